@@ -1,0 +1,151 @@
+"""The tables in which stages meet: names, types, units. No I/O.
+
+    VIDEOS       one row per video, key `video_id`; written by a dataset adapter
+    FACES        one row per face, key (`video_id`, `frame_index`, `face_index`), or one row that says
+                 why a video gave none
+    LEDGER       one row per video: what extraction made of it
+    PREDICTIONS  one row per scored face and stage
+    RESULTS      one row per published number
+
+A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+VERSION = 1
+
+REAL, FAKE = 0, 1
+SPLITS = ("train", "val", "test")
+STATUSES = ("ok", "unreadable", "no_face", "crashed")
+
+_BOX = pa.struct([(name, pa.float32()) for name in ("x0", "y0", "x1", "y1")])
+
+
+def _field(name: str, type_: pa.DataType, unit: str = "", null: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=null, metadata={"unit": unit} if unit else None)
+
+
+def _schema(table: str, *fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields, metadata={"table": table, "version": str(VERSION)})
+
+
+_VIDEO_KEYS = (
+    _field("dataset", pa.string(), "adapter name, e.g. ffpp"),
+    _field("video_id", pa.string(), "unique over all datasets, e.g. ffpp/Deepfakes/c23/000_003"),
+    _field("label", pa.int8(), "0 real, 1 fake"),
+    _field("method", pa.string(), "real, or the manipulation's name"),
+    _field("codec", pa.string(), "raw, c23, c40, unknown"),
+    _field("split", pa.string(), "train, val, test, from the dataset's own list"),
+)
+
+VIDEOS = _schema(
+    "videos",
+    *_VIDEO_KEYS,
+    _field("root", pa.string(), "name in datasets.toml of the root that the uris below are relative to"),
+    _field("uri", pa.string(), "path below that root"),
+    _field("mask_uri", pa.string(), "the dataset's own mask video, below the same root", null=True),
+    _field("real_id", pa.string(), "video_id of the real counterpart of a fake", null=True),
+    _field("real_uri", pa.string(), "uri of that counterpart, below the same root", null=True),
+    _field("source_ids", pa.list_(pa.field("item", pa.string(), nullable=False)), "people or clips it is made from"),
+)
+
+FACES = _schema(
+    "faces",
+    *_VIDEO_KEYS,
+    _field("status", pa.string(), "ok, unreadable, no_face, crashed"),
+    _field("frame_index", pa.int32(), "0-based in the decoded stream", null=True),
+    _field("face_index", pa.int8(), "0 = the track with the largest boxes; a track keeps its index", null=True),
+    _field("time_s", pa.float32(), "seconds from the first frame", null=True),
+    _field("image_png", pa.binary(), "RGB crop, lossless", null=True),
+    _field("mask_png", pa.binary(), "manipulated pixels of the crop, 8 bit, 0 or 255; null: not known", null=True),
+    _field("box_px", _BOX, "face box in source-frame pixels", null=True),
+    _field("crop_px", _BOX, "crop box in source-frame pixels, with margin", null=True),
+    _field("landmarks_px", pa.list_(pa.field("item", pa.float32(), nullable=False)), "x, y pairs, crop pixels", null=True),
+    _field("face_score", pa.float32(), "detector confidence, 0 to 1; 0: box held from the nearest frame", null=True),
+)
+
+LEDGER = _schema(
+    "ledger",
+    _field("video_id", pa.string()),
+    _field("status", pa.string(), "ok, unreadable, no_face, crashed"),
+    _field("reason", pa.string(), "one line; empty when ok"),
+    _field("num_frames", pa.int32(), "frames sampled"),
+    _field("num_faces", pa.int32(), "rows in FACES that hold a face"),
+    _field("content", pa.string(), "SHA-256 of its FACES rows"),
+    _field("seconds", pa.float32(), "time spent, wall clock"),
+)
+
+PREDICTIONS = _schema(
+    "predictions",
+    _field("stage", pa.string(), "stage name, or `final` for the mean over stages"),
+    _field("dataset", pa.string()),
+    _field("video_id", pa.string()),
+    _field("frame_index", pa.int32()),
+    _field("face_index", pa.int8()),
+    _field("label", pa.int8(), "0 real, 1 fake"),
+    _field("method", pa.string()),
+    _field("score", pa.float32(), "P(fake), 0 to 1"),
+    _field("mask_png", pa.binary(), "predicted mask, 8 bit, 0 to 255", null=True),
+    _field("mask_tp", pa.int32(), "pixels at threshold 0.5; null: no ground truth", null=True),
+    _field("mask_fp", pa.int32(), null=True),
+    _field("mask_fn", pa.int32(), null=True),
+    _field("mask_tn", pa.int32(), null=True),
+)
+
+RESULTS = _schema(
+    "results",
+    _field("run_id", pa.string(), "trial digest"),
+    _field("model", pa.string()),
+    _field("train_on", pa.string()),
+    _field("test_dataset", pa.string()),
+    _field("part", pa.string(), "train, val, test"),
+    _field("codec", pa.string()),
+    _field("level", pa.string(), "frame, video"),
+    _field("metric", pa.string(), "auc, ap, eer, acc_at_0_5, iou, pbca"),
+    _field("value", pa.float64(), "0 to 1, never percent; NaN: not defined, see reason"),
+    _field("low", pa.float64(), "2.5 % quantile, bootstrap over videos"),
+    _field("high", pa.float64(), "97.5 % quantile"),
+    _field("n_real", pa.int32(), "videos scored"),
+    _field("n_fake", pa.int32(), "videos scored"),
+    _field("n_missing", pa.int32(), "videos without a usable face"),
+    _field("n_excluded", pa.int32(), "videos that share a source with training"),
+    _field("failed_rule", pa.string(), "what a video without a face counts as"),
+    _field("seed", pa.int32()),
+    _field("commit", pa.string()),
+)
+
+# Columns of VIDEOS that FACES copies; columns of FACES that a video without a face leaves null.
+COPIED = tuple(field.name for field in _VIDEO_KEYS)
+PER_FACE = tuple(field.name for field in FACES if field.nullable)
+
+
+def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly `schema`.
+
+    Raises ValueError naming the column when a row lacks one, has one too many, holds a null where
+    none is allowed, or a value of the wrong type.
+    """
+    rows = list(rows)
+    names = set(schema.names)
+    table_name = schema.metadata[b"table"].decode()
+    for row in rows:
+        if row.keys() != names:
+            missing, extra = sorted(names - row.keys()), sorted(row.keys() - names)
+            raise ValueError(f"{table_name} row: missing columns {missing}, unknown columns {extra}: {_brief(row)}")
+    columns = []
+    for field in schema:
+        values = [row[field.name] for row in rows]
+        if not field.nullable and None in values:
+            raise ValueError(f"{table_name}.{field.name} is null in {_brief(rows[values.index(None)])}")
+        try:
+            columns.append(pa.array(values, field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ValueError(f"{table_name}.{field.name} must be {field.type}: {error}") from error
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _brief(row: Mapping[str, Any]) -> str:
+    return str({name: row[name] for name in ("dataset", "video_id", "frame_index") if name in row})
