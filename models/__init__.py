@@ -1,0 +1,128 @@
+"""The papers, one file each, found by file name. Files that begin with `_` are shared code.
+
+A paper's file has `Config` (a frozen dataclass; its defaults are the paper's), `SMALL` (a `Config` for
+seconds on a CPU), `STAGES` (its stages in order) and `VERSION` (raised when its numbers change).
+"""
+
+import importlib
+import math
+import pkgutil
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from models._stage import Batch, Sample, Stage, Training
+
+__all__ = [
+    "PRESETS",
+    "Batch",
+    "Sample",
+    "Stage",
+    "Training",
+    "config",
+    "module",
+    "names",
+    "override",
+    "stage",
+    "stages",
+    "version",
+]
+
+T = TypeVar("T")
+
+PRESETS = ("paper", "small")
+
+
+def names() -> tuple[str, ...]:
+    """The papers, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+
+
+def config(name: str, preset: str = "paper") -> Any:
+    """The paper's `Config` at the size of a preset. Raises ValueError for an unknown paper or preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
+    paper = module(name)
+    return paper.Config() if preset == "paper" else paper.SMALL
+
+
+def stages(name: str) -> tuple[type[Stage], ...]:
+    """All stages of a paper, in order. Raises ValueError for an unknown paper."""
+    return module(name).STAGES
+
+
+def stage(name: str, stage_name: str) -> type[Stage]:
+    """One stage of a paper. Raises ValueError for an unknown paper or stage."""
+    for candidate in stages(name):
+        if candidate.name == stage_name:
+            return candidate
+    raise ValueError(f"{name} has no stage {stage_name!r}; it has {[each.name for each in stages(name)]}")
+
+
+def version(name: str) -> int:
+    """The paper's `VERSION`. Raises ValueError for an unknown paper."""
+    return module(name).VERSION
+
+
+def module(name: str) -> types.ModuleType:
+    """The paper's file. Raises ValueError for an unknown paper."""
+    if name not in names():
+        raise ValueError(f"no paper {name!r} in models/; there are {names()}")
+    return importlib.import_module(f"models.{name}")
+
+
+def override(cfg: T, changes: Mapping[str, Any]) -> T:
+    """`cfg` with other values, e.g. `{"recover.mask_ratio": 0.5}`: keys are paths into nested dataclasses.
+
+    A whole number may stand for a float and a list for a tuple. Raises ValueError for an unknown key
+    (listing those that exist), a wrong type, or a value that the config itself refuses.
+    """
+    unknown = changes.keys() - set(_paths(cfg))
+    if unknown:
+        raise ValueError(f"unknown config keys {sorted(unknown)}; allowed are {sorted(_paths(cfg))}")
+    return _replaced(cfg, changes, prefix="")
+
+
+def _replaced(cfg: T, changes: Mapping[str, Any], prefix: str) -> T:
+    hints = get_type_hints(type(cfg))
+    values = {}
+    for field in fields(cfg):  # type: ignore[arg-type]
+        nested = f"{field.name}."
+        below = {key.removeprefix(nested): value for key, value in changes.items() if key.startswith(nested)}
+        if below:
+            values[field.name] = _replaced(getattr(cfg, field.name), below, prefix + nested)
+        elif field.name in changes:
+            values[field.name] = _typed(changes[field.name], hints[field.name], prefix + field.name)
+    return replace(cfg, **values)  # type: ignore[type-var]  # all at once: checks see the final combination
+
+
+def _paths(cfg: Any, prefix: str = "") -> Iterator[str]:
+    for field in fields(cfg):
+        value = getattr(cfg, field.name)
+        if is_dataclass(value):
+            yield from _paths(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _typed(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the annotation `hint` wants it; raises ValueError naming `path` where it cannot be."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for choice in choices:
+            try:
+                return _typed(value, choice, path)
+            except ValueError:
+                continue
+    elif origin is Literal and value in choices:
+        return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        inner = choices[:1] * len(value) if choices[1:] == (...,) else choices
+        if len(inner) == len(value):
+            return tuple(_typed(item, item_hint, path) for item, item_hint in zip(value, inner, strict=True))
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{path} must be {hint if origin else hint.__name__}, got {value!r}")

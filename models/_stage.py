@@ -59,6 +59,11 @@ class Stage(nn.Module):
         """The part of `cfg` that can change this stage's weights, as JSON values; its digest names the stage."""
         raise NotImplementedError
 
+    @classmethod
+    def reads_of(cls, cfg: Any) -> str | None:
+        """`reads`, unless `cfg` switches off what needs it."""
+        return cls.reads
+
     @staticmethod
     def training(cfg: Any) -> Training:
         raise NotImplementedError

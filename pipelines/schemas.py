@@ -63,7 +63,9 @@ FACES = _schema(
     _field("mask_png", pa.binary(), "manipulated pixels of the crop, 8 bit, 0 or 255; null: not known", null=True),
     _field("box_px", _BOX, "face box in source-frame pixels", null=True),
     _field("crop_px", _BOX, "crop box in source-frame pixels, with margin", null=True),
-    _field("landmarks_px", pa.list_(pa.field("item", pa.float32(), nullable=False)), "x, y pairs, crop pixels", null=True),
+    _field(
+        "landmarks_px", pa.list_(pa.field("item", pa.float32(), nullable=False)), "x, y pairs, crop pixels", null=True
+    ),
     _field("face_score", pa.float32(), "detector confidence, 0 to 1; 0: box held from the nearest frame", null=True),
 )
 
@@ -99,13 +101,14 @@ RESULTS = _schema(
     "results",
     _field("run_id", pa.string(), "trial digest"),
     _field("model", pa.string()),
+    _field("stage", pa.string(), "stage name, or `final` for the mean over stages"),
     _field("train_on", pa.string()),
     _field("test_dataset", pa.string()),
     _field("part", pa.string(), "train, val, test"),
     _field("codec", pa.string()),
     _field("level", pa.string(), "frame, video"),
     _field("metric", pa.string(), "auc, ap, eer, acc_at_0_5, iou, pbca"),
-    _field("value", pa.float64(), "0 to 1, never percent; NaN: not defined, see reason"),
+    _field("value", pa.float64(), "0 to 1, never percent; NaN: not defined (only one class left)"),
     _field("low", pa.float64(), "2.5 % quantile, bootstrap over videos"),
     _field("high", pa.float64(), "97.5 % quantile"),
     _field("n_real", pa.int32(), "videos scored"),

@@ -1,0 +1,114 @@
+"""Network blocks that more than one paper uses.
+
+Shapes: B samples, N tokens, D width, H heads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalize(nn.Module):
+    """Shifts and scales RGB in [0, 1] by ImageNet's mean and standard deviation; channels in dimension `dim`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        shape = [1] * image.ndim
+        shape[self.dim] = 3
+        return (image - self.mean.view(shape)) / self.std.view(shape)
+
+
+def sinusoid_table(num_positions: int, width: int) -> Tensor:
+    """(num_positions, width): sine in even and cosine in odd channels, as in the first Transformer."""
+    position = torch.arange(num_positions, dtype=torch.float64)[:, None]
+    channel = torch.arange(width)
+    angle = position / 10000.0 ** (2 * (channel // 2) / width)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    `key_bias=False` leaves out the bias of the keys only: softmax cancels it, and VideoMAE has none.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, key_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.key_bias = key_bias
+        self.qkv = nn.Linear(width, 3 * width, bias=key_bias)
+        if not key_bias:
+            self.query_bias = nn.Parameter(torch.zeros(width))
+            self.value_bias = nn.Parameter(torch.zeros(width))
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x_BND: Tensor, valid_BN: Tensor | None = None) -> Tensor:
+        bias = self.qkv.bias
+        if not self.key_bias:
+            bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
+        qkv = F.linear(x_BND, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
+        allowed = None if valid_BN is None else valid_BN[:, None, None, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        return self.project(attended.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block with an MLP four times as wide.
+
+    Tokens where `valid_BN` is False are padding: nothing attends to them.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, key_bias: bool = True) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = Attention(width, num_heads, key_bias=key_bias)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x_BND: Tensor, valid_BN: Tensor | None = None) -> Tensor:
+        x_BND = x_BND + self.attention(self.norm1(x_BND), valid_BN)
+        return x_BND + self.mlp(self.norm2(x_BND))
+
+
+def init_vit(module: nn.Module) -> None:
+    """Xavier-uniform linear layers with zero bias, as MAE and VideoMAE start; use with `Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class PretrainedUnavailable(RuntimeError):
+    """Pretrained weights were asked for and cannot be had."""
+
+
+def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+    """`timm.create_model`. Raises PretrainedUnavailable where its weights cannot be had."""
+    import timm  # takes seconds to import; what only reads a paper's config must not pay for it
+
+    if not pretrained:
+        return timm.create_model(name, pretrained=False, **options)
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except (OSError, RuntimeError) as error:
+        raise PretrainedUnavailable(
+            f"cannot load the ImageNet weights of timm's {name}: {error}. Give this machine access to them, copy"
+            " them into its Hugging Face or torch hub cache, or start from random weights with --no-pretrained"
+        ) from error
+
+
+def without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries of a state dict below `prefix`, e.g. "encoder.", with the prefix taken off."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

@@ -1,0 +1,100 @@
+"""DeeperForensics-1.0 (Jiang et al., CVPR 2020): actors' faces swapped onto the videos of FaceForensics++.
+
+Licence: the form at https://github.com/EndlessSora/DeeperForensics-1.0 gives the download link.
+Split: fakes by the dataset's own `lists/splits/{train,val,test}.txt`. The real class is not `source_videos`
+(actors in a studio) but the targets: FaceForensics++ youtube in c23, whose rows here have `root` "ffpp" and
+the split of that dataset's own lists. The two lists were drawn apart, so that a fake's split can differ from
+its target's; `source_ids` tell.
+
+`TTT_<actor>`: TTT is the FaceForensics++ target and so the real counterpart. It lies below another root,
+hence `real_id` but no `real_uri`. Every folder of `manipulated_videos` is a method of its own; a listed test
+video that one of them lacks keeps its row. video_id: `deeper_forensics/<method>/<stem>` and
+`deeper_forensics/real/c23/<id>`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines import schemas
+from pipelines.datasets import ffpp
+from pipelines.datasets._root import Root, by_id, row
+
+LAYOUT = """\
+    lists/splits/{train,val,test}.txt
+    manipulated_videos/{end_to_end,end_to_end_level_1,...}/TTT_<actor>.mp4
+  and, in the root of ffpp, original_sequences/youtube/c23 and its train.json, val.json, test.json"""
+NEEDS = ("ffpp",)
+
+CODEC = "c23"  # of the real class
+
+
+def videos(roots: Mapping[str, Path]) -> list[dict]:
+    """Rows of VIDEOS for the fakes on disk or in the test list, and for the real class. Raises DatasetError."""
+    reals = _reals(Root("ffpp", roots["ffpp"], ffpp.LAYOUT))
+    fakes = _fakes(Root("deeper_forensics", roots["deeper_forensics"], LAYOUT), {real["video_id"] for real in reals})
+    return by_id(reals + fakes)
+
+
+def _reals(root: Root) -> list[dict]:
+    splits, found = ffpp.read_splits(root), ffpp.originals(root, CODEC)
+    if not found:
+        raise root.error(f"original_sequences/youtube/{CODEC}, the real class of deeper_forensics, has no videos")
+    return [
+        row(
+            "deeper_forensics",
+            _real_id(stem),
+            root.uri(path),
+            label=schemas.REAL,
+            codec=CODEC,
+            root="ffpp",
+            split=ffpp.split_of(root, splits, path, [stem]),
+            source_ids=[f"ffpp/{stem}"],
+        )
+        for stem, path in found.items()
+    ]
+
+
+def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
+    splits = _read_splits(root)
+    methods = root.folder("manipulated_videos")
+    if methods is None:
+        raise root.error("manipulated_videos is missing")
+    rows = []
+    for folder in sorted(entry for entry in methods.iterdir() if entry.is_dir()):
+        found = root.videos(base=folder)
+        for stem in sorted(found.keys() | {name for name, split in splits.items() if found and split == "test"}):
+            target, _, actor = stem.partition("_")
+            if stem not in splits:
+                raise root.error(f"{root.uri(found[stem])} is in none of lists/splits/{{train,val,test}}.txt")
+            rows.append(
+                row(
+                    "deeper_forensics",
+                    f"deeper_forensics/{folder.name}/{stem}",
+                    root.uri(found.get(stem, folder / f"{stem}.mp4")),
+                    label=schemas.FAKE,
+                    method=folder.name,
+                    split=splits[stem],
+                    real_id=_real_id(target) if _real_id(target) in real_ids else None,
+                    source_ids=[f"ffpp/{target}", f"deeper_forensics/{actor}"],
+                )
+            )
+    if not rows:
+        raise root.error("manipulated_videos has no folder with videos")
+    return rows
+
+
+def _read_splits(root: Root) -> dict[str, str]:
+    """{stem of a fake: split}."""
+    splits: dict[str, str] = {}
+    for split in schemas.SPLITS:
+        for line in root.text(f"lists/splits/{split}.txt", f"splits/{split}.txt").splitlines():
+            stem = Path(line.strip()).stem
+            if stem and "_" not in stem:
+                raise root.error(f"lists/splits/{split}.txt: {line!r} is not named TTT_<actor>.mp4")
+            if stem and splits.setdefault(stem, split) != split:
+                raise root.error(f"{stem} is in {splits[stem]}.txt and in {split}.txt")
+    return splits
+
+
+def _real_id(stem: str) -> str:
+    return f"deeper_forensics/real/{CODEC}/{stem}"

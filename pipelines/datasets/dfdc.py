@@ -1,0 +1,144 @@
+"""DeepFake Detection Challenge, full set (Dolhansky et al., 2020).
+
+Licence: that of https://ai.meta.com/datasets/dfdc (an account and a form give the download).
+Split: the folders `dfdc_train_part_*`, labelled by their `metadata.json`, are `train`; the 5,000 videos of
+`labels.csv` are `test`. There is no `val`.
+
+A video that a metadata.json or labels.csv names keeps its row when it is not on disk. Who was swapped in is
+not told: the source of a fake is its original, in the test part, where none is told, the video itself.
+video_id: `dfdc/train/<stem>` and `dfdc/test/<stem>`; the part's number is left out, since copies spell it
+differently (0, 00) and names are unique over all parts.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pipelines import schemas
+from pipelines.datasets._root import Root, by_id, row, shorten
+
+LAYOUT = """\
+    dfdc_train_part_N/{*.mp4,metadata.json}                here or in train/
+    labels.csv                                             here or in test/; columns filename,label
+    test/*.mp4                                             or test/videos/, or videos/"""
+NEEDS: tuple[str, ...] = ()
+
+LABELS_AT = ("labels.csv", "test/labels.csv")
+METHOD = "dfdc"  # eight methods were used; which one made a video is not published
+LABELS = {"REAL": schemas.REAL, "FAKE": schemas.FAKE, "0": schemas.REAL, "1": schemas.FAKE}
+
+
+def videos(roots: Mapping[str, Path]) -> list[dict]:
+    """Rows of VIDEOS for every video that the dataset's own lists name. Raises DatasetError."""
+    root = Root("dfdc", roots["dfdc"], LAYOUT)
+    parts = [
+        part
+        for place in filter(None, (root.path, root.folder("train")))
+        for part in sorted(place.iterdir())
+        if part.is_dir() and part.name.lower().startswith("dfdc_train_part")
+    ]
+    test = root.videos("test") or root.videos("videos")
+    listed = any(root.find(*place.split("/")) for place in LABELS_AT)
+    if not parts and not test and not listed:
+        raise root.error("neither train parts nor a test part")
+    return by_id(_train(root, parts) + (_test(root, test) if test or listed else []))
+
+
+def _train(root: Root, parts: Iterable[Path]) -> list[dict]:
+    entries: dict[str, tuple[str, dict]] = {}  # file name -> its uri, its metadata
+    for part in parts:
+        found = {path.name: path for path in root.videos(base=part).values()}
+        metadata = _read_metadata(root, part)
+        _check_all_listed(root, found.values(), metadata, f"{part.name}/metadata.json")
+        for name, entry in metadata.items():
+            if name in entries:
+                raise root.error(f"{name} is in two train parts")
+            entries[name] = root.uri(found.get(name, part / name)), entry
+    rows = []
+    for name, (uri, entry) in entries.items():
+        original = entry.get("original")
+        rows.append(
+            _row(
+                f"dfdc/train/{Path(name).stem}",
+                uri,
+                LABELS[entry["label"]],
+                "train",
+                original or name,
+                real_id=f"dfdc/train/{Path(original).stem}" if original in entries else None,
+                real_uri=entries[original][0] if original in entries else None,
+            )
+        )
+    return rows
+
+
+def _read_metadata(root: Root, part: Path) -> dict[str, dict]:
+    place = root.uri(part / "metadata.json")
+    try:
+        metadata = json.loads(root.text(place))
+    except json.JSONDecodeError as error:
+        raise root.error(f"{place} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise root.error(f"{place} must map file names to entries")
+    for name, entry in metadata.items():
+        if not isinstance(entry, dict) or entry.get("label") not in ("REAL", "FAKE"):
+            raise root.error(f'{place}: {name} must have "label" REAL or FAKE, got {entry!r}')
+    return metadata
+
+
+def _test(root: Root, test: Mapping[str, Path]) -> list[dict]:
+    labels = _read_labels(root)
+    if not test:
+        raise root.error(f"labels.csv names {len(labels)} test videos, but test/, test/videos/ and videos/ hold none")
+    found = {path.name: path for path in test.values()}
+    _check_all_listed(root, found.values(), labels, "labels.csv")
+    folder = next(iter(found.values())).parent
+    return [
+        _row(f"dfdc/test/{Path(name).stem}", root.uri(found.get(name, folder / name)), label, "test", f"test/{name}")
+        for name, label in labels.items()
+    ]
+
+
+def _read_labels(root: Root) -> dict[str, int]:
+    """{file name: label}."""
+    reader = csv.DictReader(root.text(*LABELS_AT).splitlines())
+    if not {"filename", "label"} <= set(reader.fieldnames or ()):
+        raise root.error(f"labels.csv must have the columns filename and label, has {reader.fieldnames}")
+    labels: dict[str, int] = {}
+    for line in reader:
+        name, label = line["filename"], line["label"]
+        if not name or label not in LABELS:
+            raise root.error(f"labels.csv, line {reader.line_num}: label must be 0 (real) or 1 (fake), got {label!r}")
+        if name in labels:
+            raise root.error(f"labels.csv, line {reader.line_num}: {name} is listed twice")
+        labels[name] = LABELS[label]
+    return labels
+
+
+def _check_all_listed(root: Root, found: Iterable[Path], listed: Mapping[str, object], list_name: str) -> None:
+    unlisted = [root.uri(path) for path in found if path.name not in listed]
+    if unlisted:
+        raise root.error(f"{list_name} does not name {shorten(unlisted)}")
+
+
+def _row(
+    video_id: str,
+    uri: str,
+    label: int,
+    split: str,
+    source: str,
+    *,
+    real_id: str | None = None,
+    real_uri: str | None = None,
+) -> dict:
+    return row(
+        "dfdc",
+        video_id,
+        uri,
+        label=label,
+        method=METHOD if label == schemas.FAKE else "real",
+        split=split,
+        source_ids=[f"dfdc/{source}"],
+        real_id=real_id,
+        real_uri=real_uri,
+    )

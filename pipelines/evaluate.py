@@ -1,0 +1,290 @@
+"""Finished stages x FACES -> PREDICTIONS, by Ray Data; and what one stage derives for another.
+
+In   stage folders with `_done.json`, and the usable videos of the parts to score
+Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exactly once
+     <stage>/derived.parquet                    one row group per video
+
+Scores are made once per (stage weights, faces): a part that is there is not scored again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+
+import models
+from pipelines import ingest, schemas, stages
+from pipelines.ingest import Derived, Samples, Video
+
+BATCH_SAMPLES = 32  # clips or faces that go through the model at once
+VIDEOS_PER_TASK = 8
+MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished stage with its paper's Config."""
+
+    planned: stages.PlannedStage
+    config: Any
+
+    def load(self, device: torch.device) -> models.Stage:
+        """The trained module in evaluation mode. Raises StorageError if its weights can't be read."""
+        self.planned.summary()
+        path = self.planned.folder / "weights.safetensors"
+        module = models.stage(self.planned.paper, self.planned.name)(
+            models.override(self.config, {"pretrained": False})
+        )
+        try:
+            module.load_state_dict(safetensors.torch.load_file(path))
+        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            raise stages.StorageError(
+                f"{path} can't be loaded ({str(error).splitlines()[0]}); delete {path.parent} and run again"
+            ) from error
+        return module.to(device).eval()
+
+
+def predictions_path(planned: stages.PlannedStage, part_digest: str) -> Path:
+    return planned.folder / "predictions" / f"{part_digest}.parquet"
+
+
+def score(
+    finished: Sequence[Finished],
+    parts: Mapping[str, Sequence[Video]],
+    faces: Mapping[str, Path],
+    *,
+    num_actors: int,
+    gpus_per_actor: float = 0,
+    on_video: Callable[[int, int], None] | None = None,
+) -> None:
+    """Scores every part (digest -> usable videos) that a stage has not scored yet.
+
+    on_video(done, total) is called as videos come back.
+    """
+    todo = [
+        (stage, [part for part in parts if not predictions_path(stage.planned, part).exists()]) for stage in finished
+    ]
+    todo = [(stage, missing) for stage, missing in todo if missing]
+    wanted = {part for _, missing in todo for part in missing}
+    videos = sorted({video for part in wanted for video in parts[part]}, key=lambda video: video.video_id)
+    if not videos:
+        return
+    rows = _by_ray(_ScoreVideos, ([stage for stage, _ in todo], faces), videos, num_actors, gpus_per_actor, on_video)
+    predictions = pa.concat_tables(rows).cast(schemas.PREDICTIONS)
+    for stage, missing in todo:
+        own = predictions.filter(pc.equal(predictions["stage"], stage.planned.name))
+        for part in missing:
+            ids = pa.array([video.video_id for video in parts[part]])
+            _write(_complete(own.filter(pc.is_in(own["video_id"], ids)), parts[part]), stage.planned, part)
+
+
+def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
+    """The table, sorted. Raises if a video or a face is missing or counted twice."""
+    key = ["video_id", "face_index", "frame_index"]
+    scored = set(table["video_id"].to_pylist())
+    missing = sorted({video.video_id for video in videos} - scored)
+    assert not missing, f"{len(missing)} videos were given but not scored, e.g. {missing[:3]}"
+    assert table.group_by(key).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
+    return table.sort_by([(name, "ascending") for name in key])
+
+
+def _write(table: pa.Table, planned: stages.PlannedStage, part: str) -> None:
+    path = predictions_path(planned, part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+class _ScoreVideos:
+    """Ray Data actor: videos -> PREDICTIONS. The models are loaded once."""
+
+    def __init__(self, finished: Sequence[Finished], faces: Mapping[str, Path]) -> None:
+        self.device = _device()
+        self.stages = [
+            (one.planned.name, one.load(self.device), Samples(_stage(one), one.config, faces)) for one in finished
+        ]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        videos = [Video(**row) for row in batch.to_pylist()]
+        rows = [row for name, module, samples in self.stages for row in self._score(name, module, samples, videos)]
+        return schemas.to_table(rows, schemas.PREDICTIONS)
+
+    def _score(
+        self, name: str, module: models.Stage, samples: Samples, videos: Sequence[Video]
+    ) -> Iterable[dict[str, Any]]:
+        """A face that lies in two clips gets the mean of their scores."""
+        scores: dict[tuple[Video, int, int], list[float]] = {}
+        masks: dict[tuple[Video, int, int], dict[str, Any]] = {}
+        for covered, out in _outputs(module.score, samples, videos, self.device):
+            for sample, (video, rows) in enumerate(covered):
+                for row in rows:
+                    key = (video, row["frame_index"], row["face_index"])
+                    scores.setdefault(key, []).append(float(out["score"][sample]))
+                    if "mask" in out:
+                        masks[key] = _compare(out["mask"][sample], row)
+        for (video, frame_index, face_index), values in scores.items():
+            yield {
+                "stage": name,
+                "dataset": video.video_id.split("/", 1)[0],
+                "video_id": video.video_id,
+                "frame_index": frame_index,
+                "face_index": face_index,
+                "label": video.label,
+                "method": video.method,
+                "score": float(np.mean(values)),
+                **masks.get((video, frame_index, face_index), _NO_MASK),
+            }
+
+
+_MASK_COLUMNS = ("mask_png", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
+_NO_MASK = dict.fromkeys(_MASK_COLUMNS)
+
+
+def _compare(predicted: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Predicted mask (H, W) in [0, 1] as PNG, and its pixels counted against the true one, at threshold 0.5."""
+    _, png = cv2.imencode(".png", np.round(predicted * 255).astype(np.uint8))
+    face = ingest.face(row, predicted.shape[0])
+    if not face["mask_valid"]:
+        return {**_NO_MASK, "mask_png": png.tobytes()}
+    p, t = predicted > 0.5, face["mask"] > 0
+    counts = (p & t, p & ~t, ~p & t, ~p & ~t)
+    return dict(zip(_MASK_COLUMNS, (png.tobytes(), *(int(count.sum()) for count in counts)), strict=True))
+
+
+def derive(finished: Finished, videos: Sequence[Video], faces: Mapping[str, Path], *, num_actors: int) -> None:
+    """Writes what `finished` derives for later stages, for every face of `videos`, unless it is there.
+
+    num_actors 0: in this process.
+    """
+    path = finished.planned.folder / "derived.parquet"
+    if path.exists():
+        return
+    ordered = sorted(videos, key=lambda video: video.video_id)
+    if num_actors:
+        tables: Iterable[pa.Table] = _by_ray(_DeriveFrames, (finished, faces), ordered, num_actors, 0, None)
+    else:
+        actor = _DeriveFrames(finished, faces)
+        tables = (actor(_as_table([video])) for video in ordered)
+    temporary = path.with_suffix(".tmp")
+    with pq.ParquetWriter(temporary, Derived.SCHEMA, compression="zstd", compression_level=1) as writer:
+        for table in tables:
+            for video_id in table["video_id"].unique().to_pylist():
+                writer.write_table(table.filter(pc.equal(table["video_id"], video_id)).cast(Derived.SCHEMA))
+    temporary.replace(path)
+
+
+class _DeriveFrames:
+    """Ray Data actor: videos -> rows of `Derived.SCHEMA`. A frame in two clips keeps the first clip's arrays."""
+
+    def __init__(self, finished: Finished, faces: Mapping[str, Path]) -> None:
+        self.device = _device()
+        self.module = finished.load(self.device)
+        self.samples = Samples(_stage(finished), finished.config, faces)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        found: dict[tuple[str, int, int, str], dict[str, Any]] = {}
+        videos = [Video(**row) for row in batch.to_pylist()]
+        for covered, out in _outputs(self.module.derive, self.samples, videos, self.device):
+            for sample, (video, rows) in enumerate(covered):
+                for frame, row in enumerate(rows):
+                    for name, array in out.items():
+                        key = {
+                            "video_id": video.video_id,
+                            "frame_index": row["frame_index"],
+                            "face_index": row["face_index"],
+                            "name": name,
+                        }
+                        value = array[sample, frame]
+                        found.setdefault(
+                            tuple(key.values()), key | {"shape": list(value.shape), "data": value.tobytes()}
+                        )
+        return pa.Table.from_pylist(list(found.values()), schema=Derived.SCHEMA)
+
+
+@torch.no_grad()
+def _outputs(
+    apply: Callable[[Any], Mapping[str, torch.Tensor]],
+    samples: Samples,
+    videos: Sequence[Video],
+    device: torch.device,
+) -> Iterable[tuple[list[tuple[Video, list[dict[str, Any]]]], dict[str, np.ndarray]]]:
+    """What each sample covers (video, FACES rows), and the model's outputs as arrays, batch by batch."""
+    waiting: list[tuple[tuple[Video, list[dict[str, Any]]], ingest.Arrays]] = []
+    stream = ((video, *entry) for video in videos for entry in samples.scoring_samples(video, seed=0))
+    for video, rows, arrays in stream:
+        waiting.append(((video, rows), arrays))
+        if len(waiting) == BATCH_SAMPLES:
+            yield _apply(apply, waiting, device)
+            waiting = []
+    if waiting:
+        yield _apply(apply, waiting, device)
+
+
+def _apply(apply: Callable[[Any], Mapping[str, torch.Tensor]], waiting: list[Any], device: torch.device) -> Any:
+    batch = ingest.stack([arrays for _, arrays in waiting])
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        out = apply({name: torch.from_numpy(value).to(device) for name, value in batch.items()})
+    arrays = {name: _numpy(value) for name, value in out.items()}
+    return [covered for covered, _ in waiting], arrays
+
+
+def _numpy(value: torch.Tensor) -> np.ndarray:
+    return (value.float() if value.is_floating_point() else value).cpu().numpy()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _stage(finished: Finished) -> type[models.Stage]:
+    return models.stage(finished.planned.paper, finished.planned.name)
+
+
+def _as_table(videos: Sequence[Video]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"video_id": v.video_id, "label": v.label, "method": v.method, "target": v.target} for v in videos]
+    )
+
+
+def _by_ray(
+    actor: type,
+    args: tuple[Any, ...],
+    videos: Sequence[Video],
+    num_actors: int,
+    gpus_per_actor: float,
+    on_video: Callable[[int, int], None] | None,
+) -> Iterable[pa.Table]:
+    """`actor` over `videos`, in order. Raises if a video's result does not come back."""
+    import ray  # here: `derive` and the tests of this file's arithmetic run without Ray
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    data = ray.data.from_items(
+        _as_table(videos).to_pylist(), override_num_blocks=-(-len(videos) // VIDEOS_PER_TASK)
+    ).map_batches(
+        actor,
+        fn_constructor_args=args,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
+        num_cpus=1,
+        num_gpus=gpus_per_actor,
+        max_restarts=MAX_RESTARTS,
+        max_task_retries=MAX_RESTARTS,
+    )
+    done: set[str] = set()
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        if not table.num_rows:
+            continue
+        done |= set(table["video_id"].unique().to_pylist())
+        if on_video:
+            on_video(len(done), len(videos))
+        yield table

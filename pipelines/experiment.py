@@ -1,0 +1,93 @@
+"""An experiment as a frozen value: which paper, with which settings, on which data, from which seed.
+
+`override` is the only way to vary one, so a typo in a sweep is an error before any job starts.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import models
+
+Preset = Literal["paper", "small"]
+PRESETS: tuple[Preset, ...] = ("paper", "small")
+FAILED_RULES = ("exclude", "half")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    model: str  # a file of models/
+    train_on: str  # also the only dataset that a checkpoint is chosen on (its val part)
+    test_on: tuple[str, ...]
+    protocol: str = "cross_dataset"  # a function of pipelines/protocol.py
+    codec: str = "c23"  # for the datasets that exist in several compressions
+    manipulations: tuple[str, ...] = ()  # trained on; empty: all that the dataset has
+    failed_videos: str = "exclude"  # a video without a usable face: not scored ("exclude"), or score 0.5 ("half")
+    preset: Preset = "paper"
+    seed: int = 0
+    model_args: Mapping[str, Any] = field(default_factory=dict)  # dotted path in the paper's Config -> value
+
+    def __post_init__(self) -> None:
+        _one_of("model", self.model, models.names())
+        _one_of("preset", self.preset, PRESETS)
+        _one_of("failed_videos", self.failed_videos, FAILED_RULES)
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
+        self.config()  # raises on an unknown or bad model argument
+
+    def config(self) -> Any:
+        """The paper's `Config`: the preset's, with `model_args` applied."""
+        return models.override(models.config(self.model, self.preset), self.model_args)
+
+    def override(self, changes: Mapping[str, Any]) -> "Experiment":
+        """A copy with other values: `seed`, `train_on`, ..., or `model.<path in the paper's Config>`.
+
+        Raises ValueError naming the allowed keys when one is unknown, or saying what is wrong with a value.
+        """
+        own = {f.name for f in dataclasses.fields(self)} - {"model_args"}
+        plain: dict[str, Any] = {}
+        model_args = dict(self.model_args)
+        for key, value in changes.items():
+            if key.startswith("model."):
+                model_args[key.removeprefix("model.")] = value
+            elif key in own:
+                plain[key] = value
+            else:
+                raise ValueError(f"unknown key {key!r}; allowed: {sorted(own)} and model.<setting of the paper>")
+        return dataclasses.replace(self, **plain, model_args=model_args)
+
+    def flat(self) -> dict[str, str | int | float | bool]:
+        """Every setting under its dotted name, for tables and MLflow parameters."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "model_args"}
+        values["model_config"] = dataclasses.asdict(self.config())
+        return dict(_flatten(values))
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = ""):
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, tuple | list):
+            yield f"{prefix}{key}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{key}", value
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that name a JSON value (dataclasses and tuples allowed); equal values, equal names."""
+    text = json.dumps(value, sort_keys=True, default=_jsonable, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _jsonable(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a digest")

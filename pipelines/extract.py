@@ -1,0 +1,378 @@
+"""Videos -> faces, in one Ray Data pass that can be killed anywhere and started again.
+
+In   schemas.VIDEOS  one row per video
+Out  folder/recipe.json                        what decides the rows; a folder has one recipe for ever
+     folder/parts/<digest>.parquet             one video, written by the actor that decoded it; gone at the end
+     folder/faces/split=<split>/<name>.parquet schemas.FACES, one row group per video, sorted by video_id
+     folder/ledger.parquet                     schemas.LEDGER, sorted by video_id
+     folder/_done.json                         written last: readers refuse a folder without it
+
+Every file appears under its name by an atomic rename. A part and a faces file carry in their metadata what the
+ledger says about their videos, so the files themselves say what is done, and ledger and `_done.json` follow from
+them. On a cluster `folder` must lie on storage that all nodes share.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray import cloudpickle
+
+from pipelines import faces, sandbox, schemas
+from pipelines.faces import Recipe
+from pipelines.video import VideoReader, without_faces
+
+log = logging.getLogger(__name__)
+
+Reader = Callable[[Mapping[str, Any]], tuple[pa.Table, dict[str, Any]]]
+
+_NEEDED = (*schemas.COPIED, "root", "uri", "mask_uri", "real_uri")
+_VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
+_ROUNDS = 2  # passes over videos whose actor was lost, with its node or to the out-of-memory killer
+_METADATA = b"videos"  # JSON, one object for each row group: {"copied": {...}, "ledger": {...}}
+
+
+class ExtractionError(RuntimeError):
+    """The extraction could not be completed; what is done so far is kept, and the next run goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Extracted:
+    """Where a video's rows lie, and what was recorded about it."""
+
+    path: Path
+    row_group: int
+    copied: dict[str, Any]
+    ledger: dict[str, Any]
+
+
+class ExtractFaces:
+    """The actor: one video in, its part on disk and its ledger row out.
+
+    Decoding happens in a child process: a video that crashes or hangs it is recorded as `crashed`.
+    """
+
+    def __init__(self, factory: bytes, folder: str, timeout_s: int, memory_gib: float) -> None:
+        self.folder = Path(folder)
+        self.read = sandbox.Sandbox(factory, timeout_s=timeout_s, memory_gib=memory_gib)
+
+    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
+        """The ledger row, and `error`: why the extraction as a whole cannot go on, else empty."""
+        try:
+            table, ledger = self._rows(video)
+            copied = {name: video[name] for name in schemas.COPIED}
+            _write_faces(_part(self.folder, video["video_id"]), [table], [{"copied": copied, "ledger": ledger}])
+        except (sandbox.NotStarted, OSError) as error:
+            _, ledger = without_faces(video, "crashed", str(error), 0.0)
+            return ledger | {"error": str(error)}
+        return ledger | {"error": ""}
+
+    def _rows(self, video: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+        for last_try in (False, True):
+            try:
+                return self.read(video)
+            except sandbox.Crashed as error:
+                # SIGKILL comes from outside, as a rule from the out-of-memory killer: maybe another's fault.
+                if last_try or "SIGKILL" not in str(error):
+                    return without_faces(video, "crashed", str(error), 0.0)
+            except sandbox.NotStarted:
+                raise
+            except Exception as error:  # whatever a media library raises on this one video
+                log.warning("%s: %s", video["video_id"], error, exc_info=True)
+                return without_faces(video, "crashed", f"{type(error).__name__}: {error}", 0.0)
+        raise AssertionError("unreachable")
+
+
+class Faces:
+    """Read access to an extracted folder, one video at a time.
+
+    `ledger` is a table of schemas.LEDGER, `index` maps a video_id to its file and row group. Files stay open
+    once used. Pickles as its path. Raises ValueError for a folder without `_done.json`, or of another schema.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        done = self.folder / "_done.json"
+        if not done.is_file():
+            raise ValueError(f"{self.folder} holds no finished extraction (no _done.json): run the extraction again")
+        self.summary: dict[str, Any] = json.loads(done.read_text())
+        if self.summary["schema_version"] != schemas.VERSION:
+            raise ValueError(
+                f"{self.folder} has schema version {self.summary['schema_version']}, "
+                f"this code reads {schemas.VERSION}: extract into a new folder"
+            )
+        self.ledger = pq.read_table(self.folder / "ledger.parquet", schema=schemas.LEDGER)
+        self.index = {name: (at.path, at.row_group) for name, at in _compacted(self.folder).items()}
+        self._files: dict[Path, pq.ParquetFile] = {}
+
+    def __reduce__(self) -> tuple[type["Faces"], tuple[Path]]:
+        return Faces, (self.folder,)
+
+    def video(self, video_id: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The FACES rows of one video, by face_index then frame_index; only `columns` if given."""
+        if video_id not in self.index:
+            raise ValueError(f"{self.folder} has no video {video_id!r}; its ledger names the {len(self.index)} it has")
+        path, row_group = self.index[video_id]
+        if path not in self._files:
+            self._files[path] = pq.ParquetFile(path, memory_map=True)
+        names = list(columns) if columns is not None else schemas.FACES.names
+        table = self._files[path].read_row_group(row_group, columns=[name for name in names if name != "split"])
+        split = pa.array([path.parent.name.removeprefix("split=")] * table.num_rows, pa.string())
+        arrays = [split if name == "split" else table[name] for name in names]
+        schema = pa.schema([schemas.FACES.field(name) for name in names], schemas.FACES.metadata)
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def extract(
+    videos: pa.Table,
+    roots: Mapping[str, str],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    actors: int | None = None,
+    on_video: Callable[[dict[str, Any]], None] | None = None,
+    predictor: Path | None = None,
+    timeout_s: int = 900,
+    memory_gib: float = 8,
+    reader: Callable[..., Reader] = VideoReader,
+) -> pa.Table:
+    """Make sure that `folder` holds the faces of `videos`; returns their LEDGER rows, in the order of `videos`.
+
+    Only what the folder lacks is extracted. `on_video` is called in this process for each video that is finished,
+    with its ledger row and the counts `num_done` (earlier runs included) and `num_videos`. A video may take
+    `timeout_s` seconds and `memory_gib` of memory. `reader(roots, recipe, predictor)` makes what reads a video.
+    Ray must be initialised; at most one actor runs for each free CPU.
+
+    Raises ValueError for a table, root or folder that cannot be used, ExtractionError when videos are missing
+    at the end.
+    """
+    asked = _check(videos, roots)
+    folder = Path(folder).absolute()
+    with _claimed(folder, recipe):
+        known = _compacted(folder)
+        _drop_leftovers(folder, known)
+        known |= _scan(folder.glob("parts/*.parquet"))
+        _check_unchanged(asked, known, folder)
+        todo = {video_id: video for video_id, video in asked.items() if video_id not in known}
+        num_done = len(asked) - len(todo)
+        factory = cloudpickle.dumps(partial(reader, dict(roots), recipe, predictor))
+        arguments = {"factory": factory, "folder": str(folder), "timeout_s": timeout_s, "memory_gib": memory_gib}
+        for _ in range(_ROUNDS):
+            for row in _run(list(todo.values()), arguments, actors):
+                if error := row.pop("error"):
+                    raise ExtractionError(f"extraction into {folder} stopped at {row['video_id']}: {error}")
+                if todo.pop(row["video_id"], None) is not None:
+                    num_done += 1
+                    if on_video is not None:
+                        on_video(row | {"num_done": num_done, "num_videos": len(asked)})
+        compact(folder)
+        known = _compacted(folder)
+        _finish(folder, recipe, known)
+    missing = sorted(asked.keys() - known.keys())
+    if missing:
+        raise ExtractionError(
+            f"{len(missing)} of {len(asked)} videos were lost with their actors, twice: {', '.join(missing[:5])}; "
+            "the others are kept, so run the same command again"
+        )
+    return schemas.to_table([known[video_id].ledger for video_id in asked], schemas.LEDGER)
+
+
+def compact(folder: Path) -> None:
+    """Move the parts into faces files: by split, sorted by video_id, `_VIDEOS_PER_FILE` to a file."""
+    known = _compacted(folder)
+    parts = {name: at for name, at in _scan(folder.glob("parts/*.parquet")).items() if name not in known}
+    for split in sorted({at.copied["split"] for at in parts.values()}):
+        names = sorted(name for name, at in parts.items() if at.copied["split"] == split)
+        for start in range(0, len(names), _VIDEOS_PER_FILE):
+            some = names[start : start + _VIDEOS_PER_FILE]
+            file = hashlib.sha256("\n".join(some).encode()).hexdigest()[:16] + ".parquet"
+            tables = (pq.ParquetFile(parts[name].path).read().drop_columns("split") for name in some)
+            records = [{"copied": parts[name].copied, "ledger": parts[name].ledger} for name in some]
+            _write_faces(folder / "faces" / f"split={split}" / file, tables, records)
+    _drop_leftovers(folder, _compacted(folder))
+
+
+def _run(videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | None) -> Iterator[dict[str, Any]]:
+    """Ledger rows in the order in which the videos are finished; those of lost actors are left out."""
+    if not videos:
+        return
+    size = min(actors or max(1, int(ray.available_resources().get("CPU", 1))), len(videos))
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # an actor that is lost for good costs its video, which the next round takes up
+    context.execution_no_progress_timeout_s = max(1800, 3 * arguments["timeout_s"])
+    with ray.data.DataContext.current(context), _quiet():
+        rows = ray.data.from_items(videos, override_num_blocks=len(videos)).map(
+            ExtractFaces,  # type: ignore[arg-type]  # Ray's stub knows functions only
+            fn_constructor_kwargs=arguments,
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            max_restarts=2,  # without a bound, Ray restarts an actor that cannot live for ever
+            max_task_retries=1,
+        )
+        yield from rows.iter_rows()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The caller draws the progress; and Ray 2.60 has no other way yet to bound restarts than the deprecated one."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ray_remote_args")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """video_id -> the columns of VIDEOS that extraction needs."""
+    absent = sorted(set(schemas.VIDEOS.names) - set(videos.column_names))
+    if absent:
+        raise ValueError(f"VIDEOS lacks the columns {absent}")
+    rows = videos.select(_NEEDED).to_pylist()
+    asked = {row["video_id"]: row for row in rows}
+    if len(asked) < len(rows):
+        names = [row["video_id"] for row in rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"VIDEOS names {len(twice)} videos more than once: {', '.join(twice[:5])}")
+    unknown = sorted({row["root"] for row in rows} - roots.keys())
+    if unknown:
+        raise ValueError(f"no path is known for the roots {unknown}; known are {sorted(roots)}")
+    return asked
+
+
+def _check_unchanged(asked: Mapping[str, dict[str, Any]], known: Mapping[str, _Extracted], folder: Path) -> None:
+    for video_id in asked.keys() & known.keys():
+        for name in schemas.COPIED:
+            before, now = known[video_id].copied[name], asked[video_id][name]
+            if before != now:
+                raise ValueError(
+                    f"{folder} holds {video_id} with {name} = {before!r}, now it is asked for with {now!r}: "
+                    "extract into a new folder"
+                )
+
+
+@contextmanager
+def _claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """The folder, made if need be, under this recipe and for this process alone."""
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.warning("another process is extracting into %s: waiting until it is done", folder)
+            lock.acquire()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
+    with lock:
+        lock.release()  # acquired once above and once by `with`
+        _check_recipe(folder, recipe)
+        for folder_name in ("parts", "faces"):
+            (folder / folder_name).mkdir(exist_ok=True)
+        yield
+
+
+def _check_recipe(folder: Path, recipe: Recipe) -> None:
+    path = folder / "recipe.json"
+    wanted = {"schema_version": schemas.VERSION, "faces_version": faces.VERSION, "recipe": asdict(recipe)}
+    if not path.exists():
+        _write_json(path, wanted)
+        return
+    there = json.loads(path.read_text())
+    if there != wanted:
+        old, new = _flat(there), _flat(wanted)
+        names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+        changed = ", ".join(f"{name} {old.get(name)!r} -> {new.get(name)!r}" for name in names)
+        raise ValueError(f"{folder} was extracted otherwise ({changed}): use a new folder")
+
+
+def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in claim.items() if name != "recipe"} | claim["recipe"]
+
+
+def _finish(folder: Path, recipe: Recipe, known: Mapping[str, _Extracted]) -> None:
+    ledger = schemas.to_table([known[video_id].ledger for video_id in sorted(known)], schemas.LEDGER)
+    with _atomic(folder / "ledger.parquet") as temporary:
+        pq.write_table(ledger, temporary)
+    statuses = ledger["status"].to_pylist()
+    summary = {
+        "schema_version": schemas.VERSION,
+        "faces_version": faces.VERSION,
+        "recipe": asdict(recipe),
+        "num_videos": ledger.num_rows,
+        "num_faces": sum(ledger["num_faces"].to_pylist()),
+        "num_by_status": {status: statuses.count(status) for status in schemas.STATUSES},
+    }
+    _write_json(folder / "_done.json", summary)
+
+
+def _compacted(folder: Path) -> dict[str, _Extracted]:
+    return _scan(sorted(folder.glob("faces/split=*/*.parquet")))
+
+
+def _scan(paths: Iterable[Path]) -> dict[str, _Extracted]:
+    """video_id -> where it is, from the files' footers."""
+    found = {}
+    for path in paths:
+        for row_group, record in enumerate(json.loads(pq.read_schema(path).metadata[_METADATA])):
+            found[record["ledger"]["video_id"]] = _Extracted(path, row_group, record["copied"], record["ledger"])
+    return found
+
+
+def _drop_leftovers(folder: Path, known: Mapping[str, _Extracted]) -> None:
+    """Remove parts whose video is in a faces file, and what killed writers left. Only under the folder's lock."""
+    for video_id in known:
+        _part(folder, video_id).unlink(missing_ok=True)
+    for temporary in [*folder.glob(".*.tmp"), *folder.glob("parts/.*.tmp"), *folder.glob("faces/split=*/.*.tmp")]:
+        temporary.unlink(missing_ok=True)
+
+
+def _part(folder: Path, video_id: str) -> Path:
+    return folder / "parts" / f"{hashlib.sha256(video_id.encode()).hexdigest()[:32]}.parquet"
+
+
+def _write_faces(path: Path, tables: Iterable[pa.Table], records: list[dict[str, Any]]) -> None:
+    """One row group for each table. Uncompressed: nearly all of it is PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tables = iter(tables)
+    first = next(tables)
+    schema = first.schema.with_metadata({**schemas.FACES.metadata, _METADATA: json.dumps(records).encode()})
+    how = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **how) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=table.num_rows)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with _atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well, once its bytes are on disk."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    yield temporary
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

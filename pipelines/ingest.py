@@ -1,0 +1,352 @@
+"""FACES -> batches: which face, of which video, in which step of training.
+
+Sample number p of a training is a pure function of (rows, view, seed, p). So a resumed training sees
+exactly what an uninterrupted one sees, and N workers see together what one would see alone.
+Only this file reads FACES for training and scoring.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models import Stage, Training
+from pipelines import schemas
+from pipelines.extract import Faces
+
+META_TRAIN_SHARE = 0.7  # of the source ids, where only one manipulation is trained on (Delocate, Table 2)
+VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One usable video of a part."""
+
+    video_id: str
+    label: int
+    method: str
+    target: str  # first source id: the clip or person whose face was replaced; for a real video its own
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Video":
+        return cls(str(row["video_id"]), int(row["label"]), str(row["method"]), str(row["source_ids"][0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One sample of a view: `where` in [0, 1) chooses the frame, or the first frame of the clip."""
+
+    video: Video
+    where: float
+    domain: int
+    seed: tuple[int, ...]  # of the sample's own random generator
+
+
+# ----------------------------------------------------------------------------------- which sample
+class View:
+    """The endless sequence of a view's training samples, and its validation samples.
+
+    Raises ValueError when `videos` lacks a class that the view needs.
+    """
+
+    def __init__(self, name: str, videos: Sequence[Video], training: Training, seed: int) -> None:
+        if name not in _PICKERS:
+            raise ValueError(f"unknown view {name!r}; allowed: {', '.join(_PICKERS)}")
+        self.name, self.training, self.seed = name, training, seed
+        self.real = [video for video in videos if video.label == schemas.REAL]
+        self.fake = [] if name == "real_clips" else [video for video in videos if video.label == schemas.FAKE]
+        if not self.real or (name != "real_clips" and not self.fake):
+            raise ValueError(f"view {name} needs both classes, got {len(self.real)} real, {len(self.fake)} fake videos")
+        self.domains = _domains(self.real, self.fake) if name == "domain_frames" else []
+
+    @property
+    def step_size(self) -> int:
+        """Samples in one step, over all workers."""
+        return self.training.batch_size * max(1, len(self.domains))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        if self.training.steps_per_epoch:
+            return self.training.steps_per_epoch
+        epoch = len(self.real) if self.name == "real_clips" else 2 * max(len(self.real), len(self.fake))
+        return -(-epoch // self.step_size)
+
+    def step(self, step: int) -> list[Pick]:
+        """The samples of one step, ordered so that any equal cut over workers is as balanced as the whole."""
+        return _PICKERS[self.name](self, step)
+
+    def share(self, step: int, rank: int, world_size: int) -> list[Pick]:
+        """One worker's samples of a step. Raises ValueError if the step can't be cut equally."""
+        unit = 2 * len(self.domains) or (1 if self.name == "real_clips" else 2)
+        if self.step_size % (unit * world_size):
+            raise ValueError(
+                f"a step of {self.step_size} samples (view {self.name}, units of {unit}) can't be shared equally by "
+                f"{world_size} workers; choose a batch size that is a multiple of {unit * world_size}"
+            )
+        size = self.step_size // world_size
+        return self.step(step)[rank * size : (rank + 1) * size]
+
+    def pick(self, video: Video, position: int, domain: int = -1) -> Pick:
+        key = (self.seed, _VIEW_SEED[self.name], position)
+        return Pick(video, float(np.random.default_rng(key).random()), domain, key)
+
+    def shuffled(self, pool: Sequence[Video], position: int, salt: int) -> Video:
+        """Entry `position` of the endless sequence in which every `len(pool)` entries hold each video once."""
+        turn, index = divmod(position, len(pool))
+        return pool[_permutation(self.seed, salt, turn, len(pool))[index]]
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, salt: int, turn: int, size: int) -> np.ndarray:
+    return np.random.default_rng((seed, salt, turn)).permutation(size)
+
+
+def _real_only(view: View, step: int) -> list[Pick]:
+    first = step * view.step_size
+    return [view.pick(view.shuffled(view.real, p, 1), p) for p in range(first, first + view.step_size)]
+
+
+def _real_and_fake(view: View, step: int) -> list[Pick]:
+    """Alternating, so that each worker's share is balanced."""
+    pools = (view.real, view.fake)
+    first = step * view.step_size
+    return [view.pick(view.shuffled(pools[p % 2], p // 2, 1 + p % 2), p) for p in range(first, first + view.step_size)]
+
+
+def _by_domain(view: View, step: int) -> list[Pick]:
+    """Rounds of (real, fake) for each domain; real faces are drawn without repetition within a step."""
+    rounds, num_domains = view.training.batch_size // 2, len(view.domains)
+    rng = np.random.default_rng((view.seed, _VIEW_SEED[view.name], step))
+    pools = [real for real, _ in view.domains]
+    if all(pool is view.real for pool in pools):
+        order = _without_repeats(rng, len(view.real), rounds * num_domains).reshape(rounds, num_domains)
+    else:
+        order = np.stack([_without_repeats(rng, len(pool), rounds) for pool in pools], axis=1)
+    picks = []
+    for turn in range(rounds):
+        for domain, (real, fake) in enumerate(view.domains):
+            position = (step * rounds + turn) * num_domains + domain
+            picks.append(view.pick(real[order[turn, domain]], 2 * position, domain))
+            fake_video = view.shuffled(fake, step * rounds + turn, 10 + domain)
+            picks.append(view.pick(fake_video, 2 * position + 1, domain))
+    return picks
+
+
+def _without_repeats(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """`count` indices below `size`; an index comes back only after all others have been used."""
+    turns = -(-count // size)
+    return np.concatenate([rng.permutation(size) for _ in range(turns)])[:count]
+
+
+_PICKERS = {
+    "real_clips": _real_only,
+    "clips": _real_and_fake,
+    "frames": _real_and_fake,
+    "domain_frames": _by_domain,
+}
+_VIEW_SEED = {name: number for number, name in enumerate(_PICKERS)}
+CLIP_VIEWS = ("real_clips", "clips")
+
+
+def _domains(real: Sequence[Video], fake: Sequence[Video]) -> list[tuple[Sequence[Video], Sequence[Video]]]:
+    """One domain per manipulation. A single manipulation is cut 7:3 by source id, real and fake of an id together."""
+    methods = sorted({video.method for video in fake})
+    if len(methods) > 1:
+        return [(real, [video for video in fake if video.method == method]) for method in methods]
+    ids = sorted({video.target for video in (*real, *fake)}, key=lambda name: sha256(name.encode()).hexdigest())
+    first = set(ids[: round(META_TRAIN_SHARE * len(ids))])
+    sides = [tuple([v for v in pool if (v.target in first) == side] for pool in (real, fake)) for side in (True, False)]
+    if any(not pool for side in sides for pool in side):
+        raise ValueError(f"{len(ids)} source ids are too few to cut into meta-train and meta-test")
+    return sides
+
+
+def clip_starts(num_frames: int, clip_frames: int) -> list[int]:
+    """First frames of the fewest evenly spaced clips that cover a video: 30 frames, clips of 16 -> 0, 14."""
+    count = -(-num_frames // clip_frames)
+    last = max(0, num_frames - clip_frames)
+    return [round(last * i / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+
+# ------------------------------------------------------------------------------------ its contents
+class Samples:
+    """Samples of one stage, as `Stage.prepare` made them.
+
+    faces: the FACES folder of each dataset. derived: what the stage `reads`, if it reads anything.
+    """
+
+    def __init__(
+        self, stage: type[Stage], config: Any, faces: Mapping[str, Path], derived: "Derived | None" = None
+    ) -> None:
+        self.stage, self.config, self.derived = stage, config, derived
+        self.training = stage.training(config)
+        self.faces = {name: Faces(folder) for name, folder in faces.items()}
+        self.track = lru_cache(maxsize=128)(self._track)  # a video is asked for once per frame or clip
+
+    def _track(self, video_id: str, face_index: int) -> list[dict[str, Any]]:
+        rows = self.faces[video_id.split("/", 1)[0]].video(video_id).to_pylist()
+        track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
+        return sorted(track, key=lambda row: row["frame_index"])
+
+    def training_sample(self, pick: Pick) -> Arrays:
+        """The largest face of the video; the frame or clip that `where` points to."""
+        track = self.track(pick.video.video_id, 0)
+        frames = self.training.clip_frames if self.stage.view in CLIP_VIEWS else 1
+        start = int(pick.where * (max(0, len(track) - frames) + 1))
+        return self._prepare(track, start, pick.video, pick.domain, np.random.default_rng(pick.seed), training=True)
+
+    def scoring_samples(
+        self, video: Video, seed: int, most_frames: int | None = None
+    ) -> Iterator[tuple[list[dict[str, Any]], Arrays]]:
+        """Every face of a video: the FACES rows that a sample covers, and the sample."""
+        rows = self.faces[video.video_id.split("/", 1)[0]].video(video.video_id)
+        for face_index in sorted({index for index in rows["face_index"].to_pylist() if index is not None}):
+            track = self.track(video.video_id, face_index)
+            if self.stage.view in CLIP_VIEWS:
+                starts, length = clip_starts(len(track), self.training.clip_frames), self.training.clip_frames
+            else:
+                count = min(len(track), most_frames or len(track))
+                starts, length = [i * len(track) // count for i in range(count)], 1
+            for start in starts:
+                rng = np.random.default_rng((seed, _stable(video.video_id), face_index, start))
+                yield track[start : start + length], self._prepare(track, start, video, -1, rng, training=False)
+
+    def _prepare(
+        self,
+        track: list[dict[str, Any]],
+        start: int,
+        video: Video,
+        domain: int,
+        rng: np.random.Generator,
+        training: bool,
+    ) -> Arrays:
+        length = self.training.clip_frames if self.stage.view in CLIP_VIEWS else 1
+        # A video with fewer frames than a clip repeats its last one.
+        frames = [track[min(start + i, len(track) - 1)] for i in range(length)]
+        parts = [face(row, self.training.input_px) for row in frames]
+        sample: dict[str, Any] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        if self.derived is not None:
+            sample |= self.derived.frames(
+                video.video_id, [row["frame_index"] for row in frames], frames[0]["face_index"]
+            )
+        if self.stage.view not in CLIP_VIEWS:
+            sample = {name: value[0] for name, value in sample.items()}
+        sample |= {"label": video.label, "domain": domain}
+        return self.stage.prepare(self.config, sample, rng, training)
+
+
+def face(row: Mapping[str, Any], size_px: int) -> Arrays:
+    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(row["image_png"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    crop_px = image.shape[0]
+    landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2) * (size_px / crop_px)
+    known = row["label"] == schemas.REAL or row["mask_png"] is not None
+    mask = np.zeros((size_px, size_px), np.uint8)
+    if row["mask_png"] is not None:
+        full = cv2.imdecode(np.frombuffer(row["mask_png"], np.uint8), cv2.IMREAD_GRAYSCALE)
+        mask = (cv2.resize(full, (size_px, size_px), interpolation=cv2.INTER_NEAREST) > 127).astype(np.uint8)
+    if crop_px != size_px:
+        shrink = cv2.INTER_AREA if size_px < crop_px else cv2.INTER_CUBIC
+        image = cv2.resize(image, (size_px, size_px), interpolation=shrink)
+    return {"image": image, "landmarks": landmarks, "mask": mask, "mask_valid": np.asarray(known)}
+
+
+def _stable(text: str) -> int:
+    return int.from_bytes(sha256(text.encode()).digest()[:4])
+
+
+class Derived:
+    """Per-frame arrays that one stage made for another: one row group per video, written by `evaluate.derive`."""
+
+    SCHEMA = pa.schema(
+        [
+            pa.field("video_id", pa.string(), nullable=False),
+            pa.field("frame_index", pa.int32(), nullable=False),
+            pa.field("face_index", pa.int8(), nullable=False),
+            pa.field("name", pa.string(), nullable=False),
+            pa.field("shape", pa.list_(pa.int32()), nullable=False),
+            pa.field("data", pa.binary(), nullable=False),  # uint8, C order
+        ]
+    )
+
+    def __init__(self, path: Path) -> None:
+        self.file = pq.ParquetFile(path)
+        metadata = self.file.metadata
+        groups = range(metadata.num_row_groups)
+        self.index = {metadata.row_group(g).column(0).statistics.min: g for g in groups}
+        self.video = lru_cache(maxsize=128)(self._video)
+
+    def _video(self, video_id: str) -> dict[tuple[int, int], Arrays]:
+        rows = self.file.read_row_group(self.index[video_id]).to_pylist()
+        key = lambda row: (row["frame_index"], row["face_index"])  # noqa: E731
+        return {
+            k: {row["name"]: np.frombuffer(row["data"], np.uint8).reshape(row["shape"]) for row in group}
+            for k, group in groupby(sorted(rows, key=key), key=key)
+        }
+
+    def frames(self, video_id: str, frame_indices: Sequence[int], face_index: int) -> Arrays:
+        """Each derived array, stacked over the frames."""
+        found = [self.video(video_id)[index, face_index] for index in frame_indices]
+        return {name: np.stack([arrays[name] for arrays in found]) for name in found[0]}
+
+
+# ----------------------------------------------------------------------------------------- batches
+def stack(samples: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def batches(
+    samples: Samples, view: View, steps: range, rank: int, world_size: int
+) -> Iterator[tuple[list[Pick], Arrays]]:
+    """One worker's batches of `steps`, made one ahead by a thread of this process."""
+
+    def load(step: int) -> tuple[list[Pick], Arrays]:
+        picks = view.share(step, rank, world_size)
+        return picks, stack([samples.training_sample(pick) for pick in picks])
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(load, step) for step in steps[:2]]
+        for step in steps[2:]:
+            yield ahead.pop(0).result()
+            ahead.append(pool.submit(load, step))
+        for future in ahead:
+            yield future.result()
+
+
+class _LoadStep:
+    """Ray Data actor: step number -> that step's batch."""
+
+    def __init__(self, make_samples: Any, view: View, rank: int, world_size: int) -> None:
+        self.samples, self.view, self.rank, self.world_size = make_samples(), view, rank, world_size
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        picks = self.view.share(int(row["id"]), self.rank, self.world_size)
+        return stack([self.samples.training_sample(pick) for pick in picks])
+
+
+def ray_batches(
+    make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int
+) -> Iterator[tuple[list[Pick], Arrays]]:
+    """The same batches, made by Ray Data on whatever CPUs the cluster has left while the GPUs train."""
+    import ray  # here: `ingest` is also read by code that must run without Ray
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    data = ray.data.range(len(steps), override_num_blocks=min(len(steps), 200)).map(
+        lambda row: {"id": row["id"] + steps.start}
+    )
+    loaded = data.map(
+        _LoadStep,
+        fn_constructor_args=(make_samples, view, rank, world_size),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),
+    )
+    for step, row in zip(steps, loaded.iter_rows(), strict=True):
+        yield view.share(step, rank, world_size), row

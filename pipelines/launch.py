@@ -1,0 +1,528 @@
+"""One launch of a sweep: find the data, plan, extract, train and score, write the table.
+
+Every step asks what is there already, so the same command goes on after any interruption.
+"""
+
+import argparse
+import os
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+import models
+from pipelines import cluster, datasets, facestore, progress, protocol, report, run, sample_corpus, schemas, stages
+from pipelines.experiment import Experiment, digest
+from pipelines.faces import VERSION as FACES_VERSION
+from pipelines.faces import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.sweep import Sweep
+    from pipelines.tracking import Tracker
+
+SAMPLE_NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
+POLL_SECONDS = 1.0
+RETRIES = 1  # of a trial that fails
+UNKNOWN = "not extracted yet"
+
+Key = tuple[str, int]  # row of the table, seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The datasets of a sweep and where their faces are."""
+
+    roots: Mapping[str, str]
+    is_sample: bool
+    videos: Mapping[str, pa.Table]  # VIDEOS by dataset
+    wanted: Mapping[str, frozenset[str]]  # video_ids by dataset that the sweep needs
+    faces: Mapping[str, Path]  # FACES folder by dataset
+    recipe: Recipe
+
+    def missing(self, name: str) -> pa.Table:
+        """VIDEOS rows that are still to be extracted."""
+        known = facestore.ledger(self.faces[name])
+        rows = self.videos[name].to_pylist()
+        todo = [row for row in rows if row["video_id"] in self.wanted[name] and row["video_id"] not in known]
+        return pa.Table.from_pylist(todo, schema=self.videos[name].schema)
+
+    @property
+    def extracted(self) -> bool:
+        return not any(self.missing(name).num_rows for name in self.videos)
+
+
+class Launch:
+    def __init__(self, sweep: "Sweep", arguments: argparse.Namespace, console: Console) -> None:
+        self.sweep, self.arguments, self.console = sweep, arguments, console
+        self.config_file = datasets_file(arguments.datasets)
+        self.is_sample = self.config_file is None
+        self.preset = arguments.preset or ("small" if self.is_sample else "paper")
+        changes = {"model.pretrained": False} if arguments.no_pretrained else {}
+        num_seeds = arguments.seeds or sweep.seeds[self.preset]
+        self.experiments = sweep.experiments(self.preset, num_seeds, changes)
+
+    @cached_property
+    def storage(self) -> Path:
+        return stages.check_storage(self.arguments.storage)
+
+    def execute(self) -> int:
+        """The exit code: 0, or 1 if a row failed. Raises ValueError or OSError for wrong input."""
+        roots = self._roots()
+        if roots is None:
+            self._describe_sample()
+            return 0
+        data = self._data(roots)
+        if self.arguments.dry_run:
+            self._print_plan(data)
+            return 0
+        trials = self._trials(data) if data.extracted else None
+        if trials is None or not all(trial.done for trial in trials.values()):
+            self._print_plan(data)
+            trials = self._work(data)
+        return self._report(data, trials)
+
+    # ------------------------------------------------------------------------------------- data
+    def _roots(self) -> dict[str, str] | None:
+        """None: a dry run that would have to make the sample corpus first."""
+        if self.config_file:
+            return datasets.read_config(self.config_file)
+        if any(self.storage.glob("sample-corpus-*/_done.json")):
+            return sample_corpus.make(self.storage)
+        if self.arguments.dry_run:
+            return None
+        with progress.view(self.console, "Making the sample corpus (once)") as view:
+            return sample_corpus.make(self.storage, progress=lambda done, total: view.update("videos", "", done, total))
+
+    def _data(self, roots: Mapping[str, str]) -> Data:
+        names = {e.train_on for e in self.experiments.values()}.union(*(e.test_on for e in self.experiments.values()))
+        problems, videos = [], {}
+        for name in sorted(names):
+            try:
+                videos[name] = datasets.load(name, roots)
+            except datasets.DatasetError as error:
+                problems.append(str(error))
+        if problems:
+            raise datasets.DatasetError("\n\n".join(problems))
+        wanted: dict[str, set[str]] = {name: set() for name in videos}
+        for built in self._protocols(videos):
+            for part in (built.train, built.select, *built.test):
+                wanted[part.dataset] |= set(part.video_ids)
+        recipe = recipe_of(next(iter(self.experiments.values())))
+        faces = {name: self.storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]) for name in videos}
+        return Data(
+            roots=roots,
+            is_sample=self.is_sample,
+            videos=videos,
+            wanted={name: frozenset(ids) for name, ids in wanted.items()},
+            faces=faces,
+            recipe=recipe,
+        )
+
+    def _protocols(self, videos: Mapping[str, pa.Table]) -> list[protocol.Protocol]:
+        distinct = {(e.protocol, e.train_on, e.test_on, e.codec, e.manipulations): e for e in self.experiments.values()}
+        return [protocol.build(experiment, videos) for experiment in distinct.values()]
+
+    def _trials(self, data: Data) -> dict[Key, run.Trial]:
+        ledgers = {name: facestore.ledger(folder) for name, folder in data.faces.items()}
+        return {
+            key: run.plan(experiment, data.videos, ledgers, data.faces, self.storage)
+            for key, experiment in self.experiments.items()
+        }
+
+    # ------------------------------------------------------------------------------------- plan
+    def _describe_sample(self) -> None:
+        rows = [(name, str(facts["real"] + facts["fake"]), "all") for name, facts in sample_corpus.summary().items()]
+        self._print_sources("made on first use", rows)
+        self._print_stages(self._planned(None))
+
+    def _print_plan(self, data: Data) -> None:
+        rows = []
+        for name in data.videos:
+            missing = data.missing(name).num_rows
+            rows.append((name, str(len(data.wanted[name])), str(missing) if missing else "none, all extracted"))
+        self._print_sources("sample corpus" if self.is_sample else str(self.config_file), rows)
+        self._print_stages(self._planned(data if data.extracted else None))
+
+    def _print_sources(self, source: str, rows: Sequence[tuple[str, str, str]]) -> None:
+        self.console.print(f"[bold]{self.sweep.title}[/bold]", highlight=False)
+        if self.is_sample:
+            self.console.print(f"[yellow]{SAMPLE_NOTE}[/yellow]", highlight=False)
+        table = Table(title=f"Videos ({source})", title_justify="left")
+        for column in ("dataset", "needed", "to extract"):
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def _planned(self, data: Data | None) -> dict[Path, stages.PlannedStage]:
+        """The distinct stages; without extracted data their number is right and none counts as trained."""
+        if data:
+            planned = [stage for trial in self._trials(data).values() for stage in trial.planned]
+        else:
+            planned = [s for e in self.experiments.values() for s in stages.plan(e, _AnyRows(), self.storage_name)]
+        return {stage.folder: stage for stage in planned}
+
+    @property
+    def storage_name(self) -> Path:
+        return Path(self.arguments.storage)
+
+    def _print_stages(self, planned: Mapping[Path, stages.PlannedStage]) -> None:
+        used = sum(len(stages.plan(e, _AnyRows(), self.storage_name)) for e in self.experiments.values())
+        table = Table(title=f"Stages ({self.preset} preset, {len(self.experiments)} trials)", title_justify="left")
+        for column in ("paper", "stage", "distinct", "to train", "reused", "trained before took"):
+            table.add_column(column)
+        for paper, name in dict.fromkeys((stage.paper, stage.name) for stage in planned.values()):
+            own = [stage for stage in planned.values() if (stage.paper, stage.name) == (paper, name)]
+            done = [stage for stage in own if stage.done]
+            seconds = [stage.summary()["seconds"] for stage in done]
+            mean = f"{sum(seconds) / len(seconds):.0f} s each" if seconds else "–"
+            table.add_row(paper, name, str(len(own)), str(len(own) - len(done)), str(len(done)), mean)
+        self.console.print(table)
+        saved = used - len(planned)
+        if saved:
+            self.console.print(f"{saved} of {used} stages are shared between rows and trained once", highlight=False)
+        self.console.print(f"Cost: {self.sweep.cost[self.preset]}", highlight=False)
+
+    # ------------------------------------------------------------------------------------- work
+    def _work(self, data: Data) -> dict[Key, run.Trial]:
+        with cluster.connect(self.arguments.address) as resources:
+            compute, concurrent = self._compute(resources)
+            self._extract(data, resources)
+            trials = self._trials(data)
+            tracker, _, children = self._track(trials, data)
+            self._run_trials(trials, compute, concurrent, tracker, children)
+        return trials
+
+    def _compute(self, resources: cluster.Resources) -> tuple[run.Compute, int]:
+        """What a trial gets, and how many run at once. Raises ValueError where not even one fits."""
+        workers = self.arguments.workers
+        if workers is None:
+            workers = 0 if self.preset == "small" else 1
+        gpus = self.arguments.gpus_per_worker
+        if gpus is None:
+            gpus = 1.0 if workers and resources.gpus else 0.0
+        if gpus < 0 or workers * gpus > resources.gpus:
+            raise ValueError(
+                f"a trial wants {workers} workers with {gpus:g} GPUs each, Ray has {resources.gpus} GPUs; "
+                "choose --workers and --gpus-per-worker to fit"
+            )
+        # Loading and scoring need a CPU that no worker holds.
+        if workers >= max(2, resources.cpus):
+            raise ValueError(
+                f"{workers} workers on {resources.cpus} CPUs leave none to load data; choose fewer --workers"
+            )
+        by_cpu = resources.cpus // (workers + 1) if workers else resources.cpus
+        by_memory = resources.memory_bytes // cluster.TRIAL_BYTES
+        by_gpu = int(resources.gpus // (workers * gpus)) if workers * gpus else len(self.experiments)
+        concurrent = max(1, min(by_cpu, by_memory, by_gpu, len(self.experiments)))
+        actors = max(1, resources.cpus // concurrent - workers) if workers else max(1, resources.cpus // concurrent)
+        return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
+
+    def _extract(self, data: Data, resources: cluster.Resources) -> None:
+        from pipelines.extract import extract  # here: it imports Ray, which a dry run has no use for
+
+        for name in data.videos:
+            missing = data.missing(name)
+            if not missing.num_rows:
+                continue
+            failed = 0
+            with progress.view(self.console, f"Extracting faces: {name}") as view:
+
+                def on_video(row: Mapping[str, Any], view: progress.View = view, total: int = missing.num_rows) -> None:
+                    nonlocal failed
+                    failed += row["status"] != "ok"
+                    view.done += 1
+                    view.update("videos", f"{failed} without a usable face" if failed else "", view.done, total)
+
+                extract(missing, data.roots, data.faces[name], data.recipe, on_video=on_video)
+        self._print_failures(data)
+
+    def _print_failures(self, data: Data) -> None:
+        for name, folder in data.faces.items():
+            bad = [e for i, e in facestore.ledger(folder).items() if i in data.wanted[name] and e["status"] != "ok"]
+            for entry in bad[:10]:
+                self.console.print(f"  [yellow]{entry['status']}[/yellow] {entry['video_id']}: {entry['reason']}")
+            if len(bad) > 10:
+                self.console.print(f"  and {len(bad) - 10} more; all are in {folder / 'ledger.parquet'}")
+
+    def _run_trials(
+        self,
+        trials: Mapping[Key, run.Trial],
+        compute: run.Compute,
+        concurrent: int,
+        tracker: "Tracker",
+        children: Mapping[Key, str],
+    ) -> None:
+        from ray import tune  # here: see `_extract`
+
+        todo = {key: trial for key, trial in trials.items() if not trial.done}
+        for trial in todo.values():
+            trial.folder.mkdir(parents=True, exist_ok=True)
+            for old in (progress.FILE, FAILURE):
+                (trial.folder / old).unlink(missing_ok=True)
+        # A trial's driver holds no CPU: its training or its Ray Data jobs do. So Ray can't run out for a trial
+        # that waits for what a trial holds.
+        function = tune.with_resources(
+            tune.with_parameters(_trial, trials=list(todo.values()), compute=compute), {"memory": 1_000_000}
+        )
+        tuner = tune.Tuner(
+            function,
+            param_space={"number": tune.grid_search(list(range(len(todo))))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
+            run_config=tune.RunConfig(
+                name=f"{self.sweep.name}-{digest(sorted(t.digest for t in todo.values()))}",
+                storage_path=str(self.storage / "ray"),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        )
+        fit = _Background(tuner.fit)
+        with progress.view(self.console, f"Training and scoring: {len(todo)} trials, {concurrent} at once") as view:
+            while not fit.wait(POLL_SECONDS):
+                self._watch(todo, view, tracker, children)
+            self._watch(todo, view, tracker, children)
+        fit.result()
+
+    def _watch(
+        self, trials: Mapping[Key, run.Trial], view: progress.View, tracker: "Tracker", children: Mapping[Key, str]
+    ) -> None:
+        """Shows where each trial stands, and logs the epochs that have ended since the last look."""
+        for key, trial in trials.items():
+            noted = progress.noted(trial.folder)
+            if noted is None and not trial.done:
+                continue
+            view.update(_name(key), *_standing(trial, noted))
+            for stage in trial.planned:
+                tracker.curve(children[key], stage.name, stage.curve())
+
+    # ------------------------------------------------------------------------------------ results
+    def _track(self, trials: Mapping[Key, run.Trial], data: Data) -> tuple["Tracker", str, dict[Key, str]]:
+        from pipelines.tracking import Tracker, default_uri  # here: see `_extract`
+
+        tracker = Tracker(default_uri(self.storage), self.sweep.name, self.storage)
+        common = {
+            "data": "sample" if data.is_sample else "real",
+            "preset": self.preset,
+            "commit": run.commit(),
+            "paper_table": self.sweep.title,
+        }
+        parent_key = digest([self.sweep.name, sorted(trial.digest for trial in trials.values())])
+        parent = tracker.run(parent_key, f"{self.sweep.name} ({self.preset}, {common['data']})", tags=common)
+        children = {}
+        for key, trial in trials.items():
+            row, seed = key
+            tags = common | {
+                "row": row,
+                "seed": str(seed),
+                "method": trial.experiment.model,
+                "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
+            }
+            params = {self.sweep.row_name: row} | trial.experiment.flat()
+            children[key] = tracker.run(trial.digest, _name(key), parent=parent, params=params, tags=tags)
+        return tracker, parent, children
+
+    def _report(self, data: Data, trials: Mapping[Key, run.Trial]) -> int:
+        cells = self._cells(trials)
+        done = [trial for trial in trials.values() if trial.done]
+        facts = {
+            "data": SAMPLE_NOTE if data.is_sample else f"own datasets, {self.config_file}",
+            "preset": self.preset,
+            "numbers": f"{self.sweep.level}-level {self.sweep.metric} in %, mean over "
+            f"{len({seed for _, seed in trials})} seed(s); score of a video = mean over its faces",
+            "trained on": ", ".join(
+                sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
+            ),
+            "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
+            "videos without a face": next(iter(self.experiments.values())).failed_videos,
+            "commit": run.commit(),
+        }
+        lines = report.notes(cells, facts)
+        name = digest([self.sweep.name, sorted(trial.digest for trial in trials.values())])
+        folder = self.storage / "reports" / f"{self.sweep.name}-{name}"
+        paths = self._write_report(folder, cells, lines)
+        self._print_table(cells, lines)
+        ui = self._log_results(data, trials, paths)
+        self.console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
+        self.console.print(f"MLflow: {ui}", highlight=False, soft_wrap=True)
+        return 0 if len(done) == len(trials) else 1
+
+    def _published(self, row: str) -> dict[str, float]:
+        s = self.sweep
+        return {f"{name}/{s.level}/{s.metric}/published": value for name, value in s.published[row].items()}
+
+    def _cells(self, trials: Mapping[Key, run.Trial]) -> list[report.Cell]:
+        cells = []
+        for row, published in self.sweep.published.items():
+            own = [trial for (name, _), trial in trials.items() if name == row]
+            results = [trial.results() for trial in own if trial.done]
+            failure = next((failure_of(trial) for trial in own if not trial.done), "")
+            for column, value in published.items():
+                cells.append(report.cell(row, column, value, results, self.sweep.level, self.sweep.metric, failure))
+        return cells
+
+    def _write_report(self, folder: Path, cells: Sequence[report.Cell], lines: Sequence[str]) -> list[Path]:
+        s = self.sweep
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
+        stages.write_atomic(paths[0], report.markdown(s.title, s.row_name, cells, lines).encode())
+        stages.write_atomic(paths[1], report.to_csv(s.row_name, cells).encode())
+        metric = f"{s.level} {s.metric.upper()}"
+        report.plot(paths[2], s.title, s.row_name, metric, cells, SAMPLE_NOTE if self.is_sample else "")
+        return paths
+
+    def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
+        columns = list(dict.fromkeys(cell.column for cell in cells))
+        table = Table(title=f"{self.sweep.title}: published against ours", title_justify="left")
+        table.add_column(self.sweep.row_name)
+        for column in columns:
+            table.add_column(f"{column}\npublished", justify="right")
+            table.add_column("\nours", justify="right")
+            table.add_column("\ndiff.", justify="right")
+        for row in dict.fromkeys(cell.row for cell in cells):
+            own = {cell.column: cell for cell in cells if cell.row == row}
+            texts = [text for column in columns for text in report.texts(own[column])]
+            table.add_row(row, *texts)
+        self.console.print(table)
+        for line in lines:
+            self.console.print(f"  {line}", highlight=False, markup=False)
+
+    def _log_results(self, data: Data, trials: Mapping[Key, run.Trial], paths: Sequence[Path]) -> str:
+        from pipelines.tracking import ui_command
+
+        tracker, parent, children = self._track(trials, data)
+        for key, trial in trials.items():
+            run_id = children[key]
+            if not trial.done:
+                tracker.end(run_id, "FAILED")
+            elif not tracker.finished(run_id):
+                for stage in trial.planned:
+                    tracker.curve(run_id, stage.name, stage.curve())
+                tracker.values(run_id, metric_values(trial.results()) | self._published(key[0]))
+                tracker.files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
+                tracker.end(run_id)
+        if not tracker.finished(parent):
+            tracker.files(parent, paths)
+            tracker.end(parent, "FINISHED" if all(trial.done for trial in trials.values()) else "FAILED")
+        return ui_command(tracker.uri)
+
+
+FAILURE = "failure.txt"
+
+
+class _Background:
+    """A call in a daemon thread: the main thread stays free to show progress and to hear Ctrl-C."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self.thread = threading.Thread(target=self._run, args=(function,), daemon=True)
+        self.thread.start()
+
+    def _run(self, function: Callable[[], Any]) -> None:
+        try:
+            self.future.set_result(function())
+        except BaseException as error:  # noqa: BLE001  handed to whoever asks for the result
+            self.future.set_exception(error)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the call has ended, after at most so long."""
+        return bool(wait([self.future], timeout=seconds).done)
+
+    def result(self) -> Any:
+        return self.future.result()
+
+
+def failure_of(trial: run.Trial) -> str:
+    """Why a trial has no result, in one line."""
+    path = trial.folder / FAILURE
+    return path.read_text().splitlines()[0] if path.exists() else "its process died; run again to retry"
+
+
+def _trial(config: Mapping[str, int], trials: Sequence[run.Trial], compute: run.Compute) -> None:
+    """Body of a Tune trial."""
+    import torch
+    from ray import tune
+
+    trial = trials[config["number"]]
+    if compute.num_workers == 0:
+        torch.set_num_threads(1)  # trials share the CPUs; and sums in a fixed order give the same numbers again
+    try:
+        run.run(trial, compute, lambda phase, done, total: progress.note(trial.folder, phase, done, total))
+    except Exception as error:  # every failure of one row is written down; the other rows go on
+        text = f"{type(error).__name__}: {error}".splitlines()[0] + "\n\n" + traceback.format_exc()
+        stages.write_atomic(trial.folder / FAILURE, text.encode())
+        raise
+    tune.report({"done": 1})
+
+
+def _standing(trial: run.Trial, noted: Mapping[str, Any] | None) -> tuple[str, float, float]:
+    """Phase as text, and how much of the trial is done."""
+    names = [stage.name for stage in trial.planned]
+    total = float(len(names) + 1)
+    if trial.done:
+        return "done", total, total
+    phase = str(noted["phase"]) if noted else "waiting"
+    if phase not in names:
+        done = (
+            len(names) + noted["done"] / max(1, noted["total"])
+            if phase == "score" and noted
+            else names.index(phase.rsplit(" ", 1)[-1]) + 1.0
+        )
+        return phase, done, total
+    stage = trial.planned[names.index(phase)]
+    step = progress.noted(stage.folder) if not stage.done else None
+    share = step["done"] / max(1, step["total"]) if step else float(stage.done)
+    curve = stage.curve()
+    last = curve[-1] if curve else {}
+    shown = [f"{name} {last[name]:.3f}" for name in ("train/loss", "val/loss", "val/auc") if name in last]
+    text = f"{phase} epoch {last['epoch']}: {', '.join(shown)}" if last else phase
+    return text, names.index(phase) + share, total
+
+
+def metric_values(results: pa.Table) -> dict[str, float]:
+    """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos."""
+    values: dict[str, float] = {}
+    for row in results.to_pylist():
+        stage = "" if row["stage"] == run.FINAL else f"{row['stage']}/"
+        name = f"{stage}{row['test_dataset']}/{row['level']}/{row['metric']}"
+        values[name] = row["value"]
+        if not stage:
+            values |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
+            for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
+                values[f"{row['test_dataset']}/{count}"] = row[count]
+    return values
+
+
+def _name(key: Key) -> str:
+    row, seed = key
+    return f"{row} seed {seed}"
+
+
+class _AnyRows(dict[str, str]):
+    """Stands for the digest of any view, where only the number of stages matters."""
+
+    def __missing__(self, view: str) -> str:
+        return UNKNOWN
+
+
+def recipe_of(experiment: Experiment) -> Recipe:
+    """The paper's crop: its frames per video and margin, at the largest size that one of its stages asks for."""
+    config = experiment.config()
+    size = max(stage.training(config).input_px for stage in models.stages(experiment.model))
+    return Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
+
+
+def datasets_file(switch: str | None) -> Path | None:
+    """`--datasets`, else $CROSSFORGE_DATASETS, else ./datasets.toml if there is one, else None."""
+    named = switch or os.environ.get("CROSSFORGE_DATASETS")
+    if named:
+        return Path(named)
+    here = Path("datasets.toml")
+    return here if here.exists() else None

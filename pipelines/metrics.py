@@ -1,0 +1,186 @@
+"""PREDICTIONS -> RESULTS: AUC, AP, EER, accuracy by frame and by video, IoU and PBCA of masks.
+
+Every value lies in [0, 1]. A video's score is the mean over its faces. Intervals are 95 % percentile
+intervals over resampled videos: frames of one video are not independent, so a video is drawn whole;
+real and fake videos are drawn apart, so that every resample has both.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+NUM_RESAMPLES = 1000
+CHUNK_VALUES = 4_000_000  # resamples x scores held at once
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A metric with its 95 % interval; all NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+# -------------------------------------------------------------------------------- single numbers
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve; a tie between a real and a fake counts as half.
+
+    Raises ValueError unless both classes are there, and for labels other than 0 and 1 or scores that are NaN.
+    """
+    return float(_auc(*_roc(*_checked(labels, scores)))[0])
+
+
+def ap(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Average precision of the fakes: sum of precision times the step in recall."""
+    return float(_ap(*_roc(*_checked(labels, scores)))[0])
+
+
+def eer(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Equal error rate: where FPR = 1 - TPR on the interpolated ROC; 0.5 for constant scores."""
+    return float(_eer(*_roc(*_checked(labels, scores)))[0])
+
+
+def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Share of scores on the right side of 0.5; a score of exactly 0.5 counts as real."""
+    y, s = _checked(labels, scores)
+    return float(np.mean((s > 0.5) == (y == 1)))
+
+
+def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
+    y, s = np.asarray(labels, np.int64), np.asarray(scores, np.float64)
+    if y.shape != s.shape or y.ndim != 1:
+        raise ValueError(f"labels and scores must be two lists of equal length, got {y.shape} and {s.shape}")
+    num_real, num_fake = int((y == 0).sum()), int((y == 1).sum())
+    if num_real + num_fake != len(y):
+        raise ValueError("labels must be 0 (real) or 1 (fake)")
+    if not num_real or not num_fake:
+        raise ValueError(f"both classes are needed, got {num_real} real and {num_fake} fake")
+    if np.isnan(s).any():
+        raise ValueError(f"{int(np.isnan(s).sum())} of {len(s)} scores are NaN")
+    return y, s
+
+
+def _roc(y: NDArray[np.int64], s: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
+    """True and false positives (R, K + 1) from none to all, at the K distinct scores from high to low.
+
+    weights (R, N): how often each score counts in each of R resamples.
+    """
+    order = np.argsort(-s, kind="stable")
+    y, s = y[order], s[order]
+    w = np.ones((1, len(y))) if weights is None else weights[:, order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(s)), len(s) - 1)
+    tp = np.cumsum(w * (y == 1), axis=1)[:, last_of_tie]
+    fp = np.cumsum(w * (y == 0), axis=1)[:, last_of_tie]
+    return np.pad(tp, ((0, 0), (1, 0))), np.pad(fp, ((0, 0), (1, 0)))
+
+
+def _auc(tp: Floats, fp: Floats) -> Floats:
+    return np.trapezoid(tp, fp, axis=1) / (tp[:, -1] * fp[:, -1])
+
+
+def _ap(tp: Floats, fp: Floats) -> Floats:
+    precision = tp[:, 1:] / np.maximum(tp[:, 1:] + fp[:, 1:], 1e-12)
+    return np.sum(precision * np.diff(tp, axis=1), axis=1) / tp[:, -1]
+
+
+def _eer(tp: Floats, fp: Floats) -> Floats:
+    fpr, fnr = fp / fp[:, -1:], 1 - tp / tp[:, -1:]
+    gap = fpr - fnr  # rises from -1 to 1
+    after = np.argmax(gap >= 0, axis=1)
+    row = np.arange(len(gap))
+    g0, g1 = gap[row, after - 1], gap[row, after]
+    share = -g0 / (g1 - g0)
+    return fpr[row, after - 1] + share * (fpr[row, after] - fpr[row, after - 1])
+
+
+# ---------------------------------------------------------------------------------------- tables
+def by_video(predictions: pa.Table) -> pa.Table:
+    """One row per video: `video_id`, `label`, `score` = mean over its faces."""
+    means = predictions.group_by("video_id").aggregate([("label", "min"), ("score", "mean")]).sort_by("video_id")
+    return means.select(["video_id", "label_min", "score_mean"]).rename_columns(["video_id", "label", "score"])
+
+
+def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
+    """PREDICTIONS of the paper's final score: the arithmetic mean of its stages' scores, face by face.
+
+    Masks come from the stage that localizes. Raises ValueError if the stages scored different faces.
+    """
+    key = ["video_id", "frame_index", "face_index"]
+    ordered = [table.sort_by([(name, "ascending") for name in key]) for table in stages]
+    for table in ordered[1:]:
+        if not all(table[name].equals(ordered[0][name]) for name in key):
+            raise ValueError(f"stages scored different faces: {ordered[0].num_rows} and {table.num_rows} rows")
+    score = np.mean([table["score"].to_numpy() for table in ordered], axis=0).astype(np.float32)
+    with_mask = [table for table in ordered if table["mask_png"].null_count < table.num_rows]
+    base = with_mask[0] if with_mask else ordered[0]
+    for name, values in (("stage", pa.array(["final"] * len(score))), ("score", pa.array(score))):
+        base = base.set_column(base.schema.get_field_index(name), base.schema.field(name), values)
+    return base
+
+
+def detection(predictions: pa.Table, level: str, seed: int = 0) -> dict[str, Value]:
+    """`auc`, `ap`, `eer`, `acc_at_0_5` at level `frame` or `video`, with intervals over resampled videos."""
+    table = predictions if level == "frame" else by_video(predictions)
+    y, s = _checked(table["label"].to_numpy(), table["score"].to_numpy())
+    _, video = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    label_of_video = np.zeros(video.max() + 1, np.int64)
+    label_of_video[video] = y
+    draws = _draws(label_of_video, np.random.default_rng(seed))
+    right = ((s > 0.5) == (y == 1)).astype(float)
+    chunk = max(1, CHUNK_VALUES // len(s))
+    resampled: dict[str, list[Floats]] = {"auc": [], "ap": [], "eer": [], "acc_at_0_5": []}
+    for first in range(0, len(draws), chunk):
+        weights = draws[first : first + chunk][:, video]
+        tp, fp = _roc(y, s, weights)
+        for name, metric in _RANKED.items():
+            resampled[name].append(metric(tp, fp))
+        resampled["acc_at_0_5"].append(weights @ right / weights.sum(1))
+    tp, fp = _roc(y, s)
+    values = {name: float(metric(tp, fp)[0]) for name, metric in _RANKED.items()} | {"acc_at_0_5": float(right.mean())}
+    return {name: _with_interval(value, np.concatenate(resampled[name])) for name, value in values.items()}
+
+
+_RANKED: dict[str, Callable[[Floats, Floats], Floats]] = {"auc": _auc, "ap": _ap, "eer": _eer}
+
+
+def localization(predictions: pa.Table, seed: int = 0) -> dict[str, Value]:
+    """`iou` and `pbca` at threshold 0.5 over the faces of fake videos whose true mask is known.
+
+    IoU: mean over faces of intersection / union, 1 where both are empty. PBCA: share of all pixels that
+    are right, pooled. Empty dict where no face has a known mask or no stage localizes.
+    """
+    known = predictions.filter(pc.is_valid(predictions["mask_tp"]))
+    known = known.filter(pc.equal(known["label"], 1))
+    if not known.num_rows:
+        return {}
+    tp, fp, fn, tn = (known[f"mask_{name}"].to_numpy().astype(float) for name in ("tp", "fp", "fn", "tn"))
+    union = tp + fp + fn
+    iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
+    _, video = np.unique(known["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    weights = _draws(np.ones(video.max() + 1, np.int64), np.random.default_rng(seed))[:, video]
+    pixels = union + tn
+    return {
+        "iou": _with_interval(float(iou.mean()), weights @ iou / weights.sum(1)),
+        "pbca": _with_interval(float((tp + tn).sum() / pixels.sum()), weights @ (tp + tn) / (weights @ pixels)),
+    }
+
+
+def _draws(label_of_video: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    """(NUM_RESAMPLES, videos): how often each video is drawn; the size of each class is kept."""
+    counts = np.zeros((NUM_RESAMPLES, len(label_of_video)))
+    for label in np.unique(label_of_video):
+        members = np.flatnonzero(label_of_video == label)
+        counts[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), NUM_RESAMPLES)
+    return counts
+
+
+def _with_interval(value: float, resampled: Floats) -> Value:
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    return Value(value, float(low), float(high))

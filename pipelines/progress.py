@@ -1,0 +1,58 @@
+"""What a person sees while work goes on: one live view per phase; plain lines where there is no terminal."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from pipelines import stages
+
+FILE = "progress.json"
+
+
+def note(folder: Path, phase: str, done: int, total: int) -> None:
+    """Leaves word of where a process stands; the driver, elsewhere, reads it."""
+    stages.write_json(folder / FILE, {"phase": phase, "done": done, "total": total})
+
+
+def noted(folder: Path) -> Mapping[str, object] | None:
+    path = folder / FILE
+    return stages.read_json(path) if path.exists() else None
+
+
+class View:
+    """A bar per item. Without a terminal, a line whenever an item enters another phase."""
+
+    def __init__(self, console: Console, bars: Progress) -> None:
+        self.console, self.bars = console, bars
+        self.tasks: dict[str, TaskID] = {}
+        self.phases: dict[str, str] = {}
+        self.done = 0  # a counter for whoever draws a single bar
+
+    def update(self, item: str, phase: str, done: float, total: float) -> None:
+        if item not in self.tasks:
+            self.tasks[item] = self.bars.add_task(item, total=total, phase="")
+        self.bars.update(self.tasks[item], completed=done, total=total, phase=phase)
+        if self.phases.get(item) != phase.split(" ", 1)[0]:
+            self.phases[item] = phase.split(" ", 1)[0]
+            if not self.console.is_terminal:
+                self.console.print(f"  {item}: {phase}", highlight=False)
+
+
+@contextmanager
+def view(console: Console, title: str) -> Iterator[View]:
+    console.print(f"[bold]{title}[/bold]", highlight=False)
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[phase]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bars:
+        yield View(console, bars)

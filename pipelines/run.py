@@ -1,0 +1,257 @@
+"""One trial: an experiment's stages trained, every test part scored, RESULTS written. Where all pieces meet.
+
+    <storage>/runs/<digest>/  predictions.parquet, results.parquet, _done.json (last)
+
+A trial that is done is read, not run again; one that is not goes on where its stages are.
+"""
+
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import models
+from pipelines import evaluate, metrics, protocol, schemas, stages, train
+from pipelines.experiment import Experiment, digest
+from pipelines.ingest import CLIP_VIEWS, Video
+
+FINAL = "final"  # the paper's score: mean over its stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usable:
+    """A part as it came out of extraction: every video is in `videos` or in `failed`."""
+
+    part: protocol.Part
+    videos: tuple[Video, ...]
+    failed: Mapping[str, str]  # video_id -> reason
+    contents: tuple[tuple[str, str], ...]  # video_id, SHA-256 of its FACES rows
+
+    @classmethod
+    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]]) -> "Usable":
+        ok = [row for row in part.rows if ledger[str(row["video_id"])]["status"] == "ok"]
+        failed = {
+            i: entry["reason"] or entry["status"] for i in part.video_ids if (entry := ledger[i])["status"] != "ok"
+        }
+        contents = tuple(sorted((str(row["video_id"]), str(ledger[str(row["video_id"])]["content"])) for row in ok))
+        return cls(part=part, videos=tuple(Video.of(row) for row in ok), failed=failed, contents=contents)
+
+    @property
+    def digest(self) -> str:
+        return digest(self.contents)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One row of a sweep with one seed, planned."""
+
+    experiment: Experiment
+    planned: tuple[stages.PlannedStage, ...]
+    train: Usable
+    select: Usable
+    test: tuple[Usable, ...]
+    faces: Mapping[str, Path]
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        return self.folder.name
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "_done.json").exists()
+
+    def results(self) -> pa.Table:
+        return pq.read_table(self.folder / "results.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What one trial may use."""
+
+    num_workers: int = 0  # 0: training happens in the trial's own process
+    gpus_per_worker: float = 0
+    scoring_actors: int = 1
+
+
+def plan(
+    experiment: Experiment,
+    videos: Mapping[str, pa.Table],
+    ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    faces: Mapping[str, Path],
+    storage: Path,
+) -> Trial:
+    """The trial of an experiment on extracted data; touches nothing.
+
+    ledgers: of each dataset, video_id -> LEDGER row. Raises ProtocolError, and ValueError where extraction
+    left too little to train on.
+    """
+    built = protocol.build(experiment, videos)
+    usable = {
+        part.name if part in built.test else part.split: Usable.of(part, ledgers[part.dataset])
+        for part in (built.train, built.select, *built.test)
+    }
+    train_part, select_part = usable["train"], usable["val"]
+    test = tuple(usable[part.name] for part in built.test)
+    rows = {view: _rows_digest(view, train_part, select_part) for view in ("frames", "domain_frames", *CLIP_VIEWS)}
+    planned = stages.plan(experiment, rows, storage)
+    name = digest(
+        {
+            "stages": {stage.name: stage.digest for stage in planned},
+            "test": {part.part.name: [part.digest, sorted(part.failed), sorted(part.part.excluded)] for part in test},
+            "failed_videos": experiment.failed_videos,
+        }
+    )
+    return Trial(
+        experiment=experiment,
+        planned=planned,
+        train=train_part,
+        select=select_part,
+        test=test,
+        faces=faces,
+        folder=storage / "runs" / name,
+    )
+
+
+def _rows_digest(view: str, *parts: Usable) -> str:
+    """What a view sees of training and selection; a view of real clips does not change with the fakes."""
+    seen = []
+    for part in parts:
+        fake = {video.video_id for video in part.videos if video.label == schemas.FAKE}
+        seen.append([entry for entry in part.contents if view != "real_clips" or entry[0] not in fake])
+    return digest(seen)
+
+
+def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None]) -> None:
+    """Trains what is missing, scores what is missing, writes RESULTS. report(phase, done, total)."""
+    if trial.done:
+        return
+    config = trial.experiment.config()
+    earlier: dict[str, stages.PlannedStage] = {}
+    for planned in trial.planned:
+        report(planned.name, 0, 1)
+        train.train(_job(trial, planned, config, earlier, compute, report))
+        earlier[planned.name] = planned
+        if any(models.stage(later.paper, later.name).reads_of(config) == planned.name for later in trial.planned):
+            report(f"derive from {planned.name}", 0, 1)
+            finished = evaluate.Finished(planned=planned, config=config)
+            videos = (*trial.train.videos, *trial.select.videos)
+            with planned.lock():
+                evaluate.derive(
+                    finished, videos, trial.faces, num_actors=compute.num_workers and compute.scoring_actors
+                )
+    scoring = [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
+    evaluate.score(
+        [evaluate.Finished(planned=stage, config=config) for stage in scoring],
+        {part.digest: part.videos for part in trial.test},
+        trial.faces,
+        num_actors=compute.scoring_actors,
+        gpus_per_actor=compute.gpus_per_worker,
+        on_video=lambda done, total: report("score", done, total),
+    )
+    finish(trial)
+
+
+def _job(
+    trial: Trial,
+    planned: stages.PlannedStage,
+    config: Any,
+    earlier: Mapping[str, stages.PlannedStage],
+    compute: Compute,
+    report: Callable[[str, int, int], None],
+) -> train.Job:
+    return train.Job(
+        planned=planned,
+        config=config,
+        train=trial.train.videos,
+        select=trial.select.videos,
+        faces=trial.faces,
+        earlier={name: earlier[name] for name in planned.needs},
+        num_workers=compute.num_workers,
+        gpus_per_worker=compute.gpus_per_worker,
+    )
+
+
+def finish(trial: Trial) -> None:
+    """PREDICTIONS of all stages and of their mean, and RESULTS, from the scores that are there."""
+    scoring = [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
+    tables, rows = [], []
+    for part in trial.test:
+        by_stage = [pq.read_table(evaluate.predictions_path(stage, part.digest)) for stage in scoring]
+        for table in (*by_stage, metrics.mean_of_stages(by_stage)):
+            tables.append(table)
+            rows += _results(trial, part, str(table["stage"][0]), table)
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    for name, table in (
+        ("predictions", pa.concat_tables(tables)),
+        ("results", schemas.to_table(rows, schemas.RESULTS)),
+    ):
+        temporary = trial.folder / f".{name}.tmp"
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(trial.folder / f"{name}.parquet")
+    stages.write_json(
+        trial.folder / "_done.json", {"schema": schemas.VERSION, "results": len(rows), "commit": commit()}
+    )
+
+
+def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> list[dict[str, Any]]:
+    experiment = trial.experiment
+    labels = {str(row["video_id"]): int(row["label"]) for row in part.part.rows}
+    scored = [video.label for video in part.videos]
+    common = {
+        "run_id": trial.digest,
+        "model": experiment.model,
+        "stage": stage,
+        "train_on": experiment.train_on,
+        "test_dataset": part.part.name,
+        "part": part.part.split,
+        "codec": part.part.codec,
+        "n_real": scored.count(schemas.REAL),
+        "n_fake": scored.count(schemas.FAKE),
+        "n_missing": len(part.failed),
+        "n_excluded": len(part.part.excluded),
+        "failed_rule": experiment.failed_videos,
+        "seed": experiment.seed,
+        "commit": commit(),
+    }
+    values = {("frame", name): value for name, value in metrics.localization(predictions).items()}
+    for level in ("frame", "video"):
+        table = predictions
+        if level == "video" and experiment.failed_videos == "half" and part.failed:
+            table = _with_half(predictions, {video_id: labels[video_id] for video_id in part.failed})
+        try:
+            found = metrics.detection(table, level)
+        except ValueError:  # extraction left only one class: the counts in the row say so
+            found = {"auc": metrics.Value(float("nan"), float("nan"), float("nan"))}
+        values |= {(level, name): value for name, value in found.items()}
+    return [
+        common | {"level": level, "metric": name, "value": value.value, "low": value.low, "high": value.high}
+        for (level, name), value in values.items()
+    ]
+
+
+def _with_half(predictions: pa.Table, failed: Mapping[str, int]) -> pa.Table:
+    """Failed videos counted with score 0.5."""
+    columns = predictions.select(["video_id", "label", "score"])
+    extra = [{"video_id": video_id, "label": label, "score": 0.5} for video_id, label in failed.items()]
+    return pa.concat_tables([columns, pa.Table.from_pylist(extra, schema=columns.schema)])
+
+
+@cache
+def commit() -> str:
+    """Commit of the running code, with `-dirty` where files differ from it; `unknown` outside a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        name = _git(root, "rev-parse", "--short=12", "HEAD")
+        return f"{name}-dirty" if _git(root, "status", "--porcelain") else name
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(root: Path, *args: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True).stdout.strip()

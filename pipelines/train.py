@@ -1,0 +1,401 @@
+"""One stage, trained: in this process, or by Ray Train on N workers with DDP. Same loop, same numbers.
+
+Whatever dies, the same call continues from the newest checkpoint in the stage's folder. A step's samples
+and randomness depend on (seed, step) alone, so a resumed training ends with the same weights.
+The epoch that is kept is chosen on the validation part of the training dataset.
+"""
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import models
+from pipelines import ingest, metrics, progress, stages
+from pipelines.ingest import Arrays, Pick, Samples, Video, View
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 300  # within an epoch, so that a killed worker costs minutes
+NOTE_SECONDS = 1  # between notes of where the training stands
+MAX_FAILURES = 3  # restarts of the worker group by Ray Train
+
+
+class NonFiniteLoss(ValueError):
+    """The loss is NaN or infinite; the text names the step and the samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker needs to train one stage."""
+
+    planned: stages.PlannedStage
+    config: Any  # the paper's Config
+    train: tuple[Video, ...]
+    select: tuple[Video, ...]
+    faces: Mapping[str, Path]  # FACES folder of each dataset
+    earlier: Mapping[str, stages.PlannedStage]  # by name; finished
+    num_workers: int = 0  # 0: in this process
+    gpus_per_worker: float = 0
+    cpus_per_worker: float = 1
+    checkpoint_steps: int | None = None  # additionally to `CHECKPOINT_SECONDS`
+
+    @property
+    def stage(self) -> type[models.Stage]:
+        return models.stage(self.planned.paper, self.planned.name)
+
+    def samples(self) -> Samples:
+        source = self.stage.reads_of(self.config)
+        derived = ingest.Derived(self.earlier[source].folder / "derived.parquet") if source else None
+        return Samples(self.stage, self.config, self.faces, derived)
+
+    def view(self) -> View:
+        training = self.stage.training(self.config)
+        return View(self.stage.view, self.train, training, int(self.planned.spec["seed"]))
+
+
+class World(Protocol):
+    """What the loop needs to know about the other workers."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def wrap(self, module: nn.Module) -> nn.Module: ...
+    def gather(self, value: Any) -> list[Any]: ...
+    def report(self, line: Mapping[str, float]) -> None: ...
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]: ...
+
+
+class Alone:
+    """One worker: this process."""
+
+    rank, size = 0, 1
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def report(self, line: Mapping[str, float]) -> None:
+        pass
+
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
+        return ingest.batches(samples, view, steps, 0, 1)
+
+
+class TrainWorker:
+    """One of Ray Train's workers."""
+
+    def __init__(self) -> None:
+        import ray.train.torch  # here: the loop itself runs without Ray
+
+        self._ray = ray
+        context = ray.train.get_context()
+        self.rank, self.size = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return self._ray.train.torch.prepare_model(module, move_to_device=False)
+
+    def gather(self, value: Any) -> list[Any]:
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def report(self, line: Mapping[str, float]) -> None:
+        self._ray.train.report(dict(line))
+
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
+        return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, num_loaders=4)
+
+
+def train(job: Job) -> None:
+    """Trains the stage unless it is done. Blocks; on return the stage is finished.
+
+    Raises NonFiniteLoss, or whatever ended the training.
+    """
+    with job.planned.lock():
+        if job.planned.done:
+            return
+        stages.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
+        if job.num_workers == 0:
+            loop(job, Alone())
+        else:
+            _fit(job)
+
+
+def _fit(job: Job) -> None:
+    import ray.train  # here: the loop itself runs without Ray
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpu = job.gpus_per_worker > 0
+    resources = {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {})
+    TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.num_workers, use_gpu=gpu, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=job.planned.digest,
+            storage_path=str(job.planned.folder / "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    ).fit()
+
+
+def _worker(config: dict[str, Job]) -> None:
+    loop(config["job"], TrainWorker())
+
+
+def loop(job: Job, world: World) -> None:
+    """Trains from the newest checkpoint to the end, and finishes the stage."""
+    seed = int(job.planned.spec["seed"])
+    torch.manual_seed(seed)
+    module = job.stage(job.config)
+    if job.stage.starts_from:
+        module.load_start(
+            safetensors.torch.load_file(job.earlier[job.stage.starts_from].folder / "weights.safetensors")
+        )
+    module.to(world.device)
+    view, samples = job.view(), job.samples()
+    num_steps = view.steps_per_epoch * job.stage.training(job.config).num_epochs
+    optimizer, scheduler = module.optimizer(num_steps)
+    state = _resume(job, module, optimizer, scheduler, world)
+    model = world.wrap(module)
+    parts = _Mean(*state["parts"])
+    started = since_checkpoint = noted = time.monotonic()
+    module.train()
+    steps = range(state["step"], num_steps)
+    for step, (picks, arrays) in zip(steps, world.batches(job, samples, view, steps), strict=True):
+        torch.manual_seed(_seed_of(seed, step, world.rank))
+        batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(seed, step, 0))}
+        parts.add(_step(model, optimizer, batch, step, picks, world.device))
+        scheduler.step()
+        state["step"] = step + 1
+        if world.rank == 0 and time.monotonic() - noted > NOTE_SECONDS:
+            progress.note(job.planned.folder, job.planned.name, state["step"], num_steps)
+            noted = time.monotonic()
+        if state["step"] % view.steps_per_epoch == 0:
+            epoch = state["step"] // view.steps_per_epoch
+            seconds = time.monotonic() - started
+            line = {
+                "epoch": epoch,
+                "step": state["step"],
+                "lr": scheduler.get_last_lr()[0],
+                "seconds": round(seconds, 3),
+            }
+            line |= {f"train/{name}": value for name, value in _over_workers(parts.take(), world).items()}
+            line |= {f"val/{name}": value for name, value in validate(job, module, samples, world).items()}
+            module.train()
+            _keep_best(job, module, state, line, world)
+            state["curve"].append(line)
+            if world.rank == 0:
+                text = "".join(json.dumps(entry) + "\n" for entry in state["curve"])
+                stages.write_atomic(job.planned.folder / "curves.jsonl", text.encode())
+            world.report(line)
+            started = time.monotonic()
+        due = time.monotonic() - since_checkpoint > CHECKPOINT_SECONDS
+        due |= bool(job.checkpoint_steps) and state["step"] % job.checkpoint_steps == 0
+        if world.rank == 0 and (due or state["step"] % view.steps_per_epoch == 0):
+            state["parts"] = parts.state()
+            _save(job, module, optimizer, scheduler, state)
+            since_checkpoint = time.monotonic()
+    if world.rank == 0:
+        job.planned.finish(state["best_epoch"], _summary(job, module, state, num_steps))
+    world.gather(None)  # nobody leaves before the marker is written
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    step: int,
+    picks: Sequence[Pick],
+    device: torch.device,
+) -> dict[str, float]:
+    """One optimizer step. The closure may run more than once (SAM); its first losses are the ones reported."""
+    parts: dict[str, float] = {}
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with _autocast(device):
+            out = model(batch)
+        if not torch.isfinite(out["loss"]):
+            ids = ", ".join(sorted({pick.video.video_id for pick in picks}))
+            raise NonFiniteLoss(f"loss is {out['loss'].item()} at step {step}; the samples were {ids}")
+        out["loss"].backward()
+        if not parts:
+            parts.update({name: float(value) for name, value in out.items() if value.ndim == 0})
+        return out["loss"]
+
+    optimizer.step(closure)
+    return parts
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """bf16 where there is a GPU that has it; else full precision."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+@torch.no_grad()
+def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> dict[str, float]:
+    """`loss` and, for classifiers, video-level `auc` on the selection part; every sample counts once.
+
+    The random parts of validation samples (masks) are the same in every epoch.
+    """
+    module.eval()
+    videos = [v for v in job.select if v.label == 0 or job.stage.view != "real_clips"]
+    mine: list[tuple[str, int, float, float]] = []  # video, label, loss, score
+    loaded = (
+        (video, arrays)
+        for video in videos[world.rank :: world.size]
+        for _, arrays in samples.scoring_samples(video, seed=0, most_frames=ingest.VAL_FRAMES)
+    )
+    for chunk in _chunks(loaded, job.stage.training(job.config).batch_size):
+        batch = _to_device(ingest.stack([arrays for _, arrays in chunk]), world.device)
+        with _autocast(world.device):
+            out = module(batch)
+        scores = out["score"].float().tolist() if "score" in out else [math.nan] * len(chunk)
+        mine += [(v.video_id, v.label, float(out["loss"]), s) for (v, _), s in zip(chunk, scores, strict=True)]
+    rows = [row for rows in world.gather(mine) for row in rows]
+    result = {"loss": float(np.mean([row[2] for row in rows]))}
+    if job.stage.selects_by == "auc":
+        by_video: dict[str, list[tuple[int, float]]] = {}
+        for video_id, label, _, score in rows:
+            by_video.setdefault(video_id, []).append((label, score))
+        labels = [entries[0][0] for entries in by_video.values()]
+        result["auc"] = metrics.auc(labels, [float(np.mean([s for _, s in e])) for e in by_video.values()])
+    return result
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _keep_best(job: Job, module: models.Stage, state: dict[str, Any], line: Mapping[str, float], world: World) -> None:
+    """Higher AUC wins, a tie goes to the lower loss; or lower loss wins."""
+    loss = line["val/loss"]
+    key = [line["val/auc"], -loss] if job.stage.selects_by == "auc" else [-loss]
+    if state["best_key"] is None or key > state["best_key"]:
+        state["best_key"], state["best_epoch"] = key, int(line["epoch"])
+        if world.rank == 0:
+            weights = safetensors.torch.save(_weights(module))
+            stages.put_folder(job.planned.folder, "best", state["best_epoch"], {"weights.safetensors": weights})
+
+
+def _save(
+    job: Job,
+    module: models.Stage,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    state: Mapping[str, Any],
+) -> None:
+    buffer = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, buffer)
+    files = {
+        "weights.safetensors": safetensors.torch.save(_weights(module)),
+        "optimizer.pt": buffer.getvalue(),
+        "state.json": json.dumps(state).encode(),
+    }
+    stages.put_folder(job.planned.folder, "checkpoint", state["step"], files)
+
+
+def _resume(
+    job: Job,
+    module: models.Stage,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    world: World,
+) -> dict[str, Any]:
+    checkpoints = stages.folders(job.planned.folder, "checkpoint")
+    if not checkpoints:
+        return {"step": 0, "best_key": None, "best_epoch": 0, "curve": [], "parts": [{}, 0]}
+    newest = checkpoints[-1]
+    log.info("going on from %s", newest)
+    module.load_state_dict(safetensors.torch.load_file(newest / "weights.safetensors"))
+    saved = torch.load(newest / "optimizer.pt", map_location=world.device, weights_only=True)
+    optimizer.load_state_dict(saved["optimizer"])
+    scheduler.load_state_dict(saved["scheduler"])
+    return stages.read_json(newest / "state.json")
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+
+
+def _summary(job: Job, module: nn.Module, state: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
+    return {
+        "best_epoch": state["best_epoch"],
+        "selected_by": job.stage.selects_by,
+        "steps": num_steps,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "train_videos": len(job.train),
+        "select_videos": len(job.select),
+        "seconds": round(sum(line["seconds"] for line in state["curve"]), 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "workers": max(1, job.num_workers),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+class _Mean:
+    """Mean of each loss part over the steps of an epoch."""
+
+    def __init__(self, total: Mapping[str, float], count: int) -> None:
+        self.total, self.count = dict(total), count
+
+    def add(self, parts: Mapping[str, float]) -> None:
+        self.total = {name: self.total.get(name, 0.0) + value for name, value in parts.items()}
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: value / self.count for name, value in self.total.items()}
+        self.total, self.count = {}, 0
+        return means
+
+    def state(self) -> list[Any]:
+        return [self.total, self.count]
+
+
+def _over_workers(values: Mapping[str, float], world: World) -> dict[str, float]:
+    gathered = world.gather(dict(values))
+    return {name: float(np.mean([entry[name] for entry in gathered])) for name in values}
+
+
+def _to_device(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value).to(device, non_blocking=True) for name, value in arrays.items()}
+
+
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])

@@ -1,0 +1,36 @@
+"""How much of a facial part should Delocate hide while it learns to recover faces?
+
+Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with Randomly-Located Tampered
+Traces", IJCAI 2024, Table 5: trained on all of FF++, video-level AUC on Celeb-DF-v2, DeeperForensics and DFDC
+for five mask ratios. The ratio is the share of hidden patches among the regions of interest of the one part
+(eyes, cheek and nose, lips) that is chosen for a clip.
+
+    python sweeps/mask_ratio.py                              # no datasets: made-up sample corpus, small preset
+    python sweeps/mask_ratio.py --datasets datasets.toml     # the experiment itself: 5 ratios x 3 seeds
+    python sweeps/mask_ratio.py --dry-run                    # only the plan
+"""
+
+from pipelines.experiment import Experiment
+from pipelines.sweep import Sweep, grid, main
+
+SWEEP = Sweep(
+    name="mask_ratio",
+    title="Delocate, Table 5: mask ratio",
+    base=Experiment(
+        model="delocate",
+        train_on="ffpp",
+        test_on=("celeb_df", "deeper_forensics", "dfdc"),
+    ),
+    row_name="mask ratio",
+    rows=grid("model.recover.mask_ratio", (0.55, 0.65, 0.75, 0.85, 0.95)),
+    published={
+        "0.55": {"celeb_df": 0.890, "deeper_forensics": 0.942, "dfdc": 0.808},
+        "0.65": {"celeb_df": 0.906, "deeper_forensics": 0.926, "dfdc": 0.818},
+        "0.75": {"celeb_df": 0.913, "deeper_forensics": 0.991, "dfdc": 0.840},
+        "0.85": {"celeb_df": 0.903, "deeper_forensics": 0.928, "dfdc": 0.819},
+        "0.95": {"celeb_df": 0.899, "deeper_forensics": 0.927, "dfdc": 0.810},
+    },
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)

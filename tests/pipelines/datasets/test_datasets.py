@@ -1,0 +1,108 @@
+"""What all adapters share: finding them, datasets.toml, roots."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import datasets, schemas
+from pipelines.datasets import DatasetError
+
+
+def test_adapters_are_found_by_file_name():
+    assert {"celeb_df", "deeper_forensics", "dfdc", "ffpp"} <= set(datasets.names())
+    assert not any(name.startswith("_") for name in datasets.names())
+
+
+def test_roots_are_relative_to_the_file_and_know_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = tmp_path / "datasets.toml"
+    config.write_text(
+        'ffpp = "data/ff"\nceleb_df = "~/cdf"\ndfdc = "/abs/dfdc"\ndeeper_forensics = "s3://bucket/dfo"\n'
+    )
+    assert datasets.read_config(config) == {
+        "ffpp": str(tmp_path / "data/ff"),
+        "celeb_df": "/home/someone/cdf",
+        "dfdc": "/abs/dfdc",
+        "deeper_forensics": "s3://bucket/dfo",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('ffpq = "/data"', r"unknown dataset 'ffpq'; known: .*celeb_df.*ffpp"),
+        ('ffpp = "/a"\nceleb_df = /b', r"datasets\.toml is not valid TOML: .*line 2"),
+        ("ffpp = 3", r"ffpp must be a folder.*got 3"),
+        ('[ffpp]\nroot = "/a"', r"ffpp must be a folder"),
+    ],
+)
+def test_a_bad_config_says_what_is_wrong(tmp_path, text, message):
+    config = tmp_path / "datasets.toml"
+    config.write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        datasets.read_config(config)
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere\.toml cannot be read"):
+        datasets.read_config(tmp_path / "nowhere.toml")
+
+
+def test_a_dataset_without_a_root_shows_the_line_to_write_and_the_layout():
+    with pytest.raises(DatasetError, match=r"no root for ffpp; .*\n +ffpp = .*\n.*\n.*train\.json") as error:
+        datasets.load("ffpp", {"dfdc": "/data/dfdc"})
+    assert "Known roots: dfdc" in str(error.value)
+
+
+def test_the_root_of_another_dataset_that_is_needed_is_asked_for(tmp_path):
+    with pytest.raises(DatasetError, match="no root for ffpp, which deeper_forensics needs as well"):
+        datasets.load("deeper_forensics", {"deeper_forensics": str(tmp_path)})
+
+
+def test_a_root_must_be_a_local_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for root, message in (
+        ("s3://bucket/ff", "not supported yet; mount it or copy it"),
+        (str(tmp_path / "gone"), "does not exist"),
+        (str(tmp_path / "file"), "is a file"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            datasets.load("ffpp", {"ffpp": root})
+
+
+def test_an_unknown_dataset_is_not_imported():
+    with pytest.raises(DatasetError, match=r"unknown dataset '_root'; known: .*ffpp"):
+        datasets.load("_root", {})
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_an_empty_root_shows_what_was_expected(tmp_path, name):
+    with pytest.raises(DatasetError, match=r"Expected\n(?s:.*)Found in .*: nothing"):
+        datasets.load(name, dict.fromkeys(datasets.names(), str(tmp_path)))
+
+
+def test_entries_that_differ_in_case_only_are_not_chosen_between(tree):
+    root = tree("cdf", {"List_of_testing_videos.txt": "1 Celeb-real/id0_0000.mp4"}, "Celeb-real/id0_0000.mp4")
+    (root / "CELEB-REAL").mkdir()
+    if len(list(root.iterdir())) < 3:
+        pytest.skip("this file system does not tell case apart")
+    with pytest.raises(DatasetError, match="differ only in upper and lower case"):
+        datasets.load("celeb_df", {"celeb_df": str(root)})
+
+
+def test_a_table_has_the_schema_of_videos(tree):
+    root = tree("cdf", {"List_of_testing_videos.txt": "1 Celeb-real/id0_0000.mp4"}, "Celeb-real/id0_0000.mp4")
+    assert datasets.load("celeb_df", {"celeb_df": str(root)}).schema.equals(schemas.VIDEOS, check_metadata=True)
+
+
+def test_adapters_need_no_heavy_package():
+    code = (
+        "import sys; from pipelines import datasets\n"
+        "for name in datasets.names(): datasets._adapter(name)\n"
+        "print(sorted({'ray', 'torch', 'mlflow', 'cv2', 'av', 'dlib'} & set(sys.modules)))"
+    )
+    root = Path(datasets.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"

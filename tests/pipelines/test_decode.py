@@ -1,0 +1,247 @@
+"""Every test frame carries its own number as black and white blocks, so an exact index can be read back."""
+
+import os
+import struct
+import wave
+
+import av
+import fsspec
+import numpy as np
+import pytest
+
+from pipelines import decode
+
+BLOCK = 16
+
+
+def numbered(count: int, height: int = 64, width: int = 128) -> list[np.ndarray]:
+    """Frames whose top row of eight blocks spells the frame number in binary, on a moving background."""
+    frames = []
+    for number in range(count):
+        frame = np.full((height, width, 3), (number * 7) % 200, np.uint8)
+        for bit in range(8):
+            frame[:BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 255 * (number >> bit & 1)
+        frames.append(frame)
+    return frames
+
+
+def number_in(rgb: np.ndarray) -> int:
+    return sum(1 << bit for bit in range(8) if rgb[4:12, bit * BLOCK + 4 : bit * BLOCK + 12].mean() > 127)
+
+
+def numbers(frames) -> list[tuple[int, int]]:
+    return [(frame.frame_index, number_in(frame.rgb)) for frame in frames]
+
+
+def same(*indices: int) -> list[tuple[int, int]]:
+    return [(index, index) for index in indices]
+
+
+@pytest.mark.parametrize(
+    ("total", "n", "expected"),
+    [
+        (10, 3, [1, 5, 8]),  # the middles of three parts of 3 1/3 frames
+        (300, 4, [37, 112, 187, 262]),
+        (4, 4, [0, 1, 2, 3]),
+        (3, 30, [0, 1, 2]),  # each once
+        (7, 1, [3]),
+        (0, 5, []),
+    ],
+)
+def test_even_indices(total, n, expected):
+    assert decode.even_indices(total, n) == expected
+
+
+def test_even_indices_never_repeat_and_reach_both_ends():
+    for total in range(1, 80):
+        for n in range(1, total + 1):
+            indices = decode.even_indices(total, n)
+            assert len(set(indices)) == n
+            assert indices[0] <= total / n
+            assert indices[-1] >= total - 1 - total / n
+
+
+@pytest.mark.parametrize("keyframe_every", ["5", "250"])
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+def test_frames_are_exact_with_b_frames_and_any_keyframes(tmp_path, write_video, b_frames, keyframe_every):
+    path = write_video(tmp_path / "v.mp4", numbered(40), bf=b_frames, g=keyframe_every)
+    assert numbers(decode.sample(path, 7)) == same(2, 8, 14, 20, 25, 31, 37)
+    assert numbers(decode.sample(path, 100)) == same(*range(40))
+
+
+def test_open_groups_of_pictures_are_exact(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(40), g="8", bf="3", **{"x264-params": "open-gop=1:scenecut=0"})
+    for index in range(40):
+        assert numbers(decode.grab(path, [index])) == same(index)
+
+
+def test_grab_gives_the_frames_that_exist_in_order(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(12), bf="2", g="4")
+    assert numbers(decode.grab(path, [11, 3, 3, 0, 12, 99, -1])) == same(0, 3, 11)
+
+
+def test_a_variable_frame_rate_moves_times_not_indices(tmp_path, write_video):
+    times = [0, 1, 2, 10, 11, 30, 31, 32]  # tenths of a second
+    path = write_video(tmp_path / "v.mp4", numbered(8), pts=times, bf="2")
+    frames = decode.sample(path, 8)
+    assert numbers(frames) == same(*range(8))
+    assert [frame.time_s for frame in frames] == pytest.approx([time / 10 for time in times])
+
+
+def test_times_count_from_the_first_frame(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mkv", numbered(4), pts=[50, 51, 52, 53])
+    assert [frame.time_s for frame in decode.sample(path, 4)] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_a_stream_without_timestamps_is_counted(tmp_path, write_video):
+    path = write_video(tmp_path / "v.h264", numbered(20), bf="3")
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 0
+        assert not any(packet.pts for packet in container.demux(video=0))
+    assert numbers(decode.sample(path, 4)) == same(2, 7, 12, 17)
+    assert numbers(decode.grab(path, [19, 1])) == same(1, 19)
+
+
+def test_a_false_frame_count_in_the_header_is_not_believed(tmp_path, write_video):
+    path = write_video(tmp_path / "v.avi", numbered(12), codec="mpeg4", g="4")
+    data = bytearray(path.read_bytes())
+    length = data.index(b"strh") + 8 + 32  # dwLength of the stream header
+    data[length : length + 4] = struct.pack("<I", 1000)
+    path.write_bytes(data)
+    clip = decode.read(path, 3)
+    assert numbers(clip.frames) == same(2, 6, 10)
+    assert clip.num_frames == 12
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ((0, 1, -1, 0), lambda rgb: np.rot90(rgb, -1)),  # a quarter clockwise: a phone held upright
+        ((-1, 0, 0, -1), lambda rgb: np.rot90(rgb, 2)),
+        ((0, -1, 1, 0), lambda rgb: np.rot90(rgb, 1)),
+        ((-1, 0, 0, 1), lambda rgb: rgb[:, ::-1]),  # a mirrored front camera
+    ],
+)
+def test_the_display_matrix_is_applied(tmp_path, write_video, portrait, matrix, expected):
+    rgb = portrait[:, :192]
+    path = write_video(tmp_path / "v.mp4", [rgb] * 3, crf="1", pix_fmt="yuv444p")
+    data = bytearray(path.read_bytes())
+    place = (
+        data.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 4 * 2
+    )  # version 0: times, ids, duration; reserved; layer ... volume
+    assert data[place : place + 4] == struct.pack(">i", 1 << 16)
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    shown = decode.sample(path, 1)[0].rgb
+    wanted = expected(rgb)
+    assert shown.shape == wanted.shape
+    assert np.abs(shown.astype(int) - wanted).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("v.mp4", "libx264", "yuv420p10le"),
+        ("v.mp4", "libx264", "gray"),
+        ("v.mkv", "ffv1", "bgra"),
+        ("v.mkv", "ffv1", "gray16le"),
+    ],
+)
+def test_ten_bit_gray_and_alpha_become_rgb(tmp_path, write_video, name, codec, pix_fmt):
+    frame = decode.sample(write_video(tmp_path / name, numbered(6), codec=codec, pix_fmt=pix_fmt), 1)[0]
+    assert frame.rgb.dtype == np.uint8
+    assert frame.rgb.shape == (64, 128, 3)
+    assert number_in(frame.rgb) == frame.frame_index == 3
+
+
+def test_odd_sizes(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(4, 67, 131), pix_fmt="yuv444p")
+    assert decode.sample(path, 1)[0].rgb.shape == (67, 131, 3)
+    assert numbers(decode.sample(path, 4)) == same(*range(4))
+
+
+def test_one_frame(tmp_path, write_video):
+    assert numbers(decode.sample(write_video(tmp_path / "v.mp4", numbered(1)), 30)) == same(0)
+
+
+def test_only_the_group_around_a_wanted_frame_is_decoded(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(100), g="10", sc_threshold="0", bf="0")
+    index = decode._index(path)
+    frames = decode._decode(path, [index.pts[52]], index.keyframes)
+    assert [index.rank[next(frames).pts] for _ in range(3)] == [50, 51, 52]
+
+
+def test_a_file_cut_off_in_the_middle_gives_the_frames_it_still_has(tmp_path, write_video):
+    whole = write_video(tmp_path / "whole.mp4", numbered(60), container={"movflags": "+faststart"}, g="10", crf="1")
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    clip = decode.read(cut, 5)
+    assert 10 < clip.num_frames < 60
+    assert numbers(clip.frames) == same(*decode.even_indices(clip.num_frames, 5))
+    assert clip.note == f"truncated: the header promises 60 frames, the file holds {clip.num_frames}"
+    assert decode.read(whole, 5).note == ""
+
+
+def _text(path):
+    path.write_text("this is not a video\n" * 50)
+
+
+def _sound(path):
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1), out.setsampwidth(2), out.setframerate(8000)
+        out.writeframes(bytes(1600))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.touch(), "empty file"),
+        (_text, "not a video file"),
+        (_sound, "no video stream"),
+    ],
+)
+def test_what_is_no_video_is_refused_with_one_line_that_says_why(tmp_path, make, reason):
+    path = tmp_path / "bad.mp4"
+    make(path)
+    for read in (lambda: decode.sample(path, 3), lambda: list(decode.grab(path, [0]))):
+        with pytest.raises(decode.UnreadableVideo, match=reason) as caught:
+            read()
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_off_before_its_index_is_refused(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(20))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(decode.UnreadableVideo, match="cut off before its index"):
+        decode.sample(path, 3)
+
+
+def test_a_stream_of_no_frames_is_refused(tmp_path):
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "bgra"
+        out.start_encoding()
+    with pytest.raises(decode.UnreadableVideo):
+        decode.sample(path, 3)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(2))
+    path.chmod(0)
+    with pytest.raises(decode.UnreadableVideo, match="no permission"):
+        decode.sample(path, 1)
+
+
+def test_a_remote_file_is_read_through_fsspec(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(20), g="5")
+    with fsspec.open("memory://videos/v.mp4", "wb") as file:
+        file.write(path.read_bytes())
+    assert numbers(decode.sample("memory://videos/v.mp4", 4)) == same(2, 7, 12, 17)
+    with pytest.raises(decode.UnreadableVideo, match="no such file"):
+        decode.sample("memory://videos/other.mp4", 4)

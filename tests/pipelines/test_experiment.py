@@ -1,0 +1,124 @@
+"""Varying an experiment: what is allowed, what is refused, and the names that values get."""
+
+import dataclasses
+import json
+
+import pytest
+
+from models import delocate
+from pipelines.experiment import Experiment, digest
+
+BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
+
+
+def test_override_changes_what_it_names_and_nothing_else():
+    changed = BASE.override({"seed": 3, "model.recover.mask_ratio": 0.5})
+    assert (changed.seed, changed.config().recover.mask_ratio) == (3, 0.5)
+    assert dataclasses.replace(changed, seed=0, model_args={}) == BASE
+    assert BASE.config() == delocate.SMALL  # the base stays as it is
+
+
+def test_overrides_add_up_and_the_last_one_counts():
+    twice = BASE.override({"model.recover.mask_ratio": 0.5, "model.recover.lr": 0.1}).override(
+        {"model.recover.mask_ratio": 0.25}
+    )
+    assert (twice.config().recover.mask_ratio, twice.config().recover.lr) == (0.25, 0.1)
+
+
+def test_the_preset_is_the_base_of_model_settings():
+    paper = BASE.override({"model.recover.mask_ratio": 0.5, "preset": "paper"}).config()
+    assert paper == dataclasses.replace(
+        delocate.Config(), recover=dataclasses.replace(delocate.RecoverConfig(), mask_ratio=0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sed": 1}, "unknown key 'sed'; allowed: .*'seed'"),
+        ({"model_args": {}}, "unknown key 'model_args'"),
+        ({"recover.mask_ratio": 0.5}, "unknown key 'recover.mask_ratio'"),
+        ({"model.recover.mask_ration": 0.5}, "recover.mask_ration.*allowed are .*recover.mask_ratio"),
+        ({"model.recover": 0.5}, "unknown config keys"),
+        ({"model.recover.mask_ratio": "0.5"}, "recover.mask_ratio must be float, got '0.5'"),
+        ({"model.recover.mask_ratio": 0.0}, r"mask_ratio must be in \(0, 1\], got 0"),
+        ({"model.recover.mask_ratio": -0.1}, r"mask_ratio must be in \(0, 1\], got -0.1"),
+        ({"model.recover.mask_ratio": 1.01}, r"mask_ratio must be in \(0, 1\], got 1.01"),
+        ({"model.recover.mask_ratio": float("nan")}, "mask_ratio must be"),
+        ({"model.finetune.batch_size": 2.5}, "batch_size must be int"),
+        ({"model.localize.use_meta": 1}, "use_meta must be bool"),
+        ({"seed": -1}, "seed must be a whole number, 0 or more, got -1"),
+        ({"seed": 1.0}, "seed must be a whole number"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"preset": "tiny"}, "preset must be one of paper, small; got 'tiny'"),
+        ({"model": "delocat"}, "model must be one of .*delocate.*; got 'delocat'"),
+        ({"failed_videos": "zero"}, "failed_videos must be one of exclude, half; got 'zero'"),
+        ({"test_on": "dfdc"}, "test_on must be"),
+        ({"manipulations": "Deepfakes"}, "manipulations must be"),
+    ],
+)
+def test_override_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        BASE.override(changes)
+
+
+def test_mask_ratio_of_one_is_allowed():
+    assert BASE.override({"model.recover.mask_ratio": 1}).config().recover.mask_ratio == 1.0
+
+
+def test_flat_has_every_setting_under_its_dotted_name():
+    flat = BASE.override({"model.recover.mask_ratio": 0.5, "manipulations": ("Deepfakes", "FaceSwap")}).flat()
+    expected = {
+        "model": "delocate",
+        "train_on": "ffpp",
+        "test_on": "celeb_df, dfdc",
+        "manipulations": "Deepfakes, FaceSwap",
+        "seed": 0,
+        "preset": "small",
+        "model_config.recover.mask_ratio": 0.5,
+        "model_config.localize.use_meta": True,
+        "model_config.stages": "recover, finetune, localize",
+    }
+    assert {name: flat[name] for name in expected} == expected
+    leaves = len(delocate.Config.__dataclass_fields__) - 5 + sum(
+        len(dataclasses.fields(value)) for value in vars_of(delocate.SMALL) if dataclasses.is_dataclass(value)
+    )
+    assert sum(name.startswith("model_config.") for name in flat) == leaves
+    assert all(isinstance(value, str | int | float | bool) for value in flat.values())
+
+
+def vars_of(cfg: delocate.Config) -> list:
+    return [getattr(cfg, field.name) for field in dataclasses.fields(cfg)]
+
+
+# ----------------------------------------------------------------------------------------- digests
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: float
+    y: tuple[int, ...]
+
+
+def test_equal_values_have_equal_digests():
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": (1, 2), "a": 1})
+    assert digest({"p": Point(0.5, (1, 2))}) == digest({"p": {"x": 0.5, "y": [1, 2]}})
+    assert digest(json.loads(json.dumps({"x": 0.1}))) == digest({"x": 0.1})
+
+
+@pytest.mark.parametrize("other", [{"a": 2}, {"b": 1}, {"a": "1"}, {"a": [1]}, {"a": None}, {}, [["a", 1]]])
+def test_different_values_have_different_digests(other):
+    assert digest(other) != digest({"a": 1})
+
+
+def test_order_in_a_list_counts():
+    assert digest([1, 2]) != digest([2, 1])
+
+
+def test_digest_is_the_same_on_every_machine():
+    # echo -n '{"a":[1,0.5,null]}' | sha256sum | cut -c 1-16
+    assert digest({"a": (1, 0.5, None)}) == "0a9e7fb6e38afbba"
+
+
+@pytest.mark.parametrize("value", [{"a": object()}, {"a": {1, 2}}, Point])
+def test_digest_refuses_what_has_no_lasting_text(value):
+    with pytest.raises(TypeError, match="cannot be part of a digest"):
+        digest(value)

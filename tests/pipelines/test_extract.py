@@ -1,0 +1,562 @@
+"""Extraction into a folder: complete, the same rows whatever happens on the way, one bad video costs one video."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import cv2
+import filelock
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import extract as extraction
+from pipelines import sandbox, schemas, video
+from pipelines.extract import ExtractionError, Faces, extract
+from pipelines.faces import Recipe
+
+RECIPE = Recipe(num_frames=4, size_px=48)
+ray_test = pytest.mark.ray
+
+
+def row(name: str, **changes) -> dict:
+    """A row of VIDEOS for root/name.mp4."""
+    return {
+        "dataset": "toy",
+        "video_id": f"toy/{name}",
+        "label": 0,
+        "method": "real",
+        "codec": "raw",
+        "split": "train",
+        "root": "toy",
+        "uri": f"{name}.mp4",
+        "mask_uri": None,
+        "real_id": None,
+        "real_uri": None,
+        "source_ids": [name],
+    } | changes
+
+
+def table(*rows: dict) -> pa.Table:
+    return schemas.to_table(rows, schemas.VIDEOS)
+
+
+def contents(folder: Path) -> dict[str, list[dict]]:
+    """All that a reader can see of the faces."""
+    faces = Faces(folder)
+    return {video_id: faces.video(video_id).to_pylist() for video_id in sorted(faces.index)}
+
+
+def by_name(**actions):
+    """A reader factory that does the named action for a video, and else finds no face.
+
+    A closure, so that it is pickled by value: workers need not import this file.
+    """
+
+    def factory(roots, recipe, predictor):
+        from pipelines.video import without_faces
+
+        def read(video):
+            action = actions.get(video["video_id"].removeprefix("toy/"))
+            if action is not None:
+                action()
+            return without_faces(video, "no_face", "", 0.0)
+
+        return read
+
+    return factory
+
+
+nothing_special = by_name()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, write_video, portrait) -> Path:
+    """Seven files: two real faces, a forgery with a mask video, and what can go wrong."""
+    root = tmp_path_factory.mktemp("corpus")
+
+    def place(rgb, x):
+        frame = np.full((288, 400, 3), 90, np.uint8)
+        frame[16:272, x : x + 256] = rgb
+        return frame
+
+    real = [place(portrait, 40 + 4 * step) for step in range(8)]
+    fake, mask = [frame.copy() for frame in real], []
+    for frame in fake:
+        frame[100:130, 150:190] = np.clip(frame[100:130, 150:190].astype(int) + 70, 0, 255)
+        white = np.zeros_like(frame)
+        white[100:130, 150:190] = 255
+        mask.append(white)
+    lossless = {"crf": "0", "pix_fmt": "yuv444p"}
+    write_video(root / "real.mp4", real, bf="2", **lossless)
+    write_video(root / "fake.mp4", fake, **lossless)
+    write_video(root / "mask.mp4", mask)
+    write_video(root / "small_real.mp4", [cv2.resize(frame, (200, 144)) for frame in real])
+    write_video(root / "other.mp4", real[::-1])
+    write_video(root / "empty_room.mp4", [np.full((96, 128, 3), 80, np.uint8)] * 5)
+    whole = write_video(root / "cut.mp4", real * 5, crf="1", g="1", container={"movflags": "+faststart"})
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (root / "text.mp4").write_text("not a video")
+    (root / "empty.mp4").touch()
+    (root / "folder.mp4").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def roots(corpus) -> dict[str, str]:
+    return {"toy": str(corpus)}
+
+
+@pytest.fixture(scope="module")
+def reader(roots) -> video.VideoReader:
+    return video.VideoReader(roots, RECIPE)
+
+
+@pytest.fixture(scope="module")
+def read_once(reader):
+    """As `reader`, for tests that do not look at how a video is read."""
+    known = {}
+
+    def read(item: dict):
+        if str(item) not in known:
+            known[str(item)] = reader(item)
+        return known[str(item)]
+
+    return read
+
+
+FORGED = {"label": 1, "method": "brighter"}
+BAD = [row(name, split="test") for name in ("text", "empty", "folder", "missing", "empty_room")]
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+# One video, without Ray
+
+
+def test_a_video_becomes_one_row_per_face(reader):
+    rows, ledger = reader(row("real"))
+    assert rows.schema.equals(schemas.FACES)
+    assert rows["frame_index"].to_pylist() == [1, 3, 5, 7]
+    assert rows["time_s"].to_pylist() == pytest.approx([0.1, 0.3, 0.5, 0.7])
+    assert set(rows["status"].to_pylist()) == {"ok"}
+    assert rows["mask_png"].null_count == 4  # a real face
+    image = decode_png(rows["image_png"][0].as_py())
+    assert image.shape == (48, 48, 3)
+    assert (ledger["status"], ledger["reason"], ledger["num_frames"], ledger["num_faces"]) == ("ok", "", 4, 4)
+    schemas.to_table([ledger], schemas.LEDGER)
+
+
+def test_the_stored_image_is_the_crop_in_rgb(reader, corpus):
+    rows, _ = reader(row("real"))
+    from pipelines import decode
+
+    frame = decode.sample(corpus / "real.mp4", 4)[2].rgb
+    crop = [int(value) for value in rows["crop_px"][2].as_py().values()]
+    shown = cv2.resize(frame[crop[1] : crop[3], crop[0] : crop[2]], (48, 48), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(decode_png(rows["image_png"][2].as_py())[..., ::-1], shown)
+
+
+@pytest.mark.parametrize("source", [{"real_uri": "real.mp4"}, {"mask_uri": "mask.mp4"}])
+def test_the_mask_of_a_forgery_covers_what_was_changed(reader, source):
+    rows, ledger = reader(row("fake", **FORGED, **source))
+    assert ledger["reason"] == ""
+    for face in rows.to_pylist():
+        crop = face["crop_px"]
+        scale = 48 / (crop["x1"] - crop["x0"])
+        x0, x1 = ((x - crop["x0"]) * scale for x in (150, 190))
+        y0, y1 = ((y - crop["y0"]) * scale for y in (100, 130))
+        wanted = np.zeros((48, 48), bool)
+        wanted[round(y0) : round(y1), round(x0) : round(x1)] = True
+        mask = decode_png(face["mask_png"])
+        assert set(np.unique(mask)) == {0, 255}
+        assert np.mean((mask > 0) != wanted) < 0.03
+
+
+def test_a_mask_that_cannot_be_known_is_null_and_the_ledger_says_why(reader, roots):
+    for source, reason in (
+        ({"real_uri": "small_real.mp4"}, "small_real.mp4 lacks the frame or has another size"),
+        ({"real_uri": "missing.mp4"}, "no such file"),
+        ({}, ""),
+    ):
+        rows, ledger = reader(row("fake", **FORGED, **source))
+        assert rows["mask_png"].null_count == rows.num_rows == 4
+        assert ledger["status"] == "ok"
+        assert reason in ledger["reason"]
+        assert bool(reason) == bool(ledger["reason"])
+
+
+def test_the_mask_source_can_be_chosen(reader, monkeypatch):
+    both = row("fake", **FORGED, real_uri="real.mp4", mask_uri="missing.mp4")
+    for source, null in (("auto", 0), ("difference", 0), ("dataset", 4), ("none", 4)):
+        monkeypatch.setattr(reader, "recipe", Recipe(num_frames=4, size_px=48, mask_source=source))
+        rows, _ = reader(both)
+        assert rows["mask_png"].null_count == null
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("text", "unreadable", "not a video file"),
+        ("empty", "unreadable", "empty file"),
+        ("folder", "unreadable", "is a folder"),
+        ("missing", "unreadable", "no such file"),
+        ("empty_room", "no_face", "no face in 4 frames"),
+    ],
+)
+def test_a_video_without_faces_has_one_row_that_says_so(reader, name, status, reason):
+    rows, ledger = reader(row(name))
+    assert rows.num_rows == 1
+    assert rows["status"][0].as_py() == ledger["status"] == status
+    assert reason in ledger["reason"]
+    assert all(rows[column][0].as_py() is None for column in schemas.PER_FACE)
+    assert ledger["num_faces"] == 0
+
+
+def test_a_damaged_video_keeps_what_it_has_and_says_so(reader):
+    rows, ledger = reader(row("cut"))
+    assert rows.num_rows == 4
+    assert ledger["status"] == "ok"
+    assert ledger["reason"].startswith("truncated: the header promises 40 frames")
+
+
+def test_the_content_digest_sees_every_column(reader):
+    rows, ledger = reader(row("real"))
+    assert video.content_digest(rows) == ledger["content"]
+    for name in rows.column_names:
+        swapped = rows[name].to_pylist()
+        swapped[0] = {"string": "x", "int8": 9, "int32": 9, "float": 9.0, "binary": b"x"}.get(str(rows[name].type))
+        changed = rows.set_column(rows.column_names.index(name), rows.field(name), [pa.array(swapped, rows[name].type)])
+        assert video.content_digest(changed) != ledger["content"], name
+
+
+# The child process
+
+
+def boxed(function, **limits) -> sandbox.Sandbox:
+    from ray import cloudpickle
+
+    return sandbox.Sandbox(cloudpickle.dumps(lambda: function), **{"timeout_s": 30, "memory_gib": 8} | limits)
+
+
+def test_a_call_that_dies_is_reported_and_the_next_one_works():
+    def twice(number):
+        if number < 0:
+            os.kill(os.getpid(), -number)
+        return 2 * number
+
+    call = boxed(twice)
+    assert call(3) == 6
+    with pytest.raises(sandbox.Crashed, match="SIGSEGV"):
+        call(-signal.SIGSEGV)
+    assert call(4) == 8
+    call.close()
+
+
+def test_a_call_that_hangs_or_floods_memory_is_ended():
+    def misbehave(how):
+        if how == "hang":
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            time.sleep(60)
+        return len(bytearray(3 * 2**30))
+
+    call = boxed(misbehave, timeout_s=2, memory_gib=2)
+    start = time.monotonic()
+    with pytest.raises(sandbox.Crashed, match="longer than 2 s"):
+        call("hang")
+    assert time.monotonic() - start < 20
+    with pytest.raises(sandbox.Crashed, match="more than 2 GiB"):
+        call("flood")
+    call.close()
+
+
+def test_an_exception_comes_through():
+    def fail():
+        raise KeyError("this one")
+
+    call = boxed(fail)
+    with pytest.raises(KeyError, match="this one"):
+        call()
+    call.close()
+
+
+def test_a_function_that_cannot_be_made_is_no_crash_of_a_call():
+    from ray import cloudpickle
+
+    def no_model():
+        raise ValueError("model.dat: no such file")
+
+    with pytest.raises(sandbox.NotStarted, match=r"ValueError: model\.dat: no such file"):
+        sandbox.Sandbox(cloudpickle.dumps(no_model), timeout_s=5, memory_gib=4)()
+
+
+def test_the_child_is_replaced_after_its_calls():
+    call = boxed(os.getpid, calls_per_child=2)
+    first, second, third = call(), call(), call()
+    assert first == second != third
+    call.close()
+
+
+# The whole of it
+
+
+@ray_test
+def test_the_rows_are_those_of_the_videos_with_one_actor_or_two(tmp_path, ray_local, corpus, roots, reader):
+    videos = [row("real"), row("other", split="val"), row("fake", **FORGED, real_uri="real.mp4"), *BAD]
+    wanted = {item["video_id"]: reader(item) for item in videos}
+    progress = []
+    for actors in (1, 2):
+        folder = tmp_path / str(actors)
+        ledger = extract(table(*videos), roots, folder, RECIPE, actors=actors, on_video=progress.append)
+        assert ledger["video_id"].to_pylist() == [item["video_id"] for item in videos]
+        assert ledger["content"].to_pylist() == [wanted[name][1]["content"] for name in ledger["video_id"].to_pylist()]
+        assert contents(folder) == {name: rows.to_pylist() for name, (rows, _) in sorted(wanted.items())}
+    assert [item["num_done"] for item in progress] == [*range(1, 9), *range(1, 9)]
+    assert {item["num_videos"] for item in progress} == {8}
+    faces = Faces(tmp_path / "1")
+    assert faces.video("toy/other").schema.equals(schemas.FACES)
+    assert faces.video("toy/other", ["split", "frame_index"]).to_pylist()[0] == {"split": "val", "frame_index": 1}
+    assert faces.summary["num_by_status"] == {"ok": 3, "unreadable": 4, "no_face": 1, "crashed": 0}
+    assert faces.ledger["video_id"].to_pylist() == sorted(wanted)
+    for path in (tmp_path / "1").glob("faces/*/*.parquet"):
+        file = pq.ParquetFile(path)
+        groups = [file.read_row_group(number)["video_id"].unique().to_pylist() for number in range(file.num_row_groups)]
+        assert all(len(group) == 1 for group in groups)
+        assert groups == sorted(groups)
+    assert not list((tmp_path / "1" / "parts").iterdir())
+
+
+@ray_test
+def test_a_folder_grows_by_what_is_missing(tmp_path, ray_local, roots):
+    first, second = [row("a"), row("b", split="test")], [row("c"), row("a")]
+    extract(table(*first), roots, tmp_path, RECIPE, reader=nothing_special)
+    before = {path: path.read_bytes() for path in tmp_path.glob("faces/*/*")}
+    read = []
+    ledger = extract(table(*second), roots, tmp_path, RECIPE, reader=nothing_special, on_video=read.append)
+    assert [(item["video_id"], item["num_done"]) for item in read] == [("toy/c", 2)]
+    assert ledger["video_id"].to_pylist() == ["toy/c", "toy/a"]
+    assert sorted(Faces(tmp_path).index) == ["toy/a", "toy/b", "toy/c"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@ray_test
+def test_a_video_that_kills_its_reader_costs_that_video(tmp_path, ray_local, roots):
+    evil = {
+        "segfault": (lambda: os.kill(os.getpid(), signal.SIGSEGV), "media process died of SIGSEGV"),
+        "killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), "media process died of SIGKILL"),
+        "hang": (lambda: time.sleep(600), "took longer than 3 s"),
+        "memory": (lambda: bytearray(2**40), "needs more than 8 GiB of memory"),
+        "error": (lambda: [][1], "IndexError: list index out of range"),
+    }
+    names = ["good", *evil, "good too"]
+    read = by_name(**{name: action for name, (action, _) in evil.items()})
+    ledger = extract(table(*map(row, names)), roots, tmp_path, RECIPE, timeout_s=3, reader=read)
+    assert ledger["status"].to_pylist() == ["no_face", *["crashed"] * 5, "no_face"]
+    assert ledger["reason"].to_pylist() == ["", *(reason for _, reason in evil.values()), ""]
+    assert Faces(tmp_path).video("toy/hang")["status"].to_pylist() == ["crashed"]
+    assert Faces(tmp_path).summary["num_by_status"]["crashed"] == 5
+
+
+@ray_test
+def test_a_lost_actor_costs_nothing(tmp_path, ray_local, roots):
+    marker = str(tmp_path / "killed once")
+
+    def kill_the_actor_once():
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+
+    videos = table(row("a"), row("b"), row("c"))
+    ledger = extract(videos, roots, tmp_path / "out", RECIPE, actors=1, reader=by_name(b=kill_the_actor_once))
+    assert os.path.exists(marker)
+    assert ledger["status"].to_pylist() == ["no_face"] * 3
+
+
+@ray_test
+def test_models_that_cannot_be_loaded_stop_the_extraction(tmp_path, ray_local, roots):
+    with pytest.raises(ExtractionError, match=r"landmark predictor .*none\.dat: no such file"):
+        extract(table(row("a")), roots, tmp_path, RECIPE, predictor=tmp_path / "none.dat")
+    assert not list(tmp_path.glob("parts/*"))  # the video is not to blame
+    extract(table(row("a")), roots, tmp_path, RECIPE, reader=nothing_special)
+
+
+@ray_test
+def test_an_interrupted_extraction_goes_on(tmp_path, ray_local, roots):
+    names = "abcdefgh"
+    slow = by_name(**dict.fromkeys(names, lambda: time.sleep(0.3)))
+    run = partial(extract, table(*map(row, names)), roots, tmp_path, RECIPE, actors=1, reader=slow)
+
+    def stop(item):
+        if item["num_done"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_video=stop)
+    with pytest.raises(ValueError, match="no finished extraction"):
+        Faces(tmp_path)
+    read = []
+    assert run(on_video=read.append)["video_id"].to_pylist() == [f"toy/{name}" for name in names]
+    assert 1 <= len(read) <= 6
+    assert [item["num_done"] for item in read] == list(range(9 - len(read), 9))
+
+
+# States that a killed process leaves: no video is left to read, so Ray is not needed
+
+
+def parts(folder: Path, videos: list[dict], reader) -> None:
+    """As the actors leave it, before the rows are gathered."""
+    (folder / "parts").mkdir(parents=True)
+    for item in videos:
+        rows, ledger = reader(item)
+        copied = {name: item[name] for name in schemas.COPIED}
+        extraction._write_faces(
+            extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}]
+        )
+
+
+@pytest.mark.parametrize(
+    "stop_at", ["parts", "one faces file", "faces", "ledger", "leftover parts", "torn temporary files"]
+)
+def test_killed_between_any_two_steps_the_rows_are_the_same(tmp_path, roots, read_once, monkeypatch, stop_at):
+    monkeypatch.setattr(extraction, "_VIDEOS_PER_FILE", 2)
+    videos = [row("real"), row("other"), row("empty_room"), row("text", split="test")]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        parts(folder, videos, read_once)
+    extract(table(*videos), roots, whole, RECIPE)
+    kept = {path.name: path.read_bytes() for path in broken.glob("parts/*")}
+    if stop_at != "parts":
+        extract(table(*videos), roots, broken, RECIPE)
+        (broken / "_done.json").unlink()
+    if stop_at in ("one faces file", "faces"):
+        (broken / "ledger.parquet").unlink()
+    if stop_at == "one faces file":
+        max(broken.glob("faces/split=train/*"), key=lambda path: path.stat().st_size).unlink()
+    if stop_at in ("one faces file", "leftover parts"):
+        for name, data in kept.items():
+            (broken / "parts" / name).write_bytes(data)
+    if stop_at == "torn temporary files":
+        for place in ("parts/.x.parquet.1.tmp", "faces/split=train/.y.parquet.2.tmp", ".ledger.parquet.3.tmp"):
+            (broken / place).write_bytes(b"PAR1 torn")
+    extract(table(*videos), roots, broken, RECIPE)
+    assert contents(broken) == contents(whole)
+    left = {path.relative_to(broken).as_posix() for path in broken.rglob("*") if path.is_file()}
+    assert left == {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
+
+
+def test_two_processes_take_turns(tmp_path, roots, read_once, caplog):
+    parts(tmp_path, [row("text")], read_once)
+    results = []
+    with filelock.FileLock(tmp_path / ".lock"):
+        other = threading.Thread(target=lambda: results.append(extract(table(row("text")), roots, tmp_path, RECIPE)))
+        other.start()
+        other.join(1)
+        assert other.is_alive()
+        assert "another process is extracting" in caplog.text
+    other.join(20)
+    assert results[0].num_rows == 1
+    assert filelock.FileLock(tmp_path / ".lock").acquire(timeout=0)  # and leaves it free
+
+
+def test_a_finished_folder_keeps_its_recipe_and_labels(tmp_path, roots, read_once):
+    parts(tmp_path, [row("text")], read_once)
+    extract(table(row("text")), roots, tmp_path, RECIPE)
+    with pytest.raises(ValueError, match=r"margin 1\.3 -> 2, size_px 48 -> 64.*new folder"):
+        extract(table(row("text")), roots, tmp_path, Recipe(num_frames=4, margin=2, size_px=64))
+    with pytest.raises(ValueError, match="split = 'train', now it is asked for with 'val'"):
+        extract(table(row("text", split="val")), roots, tmp_path, RECIPE)
+
+
+def test_what_cannot_be_extracted_is_refused_before_anything_is_done(tmp_path, roots):
+    (tmp_path / "file").touch()
+    for videos, known, folder, reason in (
+        (table(row("a"), row("a")), roots, "out", "more than once: toy/a"),
+        (table(row("a", root="elsewhere")), roots, "out", r"roots \['elsewhere'\]; known are \['toy'\]"),
+        (table(row("a")).drop_columns("uri"), roots, "out", r"lacks the columns \['uri'\]"),
+        (table(row("a")), roots, "file", "cannot be written"),
+        (table(row("a")), roots, "file/below", "cannot be written"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            extract(videos, known, tmp_path / folder, RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(tmp_path, roots):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match="cannot be written"):
+        extract(table(row("a")), roots, tmp_path / "out", RECIPE)
+
+
+def test_no_videos_is_an_empty_extraction(tmp_path, roots):
+    assert extract(table(), roots, tmp_path, RECIPE).num_rows == 0
+    assert Faces(tmp_path).index == {}
+
+
+def test_readers_refuse_an_unfinished_folder_another_schema_and_an_unknown_video(tmp_path, roots, read_once):
+    parts(tmp_path, [row("text")], read_once)
+    with pytest.raises(ValueError, match="no finished extraction"):
+        Faces(tmp_path)
+    extract(table(row("text")), roots, tmp_path, RECIPE)
+    with pytest.raises(ValueError, match="no video 'toy/other'"):
+        Faces(tmp_path).video("toy/other")
+    done = json.loads((tmp_path / "_done.json").read_text())
+    (tmp_path / "_done.json").write_text(json.dumps(done | {"schema_version": 99}))
+    with pytest.raises(ValueError, match="schema version 99"):
+        Faces(tmp_path)
+
+
+def test_a_reader_can_be_sent_to_a_worker(tmp_path, roots, read_once):
+    import pickle
+
+    parts(tmp_path, [row("real")], read_once)
+    extract(table(row("real")), roots, tmp_path, RECIPE)
+    faces = Faces(tmp_path)
+    rows = faces.video("toy/real")
+    assert pickle.loads(pickle.dumps(faces)).video("toy/real").equals(rows)
+
+
+DRIVER = """
+import os, signal, sys, time
+import pyarrow.parquet as pq, ray
+from pathlib import Path
+from pipelines.extract import extract
+from pipelines.faces import Recipe
+
+if __name__ == "__main__":
+    videos, root, folder, kill_at = sys.argv[1:]
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+
+    def on_video(row):
+        if row["num_done"] == int(kill_at):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    extract(pq.read_table(videos), {"toy": root}, Path(folder), Recipe(num_frames=4, size_px=48), on_video=on_video)
+"""
+
+
+@ray_test
+@pytest.mark.slow
+def test_killed_in_the_middle_and_started_again_the_rows_are_the_same(tmp_path, corpus, reader):
+    videos = [row("real"), row("other"), row("fake", **FORGED, real_uri="real.mp4"), row("cut"), *BAD]
+    pq.write_table(table(*videos), tmp_path / "videos.parquet")
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "videos.parquet"), str(corpus)]
+    start = partial(subprocess.run, env=os.environ | {"PYTHONPATH": os.getcwd()}, timeout=120, check=False)
+    assert start([*command, str(tmp_path / "out"), "3"]).returncode == -signal.SIGKILL
+    done = len(list(tmp_path.glob("out/parts/*.parquet")))
+    assert 3 <= done < len(videos)
+    assert start([*command, str(tmp_path / "out"), "-1"]).returncode == 0
+    assert contents(tmp_path / "out") == {
+        item["video_id"]: reader(item)[0].to_pylist() for item in sorted(videos, key=lambda item: item["video_id"])
+    }

@@ -1,0 +1,293 @@
+"""Expected values are worked out by hand, or come from scikit-learn, or from a property that must hold."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn import metrics as sk
+
+from pipelines import metrics, schemas
+from pipelines.metrics import Value
+
+MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
+
+
+def face(video_id: str, label: int, score: float, frame_index: int = 0, **changes) -> dict:
+    row = dict.fromkeys(schemas.PREDICTIONS.names) | {"stage": "detect", "dataset": "made_up", "method": "any"}
+    return row | {
+        "video_id": video_id,
+        "frame_index": frame_index,
+        "face_index": 0,
+        "label": label,
+        "score": score,
+        **changes,
+    }
+
+
+def table(rows: list[dict]) -> pa.Table:
+    return schemas.to_table(rows, schemas.PREDICTIONS)
+
+
+def random_predictions(num_videos: int, frames: int = 1, seed: int = 0, copies: int = 1) -> pa.Table:
+    """Overlapping classes; each frame `copies` times."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(num_videos):
+        scores = np.clip(rng.normal(0.4 + 0.2 * (i % 2), 0.2, frames), 0, 1)
+        rows += [face(f"v{i:03d}", i % 2, s, f) for f, s in enumerate(np.repeat(scores, copies))]
+    return table(rows)
+
+
+def with_ties(seed: int, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.append([0, 1], rng.integers(0, 2, size - 2))
+    return labels, rng.integers(0, 8, size) / 8
+
+
+# -------------------------------------------------------------------------------- single numbers
+def test_auc_counts_won_pairs_and_half_of_the_tied():
+    # real .1 .4, fake .4 .8: pairs (.1, .4) (.1, .8) (.4, .8) won, (.4, .4) tied
+    assert metrics.auc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8]) == 3.5 / 4
+
+
+def test_ap_by_hand():
+    # fakes at ranks 1 and 3: precision 1 and 2/3, a step of 1/2 in recall each
+    assert metrics.ap([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_eer_lies_between_two_points_of_the_roc():
+    # ROC (FPR, TPR): (0, 0) (0, 1/2) (1/2, 1/2) (1/2, 1) (1, 1); FPR = 1 - TPR at (1/2, 1/2)
+    assert metrics.eer([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(0.5)
+    # 1 of 3 fakes below the reals, reals tied: the segment (0, 2/3) -> (1, 1) meets FPR = 1 - TPR at 1/4
+    assert metrics.eer([1, 1, 0, 0, 1], [0.9, 0.8, 0.5, 0.5, 0.5]) == pytest.approx(0.25)
+
+
+def test_accuracy_takes_a_score_of_one_half_for_real():
+    assert metrics.accuracy([0, 1, 1, 0], [0.5, 0.5, 0.51, 0.7]) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_scores_with_ties_agree_with_scikit_learn(seed):
+    labels, scores = with_ties(seed)
+    fpr, tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
+    share = np.linspace(0, 1, 2001)[:, None]  # along each segment of the ROC, vertical ones too
+    x, y = (a[:-1] + share * (a[1:] - a[:-1]) for a in (fpr, tpr))
+    crossing = x.ravel()[np.argmin(np.abs(x - (1 - y)).ravel())]
+    assert metrics.auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert metrics.ap(labels, scores) == pytest.approx(sk.average_precision_score(labels, scores))
+    assert metrics.accuracy(labels, scores) == pytest.approx(sk.accuracy_score(labels, scores > 0.5))
+    assert metrics.eer(labels, scores) == pytest.approx(crossing, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "auc", "eer"),
+    [([0.5] * 4, 0.5, 0.5), ([0.1, 0.2, 0.7, 0.9], 1.0, 0.0), ([0.9, 0.8, 0.2, 0.1], 0.0, 1.0)],
+    ids=["constant", "perfect", "perfectly wrong"],
+)
+def test_ends_of_the_scale(scores, auc, eer):
+    assert metrics.auc([0, 0, 1, 1], scores) == auc
+    assert metrics.eer([0, 0, 1, 1], scores) == eer
+
+
+@pytest.mark.parametrize("metric", [metrics.auc, metrics.ap, metrics.eer, metrics.accuracy])
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        ([1, 1], [0.1, 0.2], "0 real and 2 fake"),
+        ([0, 0], [0.1, 0.2], "2 real and 0 fake"),
+        ([], [], "0 real and 0 fake"),
+        ([0, 1], [0.1, math.nan], "1 of 2 scores are NaN"),
+        ([0, 1], [0.1], "equal length"),
+        ([0, 2], [0.1, 0.2], r"0 \(real\) or 1 \(fake\)"),
+    ],
+)
+def test_refuses_what_has_no_value(metric, labels, scores, message):
+    with pytest.raises(ValueError, match=message):
+        metric(labels, scores)
+
+
+def test_weights_count_a_row_as_often_as_repeating_it():
+    labels, scores = with_ties(1, size=12)
+    weights = np.random.default_rng(2).integers(0, 4, (5, 12)).astype(float)
+    tp, fp = metrics._roc(labels, scores, weights)
+    for row, weight in enumerate(weights.astype(int)):
+        tp1, fp1 = metrics._roc(np.repeat(labels, weight), np.repeat(scores, weight))
+        for metric in (metrics._auc, metrics._ap, metrics._eer):
+            assert metric(tp[row : row + 1], fp[row : row + 1])[0] == pytest.approx(metric(tp1, fp1)[0])
+
+
+# ---------------------------------------------------------------------------------------- tables
+def test_one_file_name_in_three_folders_is_three_videos_scored_by_their_mean():
+    faces = [("real/000", 0, 0.25), ("real/000", 0, 0.75), ("Deepfakes/000", 1, 0.75), ("Face2Face/000", 1, 0.5)]
+    videos = metrics.by_video(table([face(*row, frame_index=i) for i, row in enumerate(faces)]))
+    assert videos.to_pylist() == [
+        {"video_id": "Deepfakes/000", "label": 1, "score": 0.75},
+        {"video_id": "Face2Face/000", "label": 1, "score": 0.5},
+        {"video_id": "real/000", "label": 0, "score": 0.5},
+    ]
+    assert metrics.auc(videos["label"], videos["score"]) == 0.75  # of two pairs one is won, one tied
+
+
+def test_final_score_is_the_mean_of_stages_face_by_face():
+    a = table([face("x", 0, 0.2, 0), face("x", 0, 0.4, 1), face("y", 1, 1.0, 0)])
+    b = table([face("y", 1, 0.5, 0, stage="other"), face("x", 0, 0.0, 1), face("x", 0, 0.6, 0)])
+    final = metrics.mean_of_stages([a, b])
+    scores = {(row["video_id"], row["frame_index"]): row["score"] for row in final.to_pylist()}
+    assert scores == pytest.approx({("x", 0): 0.4, ("x", 1): 0.2, ("y", 0): 0.75})
+    assert set(final["stage"].to_pylist()) == {"final"}
+    assert final.schema.equals(schemas.PREDICTIONS)
+
+
+def test_final_score_of_one_stage_is_that_stage():
+    a = random_predictions(6, frames=2)
+    final = metrics.mean_of_stages([a])
+    assert final.drop_columns("stage").equals(a.drop_columns("stage"))
+
+
+def test_masks_come_from_the_stage_that_localizes():
+    mask = dict.fromkeys(MASK_COLUMNS, 3) | {"mask_png": b"png"}
+    without, with_mask = table([face("x", 0, 0.2)]), table([face("x", 0, 0.4, **mask)])
+    for order in ((without, with_mask), (with_mask, without)):
+        (row,) = metrics.mean_of_stages(order).to_pylist()
+        assert (row["mask_png"], row["mask_tp"]) == (b"png", 3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [[face("x", 0, 0.2, 1)], [face("y", 0, 0.2)], [face("x", 0, 0.2, face_index=1)], [face("x", 0, 0.2)] * 2],
+    ids=["frame", "video", "face", "twice"],
+)
+def test_stages_that_scored_different_faces_have_no_mean(other):
+    with pytest.raises(ValueError, match="different faces"):
+        metrics.mean_of_stages([table([face("x", 0, 0.2)]), table(other)])
+
+
+# ------------------------------------------------------------------------------------- intervals
+@pytest.mark.parametrize("level", ["frame", "video"])
+def test_values_are_those_of_the_single_metrics_and_lie_in_their_interval(level):
+    predictions = random_predictions(40, frames=3)
+    rows = predictions if level == "frame" else metrics.by_video(predictions)
+    single = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}
+    found = metrics.detection(predictions, level)
+    assert found.keys() == single.keys()
+    for name, value in found.items():
+        assert value.value == pytest.approx(single[name](rows["label"], rows["score"]))
+        assert 0 <= value.low < value.value < value.high <= 1
+
+
+def test_interval_agrees_with_resampling_whole_videos_one_by_one():
+    """The published width, against a plain loop over its definition."""
+    predictions = random_predictions(24, frames=4)
+    videos = predictions["video_id"].to_numpy(zero_copy_only=False)
+    labels, scores = predictions["label"].to_numpy(), predictions["score"].to_numpy()
+    by_class = [np.unique(videos[labels == label]) for label in (0, 1)]
+    rng, values = np.random.default_rng(5), []
+    for _ in range(1000):
+        drawn = np.concatenate([rng.choice(names, len(names)) for names in by_class])
+        rows = np.concatenate([np.flatnonzero(videos == name) for name in drawn])
+        values.append(metrics.auc(labels[rows], scores[rows]))
+    found = metrics.detection(predictions, "frame")["auc"]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=0.02)
+
+
+def test_interval_shrinks_with_the_root_of_the_number_of_videos():
+    few = random_predictions(40).to_pylist()
+    many = [row | {"video_id": f"{row['video_id']}/{copy}"} for row in few for copy in range(16)]
+    width = {len(rows): (v := metrics.detection(table(rows), "video")["auc"]).high - v.low for rows in (few, many)}
+    assert width[640] == pytest.approx(width[40] / 4, rel=0.15)
+
+
+def test_intervals_are_repeatable_and_depend_on_the_seed():
+    predictions = random_predictions(20)
+    first, again, other = (metrics.detection(predictions, "video", seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["auc"].value == other["auc"].value
+    assert first["auc"] != other["auc"]
+
+
+@pytest.mark.parametrize("level", ["frame", "video"])
+def test_more_frames_of_the_same_videos_are_no_more_evidence(level):
+    """Frames of one video are drawn together, so copies of each frame change no interval."""
+    once = metrics.detection(random_predictions(30, frames=2), level)
+    often = metrics.detection(random_predictions(30, frames=2, copies=5), level)
+    for name in ("auc", "eer", "acc_at_0_5"):
+        assert (often[name].low, often[name].high) == pytest.approx((once[name].low, once[name].high))
+
+
+def test_perfect_separation_has_no_spread():
+    perfect = table([face(f"v{i}", i % 2, 0.9 if i % 2 else 0.1) for i in range(10)])
+    assert metrics.detection(perfect, "video") == {
+        "auc": Value(1, 1, 1),
+        "ap": Value(1, 1, 1),
+        "eer": Value(0, 0, 0),
+        "acc_at_0_5": Value(1, 1, 1),
+    }
+
+
+def test_many_scores_are_resampled_in_pieces_without_a_change(monkeypatch):
+    predictions = random_predictions(20, frames=3)
+    whole = metrics.detection(predictions, "frame")
+    monkeypatch.setattr(metrics, "CHUNK_VALUES", 60 * 7)  # 7 resamples at a time: 1000 is no multiple
+    assert metrics.detection(predictions, "frame") == whole
+
+
+def test_unknown_level_is_refused():
+    with pytest.raises(ValueError, match="level"):
+        metrics.detection(random_predictions(4), "videos")
+
+
+def test_detection_refuses_one_class():
+    with pytest.raises(ValueError, match="0 real and 3 fake"):
+        metrics.detection(table([face(f"v{i}", 1, 0.5) for i in range(3)]), "video")
+
+
+# ---------------------------------------------------------------------------------- localization
+def masked(video_id: str, tp: int, fp: int, fn: int, tn: int, label: int = 1, frame_index: int = 0) -> dict:
+    counts = dict(zip(MASK_COLUMNS, (tp, fp, fn, tn), strict=True))
+    return face(video_id, label, 0.5, frame_index, mask_png=b"png", **counts)
+
+
+def test_iou_is_a_mean_over_faces_and_pbca_is_pooled():
+    # faces of 10 pixels: IoU 2/4 and 1/1; right pixels 8 and 10 of 10
+    found = metrics.localization(table([masked("a", 2, 1, 1, 6), masked("b", 1, 0, 0, 9)]))
+    assert found["iou"].value == pytest.approx(0.75)
+    assert found["pbca"].value == pytest.approx(0.9)
+
+
+def test_iou_never_exceeds_pbca():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        faces = [masked(f"v{i}", *rng.multinomial(64, rng.dirichlet([0.5] * 4))) for i in range(6)]
+        found = metrics.localization(table(faces))
+        assert found["iou"].value <= found["pbca"].value + 1e-12
+        assert found["iou"].low <= found["iou"].value + 1e-12
+        assert found["iou"].value <= found["iou"].high + 1e-12
+
+
+def test_perfect_masks_have_iou_and_pbca_of_one():
+    found = metrics.localization(table([masked("a", 5, 0, 0, 5), masked("b", 1, 0, 0, 9)]))
+    assert found == {"iou": Value(1, 1, 1), "pbca": Value(1, 1, 1)}
+
+
+def test_nothing_to_find_and_nothing_found_is_right():
+    assert metrics.localization(table([masked("a", 0, 0, 0, 10)]))["iou"].value == 1
+    assert metrics.localization(table([masked("a", 0, 1, 0, 9)]))["iou"].value == 0
+
+
+def test_real_faces_and_unknown_masks_do_not_count():
+    fakes = [masked("a", 2, 1, 1, 6), masked("b", 1, 3, 0, 6)]
+    real, unknown = masked("r", 0, 9, 0, 1, label=0), face("u", 1, 0.9, mask_png=b"png")
+    assert metrics.localization(table([*fakes, real, unknown])) == metrics.localization(table(fakes))
+
+
+def test_without_a_known_mask_there_is_no_localization():
+    assert metrics.localization(table([face("a", 1, 0.5), masked("r", 0, 0, 0, 10, label=0)])) == {}
+
+
+def test_faces_of_one_video_are_resampled_together():
+    faces = [masked(f"v{i}", i, 10 - i, 0, 10) for i in range(1, 9)]
+    again = [masked(f"v{i}", i, 10 - i, 0, 10, frame_index=1) for i in range(1, 9)]
+    once, twice = metrics.localization(table(faces)), metrics.localization(table(faces + again))
+    for name in ("iou", "pbca"):
+        assert (twice[name].low, twice[name].high) == pytest.approx((once[name].low, once[name].high))

@@ -1,0 +1,238 @@
+"""Which videos each protocol trains on, selects on and scores, on tables small enough to read."""
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+
+from pipelines import protocol, schemas
+from pipelines.experiment import Experiment
+from pipelines.protocol import Part, Protocol, ProtocolError
+
+METHODS = ("Deepfakes", "Face2Face", "FaceSwap")
+SPLIT_OF_ID = {"000": "train", "001": "train", "002": "val", "003": "val", "004": "test", "005": "test"}
+
+
+def row(dataset: str, method: str, stem: str, split: str, sources: list[str], codec: str = "c23") -> dict:
+    return {
+        "dataset": dataset,
+        "video_id": f"{dataset}/{method}/{codec}/{stem}",
+        "label": int(method != "real"),
+        "method": method,
+        "codec": codec,
+        "split": split,
+        "root": dataset,
+        "uri": f"{method}/{stem}.mp4",
+        "mask_uri": None,
+        "real_id": None,
+        "real_uri": None,
+        "source_ids": sources,
+    }
+
+
+def table(rows: list[dict]) -> pa.Table:
+    return schemas.to_table(rows, schemas.VIDEOS)
+
+
+def home(codecs: tuple[str, ...] = ("c23",)) -> list[dict]:
+    """Six ids, two in each split; each real once, one fake per method and pair of ids."""
+    rows = []
+    for codec in codecs:
+        for id_, split in SPLIT_OF_ID.items():
+            rows.append(row("home", "real", id_, split, [f"home/{id_}"], codec))
+        for target, source in (("000", "001"), ("002", "003"), ("004", "005")):
+            for method in METHODS:
+                ids = [f"home/{target}", f"home/{source}"]
+                rows.append(row("home", method, f"{target}_{source}", SPLIT_OF_ID[target], ids, codec))
+    return rows
+
+
+def away() -> list[dict]:
+    """Another dataset, in one compression; `real/0` and `swap/0` are made from a training video of `home`."""
+    rows = []
+    for stem, source in (("0", "home/000"), ("1", "away/1"), ("2", "away/2")):
+        rows.append(row("away", "real", stem, "test", [source], "unknown"))
+        rows.append(row("away", "swap", stem, "test", [source, f"away/actor{stem}"], "unknown"))
+    rows.append(row("away", "real", "9", "train", ["away/9"], "unknown"))
+    return rows
+
+
+TABLES = {"home": table(home()), "away": table(away())}
+
+
+def experiment(**changes) -> Experiment:
+    return Experiment(**{"model": "delocate", "train_on": "home", "test_on": ("away",), **changes})
+
+
+def build(tables=TABLES, **changes) -> Protocol:
+    return protocol.build(experiment(**changes), tables)
+
+
+def stems(part: Part) -> set[str]:
+    return {f"{r['method']}/{str(r['video_id']).rsplit('/', 1)[1]}" for r in part.rows}
+
+
+REAL_TEST = {"real/004", "real/005"}
+
+
+# ---------------------------------------------------------------------------------------- the five
+def test_cross_dataset_trains_on_all_and_scores_the_test_part_of_each_named_dataset():
+    built = build(test_on=("away", "home"))
+    assert stems(built.train) == {"real/000", "real/001", *(f"{m}/000_001" for m in METHODS)}
+    assert stems(built.select) == {"real/002", "real/003", *(f"{m}/002_003" for m in METHODS)}
+    assert [part.name for part in built.test] == ["away", "home"]
+    assert stems(built.test[0]) == {"real/1", "real/2", "swap/1", "swap/2"}
+    assert stems(built.test[1]) == REAL_TEST | {f"{m}/004_005" for m in METHODS}
+
+
+def test_cross_dataset_trains_on_the_manipulations_named_and_scores_all_of_the_others():
+    built = build(manipulations=("FaceSwap",))
+    assert stems(built.train) == {"real/000", "real/001", "FaceSwap/000_001"}
+    assert stems(built.select) == {"real/002", "real/003", "FaceSwap/002_003"}
+    assert stems(built.test[0]) == {"real/1", "real/2", "swap/1", "swap/2"}
+
+
+def test_in_dataset_scores_what_was_trained_on():
+    (part,) = build(protocol="in_dataset", manipulations=("Deepfakes", "FaceSwap")).test
+    assert stems(part) == REAL_TEST | {"Deepfakes/004_005", "FaceSwap/004_005"}
+    assert (part.name, part.split) == ("home", "test")
+
+
+def test_cross_manipulation_trains_on_one_and_scores_each_by_itself():
+    built = build(protocol="cross_manipulation", manipulations=("Face2Face",))
+    assert stems(built.train) == {"real/000", "real/001", "Face2Face/000_001"}
+    assert {part.name: stems(part) for part in built.test} == {
+        f"home/{m}": REAL_TEST | {f"{m}/004_005"} for m in METHODS
+    }
+
+
+def test_leave_one_out_scores_the_one_that_was_not_trained_on():
+    built = build(protocol="leave_one_out", manipulations=("Deepfakes", "FaceSwap"))
+    (part,) = built.test
+    assert (part.name, stems(part)) == ("home/Face2Face", REAL_TEST | {"Face2Face/004_005"})
+    assert not any("Face2Face" in stem for stem in stems(built.train) | stems(built.select))
+
+
+def test_per_manipulation_scores_the_one_it_trained_on():
+    (part,) = build(protocol="per_manipulation", manipulations=("Deepfakes",)).test
+    assert (part.name, stems(part)) == ("home/Deepfakes", REAL_TEST | {"Deepfakes/004_005"})
+
+
+def test_every_named_protocol_selects_on_val_of_the_training_dataset():
+    given = {"leave_one_out": METHODS[:2], "cross_manipulation": METHODS[:1], "per_manipulation": METHODS[:1]}
+    assert set(protocol.names()) == given.keys() | {"cross_dataset", "in_dataset"}
+    for name in protocol.names():
+        built = build(protocol=name, manipulations=given.get(name, ()))
+        assert (built.train.dataset, built.train.split) == ("home", "train")
+        assert (built.select.dataset, built.select.split) == ("home", "val")
+        assert {part.split for part in built.test} == {"test"}
+
+
+def test_counts_of_a_part():
+    train = build().train
+    assert (train.count(schemas.REAL), train.count(schemas.FAKE)) == (2, 3)
+    assert train.video_ids[0] == "home/real/c23/000"
+
+
+# --------------------------------------------------------------------------------------- refusals
+def test_unknown_protocol_lists_those_there_are():
+    with pytest.raises(ValueError, match="cross_dataset, in_dataset"):
+        build(protocol="cross_datasets")
+
+
+@pytest.mark.parametrize("name", ["cross_manipulation", "per_manipulation"])
+@pytest.mark.parametrize("manipulations", [(), METHODS[:2]])
+def test_a_protocol_of_one_manipulation_refuses_more(name, manipulations):
+    with pytest.raises(ProtocolError, match="exactly one manipulation"):
+        build(protocol=name, manipulations=manipulations)
+
+
+@pytest.mark.parametrize("manipulations", [(), METHODS, METHODS[:1]])
+def test_leave_one_out_refuses_to_leave_out_none_or_two(manipulations):
+    with pytest.raises(ProtocolError, match="leaves out exactly one"):
+        build(protocol="leave_one_out", manipulations=manipulations)
+
+
+def test_unknown_manipulation_lists_those_there_are():
+    with pytest.raises(ProtocolError, match=r"no manipulation Deepfake; found: Deepfakes, Face2Face, FaceSwap"):
+        build(manipulations=("Deepfake",))
+
+
+def test_missing_codec_lists_those_there_are():
+    with pytest.raises(ProtocolError, match="home has no videos in c40; found: c23, raw"):
+        build({"home": table(home(("raw", "c23"))), "away": TABLES["away"]}, codec="c40")
+
+
+@pytest.mark.parametrize("codec", ["raw", "c23"])
+def test_codecs_do_not_mix(codec):
+    built = build({"home": table(home(("raw", "c23"))), "away": TABLES["away"]}, codec=codec)
+    assert {r["codec"] for part in (built.train, built.select) for r in part.rows} == {codec}
+    assert len(built.train.rows) == 5  # and not twice
+
+
+def test_dataset_of_one_compression_is_scored_whatever_the_training_was_in():
+    built = build({"home": table(home(("raw",))), "away": TABLES["away"]}, codec="raw")
+    assert {r["codec"] for r in built.test[0].rows} == {"unknown"}
+
+
+@pytest.mark.parametrize("split", schemas.SPLITS)
+@pytest.mark.parametrize(("label", "count"), [(0, "0 real and 3 fake"), (1, "2 real and 0 fake")])
+def test_a_part_of_one_class_is_refused(split, label, count):
+    rows = [r for r in home() if (r["split"], r["label"]) != (split, label)]
+    with pytest.raises(ProtocolError, match=f"{split} part of home .*{count}"):
+        build({"home": table(rows), "away": TABLES["away"]}, protocol="in_dataset")
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_source_on_two_sides_of_the_training_dataset_is_refused(other):
+    rows = [*home(), row("home", "Deepfakes", "000_999", other, ["home/000", "home/999"])]
+    with pytest.raises(ProtocolError, match="share 1 source identities, e.g. home/000"):
+        build({"home": table(rows), "away": TABLES["away"]}, protocol="in_dataset")
+
+
+def test_selection_and_scoring_on_one_source_is_refused():
+    rows = [*home(), row("home", "Deepfakes", "002_999", "test", ["home/002", "home/999"])]
+    with pytest.raises(ProtocolError, match="home/002"):
+        build({"home": table(rows), "away": TABLES["away"]}, protocol="in_dataset")
+
+
+@pytest.mark.parametrize(
+    "change", [{"split": "test"}, {"split": "train"}, {"dataset": "away"}], ids=["test", "train", "other dataset"]
+)
+def test_selection_is_refused_elsewhere_than_on_val_of_the_training_dataset(change):
+    built = build()
+    with pytest.raises(ProtocolError, match="chosen on the val part of home"):
+        dataclasses.replace(built, select=dataclasses.replace(built.select, **change))
+
+
+@pytest.mark.parametrize("side", ["train", "select"])
+def test_scoring_what_was_trained_or_selected_on_is_refused(side):
+    built = build()
+    with pytest.raises(ProtocolError):
+        dataclasses.replace(built, test=(getattr(built, side),))
+
+
+# ------------------------------------------------------------------------------- shared with others
+def test_videos_of_another_dataset_made_from_training_videos_are_left_out_and_listed():
+    (part,) = build().test
+    assert set(part.excluded) == {"away/real/unknown/0", "away/swap/unknown/0"}
+    assert not set(part.excluded) & set(part.video_ids)
+    assert (part.count(schemas.REAL), part.count(schemas.FAKE)) == (2, 2)
+
+
+def test_a_source_used_for_selection_is_left_out_too():
+    rows = [*away(), row("away", "swap", "3", "test", ["away/actor3", "home/002"], "unknown")]
+    (part,) = build({"home": TABLES["home"], "away": table(rows)}).test
+    assert "away/swap/unknown/3" in part.excluded
+
+
+def test_a_source_that_only_the_test_part_of_home_has_is_scored():
+    rows = [*away(), row("away", "swap", "3", "test", ["home/004"], "unknown")]
+    (part,) = build({"home": TABLES["home"], "away": table(rows)}).test
+    assert "away/swap/unknown/3" in part.video_ids
+
+
+def test_a_dataset_of_which_sharing_leaves_one_class_is_refused_with_the_reason():
+    rows = [r for r in away() if r["video_id"] not in ("away/real/unknown/1", "away/real/unknown/2")]
+    with pytest.raises(ProtocolError, match="0 real and 2 fake videos; 2 more share a source with training"):
+        build({"home": TABLES["home"], "away": table(rows)})

@@ -1,0 +1,289 @@
+"""The stage store: what names a stage, and what survives a crash."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pipelines import stages
+from pipelines.experiment import Experiment
+from pipelines.stages import PlannedStage, StorageError
+
+ROOT = Path(__file__).parents[2]
+ROWS = {"real_clips": "r1", "clips": "c1", "frames": "f1", "domain_frames": "d1"}
+BASE = Experiment(model="delocate", train_on="ffpp", test_on=("dfdc",), preset="small")
+
+
+# ----------------------------------------------------------------------------------------- writing
+def test_write_atomic_makes_folders_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    stages.write_atomic(path, b"old")
+    stages.write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in path.parent.iterdir()] == ["b.json"]
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_write_atomic_leaves_the_old_content_when_writing_fails(tmp_path, monkeypatch):
+    path = tmp_path / "state.json"
+    stages.write_atomic(path, b"old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        stages.write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_write_atomic_leaves_nothing_behind_when_writing_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        stages.write_atomic(tmp_path / "state.json", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_comes_back_and_broken_json_says_what_to_do(tmp_path):
+    stages.write_json(tmp_path / "a.json", {"b": [1, None], "a": 0.1})
+    assert stages.read_json(tmp_path / "a.json") == {"b": [1, None], "a": 0.1}
+    for broken in (b'{"a": ', b"\xff\xfe"):
+        (tmp_path / "a.json").write_bytes(broken)
+        with pytest.raises(StorageError, match=f"a.json is not readable JSON .*delete {tmp_path}"):
+            stages.read_json(tmp_path / "a.json")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_put_folder_keeps_the_two_newest(tmp_path):
+    for number in (5, 20, 100, 1000):
+        stages.put_folder(tmp_path, "checkpoint", number, {"w": str(number).encode(), "s": b"state"})
+    kept = stages.folders(tmp_path, "checkpoint")
+    assert [contents(folder) for folder in kept] == [{"w": b"100", "s": b"state"}, {"w": b"1000", "s": b"state"}]
+    assert sorted(tmp_path.iterdir()) == kept
+
+
+def test_put_folder_knows_its_own_prefix_only(tmp_path):
+    for number in (1, 2, 3):
+        stages.put_folder(tmp_path, "best", number, {"w": b""})
+    stages.put_folder(tmp_path, "checkpoint", 1, {"w": b""})
+    assert len(stages.folders(tmp_path, "best")) == 2
+    assert len(stages.folders(tmp_path, "checkpoint")) == 1
+
+
+def test_put_folder_shows_a_folder_whole_or_not_at_all(tmp_path, monkeypatch):
+    stages.put_folder(tmp_path, "best", 1, {"a": b"1", "b": b"1"})
+    seen = []
+
+    def die_at_second_file(descriptor: int) -> None:
+        seen.append(stages.folders(tmp_path, "best"))
+        if len(seen) == 2:
+            full_disk(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", die_at_second_file)
+        with pytest.raises(OSError, match="No space left"):
+            stages.put_folder(tmp_path, "best", 2, {"a": b"2", "b": b"2"})
+    (only,) = stages.folders(tmp_path, "best")
+    assert contents(only) == {"a": b"1", "b": b"1"}
+    assert seen == [[only], [only]]
+    stages.put_folder(tmp_path, "best", 3, {"b": b"3"})  # nothing of the half-written one is left in it
+    assert contents(stages.folders(tmp_path, "best")[-1]) == {"b": b"3"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_put_folder_leaves_one_that_exists_as_it_is(tmp_path):
+    stages.put_folder(tmp_path, "best", 1, {"a": b"first"})
+    stages.put_folder(tmp_path, "best", 1, {"a": b"again"})
+    assert contents(stages.folders(tmp_path, "best")[0]) == {"a": b"first"}
+
+
+def test_no_folders_where_nothing_was_put(tmp_path):
+    assert stages.folders(tmp_path / "missing", "best") == []
+
+
+# ----------------------------------------------------------------------------------------- storage
+def test_storage_is_made_and_left_empty(tmp_path):
+    path = stages.check_storage(str(tmp_path / "new" / "storage"))
+    assert path == tmp_path / "new" / "storage"
+    assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/run", "gs://bucket"])
+def test_storage_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=f"{uri}: only folders are supported"):
+        stages.check_storage(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_storage_that_is_a_file_or_below_one_is_refused(below, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't be written .*name a folder that can"):
+        stages.check_storage(str(tmp_path / "file" / below))
+
+
+def test_storage_that_cannot_be_written_is_refused(tmp_path):
+    locked = tmp_path
+    if os.geteuid() == 0:
+        locked = Path("/proc")  # root may write anywhere but into the kernel's own file systems
+    else:
+        locked.chmod(0o500)
+    with pytest.raises(StorageError, match="can't be written .*name a folder that can"):
+        stages.check_storage(str(locked / "storage"))
+
+
+# ---------------------------------------------------------------------------------------- planning
+def digests(changes: Mapping = {}, rows: Mapping = ROWS, base: Experiment = BASE) -> dict[str, str]:  # noqa: B006
+    return {stage.name: stage.digest for stage in stages.plan(base.override(changes), rows, Path("/storage"))}
+
+
+def changed(changes: Mapping = {}, rows: Mapping = ROWS) -> set[str]:  # noqa: B006
+    before, after = digests(), digests(changes, rows)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_stages_come_in_order_each_in_its_own_folder():
+    planned = stages.plan(BASE, ROWS, Path("/storage"))
+    assert [stage.name for stage in planned] == ["recover", "finetune", "localize"]
+    assert [stage.needs for stage in planned] == [(), ("recover",), ("recover",)]
+    for stage in planned:
+        assert stage.folder == Path("/storage/stages/delocate") / stage.name / stage.digest
+
+
+def test_equal_experiments_share_their_stages():
+    assert changed() == set()
+    assert changed({"test_on": ("celeb_df",), "protocol": "in_dataset", "failed_videos": "half"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model.recover.mask_ratio": 0.5}, {"recover", "finetune", "localize"}),
+        ({"model.clip.tubelet_frames": 4}, {"recover", "finetune", "localize"}),
+        ({"model.finetune.num_epochs": 7}, {"finetune"}),
+        ({"model.localize.use_meta": False}, {"localize"}),
+        ({"model.localize.lr": 0.5}, {"localize"}),
+        ({"seed": 1}, {"recover", "finetune", "localize"}),
+        ({"model.vit.checkpoint_activations": True}, set()),  # memory and time only
+    ],
+    ids=str,
+)
+def test_a_setting_changes_the_stages_that_it_reaches(changes, expected):
+    assert changed(changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        ("real_clips", {"recover", "finetune", "localize"}),
+        ("clips", {"finetune"}),
+        ("domain_frames", {"localize"}),
+        ("frames", set()),
+    ],
+)
+def test_other_rows_change_the_stages_that_see_them(view, expected):
+    assert changed(rows=ROWS | {view: "other"}) == expected
+
+
+def test_a_stage_that_reads_nothing_does_not_depend_on_recover():
+    alone = {"model.localize.use_map_loss": False}
+    a, b = digests(alone), digests(alone | {"model.recover.mask_ratio": 0.5})
+    assert a["recover"] != b["recover"]
+    assert a["localize"] == b["localize"]
+    only = digests(alone | {"model.stages": ["localize"]})
+    assert only == {"localize": a["localize"]}
+
+
+def test_spec_says_what_the_digest_covers_and_is_json():
+    recover, finetune, _ = stages.plan(BASE.override({"seed": 4}), ROWS, Path("/storage"))
+    spec = json.loads(json.dumps(finetune.spec))
+    assert spec["needs"] == {"recover": recover.digest}
+    assert (spec["paper"], spec["stage"], spec["rows"], spec["seed"]) == ("delocate", "finetune", "c1", 4)
+    assert spec["settings"]["finetune"]["num_epochs"] == BASE.config().finetune.num_epochs
+
+
+def test_a_new_version_of_a_paper_is_a_new_stage(monkeypatch):
+    before = digests()
+    monkeypatch.setattr("models.delocate.VERSION", 1_000)
+    assert not set(before.values()) & set(digests().values())
+
+
+# ------------------------------------------------------------------------------------- one stage
+@pytest.fixture
+def planned(tmp_path) -> PlannedStage:
+    return stages.plan(BASE, ROWS, tmp_path)[0]
+
+
+def test_a_stage_is_done_when_finished_with_the_weights_of_the_best_epoch(planned):
+    for epoch in (2, 5):
+        stages.put_folder(planned.folder, "best", epoch, {"weights.safetensors": f"of {epoch}".encode()})
+        stages.put_folder(planned.folder, "checkpoint", epoch, {"weights.safetensors": b"last"})
+    assert not planned.done
+    planned.finish(2, {"best_epoch": 2, "seconds": 1.5})
+    assert planned.done
+    assert planned.summary() == {"best_epoch": 2, "seconds": 1.5}
+    assert (planned.folder / "weights.safetensors").read_bytes() == b"of 2"
+    assert {path.name for path in planned.folder.iterdir()} == {"_done.json", "weights.safetensors"}
+
+
+def test_a_stage_whose_best_weights_are_missing_is_not_finished(planned):
+    stages.put_folder(planned.folder, "checkpoint", 3, {"weights.safetensors": b"last"})
+    with pytest.raises(FileNotFoundError):
+        planned.finish(3, {})
+    assert not planned.done
+    assert stages.folders(planned.folder, "checkpoint")  # it can still go on
+
+
+def test_the_summary_of_an_unfinished_stage_is_an_error(planned):
+    with pytest.raises(StorageError, match="is not finished; run the sweep again"):
+        planned.summary()
+
+
+def test_curve_has_one_entry_per_line(planned):
+    assert planned.curve() == []
+    stages.write_atomic(planned.folder / "curves.jsonl", b'{"epoch": 1, "val/loss": 0.5}\n{"epoch": 2}\n')
+    assert planned.curve() == [{"epoch": 1, "val/loss": 0.5}, {"epoch": 2}]
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pipelines.stages import PlannedStage
+with PlannedStage(paper="p", name="s", folder=Path(sys.argv[1]), spec={}).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_other_processes_out_and_dies_with_its_process(planned):
+    command = [sys.executable, "-c", HOLDER, str(planned.folder)]
+    got = threading.Event()
+
+    def take() -> None:
+        with planned.lock():
+            got.set()
+
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            waiting = threading.Thread(target=take, daemon=True)
+            waiting.start()
+            assert not got.wait(0.5)
+        finally:
+            holder.kill()
+    assert got.wait(10)
+    waiting.join(10)
+
+
+def test_a_lock_can_be_taken_again(planned):
+    for _ in range(2):
+        with planned.lock():
+            pass
