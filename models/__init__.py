@@ -121,8 +121,10 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
         inner = choices[:1] * len(value) if choices[1:] == (...,) else choices
         if len(inner) == len(value):
             return tuple(_typed(item, item_hint, path) for item, item_hint in zip(value, inner, strict=True))
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ValueError(f"{path} must be {hint if origin else hint.__name__}, got {value!r}")
+    wanted = "a finite float" if hint is float else hint if origin else hint.__name__
+    raise ValueError(f"{path} must be {wanted}, got {value!r}")

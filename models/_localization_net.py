@@ -11,7 +11,7 @@ Shapes: B faces, H = W pixels, S = H / 4, K heads.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,8 +67,7 @@ class MaskDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
         # Start near 0.1, about the share of manipulated pixels. From 0.5 the squared error drives the whole mask
         # to 0 in a few steps, where the sigmoid is flat, and there it stays.
-        nn.init.normal_(self.mask.weight, std=__import__("os").environ.get("STD") and float(__import__("os").environ["STD"]))
-        nn.init.constant_(self.mask.bias, -math.log(9))
+        self.mask.bias = nn.Parameter(torch.full((1,), -math.log(9)))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         *skips, x = features
@@ -90,6 +89,8 @@ class LocalizationNet(nn.Module):
     mapping, encoder: timm names, None to leave that half out (Table 7). decoder_widths: None for no mask.
     """
 
+    backbone: Any  # timm's feature extractors
+    encoder: Any
     # What the inner step of meta-learning adapts; the backbones and the decoder are shared.
     ADAPTED = ("map.", "head_map.", "head_loc.")
 

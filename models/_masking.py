@@ -51,7 +51,8 @@ def roi_boxes(landmarks: Landmarks, part: str) -> list[Box]:
             (x[i].min() - 0.05 * d, y[i].min() - 0.15 * d, x[i].max() + 0.05 * d, y[i].max() + 0.10 * d)
             for i in (slice(17, 22), slice(22, 27))
         ]
-        return brows + [
+        return [
+            *brows,
             (x[36] - 0.05 * d, (y[36] + y[39]) / 2, x[39] + 0.05 * d, left_lid),
             (x[42] - 0.05 * d, (y[42] + y[45]) / 2, x[45] + 0.05 * d, right_lid),
         ]
@@ -63,7 +64,8 @@ def roi_boxes(landmarks: Landmarks, part: str) -> list[Box]:
         ]
     if part == "lips":
         corners = [(x[i] - 0.25 * d, y[i] - 0.20 * d, x[i] + 0.25 * d, y[i] + 0.20 * d) for i in (48, 54)]
-        return corners + [
+        return [
+            *corners,
             (x[5], y[48] + 0.20 * d, x[58], y[6]),  # sides of the chin
             (x[56], y[54] + 0.20 * d, x[11], y[10]),
             (x[58], y[57], x[56], y[8]),  # chin

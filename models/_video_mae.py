@@ -38,6 +38,8 @@ class Encoder(nn.Module):
     final_norm: the closing LayerNorm; a classifier that pools first and norms then leaves it out.
     """
 
+    position: Tensor
+
     def __init__(
         self,
         num_tokens: int,
@@ -73,6 +75,8 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """Predicts the pixels of masked tubelets from the encoder's output."""
+
+    position: Tensor
 
     def __init__(
         self, num_tokens: int, tubelet_values: int, encoder_width: int, width: int, depth: int, num_heads: int

@@ -242,9 +242,9 @@ SMALL = Config(
     clip=ClipConfig(input_px=64, num_frames=8, patch_px=8),
     vit=VitConfig(width=96, depth=3, num_heads=4),
     recover=RecoverConfig(
-        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=60, warmup_epochs=3, lr=1e-3
+        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=1e-3
     ),
-    finetune=FinetuneConfig(batch_size=8, num_epochs=10, warmup_epochs=1, base_lr=0.03),
+    finetune=FinetuneConfig(batch_size=8, num_epochs=10, warmup_epochs=1, base_lr=0.02, layer_decay=0.9),
     localize=LocalizeConfig(
         mapping="test_resnet",
         encoder="test_resnet",  # no squeeze-and-excitation: timm has none as small that is as fast
@@ -252,8 +252,8 @@ SMALL = Config(
         decoder_widths=(64, 48, 32, 16, 8),
         batch_size=4,
         num_epochs=4,
-        steps_per_epoch=12,
-        lr=0.03,
+        steps_per_epoch=11,
+        lr=0.006,
     ),
     pretrained=False,
 )
@@ -584,7 +584,7 @@ class Localize(Stage):
     def _adapt(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The adapted parameters after the inner steps on `batch`, whose losses at the first step are `terms`."""
         cfg = self.cfg.localize
-        adapted = {
+        adapted: dict[str, Tensor] = {
             name: value for name, value in self.net.named_parameters() if name.startswith(LocalizationNet.ADAPTED)
         }
         for step in range(cfg.num_inner_steps):

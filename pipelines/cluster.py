@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Read by Ray when it is imported, by its workers when they start.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -59,7 +60,7 @@ def connect(address: str | None, num_cpus: int | None = None) -> Iterator[Resour
         excluded = [".git", ".venv", "crossforge-storage"]
         ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excluded}, **options)
     for name in ("ray.data", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the report, once
     try:
         total = ray.cluster_resources()
         yield Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), int(total.get("memory", 0)))

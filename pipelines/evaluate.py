@@ -2,11 +2,12 @@
 
 In   stage folders with `_done.json`, and the usable videos of the parts to score
 Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exactly once
-     <stage>/derived.parquet                    one row group per video
+     <stage>/derived/<videos digest>.parquet    one row group per video
 
 Scores are made once per (stage weights, faces): a part that is there is not scored again.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
 def _write(table: pa.Table, planned: stages.PlannedStage, part: str) -> None:
     path = predictions_path(planned, part)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another trial may be at the same part
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(path)
 
@@ -160,14 +161,16 @@ def _compare(predicted: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip(_MASK_COLUMNS, (png.tobytes(), *(int(count.sum()) for count in counts)), strict=True))
 
 
-def derive(finished: Finished, videos: Sequence[Video], faces: Mapping[str, Path], *, num_actors: int) -> None:
-    """Writes what `finished` derives for later stages, for every face of `videos`, unless it is there.
+def derive(
+    finished: Finished, videos: Sequence[Video], faces: Mapping[str, Path], path: Path, *, num_actors: int
+) -> None:
+    """Writes to `path` what `finished` derives for later stages, for every face of `videos`, unless it is there.
 
     num_actors 0: in this process.
     """
-    path = finished.planned.folder / "derived.parquet"
     if path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(videos, key=lambda video: video.video_id)
     if num_actors:
         tables: Iterable[pa.Table] = _by_ray(_DeriveFrames, (finished, faces), ordered, num_actors, 0, None)

@@ -34,7 +34,10 @@ class Experiment:
         _one_of("model", self.model, models.names())
         _one_of("preset", self.preset, PRESETS)
         _one_of("failed_videos", self.failed_videos, FAILED_RULES)
-        if not isinstance(self.seed, int) or self.seed < 0:
+        for name in ("test_on", "manipulations"):
+            if isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name} must be a list of names, got the text {value!r}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
         self.config()  # raises on an unknown or bad model argument
 

@@ -16,11 +16,12 @@ import hashlib
 import json
 import logging
 import os
+import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,6 +36,7 @@ from ray import cloudpickle
 
 from pipelines import faces, sandbox, schemas
 from pipelines.faces import Recipe
+from pipelines.facestore import METADATA, Extracted, compacted, scan
 from pipelines.video import VideoReader, without_faces
 
 log = logging.getLogger(__name__)
@@ -44,21 +46,10 @@ Reader = Callable[[Mapping[str, Any]], tuple[pa.Table, dict[str, Any]]]
 _NEEDED = (*schemas.COPIED, "root", "uri", "mask_uri", "real_uri")
 _VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
 _ROUNDS = 2  # passes over videos whose actor was lost, with its node or to the out-of-memory killer
-_METADATA = b"videos"  # JSON, one object for each row group: {"copied": {...}, "ledger": {...}}
 
 
 class ExtractionError(RuntimeError):
     """The extraction could not be completed; what is done so far is kept, and the next run goes on from there."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Extracted:
-    """Where a video's rows lie, and what was recorded about it."""
-
-    path: Path
-    row_group: int
-    copied: dict[str, Any]
-    ledger: dict[str, Any]
 
 
 class ExtractFaces:
@@ -83,59 +74,23 @@ class ExtractFaces:
         return ledger | {"error": ""}
 
     def _rows(self, video: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
-        for last_try in (False, True):
+        start = time.monotonic()
+        try:
             try:
                 return self.read(video)
             except sandbox.Crashed as error:
                 # SIGKILL comes from outside, as a rule from the out-of-memory killer: maybe another's fault.
-                if last_try or "SIGKILL" not in str(error):
-                    return without_faces(video, "crashed", str(error), 0.0)
-            except sandbox.NotStarted:
-                raise
-            except Exception as error:  # whatever a media library raises on this one video
-                log.warning("%s: %s", video["video_id"], error, exc_info=True)
-                return without_faces(video, "crashed", f"{type(error).__name__}: {error}", 0.0)
-        raise AssertionError("unreachable")
-
-
-class Faces:
-    """Read access to an extracted folder, one video at a time.
-
-    `ledger` is a table of schemas.LEDGER, `index` maps a video_id to its file and row group. Files stay open
-    once used. Pickles as its path. Raises ValueError for a folder without `_done.json`, or of another schema.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        done = self.folder / "_done.json"
-        if not done.is_file():
-            raise ValueError(f"{self.folder} holds no finished extraction (no _done.json): run the extraction again")
-        self.summary: dict[str, Any] = json.loads(done.read_text())
-        if self.summary["schema_version"] != schemas.VERSION:
-            raise ValueError(
-                f"{self.folder} has schema version {self.summary['schema_version']}, "
-                f"this code reads {schemas.VERSION}: extract into a new folder"
-            )
-        self.ledger = pq.read_table(self.folder / "ledger.parquet", schema=schemas.LEDGER)
-        self.index = {name: (at.path, at.row_group) for name, at in _compacted(self.folder).items()}
-        self._files: dict[Path, pq.ParquetFile] = {}
-
-    def __reduce__(self) -> tuple[type["Faces"], tuple[Path]]:
-        return Faces, (self.folder,)
-
-    def video(self, video_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The FACES rows of one video, by face_index then frame_index; only `columns` if given."""
-        if video_id not in self.index:
-            raise ValueError(f"{self.folder} has no video {video_id!r}; its ledger names the {len(self.index)} it has")
-        path, row_group = self.index[video_id]
-        if path not in self._files:
-            self._files[path] = pq.ParquetFile(path, memory_map=True)
-        names = list(columns) if columns is not None else schemas.FACES.names
-        table = self._files[path].read_row_group(row_group, columns=[name for name in names if name != "split"])
-        split = pa.array([path.parent.name.removeprefix("split=")] * table.num_rows, pa.string())
-        arrays = [split if name == "split" else table[name] for name in names]
-        schema = pa.schema([schemas.FACES.field(name) for name in names], schemas.FACES.metadata)
-        return pa.Table.from_arrays(arrays, schema=schema)
+                if "SIGKILL" not in str(error):
+                    raise
+                return self.read(video)
+        except sandbox.Crashed as error:
+            reason = str(error)
+        except sandbox.NotStarted:
+            raise
+        except Exception as error:  # whatever a media library raises on this one video
+            log.warning("%s: %s", video["video_id"], error, exc_info=True)
+            reason = f"{type(error).__name__}: {error}"
+        return without_faces(video, "crashed", reason, time.monotonic() - start)
 
 
 def extract(
@@ -164,9 +119,9 @@ def extract(
     asked = _check(videos, roots)
     folder = Path(folder).absolute()
     with _claimed(folder, recipe):
-        known = _compacted(folder)
+        known = compacted(folder)
         _drop_leftovers(folder, known)
-        known |= _scan(folder.glob("parts/*.parquet"))
+        known |= scan(folder.glob("parts/*.parquet"))
         _check_unchanged(asked, known, folder)
         todo = {video_id: video for video_id, video in asked.items() if video_id not in known}
         num_done = len(asked) - len(todo)
@@ -181,21 +136,21 @@ def extract(
                     if on_video is not None:
                         on_video(row | {"num_done": num_done, "num_videos": len(asked)})
         compact(folder)
-        known = _compacted(folder)
+        known = compacted(folder)
+        missing = sorted(asked.keys() - known.keys())
+        if missing:
+            raise ExtractionError(
+                f"{len(missing)} of {len(asked)} videos were lost with their actors, twice: {', '.join(missing[:5])}; "
+                "the others are kept, so run the same command again"
+            )
         _finish(folder, recipe, known)
-    missing = sorted(asked.keys() - known.keys())
-    if missing:
-        raise ExtractionError(
-            f"{len(missing)} of {len(asked)} videos were lost with their actors, twice: {', '.join(missing[:5])}; "
-            "the others are kept, so run the same command again"
-        )
     return schemas.to_table([known[video_id].ledger for video_id in asked], schemas.LEDGER)
 
 
 def compact(folder: Path) -> None:
     """Move the parts into faces files: by split, sorted by video_id, `_VIDEOS_PER_FILE` to a file."""
-    known = _compacted(folder)
-    parts = {name: at for name, at in _scan(folder.glob("parts/*.parquet")).items() if name not in known}
+    known = compacted(folder)
+    parts = {name: at for name, at in scan(folder.glob("parts/*.parquet")).items() if name not in known}
     for split in sorted({at.copied["split"] for at in parts.values()}):
         names = sorted(name for name, at in parts.items() if at.copied["split"] == split)
         for start in range(0, len(names), _VIDEOS_PER_FILE):
@@ -204,7 +159,7 @@ def compact(folder: Path) -> None:
             tables = (pq.ParquetFile(parts[name].path).read().drop_columns("split") for name in some)
             records = [{"copied": parts[name].copied, "ledger": parts[name].ledger} for name in some]
             _write_faces(folder / "faces" / f"split={split}" / file, tables, records)
-    _drop_leftovers(folder, _compacted(folder))
+    _drop_leftovers(folder, compacted(folder))
 
 
 def _run(videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | None) -> Iterator[dict[str, Any]]:
@@ -260,7 +215,7 @@ def _check(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, An
     return asked
 
 
-def _check_unchanged(asked: Mapping[str, dict[str, Any]], known: Mapping[str, _Extracted], folder: Path) -> None:
+def _check_unchanged(asked: Mapping[str, dict[str, Any]], known: Mapping[str, Extracted], folder: Path) -> None:
     for video_id in asked.keys() & known.keys():
         for name in schemas.COPIED:
             before, now = known[video_id].copied[name], asked[video_id][name]
@@ -310,7 +265,7 @@ def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claim.items() if name != "recipe"} | claim["recipe"]
 
 
-def _finish(folder: Path, recipe: Recipe, known: Mapping[str, _Extracted]) -> None:
+def _finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> None:
     ledger = schemas.to_table([known[video_id].ledger for video_id in sorted(known)], schemas.LEDGER)
     with _atomic(folder / "ledger.parquet") as temporary:
         pq.write_table(ledger, temporary)
@@ -326,20 +281,7 @@ def _finish(folder: Path, recipe: Recipe, known: Mapping[str, _Extracted]) -> No
     _write_json(folder / "_done.json", summary)
 
 
-def _compacted(folder: Path) -> dict[str, _Extracted]:
-    return _scan(sorted(folder.glob("faces/split=*/*.parquet")))
-
-
-def _scan(paths: Iterable[Path]) -> dict[str, _Extracted]:
-    """video_id -> where it is, from the files' footers."""
-    found = {}
-    for path in paths:
-        for row_group, record in enumerate(json.loads(pq.read_schema(path).metadata[_METADATA])):
-            found[record["ledger"]["video_id"]] = _Extracted(path, row_group, record["copied"], record["ledger"])
-    return found
-
-
-def _drop_leftovers(folder: Path, known: Mapping[str, _Extracted]) -> None:
+def _drop_leftovers(folder: Path, known: Mapping[str, Extracted]) -> None:
     """Remove parts whose video is in a faces file, and what killed writers left. Only under the folder's lock."""
     for video_id in known:
         _part(folder, video_id).unlink(missing_ok=True)
@@ -356,7 +298,7 @@ def _write_faces(path: Path, tables: Iterable[pa.Table], records: list[dict[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = iter(tables)
     first = next(tables)
-    schema = first.schema.with_metadata({**schemas.FACES.metadata, _METADATA: json.dumps(records).encode()})
+    schema = first.schema.with_metadata({**schemas.FACES.metadata, METADATA: json.dumps(records).encode()})
     how = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **how) as writer:
         for table in chain([first], tables):

@@ -33,11 +33,12 @@ _CNN = "mmod_human_face_detector.dat"
 _COARSE_PX = 640  # longer side of the picture in which the whole-frame search begins
 _FINEST_PX = 3840  # ... and at most ends: a 1080p frame with one upsampling, a 4K frame as it is
 _WINDOW_FACE_PX = 100  # width of a followed face in its search window
-_WINDOW_SIDES = 2.4  # side of that window, in sides of the face's box
+_WINDOW_SIDES = 3.0  # side of that window, in sides of the face's box: it may move by one between sampled frames
 _SURE = 0.35  # HOG score above which a face is taken without a second sign of it
 _LOOK_ROUND = 5  # frames after which the whole frame is looked at for faces that came in
 _SAME_FACE = 0.4  # intersection over union of two boxes in one frame that are one face
-_SAME_SHOT = 0.5  # correlation of two frames' thumbnails, below it there is a cut between them
+_SAME_LAYOUT = 0.5  # correlation of two frames' thumbnails, and
+_SAME_COLOURS = 0.6  # share of common colours: with less of both there is a cut between them
 _MAX_OUTSIDE = 0.1  # share of a face's box that the track's constant crop may miss
 _MAX_UNION = 2.0  # a union crop larger than this many median crops would show the face too small
 
@@ -285,7 +286,7 @@ class FaceFinder:
 
     def _face(self, frame: Frame, source: Frame, face_index: int, seen: Detection, crop: Crop) -> Face:
         """The face of `frame`, with box and landmarks as they are in `source`: itself, or the nearest with a face."""
-        x0, y0, x1, y1 = _window(seen.box, _WINDOW_SIDES * _side(seen.box), source.rgb.shape)
+        x0, y0, x1, y1 = _window(seen.box, 2 * _side(seen.box), source.rgb.shape)
         corner = np.array([x0, y0], np.float32)
         points = self.landmarks(np.ascontiguousarray(source.rgb[y0:y1, x0:x1]), seen.box - np.tile(corner, 2)) + corner
         size = self.recipe.size_px
@@ -297,12 +298,17 @@ class FaceFinder:
 
 
 def shots(frames: Sequence[Frame]) -> list[range]:
-    """Runs of sampled frames with no cut between them: thumbnails correlate, and the size stays the same."""
+    """Runs of sampled frames with no cut between them.
+
+    A cut changes both what is where (thumbnails no longer correlate) and the colours; something that moves
+    before a plain wall changes only the first, a lamp only the second. A change of size is a cut, too.
+    """
     starts = [0]
-    thumbnails = [_thumbnail(frame.rgb) for frame in frames]
+    small = [cv2.resize(frame.rgb, (32, 32), interpolation=cv2.INTER_AREA) for frame in frames]
     for place in range(1, len(frames)):
-        same_size = frames[place].rgb.shape == frames[place - 1].rgb.shape
-        if not same_size or float(np.mean(thumbnails[place] * thumbnails[place - 1])) < _SAME_SHOT:
+        before, now = small[place - 1], small[place]
+        same_size = frames[place - 1].rgb.shape == frames[place].rgb.shape
+        if not same_size or (_correlation(before, now) < _SAME_LAYOUT and _common_colours(before, now) < _SAME_COLOURS):
             starts.append(place)
     return [range(start, stop) for start, stop in pairwise([*starts, len(frames)]) if stop > start]
 
@@ -412,10 +418,17 @@ def _scales(shape: Sequence[int]) -> list[float]:
     return scales[::-1]
 
 
-def _thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """32 x 32 gray levels of mean 0 and variance 1; a flat picture gives zeros."""
-    small = cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32).mean(axis=2)
-    return (small - small.mean()) / max(float(small.std()), 1e-3)
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Of the gray levels of two pictures of one size, -1 to 1; 0 if one of them is flat."""
+    gray = np.stack([a.mean(axis=2).ravel(), b.mean(axis=2).ravel()])
+    gray -= gray.mean(axis=1, keepdims=True)
+    return float(np.prod(gray, axis=0).mean() / max(np.prod(gray.std(axis=1)), 1e-6))
+
+
+def _common_colours(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of pixels that the colour histograms (8 x 8 x 8) of two pictures of one size have in common."""
+    counts = [cv2.calcHist([picture], [0, 1, 2], None, [8] * 3, [0, 256] * 3) for picture in (a, b)]
+    return float(np.minimum(*counts).sum() / counts[0].sum())
 
 
 def _window(box: np.ndarray, side: float, shape: Sequence[int]) -> Crop:

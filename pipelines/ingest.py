@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 from models import Stage, Training
 from pipelines import schemas
-from pipelines.extract import Faces
+from pipelines.facestore import Faces
 
 META_TRAIN_SHARE = 0.7  # of the source ids, where only one manipulation is trained on (Delocate, Table 2)
 VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
@@ -91,14 +90,17 @@ class View:
         if self.step_size % (unit * world_size):
             raise ValueError(
                 f"a step of {self.step_size} samples (view {self.name}, units of {unit}) can't be shared equally by "
-                f"{world_size} workers; choose a batch size that is a multiple of {unit * world_size}"
+                f"{world_size} workers; choose a batch size that is a multiple of "
+                f"{unit * world_size // max(1, len(self.domains))}"
             )
         size = self.step_size // world_size
         return self.step(step)[rank * size : (rank + 1) * size]
 
     def pick(self, video: Video, position: int, domain: int = -1) -> Pick:
         key = (self.seed, _VIEW_SEED[self.name], position)
-        return Pick(video, float(np.random.default_rng(key).random()), domain, key)
+        # Two streams: else the sample's first draw would repeat the one that chose the frame.
+        where = float(np.random.default_rng((*key, 1)).random())
+        return Pick(video, where, domain, (*key, 2))
 
     def shuffled(self, pool: Sequence[Video], position: int, salt: int) -> Video:
         """Entry `position` of the endless sequence in which every `len(pool)` entries hold each video once."""
@@ -287,11 +289,11 @@ class Derived:
 
     def _video(self, video_id: str) -> dict[tuple[int, int], Arrays]:
         rows = self.file.read_row_group(self.index[video_id]).to_pylist()
-        key = lambda row: (row["frame_index"], row["face_index"])  # noqa: E731
-        return {
-            k: {row["name"]: np.frombuffer(row["data"], np.uint8).reshape(row["shape"]) for row in group}
-            for k, group in groupby(sorted(rows, key=key), key=key)
-        }
+        arrays: dict[tuple[int, int], Arrays] = {}
+        for row in rows:
+            value = np.frombuffer(row["data"], np.uint8).reshape(row["shape"])
+            arrays.setdefault((row["frame_index"], row["face_index"]), {})[row["name"]] = value
+        return arrays
 
     def frames(self, video_id: str, frame_indices: Sequence[int], face_index: int) -> Arrays:
         """Each derived array, stacked over the frames."""
@@ -337,8 +339,10 @@ def ray_batches(
     make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int
 ) -> Iterator[tuple[list[Pick], Arrays]]:
     """The same batches, made by Ray Data on whatever CPUs the cluster has left while the GPUs train."""
-    import ray  # here: `ingest` is also read by code that must run without Ray
+    import ray  # here: the rest of this file must run without Ray
 
+    if not steps:
+        return
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     data = ray.data.range(len(steps), override_num_blocks=min(len(steps), 200)).map(
         lambda row: {"id": row["id"] + steps.start}

@@ -99,7 +99,7 @@ class Launch:
         if self.arguments.dry_run:
             return None
         with progress.view(self.console, "Making the sample corpus (once)") as view:
-            return sample_corpus.make(self.storage, progress=lambda done, total: view.update("videos", "", done, total))
+            return sample_corpus.make(self.storage, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total))
 
     def _data(self, roots: Mapping[str, str]) -> Data:
         names = {e.train_on for e in self.experiments.values()}.union(*(e.test_on for e in self.experiments.values()))
@@ -197,6 +197,8 @@ class Launch:
             compute, concurrent = self._compute(resources)
             self._extract(data, resources)
             trials = self._trials(data)
+            for trial in trials.values():
+                run.check(trial, compute)
             tracker, _, children = self._track(trials, data)
             self._run_trials(trials, compute, concurrent, tracker, children)
         return trials
@@ -240,7 +242,8 @@ class Launch:
                     nonlocal failed
                     failed += row["status"] != "ok"
                     view.done += 1
-                    view.update("videos", f"{failed} without a usable face" if failed else "", view.done, total)
+                    text = f"{view.done} of {total}" + (f", {failed} without a usable face" if failed else "")
+                    view.update("videos", text, view.done, total)
 
                 extract(missing, data.roots, data.faces[name], data.recipe, on_video=on_video)
         self._print_failures(data)
@@ -309,6 +312,9 @@ class Launch:
 
         tracker = Tracker(default_uri(self.storage), self.sweep.name, self.storage)
         common = {
+            "mlflow.source.name": f"sweeps/{self.sweep.name}.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": run.commit(),
             "data": "sample" if data.is_sample else "real",
             "preset": self.preset,
             "commit": run.commit(),
@@ -379,17 +385,15 @@ class Launch:
         return paths
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
+        """One column per test dataset, so that three fit into 80 characters; intervals on a line of their own."""
         columns = list(dict.fromkeys(cell.column for cell in cells))
-        table = Table(title=f"{self.sweep.title}: published against ours", title_justify="left")
+        table = Table(title=f"{self.sweep.title}: published against ours", title_justify="left", show_lines=True)
         table.add_column(self.sweep.row_name)
         for column in columns:
-            table.add_column(f"{column}\npublished", justify="right")
-            table.add_column("\nours", justify="right")
-            table.add_column("\ndiff.", justify="right")
+            table.add_column(f"{column}\npubl.   ours  diff.", justify="right")
         for row in dict.fromkeys(cell.row for cell in cells):
             own = {cell.column: cell for cell in cells if cell.row == row}
-            texts = [text for column in columns for text in report.texts(own[column])]
-            table.add_row(row, *texts)
+            table.add_row(row, *(report.two_lines(own[column]) for column in columns))
         self.console.print(table)
         for line in lines:
             self.console.print(f"  {line}", highlight=False, markup=False)
@@ -410,6 +414,7 @@ class Launch:
                 tracker.end(run_id)
         if not tracker.finished(parent):
             tracker.files(parent, paths)
+            tracker.describe(parent, paths[0].read_text())
             tracker.end(parent, "FINISHED" if all(trial.done for trial in trials.values()) else "FAILED")
         return ui_command(tracker.uri)
 
@@ -487,16 +492,19 @@ def _standing(trial: run.Trial, noted: Mapping[str, Any] | None) -> tuple[str, f
 
 
 def metric_values(results: pa.Table) -> dict[str, float]:
-    """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos."""
+    """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
+
+    Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`: the rest is in results.parquet.
+    """
     values: dict[str, float] = {}
     for row in results.to_pylist():
-        stage = "" if row["stage"] == run.FINAL else f"{row['stage']}/"
-        name = f"{stage}{row['test_dataset']}/{row['level']}/{row['metric']}"
-        values[name] = row["value"]
-        if not stage:
-            values |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
+        name = f"{row['test_dataset']}/{row['level']}/{row['metric']}"
+        if row["stage"] == run.FINAL:
+            values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
             for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
                 values[f"{row['test_dataset']}/{count}"] = row[count]
+        elif (row["level"], row["metric"]) == ("video", "auc"):
+            values[f"{row['stage']}/{name}"] = row["value"]
     return values
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+LEVELS = ("frame", "video")
 NUM_RESAMPLES = 1000
 CHUNK_VALUES = 4_000_000  # resamples x scores held at once
 
@@ -54,7 +55,7 @@ def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
-    y, s = np.asarray(labels, np.int64), np.asarray(scores, np.float64)
+    y, s = np.asarray(labels), np.asarray(scores, np.float64)
     if y.shape != s.shape or y.ndim != 1:
         raise ValueError(f"labels and scores must be two lists of equal length, got {y.shape} and {s.shape}")
     num_real, num_fake = int((y == 0).sum()), int((y == 1).sum())
@@ -127,6 +128,8 @@ def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
 
 def detection(predictions: pa.Table, level: str, seed: int = 0) -> dict[str, Value]:
     """`auc`, `ap`, `eer`, `acc_at_0_5` at level `frame` or `video`, with intervals over resampled videos."""
+    if level not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(LEVELS)}; got {level!r}")
     table = predictions if level == "frame" else by_video(predictions)
     y, s = _checked(table["label"].to_numpy(), table["score"].to_numpy())
     _, video = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
@@ -154,7 +157,7 @@ def localization(predictions: pa.Table, seed: int = 0) -> dict[str, Value]:
     """`iou` and `pbca` at threshold 0.5 over the faces of fake videos whose true mask is known.
 
     IoU: mean over faces of intersection / union, 1 where both are empty. PBCA: share of all pixels that
-    are right, pooled. Empty dict where no face has a known mask or no stage localizes.
+    are right, pooled. Real faces, whose true mask is empty, are left out. Empty dict where no face has a known mask or no stage localizes.
     """
     known = predictions.filter(pc.is_valid(predictions["mask_tp"]))
     known = known.filter(pc.equal(known["label"], 1))

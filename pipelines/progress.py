@@ -28,15 +28,16 @@ class View:
     def __init__(self, console: Console, bars: Progress) -> None:
         self.console, self.bars = console, bars
         self.tasks: dict[str, TaskID] = {}
-        self.phases: dict[str, str] = {}
+        self.milestones: dict[str, str] = {}
         self.done = 0  # a counter for whoever draws a single bar
 
     def update(self, item: str, phase: str, done: float, total: float) -> None:
         if item not in self.tasks:
             self.tasks[item] = self.bars.add_task(item, total=total, phase="")
         self.bars.update(self.tasks[item], completed=done, total=total, phase=phase)
-        if self.phases.get(item) != phase.split(" ", 1)[0]:
-            self.phases[item] = phase.split(" ", 1)[0]
+        milestone = "end" if done >= total else phase.split(" ", 1)[0].rstrip("0123456789") or "begin"
+        if self.milestones.get(item) != milestone:
+            self.milestones[item] = milestone
             if not self.console.is_terminal:
                 self.console.print(f"  {item}: {phase}", highlight=False)
 

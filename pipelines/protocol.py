@@ -58,6 +58,11 @@ class Protocol:
                 f"a checkpoint is chosen on the val part of {self.train.dataset}, "
                 f"not on {self.select.dataset}/{self.select.split}"
             )
+        if self.train.split != "train" or any(part.split != "test" for part in self.test):
+            raise ProtocolError(
+                f"training is on a train part and scoring on test parts, not on {self.train.split} and "
+                f"{[part.split for part in self.test]}"
+            )
         for part in (self.train, self.select, *self.test):
             _refuse_one_class(part)
         sides = [self.train, self.select, *(part for part in self.test if part.dataset == self.train.dataset)]

@@ -91,6 +91,13 @@ def difference_text(cell: Cell) -> str:
     return "–" if math.isnan(cell.difference) else f"{100 * cell.difference:+.1f}"
 
 
+def two_lines(cell: Cell) -> str:
+    """The cell for a terminal: three numbers, and the interval below them."""
+    ours, *interval = ours_text(cell).split(" [")
+    head = f"{percent(cell.published)} {ours:>6} {difference_text(cell):>6}"
+    return "\n".join([head, *(f"[{text}" for text in interval)])
+
+
 def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
     """What a reader must know to read the numbers."""
     lines = [f"{name}: {value}" for name, value in facts.items()]
@@ -103,7 +110,11 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
     if any(len(cell.seeds) == 1 for cell in cells):
         lines.append(f"{ONE_SEED} one seed only: the spread between seeds is not known")
     lines.append("[low, high]: 95 % interval, bootstrap over test videos; ±: standard deviation over seeds")
-    lines += sorted({f"FAILED {cell.row} on {cell.column}: {cell.failure}" for cell in cells if cell.failure})
+    failures: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        if cell.failure:
+            failures.setdefault((cell.row, cell.failure), []).append(cell.column)
+    lines += [f"FAILED {row} on {', '.join(columns)}: {why}" for (row, why), columns in failures.items()]
     return lines
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import models
 from pipelines import evaluate, metrics, protocol, schemas, stages, train
 from pipelines.experiment import Experiment, digest
-from pipelines.ingest import CLIP_VIEWS, Video
+from pipelines.ingest import CLIP_VIEWS, Video, View
 
 FINAL = "final"  # the paper's score: mean over its stages
 
@@ -86,10 +86,9 @@ def plan(
     faces: Mapping[str, Path],
     storage: Path,
 ) -> Trial:
-    """The trial of an experiment on extracted data; touches nothing.
+    """The trial of an experiment on extracted data; touches nothing. `check` says whether it can run.
 
-    ledgers: of each dataset, video_id -> LEDGER row. Raises ProtocolError, and ValueError where extraction
-    left too little to train on.
+    ledgers: of each dataset, video_id -> LEDGER row. Raises ProtocolError.
     """
     built = protocol.build(experiment, videos)
     usable = {
@@ -135,16 +134,15 @@ def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None])
     earlier: dict[str, stages.PlannedStage] = {}
     for planned in trial.planned:
         report(planned.name, 0, 1)
-        train.train(_job(trial, planned, config, earlier, compute, report))
+        train.train(_job(trial, planned, config, earlier, compute))
         earlier[planned.name] = planned
-        if any(models.stage(later.paper, later.name).reads_of(config) == planned.name for later in trial.planned):
+        if any(_reads(trial, later) == planned.name for later in trial.planned):
             report(f"derive from {planned.name}", 0, 1)
             finished = evaluate.Finished(planned=planned, config=config)
             videos = (*trial.train.videos, *trial.select.videos)
+            actors = compute.scoring_actors if compute.num_workers else 0
             with planned.lock():
-                evaluate.derive(
-                    finished, videos, trial.faces, num_actors=compute.num_workers and compute.scoring_actors
-                )
+                evaluate.derive(finished, videos, trial.faces, _derived(trial, planned), num_actors=actors)
     scoring = [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
     evaluate.score(
         [evaluate.Finished(planned=stage, config=config) for stage in scoring],
@@ -163,8 +161,8 @@ def _job(
     config: Any,
     earlier: Mapping[str, stages.PlannedStage],
     compute: Compute,
-    report: Callable[[str, int, int], None],
 ) -> train.Job:
+    source = _reads(trial, planned)
     return train.Job(
         planned=planned,
         config=config,
@@ -172,9 +170,35 @@ def _job(
         select=trial.select.videos,
         faces=trial.faces,
         earlier={name: earlier[name] for name in planned.needs},
+        derived=_derived(trial, earlier[source]) if source else None,
         num_workers=compute.num_workers,
         gpus_per_worker=compute.gpus_per_worker,
     )
+
+
+def _reads(trial: Trial, planned: stages.PlannedStage) -> str | None:
+    return models.stage(planned.paper, planned.name).reads_of(trial.experiment.config())
+
+
+def _derived(trial: Trial, source: stages.PlannedStage) -> Path:
+    """Named by the videos it covers: a stage that saw real videos only is shared by trials with other fakes."""
+    return source.folder / "derived" / f"{digest([trial.train.contents, trial.select.contents])}.parquet"
+
+
+def check(trial: Trial, compute: Compute) -> None:
+    """Raises ValueError where a stage could not be fed: too few videos, or a batch that workers can't share."""
+    config = trial.experiment.config()
+    for part in (trial.train, trial.select):
+        labels = [video.label for video in part.videos]
+        if len(set(labels)) < 2:
+            raise ValueError(
+                f"{part.part.name}/{part.part.split}: extraction left {labels.count(schemas.REAL)} real and "
+                f"{labels.count(schemas.FAKE)} fake videos with a face; both classes are needed"
+            )
+    for planned in trial.planned:
+        stage = models.stage(planned.paper, planned.name)
+        view = View(stage.view, trial.train.videos, stage.training(config), trial.experiment.seed)
+        view.share(0, 0, max(1, compute.num_workers))
 
 
 def finish(trial: Trial) -> None:
@@ -224,9 +248,9 @@ def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> l
         table = predictions
         if level == "video" and experiment.failed_videos == "half" and part.failed:
             table = _with_half(predictions, {video_id: labels[video_id] for video_id in part.failed})
-        try:
+        if len(table["label"].unique()) == 2:
             found = metrics.detection(table, level)
-        except ValueError:  # extraction left only one class: the counts in the row say so
+        else:  # extraction left only one class: the counts in the row say so
             found = {"auc": metrics.Value(float("nan"), float("nan"), float("nan"))}
         values |= {(level, name): value for name, value in found.items()}
     return [

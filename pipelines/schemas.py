@@ -11,6 +11,7 @@ A changed column means a higher `VERSION`, a line in the CHANGELOG and a new ext
 """
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ REAL, FAKE = 0, 1
 SPLITS = ("train", "val", "test")
 STATUSES = ("ok", "unreadable", "no_face", "crashed")
 
-_BOX = pa.struct([(name, pa.float32()) for name in ("x0", "y0", "x1", "y1")])
+_BOX = pa.struct([pa.field(name, pa.float32(), nullable=False) for name in ("x0", "y0", "x1", "y1")])
 
 
 def _field(name: str, type_: pa.DataType, unit: str = "", null: bool = False) -> pa.Field:
@@ -143,11 +144,26 @@ def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         values = [row[field.name] for row in rows]
         if not field.nullable and None in values:
             raise ValueError(f"{table_name}.{field.name} is null in {_brief(rows[values.index(None)])}")
+        for row, value in zip(rows, values, strict=True):
+            if not _fits(value, field):
+                raise ValueError(f"{table_name}.{field.name} must be {field.type}, got {value!r} in {_brief(row)}")
         try:
             columns.append(pa.array(values, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(f"{table_name}.{field.name} must be {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _fits(value: Any, field: pa.Field) -> bool:
+    """False for what Arrow would take by changing it: fractions of integers, text as a list, missing parts."""
+    if value is None:
+        return field.nullable
+    if pa.types.is_list(field.type):
+        return not isinstance(value, str | bytes) and all(_fits(item, field.type.value_field) for item in value)
+    if pa.types.is_struct(field.type):
+        parts = list(field.type)
+        return value.keys() == {part.name for part in parts} and all(_fits(value[part.name], part) for part in parts)
+    return not pa.types.is_integer(field.type) or isinstance(value, Integral)
 
 
 def _brief(row: Mapping[str, Any]) -> str:

@@ -34,11 +34,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     """`path` holds either its old content or all of `data`, whatever happens in between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -165,4 +168,6 @@ def plan(experiment: Experiment, rows: Mapping[str, str], storage: Path) -> tupl
         planned[stage.name] = PlannedStage(
             paper=experiment.model, name=stage.name, folder=folder, spec=spec, needs=needs
         )
+    if not any(models.stage(experiment.model, name).scores for name in planned):
+        raise ValueError(f"{experiment.model}: none of the stages {config.stages} gives a score")
     return tuple(planned.values())

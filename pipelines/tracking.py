@@ -4,6 +4,7 @@ Experiment = sweep; parent run = one launch (the same rows on the same data: the
 child run = one trial. Every run has a `run_key`, so that a repeated or resumed command finds it again.
 """
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ class Tracker:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow.store.db.utils", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._metric, self._param, self._tag = Metric, Param, RunTag
         self.uri = uri
         self.client = MlflowClient(tracking_uri=uri)
@@ -51,6 +54,8 @@ class Tracker:
                 self.experiment_id = self.client.get_experiment_by_name(experiment).experiment_id
         else:
             self.experiment_id = found.experiment_id
+        # The UI then opens the experiment as model training, not as a language model's traces.
+        self.client.set_experiment_tag(self.experiment_id, "mlflow.experimentKind", "custom_model_development")
 
     def run(
         self,
@@ -79,6 +84,10 @@ class Tracker:
             tags=[self._tag(k, v) for k, v in (tags or {}).items()],
         )
         return run_id
+
+    def describe(self, run_id: str, markdown: str) -> None:
+        """The text that the UI shows at the top of the run's page."""
+        self.client.set_tag(run_id, "mlflow.note.content", markdown)
 
     def finished(self, run_id: str) -> bool:
         return self.client.get_run(run_id).info.status == "FINISHED"

@@ -47,6 +47,7 @@ class Job:
     select: tuple[Video, ...]
     faces: Mapping[str, Path]  # FACES folder of each dataset
     earlier: Mapping[str, stages.PlannedStage]  # by name; finished
+    derived: Path | None = None  # what the stage `reads`, if it reads anything
     num_workers: int = 0  # 0: in this process
     gpus_per_worker: float = 0
     cpus_per_worker: float = 1
@@ -57,8 +58,7 @@ class Job:
         return models.stage(self.planned.paper, self.planned.name)
 
     def samples(self) -> Samples:
-        source = self.stage.reads_of(self.config)
-        derived = ingest.Derived(self.earlier[source].folder / "derived.parquet") if source else None
+        derived = ingest.Derived(self.derived) if self.derived else None
         return Samples(self.stage, self.config, self.faces, derived)
 
     def view(self) -> View:
@@ -179,6 +179,7 @@ def loop(job: Job, world: World) -> None:
         )
     module.to(world.device)
     view, samples = job.view(), job.samples()
+    val_samples = job.samples()  # its own: a thread reads the training samples ahead
     num_steps = view.steps_per_epoch * job.stage.training(job.config).num_epochs
     optimizer, scheduler = module.optimizer(num_steps)
     state = _resume(job, module, optimizer, scheduler, world)
@@ -206,7 +207,7 @@ def loop(job: Job, world: World) -> None:
                 "seconds": round(seconds, 3),
             }
             line |= {f"train/{name}": value for name, value in _over_workers(parts.take(), world).items()}
-            line |= {f"val/{name}": value for name, value in validate(job, module, samples, world).items()}
+            line |= {f"val/{name}": value for name, value in validate(job, module, val_samples, world).items()}
             module.train()
             _keep_best(job, module, state, line, world)
             state["curve"].append(line)

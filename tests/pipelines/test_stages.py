@@ -126,7 +126,7 @@ def test_storage_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_storage_that_is_a_file_or_below_one_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="can't be written .*name a folder that can"):
+    with pytest.raises(StorageError, match=r"can't be written .*name a folder that can"):
         stages.check_storage(str(tmp_path / "file" / below))
 
 
@@ -136,16 +136,16 @@ def test_storage_that_cannot_be_written_is_refused(tmp_path):
         locked = Path("/proc")  # root may write anywhere but into the kernel's own file systems
     else:
         locked.chmod(0o500)
-    with pytest.raises(StorageError, match="can't be written .*name a folder that can"):
+    with pytest.raises(StorageError, match=r"can't be written .*name a folder that can"):
         stages.check_storage(str(locked / "storage"))
 
 
 # ---------------------------------------------------------------------------------------- planning
-def digests(changes: Mapping = {}, rows: Mapping = ROWS, base: Experiment = BASE) -> dict[str, str]:  # noqa: B006
+def digests(changes: Mapping = {}, rows: Mapping = ROWS, base: Experiment = BASE) -> dict[str, str]:
     return {stage.name: stage.digest for stage in stages.plan(base.override(changes), rows, Path("/storage"))}
 
 
-def changed(changes: Mapping = {}, rows: Mapping = ROWS) -> set[str]:  # noqa: B006
+def changed(changes: Mapping = {}, rows: Mapping = ROWS) -> set[str]:
     before, after = digests(), digests(changes, rows)
     return {name for name in before if before[name] != after[name]}
 

@@ -1,0 +1,75 @@
+"""Landmarks for tests: the mean shape of dlib's 68-point predictor, and random faces around them."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+# x, y in units of the detector's box, 0 to 1 from its upper left corner; the other side follows by mirroring.
+_HALF = {
+    **dict(enumerate([(0.029, 0.322), (0.033, 0.446), (0.046, 0.570), (0.072, 0.692), (0.120, 0.805)])),
+    **dict(enumerate([(0.195, 0.903), (0.286, 0.985), (0.386, 1.050), (0.500, 1.070)], 5)),
+    **dict(enumerate([(0.119, 0.231), (0.178, 0.178), (0.260, 0.163), (0.345, 0.175), (0.425, 0.208)], 17)),
+    **dict(enumerate([(0.5, 0.306), (0.5, 0.386), (0.5, 0.465), (0.5, 0.547)], 27)),
+    **dict(enumerate([(0.405, 0.602), (0.450, 0.619), (0.5, 0.634)], 31)),
+    **dict(enumerate([(0.214, 0.316), (0.265, 0.286), (0.326, 0.287), (0.379, 0.328)], 36)),
+    **dict(enumerate([(0.322, 0.338), (0.261, 0.337)], 40)),
+    **dict(enumerate([(0.317, 0.751), (0.384, 0.724), (0.453, 0.710), (0.5, 0.722)], 48)),
+    **dict(enumerate([(0.618, 0.817), (0.552, 0.846), (0.5, 0.852)], 55)),
+    **dict(enumerate([(0.345, 0.755), (0.452, 0.750), (0.5, 0.755)], 60)),
+    **dict(enumerate([(0.549, 0.786), (0.5, 0.792)], 65)),
+}
+_PAIRS = [(i, 16 - i) for i in range(8)] + [(i, 43 - i) for i in range(17, 22)]
+_PAIRS += [(31, 35), (32, 34), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53)]
+_PAIRS += [(50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65)]
+
+
+def _landmarks(size_px: int, crop_scale: float = 1.3) -> np.ndarray:
+    """(68, 2) pixels of a square crop whose side is `crop_scale` times the detector's box."""
+    half = dict(_HALF)
+    for a, b in _PAIRS:
+        known, missing = (a, b) if a in half else (b, a)
+        half[missing] = (1 - half[known][0], half[known][1])
+    shape = np.array([half[i] for i in range(68)])
+    return ((0.5 + (shape - 0.5) / crop_scale) * size_px - 0.5).astype(np.float32)
+
+
+def _sample(rng: np.random.Generator, size_px: int, num_frames: int | None, label: int, domain: int = -1) -> dict:
+    """A sample as `Stage.prepare` gets it: blurred noise with a head-shaped bright disc; fakes have a marked mouth."""
+    frames = num_frames or 1
+    y, x = np.mgrid[:size_px, :size_px]
+    image = rng.integers(0, 120, (frames, size_px, size_px, 3)).astype(np.uint8)
+    image[:, (x - size_px / 2) ** 2 + (y - size_px / 2) ** 2 < (0.4 * size_px) ** 2] += 100
+    mask = np.zeros((frames, size_px, size_px), np.uint8)
+    if label:
+        mask[:, int(0.6 * size_px) : int(0.8 * size_px), int(0.35 * size_px) : int(0.65 * size_px)] = 1
+        image = np.where(mask[..., None] == 1, 255 - image, image)
+    arrays = {
+        "image": image,
+        "landmarks": _landmarks(size_px) + rng.normal(0, size_px / 100, (frames, 68, 2)).astype(np.float32),
+        "mask": mask,
+        "mask_valid": np.ones(frames, bool),
+    }
+    if num_frames is None:
+        arrays = {name: value[0] for name, value in arrays.items()}
+    return arrays | {"label": label, "domain": domain}
+
+
+@pytest.fixture(scope="session")
+def landmarks() -> Callable[..., np.ndarray]:
+    return _landmarks
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[..., dict]:
+    return _sample
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small gain nothing from threads, and on a busy machine they wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,178 @@
+"""What every paper's file must keep to, and how configs are found and changed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import models
+
+STAGES = [(paper, stage.name) for paper in models.names() for stage in models.stages(paper)]
+
+
+@pytest.fixture(scope="module")
+def prepared(sample):
+    """prepared(paper, stage, training) -> cfg, stage class, batch of six samples: three real and three fake faces."""
+
+    def make(paper: str, stage_name: str, training: bool):
+        cfg, stage = models.config(paper, "small"), models.stage(paper, stage_name)
+        feed, rng = stage.training(cfg), np.random.default_rng(0)
+        num_frames = feed.clip_frames if "clips" in stage.view else None
+        derived = {}
+        if source := stage.reads_of(cfg):
+            _, derive_class, batch = make(paper, source, False)
+            torch.manual_seed(0)
+            with torch.no_grad():
+                values = derive_class(cfg).eval().derive(batch)
+            derived = {name: value.numpy() for name, value in values.items()}
+            assert all(value.dtype == np.uint8 for value in derived.values())
+        rows = []
+        for i in range(6):
+            label = 0 if stage.view.startswith("real") else i % 2
+            domain = i // 2 if stage.view == "domain_frames" else -1
+            face = sample(rng, feed.input_px, num_frames, label, domain)
+            face |= {name: value[i, 0] if num_frames is None else value[i] for name, value in derived.items()}
+            before = {name: np.copy(value) for name, value in face.items()}
+            row = stage.prepare(cfg, face, np.random.default_rng(i), training)
+            again = stage.prepare(cfg, face, np.random.default_rng(i), training)
+            for name, value in row.items():
+                np.testing.assert_array_equal(value, again[name], err_msg=f"{name} is not a function of rng")
+            for name, value in before.items():
+                np.testing.assert_array_equal(face[name], value, err_msg=f"prepare changed {name}")
+            rows.append(row)
+        batch = {name: torch.as_tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
+        return cfg, stage, batch | ({"step_seed": torch.tensor(3)} if training else {})
+
+    return make
+
+
+@pytest.mark.parametrize(("paper", "stage_name"), STAGES)
+def test_training_step(paper, stage_name, prepared):
+    cfg, stage_class, batch = prepared(paper, stage_name, True)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        stage = stage_class(cfg).train()
+        optimizer, scheduler = stage.optimizer(10)
+        before = {name: value.clone() for name, value in stage.named_parameters() if value.requires_grad}
+        rates = set()
+        losses: list[float] = []
+
+        def closure(stage=stage, optimizer=optimizer, losses=losses):
+            optimizer.zero_grad(set_to_none=True)
+            out = stage(batch)
+            assert out["loss"].shape == ()
+            assert torch.isfinite(out["loss"])
+            assert all(not value.requires_grad for name, value in out.items() if name != "loss")
+            out["loss"].backward()
+            losses.append(out["loss"].item())
+            return out["loss"]
+
+        for _ in range(3):
+            rates.add(scheduler.get_last_lr()[0])
+            optimizer.step(closure)
+            scheduler.step()
+        without = [name for name, value in stage.named_parameters() if value.requires_grad and value.grad is None]
+        assert not without, f"parameters without a gradient, which distributed training refuses: {without[:5]}"
+        assert any(not torch.equal(value, before[name]) for name, value in stage.named_parameters() if name in before)
+        assert len(rates) > 1, "the learning rate never moves"
+        runs.append(losses)
+    assert runs[0] == runs[1], "the same seeds gave other losses"
+
+
+@pytest.mark.parametrize(("paper", "stage_name"), STAGES)
+@torch.no_grad()
+def test_evaluation(paper, stage_name, prepared):
+    cfg, stage_class, batch = prepared(paper, stage_name, False)
+    torch.manual_seed(0)
+    stage = stage_class(cfg).eval()
+    out = stage(batch)
+    assert torch.isfinite(out["loss"])
+    if not stage_class.scores:
+        return
+    scored = stage.score(batch)
+    assert scored["score"].shape == (6,)
+    assert (scored["score"] >= 0).all()
+    assert (scored["score"] <= 1).all()
+    torch.testing.assert_close(scored["score"], out["score"])
+    alone = stage.score({name: value[2:3] for name, value in batch.items()})
+    torch.testing.assert_close(alone["score"], scored["score"][2:3], atol=1e-4, rtol=1e-3)
+    if "mask" in scored:
+        assert scored["mask"].shape == (6, *batch["image"].shape[1:3])
+
+
+@pytest.mark.parametrize("paper", models.names())
+@pytest.mark.parametrize("preset", models.PRESETS)
+def test_config(paper, preset):
+    cfg = models.config(paper, preset)
+    order = [stage.name for stage in models.stages(paper)]
+    assert set(cfg.stages) <= set(order)
+    for i, stage in enumerate(models.stages(paper)):
+        assert json.loads(json.dumps(stage.settings(cfg))), "settings are not JSON values"
+        feed = stage.training(cfg)
+        assert feed.input_px > 0
+        assert feed.batch_size > 0
+        assert feed.num_epochs > 0
+        for earlier in (stage.starts_from, stage.reads_of(cfg)):
+            assert earlier is None or earlier in order[:i]
+    assert isinstance(models.version(paper), int)
+
+
+def test_importing_a_paper_is_cheap():
+    code = "import sys, models; [models.config(n, 'small') for n in models.names()]; print('timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False", "timm costs seconds: import it where a network is built"
+
+
+def test_unknown_names_list_what_there_is():
+    for call, text in (
+        (lambda: models.config("delocat"), "delocate"),
+        (lambda: models.config("delocate", "tiny"), "small"),
+        (lambda: models.stage("delocate", "detect"), "localize"),
+        (lambda: models.config("_stage"), "no paper"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+
+
+def test_override():
+    base = models.config("delocate")
+    cfg = models.override(base, {"recover.mask_ratio": 1, "localize.map_widths": [8, 4], "pretrained": False})
+    assert cfg.recover.mask_ratio == 1.0
+    assert isinstance(cfg.recover.mask_ratio, float)
+    assert cfg.localize.map_widths == (8, 4)
+    assert cfg.pretrained is False
+    assert cfg.recover.strategy == base.recover.strategy
+    assert base.recover.mask_ratio == 0.75
+    assert models.override(base, {}) == base
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("recover.mask", 0.5, "recover.mask_ratio"),
+        ("mask_ratio", 0.5, "recover.mask_ratio"),
+        ("recover", None, "unknown"),
+        ("recover.mask_ratio", "0.5", "float"),
+        ("recover.mask_ratio", True, "float"),
+        ("recover.mask_ratio", float("nan"), "float"),
+        ("recover.num_epochs", 2.0, "int"),
+        ("recover.num_epochs", True, "int"),
+        ("pretrained", 1, "bool"),
+        ("localize.map_widths", [8], "tuple"),
+        ("localize.map_widths", [8, "4"], "int"),
+        ("stages", "recover", "tuple"),
+        ("recover.mask_ratio", 1.5, r"\(0, 1\]"),
+    ],
+)
+def test_override_refuses(key, value, text):
+    with pytest.raises(ValueError, match=text):
+        models.override(models.config("delocate"), {key: value})
+
+
+def test_override_checks_the_final_combination():
+    off = {"localize.use_mapping": False, "localize.use_map_loss": False}
+    assert not models.override(models.config("delocate"), off).localize.use_mapping

@@ -1,0 +1,209 @@
+"""RESULTS of a few trials, to the table that is published; expected numbers by hand."""
+
+import csv
+import io
+import math
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import report, schemas
+from pipelines.report import Cell
+
+COMMON = {
+    "run_id": "abc",
+    "model": "delocate",
+    "stage": "final",
+    "train_on": "ffpp",
+    "test_dataset": "dfdc",
+    "part": "test",
+    "codec": "c23",
+    "level": "video",
+    "metric": "auc",
+    "n_real": 10,
+    "n_fake": 20,
+    "n_missing": 1,
+    "n_excluded": 0,
+    "failed_rule": "exclude",
+    "commit": "unknown",
+    "seed": 0,
+    "value": 0.8,
+    "low": 0.7,
+    "high": 0.9,
+}
+
+
+def results(*changes: dict) -> pa.Table:
+    return schemas.to_table([COMMON | change for change in changes], schemas.RESULTS)
+
+
+def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84) -> Cell:
+    return report.cell("0.75", "dfdc", published, tables, "video", "auc", failure)
+
+
+THREE = [
+    results({"seed": seed, "value": value, "low": value - 0.1, "high": value + 0.05})
+    for seed, value in enumerate((0.80, 0.82, 0.87))
+]
+
+
+# ------------------------------------------------------------------------------------------- cells
+def test_a_cell_is_the_mean_and_the_sample_deviation_over_seeds():
+    cell = make_cell(*THREE)
+    assert cell.ours == pytest.approx(0.83)
+    assert cell.spread == pytest.approx(math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2))
+    assert (cell.low, cell.high) == (pytest.approx(0.73), pytest.approx(0.88))
+    assert cell.difference == pytest.approx(-0.01)
+    assert cell.seeds == (0, 1, 2)
+    assert (cell.n_real, cell.n_fake, cell.n_missing, cell.n_excluded, cell.failure) == (10, 20, 1, 0, "")
+
+
+def test_a_cell_takes_its_own_number_and_no_other():
+    others = [{name: other, "value": 0.1} for name, other in (("stage", "localize"), ("test_dataset", "celeb_df"))]
+    others += [{name: other, "value": 0.1} for name, other in (("level", "frame"), ("metric", "eer"))]
+    assert make_cell(results(*others, {})).ours == 0.8
+
+
+def test_the_spread_of_one_seed_is_not_known():
+    assert math.isnan(make_cell(results({})).spread)
+
+
+def test_a_row_without_results_says_why():
+    assert make_cell(failure="out of memory").failure == "out of memory"
+    assert make_cell(results({"level": "frame"})).failure == "no video auc"
+    assert make_cell().seeds == ()
+    assert math.isnan(make_cell().difference)
+
+
+def test_a_failed_seed_is_told_beside_the_mean_of_the_others():
+    cell = make_cell(*THREE[:2], failure="seed 2: out of memory")
+    assert (cell.ours, cell.failure) == (pytest.approx(0.81), "seed 2: out of memory")
+
+
+def test_a_number_that_is_not_defined_is_a_failure_that_gives_the_counts():
+    cell = make_cell(results({"value": math.nan, "low": math.nan, "high": math.nan, "n_real": 0, "n_missing": 10}))
+    assert cell.failure == "0 real and 20 fake videos with a face: not defined"
+    assert report.texts(cell) == ("84.0", "failed", "–")
+
+
+# ------------------------------------------------------------------------------------------- texts
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ours": 0.912, "spread": 0.0041, "low": 0.8992, "high": 0.925, "seeds": (0, 1)}, "91.2 ± 0.4 [89.9, 92.5]"),
+        ({"ours": 0.912, "low": 0.8992, "high": 0.925, "seeds": (0,)}, "91.2* [89.9, 92.5]"),
+        ({"failure": "killed"}, "failed"),
+        ({}, "–"),
+    ],
+)
+def test_our_text(changes, expected):
+    assert report.ours_text(Cell(row="r", column="c", published=0.9, **changes)) == expected
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(0.912, "+1.2"), (0.888, "-1.2"), (0.9, "+0.0"), (math.nan, "–")])
+def test_the_difference_is_ours_minus_published_in_points(ours, expected):
+    assert report.difference_text(Cell(row="r", column="c", published=0.9, ours=ours)) == expected
+
+
+def test_a_value_that_the_paper_does_not_give_is_a_dash():
+    assert report.texts(make_cell(results({}), published=math.nan)) == ("–", "80.0* [70.0, 90.0]", "–")
+
+
+def test_a_terminal_cell_has_its_interval_on_a_second_line():
+    head, interval = report.two_lines(make_cell(results({}))).splitlines()
+    assert (head.split(), interval) == (["84.0", "80.0*", "-4.0"], "[70.0, 90.0]")
+    assert report.two_lines(make_cell(failure="killed")).split() == ["84.0", "failed", "–"]
+
+
+CELLS = [
+    Cell(
+        row=row,
+        column=column,
+        published=0.84,
+        ours=0.8,
+        low=0.7,
+        high=0.9,
+        seeds=(0,),
+        n_real=10,
+        n_fake=20,
+        n_missing=3,
+        n_excluded=excluded,
+    )
+    for row in ("0.55", "0.75")
+    for column, excluded in (("celeb_df", 0), ("dfdc", 4))
+]
+FAILED = Cell(row="0.95", column="dfdc", published=0.81, failure="ValueError: loss, is NaN")
+
+
+def test_markdown_has_a_row_per_row_and_three_columns_per_dataset():
+    text = report.markdown("Table 5", "mask ratio", CELLS, ["note"])
+    assert text.splitlines() == [
+        "# Table 5",
+        "",
+        "| mask ratio | celeb_df published | celeb_df ours | celeb_df difference"
+        " | dfdc published | dfdc ours | dfdc difference |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 0.55 | 84.0 | 80.0* [70.0, 90.0] | -4.0 | 84.0 | 80.0* [70.0, 90.0] | -4.0 |",
+        "| 0.75 | 84.0 | 80.0* [70.0, 90.0] | -4.0 | 84.0 | 80.0* [70.0, 90.0] | -4.0 |",
+        "",
+        "- note",
+    ]
+
+
+def test_notes_tell_what_a_reader_must_know():
+    lines = report.notes([*CELLS, FAILED], {"data": "sample corpus"})
+    assert lines[0] == "data: sample corpus"
+    assert "celeb_df: 10 real and 20 fake videos scored, 3 failed" in lines
+    assert "dfdc: 10 real and 20 fake videos scored, 3 failed, 4 excluded (share a source with training)" in lines
+    assert any("one seed only" in line for line in lines)
+    assert any("95 % interval" in line for line in lines)
+    assert lines[-1] == "FAILED 0.95 on dfdc: ValueError: loss, is NaN"
+
+
+def test_notes_name_a_failure_once_for_all_datasets_of_its_row():
+    cells = [Cell(row="0.95", column=name, published=0.8, failure="killed") for name in ("celeb_df", "dfdc")]
+    failed = [line for line in report.notes([*cells, FAILED], {}) if "FAILED" in line]
+    assert failed == ["FAILED 0.95 on celeb_df, dfdc: killed", "FAILED 0.95 on dfdc: ValueError: loss, is NaN"]
+
+
+def test_notes_of_several_seeds_have_no_mark_of_one():
+    assert not any("one seed only" in line for line in report.notes([make_cell(*THREE)], {}))
+
+
+def test_csv_can_be_read_back():
+    rows = list(csv.DictReader(io.StringIO(report.to_csv("mask ratio", [make_cell(*THREE), FAILED]))))
+    assert rows[0] == {
+        "mask ratio": "0.75",
+        "test_dataset": "dfdc",
+        "published": "0.840000",
+        "ours": "0.830000",
+        "difference": "-0.010000",
+        "spread": "0.036056",
+        "low": "0.730000",
+        "high": "0.880000",
+        "seeds": "0 1 2",
+        "n_real": "10",
+        "n_fake": "20",
+        "n_missing": "1",
+        "n_excluded": "0",
+        "failure": "",
+    }
+    assert (rows[1]["mask ratio"], rows[1]["ours"], rows[1]["failure"]) == ("0.95", "", "ValueError: loss, is NaN")
+
+
+# -------------------------------------------------------------------------------------------- plot
+def of_ours(path) -> int:
+    """Pixels in the colour of our points."""
+    image = cv2.imread(str(path)).astype(int)
+    assert min(image.shape[:2]) > 400
+    return int((np.abs(image - (180, 119, 31)).max(2) < 40).sum())
+
+
+def test_plot_shows_our_points_where_there_are_any(tmp_path):
+    report.plot(tmp_path / "both.png", "Table 5", "mask ratio", "video AUC", [*CELLS, FAILED], "footer")
+    none = [Cell(row=cell.row, column=cell.column, published=cell.published) for cell in CELLS]
+    report.plot(tmp_path / "none.png", "Table 5", "mask ratio", "video AUC", none, "footer")
+    assert of_ours(tmp_path / "both.png") > 200
+    assert of_ours(tmp_path / "none.png") == 0
