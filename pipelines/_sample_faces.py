@@ -529,7 +529,7 @@ def forge(frames: Image, take: Take, donor: Take, forgery: Forgery, rng: np.rand
         lab = _to_lab(face)
         lab += match * (_match_colour(lab, _to_lab(target), region, forgery.match_spread) - lab)
         face = _to_rgb(lab) + forgery.grain * _grain_at(take, t)[window]
-        weight = np.ones_like(region, np.float32)[..., None]
+        weight = _feather(region, feather_px)[..., None]
         fakes[t][window] = np.clip(target + weight * (face - target) + 0.5, 0, 255)
     return fakes, masks
 

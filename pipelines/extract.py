@@ -120,7 +120,6 @@ def extract(
     folder = Path(folder).absolute()
     with _claimed(folder, recipe):
         known = compacted(folder)
-        _drop_leftovers(folder, known)
         known |= scan(folder.glob("parts/*.parquet"))
         _check_unchanged(asked, known, folder)
         todo = {video_id: video for video_id, video in asked.items() if video_id not in known}

@@ -105,9 +105,7 @@ class Sandbox:
         if code == -signal.SIGALRM:
             return f"took longer than {self._timeout_s} s"
         return (
-            f"media process died of {signal.Signals(-code).name}"
-            if code < 0
-            else f"media process exited with {code}"
+            f"media process died of {signal.Signals(-code).name}" if code < 0 else f"media process exited with {code}"
         )
 
 

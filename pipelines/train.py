@@ -247,7 +247,7 @@ def _step(
             raise NonFiniteLoss(f"loss is {out['loss'].item()} at step {step}; the samples were {ids}")
         out["loss"].backward()
         if not parts:
-            parts.update({name: float(value) for name, value in out.items() if value.ndim == 0})
+            parts.update({name: float(value.detach()) for name, value in out.items() if value.ndim == 0})
         return out["loss"]
 
     optimizer.step(closure)

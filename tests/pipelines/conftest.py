@@ -1,0 +1,61 @@
+"""A tiny corpus with its faces, made once for all tests that need real ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines import datasets, facestore, sample_corpus
+from pipelines.experiment import Experiment
+from pipelines.faces import Recipe
+
+# Delocate, so small that a stage trains in a second.
+TINY = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override(
+    {
+        "model.video_frames": 4,
+        "model.clip.num_frames": 4,
+        "model.vit.width": 32,
+        "model.vit.depth": 1,
+        "model.vit.num_heads": 2,
+        "model.recover.num_epochs": 2,
+        "model.recover.warmup_epochs": 0,
+        "model.recover.batch_size": 2,
+        "model.finetune.num_epochs": 1,
+        "model.finetune.warmup_epochs": 0,
+        "model.localize.num_epochs": 1,
+        "model.localize.steps_per_epoch": 2,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    experiment: Experiment
+    roots: Mapping[str, str]
+    videos: Mapping[str, pa.Table]
+    faces: Mapping[str, Path]
+    ledgers: Mapping[str, Mapping[str, Mapping[str, object]]]
+
+
+@pytest.fixture(scope="session")
+def tiny_roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    return sample_corpus.make(tmp_path_factory.mktemp("corpus"), size="tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_roots: Mapping[str, str], ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Extracted:
+    """The faces of everything that `TINY` needs."""
+    from pipelines.extract import extract
+
+    folder = tmp_path_factory.mktemp("faces")
+    videos = {name: datasets.load(name, tiny_roots) for name in ("ffpp", "celeb_df", "dfdc")}
+    faces = {name: folder / name for name in videos}
+    for name, table in videos.items():
+        kept = [row for row in table.to_pylist() if row["codec"] in ("c23", "unknown")]
+        extract(
+            pa.Table.from_pylist(kept, table.schema), tiny_roots, faces[name], Recipe(num_frames=4, size_px=64), actors=2
+        )
+    ledgers = {name: facestore.ledger(path) for name, path in faces.items()}
+    return Extracted(TINY, tiny_roots, videos, faces, ledgers)

@@ -1,0 +1,254 @@
+"""Training of one stage: it learns, a resumed one ends with the same weights, bad numbers stop it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from pipelines import ingest, stages, train
+from pipelines.experiment import Experiment
+from pipelines.ingest import Video
+from pipelines.train import Alone, Job
+
+PX = 32
+EXPERIMENT = Experiment(model="delocate", train_on="ffpp", test_on=(), preset="small").override(
+    {
+        "model.clip.input_px": PX,
+        "model.clip.num_frames": 4,
+        "model.vit.width": 32,
+        "model.vit.depth": 1,
+        "model.vit.num_heads": 2,
+        "model.recover.num_epochs": 4,
+        "model.recover.batch_size": 2,  # two steps in an epoch
+        "model.recover.warmup_epochs": 1,
+        "model.finetune.num_epochs": 6,
+        "model.finetune.warmup_epochs": 1,
+        "model.finetune.base_lr": 0.1,
+        "model.localize.num_epochs": 1,
+        "model.localize.steps_per_epoch": 2,
+    }
+)
+METHODS = ("Deepfakes", "FaceSwap")
+
+
+def videos(part: str, num_ids: int) -> tuple[Video, ...]:
+    rows = [Video(f"ffpp/real/c23/{part}{i}", 0, "real", f"ffpp/{part}{i}") for i in range(num_ids)]
+    rows += [Video(f"ffpp/{m}/c23/{part}{i}", 1, m, f"ffpp/{part}{i}") for m in METHODS for i in range(num_ids)]
+    return tuple(rows)
+
+
+TRAIN, SELECT = videos("t", 4), videos("v", 2)
+
+
+class Store:
+    """FACES of made-up videos: noise around a grey that is brighter in fakes, so that a small net can tell them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.by_id = {video.video_id: video for video in (*TRAIN, *SELECT)}
+
+    def video(self, video_id: str) -> "Store.Rows":
+        import cv2
+
+        video = self.by_id[video_id]
+        rng = np.random.default_rng(len(video_id) + sum(map(ord, video_id)))
+        angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+        landmarks = np.stack([PX / 2 + 10 * np.cos(angle), PX / 2 + 10 * np.sin(angle)], 1).astype(np.float32)
+        rows = []
+        for frame in range(6):
+            image = np.clip(rng.normal(90 + 60 * video.label, 20, (PX, PX, 3)), 0, 255).astype(np.uint8)
+            mask = np.full((PX, PX), 255, np.uint8)
+            rows.append(
+                {
+                    "status": "ok",
+                    "label": video.label,
+                    "frame_index": 2 * frame,
+                    "face_index": 0,
+                    "image_png": cv2.imencode(".png", image)[1].tobytes(),
+                    "mask_png": cv2.imencode(".png", mask)[1].tobytes() if video.label else None,
+                    "landmarks_px": landmarks.ravel().tolist(),
+                }
+            )
+        return Store.Rows(rows)
+
+    class Rows(list[dict[str, Any]]):
+        def to_pylist(self) -> list[dict[str, Any]]:
+            return list(self)
+
+        def __getitem__(self, name: Any) -> Any:
+            return Store.Rows([row[name] for row in self])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(ingest, "Faces", Store)
+    yield
+    torch.set_num_threads(before)
+
+
+def jobs(storage: Path, experiment: Experiment = EXPERIMENT, **options: Any) -> dict[str, Job]:
+    planned = stages.plan(experiment, dict.fromkeys(("real_clips", "clips", "domain_frames"), "rows"), storage)
+    return {
+        one.name: Job(
+            planned=one,
+            config=experiment.config(),
+            train=TRAIN,
+            select=SELECT,
+            faces={"ffpp": storage},
+            earlier={other.name: other for other in planned},
+            **options,
+        )
+        for one in planned
+    }
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(job.planned.folder / "weights.safetensors")
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Killed(Alone):
+    """Stops like a killed process before step `at`: nothing is cleaned up."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def batches(self, job: Any, samples: Any, view: Any, steps: range) -> Iterator[Any]:
+        for step, batch in zip(steps, super().batches(job, samples, view, steps), strict=True):
+            if step == self.at:
+                raise Interrupted
+            yield batch
+
+
+def test_finetune_learns_and_its_rate_moves(tmp_path: Path) -> None:
+    job = jobs(tmp_path)
+    train.train(job["recover"])
+    train.train(job["finetune"])
+    curve = job["finetune"].planned.curve()
+    assert [line["epoch"] for line in curve] == [1, 2, 3, 4, 5, 6]
+    assert curve[-1]["train/loss"] < 0.5 < curve[0]["train/loss"]  # ln 2 = 0.69 is a coin
+    assert max(line["val/auc"] for line in curve) == 1.0
+    assert len({line["lr"] for line in curve}) == 6
+
+
+def test_finetune_starts_from_the_recovery_encoder(tmp_path: Path) -> None:
+    job = jobs(tmp_path, EXPERIMENT.override({"model.finetune.base_lr": 1e-12, "model.finetune.weight_decay": 0.0}))
+    train.train(job["recover"])
+    train.train(job["finetune"])
+    start, end = weights(job["recover"]), weights(job["finetune"])
+    same = [name for name in end if name in start]
+    assert same
+    for name in same:
+        torch.testing.assert_close(end[name], start[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path, at: int) -> None:
+    whole, broken = jobs(tmp_path / "whole")["recover"], jobs(tmp_path / "broken", checkpoint_steps=2)["recover"]
+    train.train(whole)
+    with pytest.raises(Interrupted):
+        train.loop(broken, Killed(at))
+    assert not broken.planned.done
+    train.train(broken)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(broken)[name]), name
+    without_time = [[line | {"seconds": 0} for line in job.planned.curve()] for job in (whole, broken)]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_resumed_training_does_not_start_over(tmp_path: Path) -> None:
+    job = jobs(tmp_path, checkpoint_steps=1)["recover"]
+    with pytest.raises(Interrupted):
+        train.loop(job, Killed(3))
+    seen: list[range] = []
+
+    class Watching(Alone):
+        def batches(self, job: Any, samples: Any, view: Any, steps: range) -> Iterator[Any]:
+            seen.append(steps)
+            return super().batches(job, samples, view, steps)
+
+    train.loop(job, Watching())
+    assert seen == [range(3, 8)]
+
+
+def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
+    job = jobs(tmp_path)["recover"]
+    train.train(job)
+    before = (job.planned.folder / "weights.safetensors").stat().st_mtime_ns
+    train.train(job)
+    assert (job.planned.folder / "weights.safetensors").stat().st_mtime_ns == before
+    assert not stages.folders(job.planned.folder, "checkpoint")
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    one = jobs(tmp_path)["recover"]
+    other = jobs(tmp_path, EXPERIMENT.override({"seed": 1}))["recover"]
+    train.train(one)
+    train.train(other)
+    assert any(not torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs(tmp_path)["recover"]
+    stage = models.stage("delocate", "recover")
+
+    def broken(self: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"loss": sum(p.sum() for p in self.parameters()) * float("nan")}
+
+    monkeypatch.setattr(stage, "forward", broken)
+    with pytest.raises(train.NonFiniteLoss, match=r"nan at step 0.*ffpp/real/c23/t"):
+        train.train(job)
+    assert not job.planned.done
+
+
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> None:
+    job = jobs(tmp_path)["recover"]
+    train.train(job)
+    losses = [line["val/loss"] for line in job.planned.curve()]
+    assert job.planned.summary()["best_epoch"] == 1 + int(np.argmin(losses))
+
+
+def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: Path) -> None:
+    job = jobs(tmp_path)["recover"]
+    module = job.stage(job.config)
+
+    class Part(Alone):
+        """One of three workers; `gather` only sees its own part."""
+
+        def __init__(self, rank: int) -> None:
+            super().__init__()
+            self.rank, self.size, self.seen = rank, 3, []
+
+        def gather(self, value: Any) -> list[Any]:
+            self.seen = [row[0] for row in value]
+            return [value or [("", 0, 0.0, 0.0)]]
+
+    parts = [Part(rank) for rank in range(3)]
+    for part in parts:
+        train.validate(job, module, job.samples(), part)
+    alone = Part(0)
+    alone.size = 1
+    train.validate(job, module, job.samples(), alone)
+    assert sorted(name for part in parts for name in part.seen) == sorted(alone.seen)
+    assert len(alone.seen) == 2 * 2  # two real videos of six frames, clips of four: two clips each
+
+
+def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:
+    job = jobs(tmp_path, checkpoint_steps=1)["recover"]
+    with pytest.raises(Interrupted):
+        train.loop(job, Killed(2))
+    newest = stages.folders(job.planned.folder, "checkpoint")[-1]
+    assert sorted(path.name for path in newest.iterdir()) == ["optimizer.pt", "state.json", "weights.safetensors"]
+    torch.load(newest / "optimizer.pt", weights_only=True)  # refuses anything but tensors and plain values
+    assert json.loads((newest / "state.json").read_text())["step"] == 2
