@@ -244,7 +244,7 @@ SMALL = Config(
     recover=RecoverConfig(
         decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=1e-3
     ),
-    finetune=FinetuneConfig(batch_size=8, num_epochs=10, warmup_epochs=1, base_lr=0.02, layer_decay=0.9),
+    finetune=FinetuneConfig(batch_size=8, num_epochs=13, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
     localize=LocalizeConfig(
         mapping="test_resnet",
         encoder="test_resnet",  # no squeeze-and-excitation: timm has none as small that is as fast

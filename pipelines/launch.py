@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -47,12 +48,15 @@ class Data:
     faces: Mapping[str, Path]  # FACES folder by dataset
     recipe: Recipe
 
+    def needed(self, name: str) -> pa.Table:
+        """VIDEOS rows that the sweep needs."""
+        return self.videos[name].filter(pc.is_in(self.videos[name]["video_id"], pa.array(sorted(self.wanted[name]))))
+
     def missing(self, name: str) -> pa.Table:
         """VIDEOS rows that are still to be extracted."""
-        known = facestore.ledger(self.faces[name])
-        rows = self.videos[name].to_pylist()
-        todo = [row for row in rows if row["video_id"] in self.wanted[name] and row["video_id"] not in known]
-        return pa.Table.from_pylist(todo, schema=self.videos[name].schema)
+        known = pa.array(list(facestore.ledger(self.faces[name])), pa.string())
+        needed = self.needed(name)
+        return needed.filter(pc.invert(pc.is_in(needed["video_id"], known)))
 
     @property
     def extracted(self) -> bool:
@@ -99,7 +103,9 @@ class Launch:
         if self.arguments.dry_run:
             return None
         with progress.view(self.console, "Making the sample corpus (once)") as view:
-            return sample_corpus.make(self.storage, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total))
+            return sample_corpus.make(
+                self.storage, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total)
+            )
 
     def _data(self, roots: Mapping[str, str]) -> Data:
         names = {e.train_on for e in self.experiments.values()}.union(*(e.test_on for e in self.experiments.values()))
@@ -116,7 +122,9 @@ class Launch:
             for part in (built.train, built.select, *built.test):
                 wanted[part.dataset] |= set(part.video_ids)
         recipe = recipe_of(next(iter(self.experiments.values())))
-        faces = {name: self.storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]) for name in videos}
+        faces = {
+            name: self.storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]) for name in videos
+        }
         return Data(
             roots=roots,
             is_sample=self.is_sample,
@@ -195,7 +203,7 @@ class Launch:
     def _work(self, data: Data) -> dict[Key, run.Trial]:
         with cluster.connect(self.arguments.address) as resources:
             compute, concurrent = self._compute(resources)
-            self._extract(data, resources)
+            self._extract(data)
             trials = self._trials(data)
             for trial in trials.values():
                 run.check(trial, compute)
@@ -228,24 +236,23 @@ class Launch:
         actors = max(1, resources.cpus // concurrent - workers) if workers else max(1, resources.cpus // concurrent)
         return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
 
-    def _extract(self, data: Data, resources: cluster.Resources) -> None:
+    def _extract(self, data: Data) -> None:
         from pipelines.extract import extract  # here: it imports Ray, which a dry run has no use for
 
         for name in data.videos:
-            missing = data.missing(name)
-            if not missing.num_rows:
+            if not data.missing(name).num_rows:
                 continue
             failed = 0
             with progress.view(self.console, f"Extracting faces: {name}") as view:
 
-                def on_video(row: Mapping[str, Any], view: progress.View = view, total: int = missing.num_rows) -> None:
+                def on_video(row: Mapping[str, Any], view: progress.View = view) -> None:
                     nonlocal failed
                     failed += row["status"] != "ok"
-                    view.done += 1
-                    text = f"{view.done} of {total}" + (f", {failed} without a usable face" if failed else "")
-                    view.update("videos", text, view.done, total)
+                    done, total = row["num_done"], row["num_videos"]
+                    text = f"{done} of {total}" + (f", {failed} without a usable face" if failed else "")
+                    view.update("videos", text, done, total)
 
-                extract(missing, data.roots, data.faces[name], data.recipe, on_video=on_video)
+                extract(data.needed(name), data.roots, data.faces[name], data.recipe, on_video=on_video)
         self._print_failures(data)
 
     def _print_failures(self, data: Data) -> None:

@@ -29,7 +29,6 @@ class View:
         self.console, self.bars = console, bars
         self.tasks: dict[str, TaskID] = {}
         self.milestones: dict[str, str] = {}
-        self.done = 0  # a counter for whoever draws a single bar
 
     def update(self, item: str, phase: str, done: float, total: float) -> None:
         if item not in self.tasks:

@@ -144,17 +144,17 @@ def test_checkpointed_activations_give_the_same_gradients(clips):
 
 
 def test_flip_moves_image_and_mask_together(sample):
+    cfg = models.override(TINY, {"recover.mask_ratio": 1.0, "recover.strategy": "eyes"})  # the mask is the whole part
     face = sample(np.random.default_rng(0), 64, 8, 0)
-    drawn = {}
+    face["landmarks"] += np.array([9, 0], np.float32)  # a face off the middle
+    masks = {}
     for seed in range(20):
-        arrays = delocate.Recover.prepare(TINY, face, np.random.default_rng(seed), training=True)
-        flipped = not np.array_equal(arrays["image"], face["image"])
-        np.testing.assert_array_equal(arrays["image"], face["image"][:, :, ::-1] if flipped else face["image"])
-        drawn.setdefault(flipped, []).append(arrays["mask"].reshape(4, 8, 8))
-    assert set(drawn) == {False, True}
-    # Over many draws the hidden places cover the parts of the face, mirrored where the image is.
-    upright, mirrored = (np.any(drawn[flipped], (0, 1)) for flipped in (False, True))
-    assert (upright & ~mirrored[:, ::-1]).sum() <= 0.2 * upright.sum()
+        arrays = delocate.Recover.prepare(cfg, face, np.random.default_rng(seed), training=True)
+        step = 1 if np.array_equal(arrays["image"], face["image"]) else -1
+        np.testing.assert_array_equal(arrays["image"], face["image"][:, :, ::step])
+        masks[step] = arrays["mask"].reshape(4, 8, 8)
+    assert (masks[1] != masks[1][..., ::-1]).any()
+    np.testing.assert_array_equal(masks[-1], masks[1][..., ::-1])
 
 
 # ---------------------------------------------------------------------------------------- finetune
@@ -180,7 +180,7 @@ def test_finetune_loss_by_hand(clips):
 
 
 def test_finetune_learning_rates():
-    cfg = models.override(TINY, {"finetune.base_lr": 1e-3, "finetune.batch_size": 8, "finetune.warmup_epochs": 0})
+    cfg = models.override(TINY, {"finetune.base_lr": 1e-3, "finetune.batch_size": 8, "finetune.layer_decay": 0.75})
     finetune = delocate.Finetune(cfg)
     optimizer, _ = finetune.optimizer(100)
     rate = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
@@ -211,7 +211,7 @@ def test_recover_schedule_warms_up_and_decays(recover):
     assert rates[10] == pytest.approx(1.0)
     assert rates[105] == pytest.approx(0.5)
     assert rates[-1] < 1e-3
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 # ---------------------------------------------------------------------------------------- settings
