@@ -242,9 +242,9 @@ SMALL = Config(
     clip=ClipConfig(input_px=64, num_frames=8, patch_px=8),
     vit=VitConfig(width=96, depth=3, num_heads=4),
     recover=RecoverConfig(
-        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=1e-3
+        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=3e-3
     ),
-    finetune=FinetuneConfig(batch_size=8, num_epochs=13, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
+    finetune=FinetuneConfig(batch_size=8, num_epochs=11, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
     localize=LocalizeConfig(
         mapping="test_resnet",
         encoder="test_resnet",  # no squeeze-and-excitation: timm has none as small that is as fast

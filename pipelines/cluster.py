@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,19 +44,34 @@ def prepare_environment(address: str | None) -> None:
 
 
 @contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Without what native code writes to standard error; exceptions come through."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+@contextmanager
 def connect(address: str | None, num_cpus: int | None = None) -> Iterator[Resources]:
     """Ray, initialised; shut down at the end. address None: a local one on this machine's CPUs and GPUs."""
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
 
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
+        with _silent_stderr():  # Ray's C++ side announces the log level that `QUIET` asks for
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **options,
+            )
     else:
         excluded = [".git", ".venv", "crossforge-storage"]
         ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excluded}, **options)

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import ingest, schemas, stages
+from pipelines import device, ingest, schemas, stages
 from pipelines.ingest import Derived, Samples, Video
 
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
@@ -37,7 +37,7 @@ class Finished:
     planned: stages.PlannedStage
     config: Any
 
-    def load(self, device: torch.device) -> models.Stage:
+    def load(self, on: torch.device) -> models.Stage:
         """The trained module in evaluation mode. Raises StorageError if its weights can't be read."""
         self.planned.summary()
         path = self.planned.folder / "weights.safetensors"
@@ -50,7 +50,7 @@ class Finished:
             raise stages.StorageError(
                 f"{path} can't be loaded ({str(error).splitlines()[0]}); delete {path.parent} and run again"
             ) from error
-        return module.to(device).eval()
+        return module.to(on).eval()
 
 
 def predictions_path(planned: stages.PlannedStage, part_digest: str) -> Path:
@@ -109,7 +109,7 @@ class _ScoreVideos:
     """Ray Data actor: videos -> PREDICTIONS. The models are loaded once."""
 
     def __init__(self, finished: Sequence[Finished], faces: Mapping[str, Path]) -> None:
-        self.device = _device()
+        self.device = device.best()
         self.stages = [
             (one.planned.name, one.load(self.device), Samples(_stage(one), one.config, faces)) for one in finished
         ]
@@ -189,7 +189,7 @@ class _DeriveFrames:
     """Ray Data actor: videos -> rows of `Derived.SCHEMA`. A frame in two clips keeps the first clip's arrays."""
 
     def __init__(self, finished: Finished, faces: Mapping[str, Path]) -> None:
-        self.device = _device()
+        self.device = device.best()
         self.module = finished.load(self.device)
         self.samples = Samples(_stage(finished), finished.config, faces)
 
@@ -218,7 +218,7 @@ def _outputs(
     apply: Callable[[Any], Mapping[str, torch.Tensor]],
     samples: Samples,
     videos: Sequence[Video],
-    device: torch.device,
+    on: torch.device,
 ) -> Iterable[tuple[list[tuple[Video, list[dict[str, Any]]]], dict[str, np.ndarray]]]:
     """What each sample covers (video, FACES rows), and the model's outputs as arrays, batch by batch."""
     waiting: list[tuple[tuple[Video, list[dict[str, Any]]], ingest.Arrays]] = []
@@ -226,26 +226,22 @@ def _outputs(
     for video, rows, arrays in stream:
         waiting.append(((video, rows), arrays))
         if len(waiting) == BATCH_SAMPLES:
-            yield _apply(apply, waiting, device)
+            yield _apply(apply, waiting, on)
             waiting = []
     if waiting:
-        yield _apply(apply, waiting, device)
+        yield _apply(apply, waiting, on)
 
 
-def _apply(apply: Callable[[Any], Mapping[str, torch.Tensor]], waiting: list[Any], device: torch.device) -> Any:
+def _apply(apply: Callable[[Any], Mapping[str, torch.Tensor]], waiting: list[Any], on: torch.device) -> Any:
     batch = ingest.stack([arrays for _, arrays in waiting])
-    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-        out = apply({name: torch.from_numpy(value).to(device) for name, value in batch.items()})
+    with device.autocast(on):
+        out = apply({name: torch.from_numpy(value).to(on) for name, value in batch.items()})
     arrays = {name: _numpy(value) for name, value in out.items()}
     return [covered for covered, _ in waiting], arrays
 
 
 def _numpy(value: torch.Tensor) -> np.ndarray:
     return (value.float() if value.is_floating_point() else value).cpu().numpy()
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _stage(finished: Finished) -> type[models.Stage]:

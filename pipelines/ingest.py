@@ -24,6 +24,7 @@ from pipelines.facestore import Faces
 
 META_TRAIN_SHARE = 0.7  # of the source ids, where only one manipulation is trained on (Delocate, Table 2)
 VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
+MOST_BLOCKS = 2000  # of a training's steps, for Ray Data
 Arrays = dict[str, np.ndarray]
 
 
@@ -344,10 +345,9 @@ def ray_batches(
     if not steps:
         return
     ray.data.DataContext.get_current().execution_options.preserve_order = True
-    data = ray.data.range(len(steps), override_num_blocks=min(len(steps), 200)).map(
-        lambda row: {"id": row["id"] + steps.start}
-    )
-    loaded = data.map(
+    # From memory: reading would be a task that needs a CPU beside those that workers and loaders hold.
+    numbers = ray.data.from_items([{"id": step} for step in steps], override_num_blocks=min(len(steps), MOST_BLOCKS))
+    loaded = numbers.map(
         _LoadStep,
         fn_constructor_args=(make_samples, view, rank, world_size),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),

@@ -75,7 +75,8 @@ class Launch:
 
     @cached_property
     def storage(self) -> Path:
-        return stages.check_storage(self.arguments.storage)
+        """Made and tried out, unless this is a dry run, which leaves no trace."""
+        return stages.check_storage(self.arguments.storage, write=not self.arguments.dry_run)
 
     def execute(self) -> int:
         """The exit code: 0, or 1 if a row failed. Raises ValueError or OSError for wrong input."""
@@ -175,15 +176,11 @@ class Launch:
         if data:
             planned = [stage for trial in self._trials(data).values() for stage in trial.planned]
         else:
-            planned = [s for e in self.experiments.values() for s in stages.plan(e, _AnyRows(), self.storage_name)]
+            planned = [s for e in self.experiments.values() for s in stages.plan(e, _AnyRows(), self.storage)]
         return {stage.folder: stage for stage in planned}
 
-    @property
-    def storage_name(self) -> Path:
-        return Path(self.arguments.storage)
-
     def _print_stages(self, planned: Mapping[Path, stages.PlannedStage]) -> None:
-        used = sum(len(stages.plan(e, _AnyRows(), self.storage_name)) for e in self.experiments.values())
+        used = sum(len(stages.plan(e, _AnyRows(), self.storage)) for e in self.experiments.values())
         table = Table(title=f"Stages ({self.preset} preset, {len(self.experiments)} trials)", title_justify="left")
         for column in ("paper", "stage", "distinct", "to train", "reused", "trained before took"):
             table.add_column(column)

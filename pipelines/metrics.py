@@ -157,7 +157,8 @@ def localization(predictions: pa.Table, seed: int = 0) -> dict[str, Value]:
     """`iou` and `pbca` at threshold 0.5 over the faces of fake videos whose true mask is known.
 
     IoU: mean over faces of intersection / union, 1 where both are empty. PBCA: share of all pixels that
-    are right, pooled. Real faces, whose true mask is empty, are left out. Empty dict where no face has a known mask or no stage localizes.
+    are right, pooled. Real faces, whose true mask is empty, are left out. Empty dict where no face has a known
+    mask or no stage localizes.
     """
     known = predictions.filter(pc.is_valid(predictions["mask_tp"]))
     known = known.filter(pc.equal(known["label"], 1))

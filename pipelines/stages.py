@@ -79,11 +79,13 @@ def folders(parent: Path, prefix: str) -> list[Path]:
     return sorted(path for path in parent.glob(f"{prefix}-*") if path.is_dir())
 
 
-def check_storage(uri: str) -> Path:
-    """The storage folder, made if missing. Raises StorageError if it can't be written."""
+def check_storage(uri: str, *, write: bool = True) -> Path:
+    """The storage folder, made if missing where `write`. Raises StorageError if it can't be written."""
     if "://" in uri:
         raise StorageError(f"--storage {uri}: only folders are supported so far; mount the bucket and name the folder")
     path = Path(uri).expanduser().resolve()
+    if not write:
+        return path
     try:
         write_atomic(path / ".writable", b"")
         (path / ".writable").unlink()

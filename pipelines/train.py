@@ -10,8 +10,8 @@ import json
 import logging
 import math
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import models
-from pipelines import ingest, metrics, progress, stages
+from pipelines import device, ingest, metrics, progress, stages
 from pipelines.ingest import Arrays, Pick, Samples, Video, View
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Alone:
     rank, size = 0, 1
 
     def __init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device.best()
 
     def wrap(self, module: nn.Module) -> nn.Module:
         return module
@@ -157,7 +157,7 @@ def _fit(job: Job) -> None:
         ),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=ray.train.RunConfig(
-            name=job.planned.digest,
+            name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
             storage_path=str(job.planned.folder / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
         ),
@@ -233,14 +233,14 @@ def _step(
     batch: Mapping[str, Tensor],
     step: int,
     picks: Sequence[Pick],
-    device: torch.device,
+    on: torch.device,
 ) -> dict[str, float]:
     """One optimizer step. The closure may run more than once (SAM); its first losses are the ones reported."""
     parts: dict[str, float] = {}
 
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with _autocast(device):
+        with device.autocast(on):
             out = model(batch)
         if not torch.isfinite(out["loss"]):
             ids = ", ".join(sorted({pick.video.video_id for pick in picks}))
@@ -252,13 +252,6 @@ def _step(
 
     optimizer.step(closure)
     return parts
-
-
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 where there is a GPU that has it; else full precision."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 @torch.no_grad()
@@ -277,7 +270,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
     )
     for chunk in _chunks(loaded, job.stage.training(job.config).batch_size):
         batch = _to_device(ingest.stack([arrays for _, arrays in chunk]), world.device)
-        with _autocast(world.device):
+        with device.autocast(world.device):
             out = module(batch)
         scores = out["score"].float().tolist() if "score" in out else [math.nan] * len(chunk)
         mine += [(v.video_id, v.label, float(out["loss"]), s) for (v, _), s in zip(chunk, scores, strict=True)]
@@ -394,8 +387,8 @@ def _over_workers(values: Mapping[str, float], world: World) -> dict[str, float]
     return {name: float(np.mean([entry[name] for entry in gathered])) for name in values}
 
 
-def _to_device(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value).to(device, non_blocking=True) for name, value in arrays.items()}
+def _to_device(arrays: Arrays, on: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value).to(on, non_blocking=True) for name, value in arrays.items()}
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:

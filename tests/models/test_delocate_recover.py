@@ -180,7 +180,10 @@ def test_finetune_loss_by_hand(clips):
 
 
 def test_finetune_learning_rates():
-    cfg = models.override(TINY, {"finetune.base_lr": 1e-3, "finetune.batch_size": 8, "finetune.layer_decay": 0.75})
+    cfg = models.override(
+        TINY,
+        {"finetune.base_lr": 1e-3, "finetune.batch_size": 8, "finetune.layer_decay": 0.75, "finetune.warmup_epochs": 0},
+    )
     finetune = delocate.Finetune(cfg)
     optimizer, _ = finetune.optimizer(100)
     rate = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
