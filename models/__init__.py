@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from models._stage import Batch, Sample, Stage, Training
+from models._stage import Batch, Feed, Sample, Stage
 
 __all__ = [
     "PRESETS",
     "Batch",
+    "Feed",
     "Sample",
     "Stage",
-    "Training",
     "config",
     "module",
     "names",

@@ -11,7 +11,7 @@ Views (made by `pipelines.ingest`):
                    with as many real as fake faces, and no real face serves two domains of one step
 
 A sample, as `prepare` gets it (clip views have a leading T, frame views have none):
-    image       uint8    (T, H, W, 3)  RGB, H = W = `Training.input_px`
+    image       uint8    (T, H, W, 3)  RGB, H = W = `Feed.input_px`
     landmarks   float32  (T, 68, 2)    x, y in pixels of that image
     label       int      0 real, 1 fake
     mask        uint8    (T, H, W)     1 = manipulated; all zero for a real face
@@ -34,8 +34,8 @@ Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Training:
-    """How a stage wants to be fed."""
+class Feed:
+    """How a stage wants to be fed in training."""
 
     input_px: int
     clip_frames: int = 1  # T; 1 in frame views
@@ -65,7 +65,7 @@ class Stage(nn.Module):
         return cls.reads
 
     @staticmethod
-    def training(cfg: Any) -> Training:
+    def feed(cfg: Any) -> Feed:
         raise NotImplementedError
 
     @classmethod

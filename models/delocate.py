@@ -43,7 +43,7 @@ from models._layers import without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import PARTS, draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
-from models._stage import Batch, Sample, Stage, Training
+from models._stage import Batch, Feed, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
 VERSION = 1
@@ -307,8 +307,8 @@ class Recover(Stage):
         return _encoder_settings(cfg) | {"recover": asdict(cfg.recover)}
 
     @staticmethod
-    def training(cfg: Config) -> Training:
-        return Training(
+    def feed(cfg: Config) -> Feed:
+        return Feed(
             input_px=cfg.clip.input_px,
             clip_frames=cfg.clip.num_frames,
             batch_size=cfg.recover.batch_size,
@@ -415,8 +415,8 @@ class Finetune(Stage):
         return _encoder_settings(cfg) | {"finetune": asdict(cfg.finetune)}
 
     @staticmethod
-    def training(cfg: Config) -> Training:
-        return Training(
+    def feed(cfg: Config) -> Feed:
+        return Feed(
             input_px=cfg.clip.input_px,
             clip_frames=cfg.clip.num_frames,
             batch_size=cfg.finetune.batch_size,
@@ -524,9 +524,9 @@ class Localize(Stage):
         return cls.reads if cfg.localize.use_map_loss else None
 
     @staticmethod
-    def training(cfg: Config) -> Training:
+    def feed(cfg: Config) -> Feed:
         localize = cfg.localize
-        return Training(
+        return Feed(
             input_px=cfg.clip.input_px,
             batch_size=localize.batch_size,
             num_epochs=localize.num_epochs,

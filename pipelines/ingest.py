@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models import Stage, Training
+from models import Feed, Stage
 from pipelines import schemas
 from pipelines.facestore import Faces
 
@@ -59,10 +59,10 @@ class View:
     Raises ValueError when `videos` lacks a class that the view needs.
     """
 
-    def __init__(self, name: str, videos: Sequence[Video], training: Training, seed: int) -> None:
+    def __init__(self, name: str, videos: Sequence[Video], feed: Feed, seed: int) -> None:
         if name not in _PICKERS:
             raise ValueError(f"unknown view {name!r}; allowed: {', '.join(_PICKERS)}")
-        self.name, self.training, self.seed = name, training, seed
+        self.name, self.feed, self.seed = name, feed, seed
         self.real = [video for video in videos if video.label == schemas.REAL]
         self.fake = [] if name == "real_clips" else [video for video in videos if video.label == schemas.FAKE]
         if not self.real or (name != "real_clips" and not self.fake):
@@ -72,12 +72,12 @@ class View:
     @property
     def step_size(self) -> int:
         """Samples in one step, over all workers."""
-        return self.training.batch_size * max(1, len(self.domains))
+        return self.feed.batch_size * max(1, len(self.domains))
 
     @property
     def steps_per_epoch(self) -> int:
-        if self.training.steps_per_epoch:
-            return self.training.steps_per_epoch
+        if self.feed.steps_per_epoch:
+            return self.feed.steps_per_epoch
         epoch = len(self.real) if self.name == "real_clips" else 2 * max(len(self.real), len(self.fake))
         return -(-epoch // self.step_size)
 
@@ -128,7 +128,7 @@ def _real_and_fake(view: View, step: int) -> list[Pick]:
 
 def _by_domain(view: View, step: int) -> list[Pick]:
     """Rounds of (real, fake) for each domain; real faces are drawn without repetition within a step."""
-    rounds, num_domains = view.training.batch_size // 2, len(view.domains)
+    rounds, num_domains = view.feed.batch_size // 2, len(view.domains)
     rng = np.random.default_rng((view.seed, _VIEW_SEED[view.name], step))
     pools = [real for real, _ in view.domains]
     if all(pool is view.real for pool in pools):
@@ -192,7 +192,7 @@ class Samples:
         self, stage: type[Stage], config: Any, faces: Mapping[str, Path], derived: "Derived | None" = None
     ) -> None:
         self.stage, self.config, self.derived = stage, config, derived
-        self.training = stage.training(config)
+        self.feed = stage.feed(config)
         self.faces = {name: Faces(folder) for name, folder in faces.items()}
         self.track = lru_cache(maxsize=128)(self._track)  # a video is asked for once per frame or clip
 
@@ -204,7 +204,7 @@ class Samples:
     def training_sample(self, pick: Pick) -> Arrays:
         """The largest face of the video; the frame or clip that `where` points to."""
         track = self.track(pick.video.video_id, 0)
-        frames = self.training.clip_frames if self.stage.view in CLIP_VIEWS else 1
+        frames = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         start = int(pick.where * (max(0, len(track) - frames) + 1))
         return self._prepare(track, start, pick.video, pick.domain, np.random.default_rng(pick.seed), training=True)
 
@@ -216,7 +216,7 @@ class Samples:
         for face_index in sorted({index for index in rows["face_index"].to_pylist() if index is not None}):
             track = self.track(video.video_id, face_index)
             if self.stage.view in CLIP_VIEWS:
-                starts, length = clip_starts(len(track), self.training.clip_frames), self.training.clip_frames
+                starts, length = clip_starts(len(track), self.feed.clip_frames), self.feed.clip_frames
             else:
                 count = min(len(track), most_frames or len(track))
                 starts, length = [i * len(track) // count for i in range(count)], 1
@@ -233,10 +233,10 @@ class Samples:
         rng: np.random.Generator,
         training: bool,
     ) -> Arrays:
-        length = self.training.clip_frames if self.stage.view in CLIP_VIEWS else 1
+        length = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         # A video with fewer frames than a clip repeats its last one.
         frames = [track[min(start + i, len(track) - 1)] for i in range(length)]
-        parts = [face(row, self.training.input_px) for row in frames]
+        parts = [face(row, self.feed.input_px) for row in frames]
         sample: dict[str, Any] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         if self.derived is not None:
             sample |= self.derived.frames(

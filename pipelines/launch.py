@@ -527,7 +527,7 @@ class _AnyRows(dict[str, str]):
 def recipe_of(experiment: Experiment) -> Recipe:
     """The paper's crop: its frames per video and margin, at the largest size that one of its stages asks for."""
     config = experiment.config()
-    size = max(stage.training(config).input_px for stage in models.stages(experiment.model))
+    size = max(stage.feed(config).input_px for stage in models.stages(experiment.model))
     return Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
 
 

@@ -197,7 +197,7 @@ def check(trial: Trial, compute: Compute) -> None:
             )
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)
-        view = View(stage.view, trial.train.videos, stage.training(config), trial.experiment.seed)
+        view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
         view.share(0, 0, max(1, compute.num_workers))
 
 

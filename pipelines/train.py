@@ -62,8 +62,8 @@ class Job:
         return Samples(self.stage, self.config, self.faces, derived)
 
     def view(self) -> View:
-        training = self.stage.training(self.config)
-        return View(self.stage.view, self.train, training, int(self.planned.spec["seed"]))
+        feed = self.stage.feed(self.config)
+        return View(self.stage.view, self.train, feed, int(self.planned.spec["seed"]))
 
 
 class World(Protocol):
@@ -180,7 +180,7 @@ def loop(job: Job, world: World) -> None:
     module.to(world.device)
     view, samples = job.view(), job.samples()
     val_samples = job.samples()  # its own: a thread reads the training samples ahead
-    num_steps = view.steps_per_epoch * job.stage.training(job.config).num_epochs
+    num_steps = view.steps_per_epoch * job.stage.feed(job.config).num_epochs
     optimizer, scheduler = module.optimizer(num_steps)
     state = _resume(job, module, optimizer, scheduler, world)
     model = world.wrap(module)
@@ -268,7 +268,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         for video in videos[world.rank :: world.size]
         for _, arrays in samples.scoring_samples(video, seed=0, most_frames=ingest.VAL_FRAMES)
     )
-    for chunk in _chunks(loaded, job.stage.training(job.config).batch_size):
+    for chunk in _chunks(loaded, job.stage.feed(job.config).batch_size):
         batch = _to_device(ingest.stack([arrays for _, arrays in chunk]), world.device)
         with device.autocast(world.device):
             out = module(batch)

@@ -19,7 +19,7 @@ def prepared(sample):
 
     def make(paper: str, stage_name: str, training: bool):
         cfg, stage = models.config(paper, "small"), models.stage(paper, stage_name)
-        feed, rng = stage.training(cfg), np.random.default_rng(0)
+        feed, rng = stage.feed(cfg), np.random.default_rng(0)
         num_frames = feed.clip_frames if "clips" in stage.view else None
         derived = {}
         if source := stage.reads_of(cfg):
@@ -112,7 +112,7 @@ def test_config(paper, preset):
     assert set(cfg.stages) <= set(order)
     for i, stage in enumerate(models.stages(paper)):
         assert json.loads(json.dumps(stage.settings(cfg))), "settings are not JSON values"
-        feed = stage.training(cfg)
+        feed = stage.feed(cfg)
         assert feed.input_px > 0
         assert feed.batch_size > 0
         assert feed.num_epochs > 0

@@ -55,7 +55,11 @@ def tiny(tiny_roots: Mapping[str, str], ray_local: None, tmp_path_factory: pytes
     for name, table in videos.items():
         kept = [row for row in table.to_pylist() if row["codec"] in ("c23", "unknown")]
         extract(
-            pa.Table.from_pylist(kept, table.schema), tiny_roots, faces[name], Recipe(num_frames=4, size_px=64), actors=2
+            pa.Table.from_pylist(kept, table.schema),
+            tiny_roots,
+            faces[name],
+            Recipe(num_frames=4, size_px=64),
+            actors=2,
         )
     ledgers = {name: facestore.ledger(path) for name, path in faces.items()}
     return Extracted(TINY, tiny_roots, videos, faces, ledgers)

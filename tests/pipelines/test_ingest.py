@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models import Stage, Training
+from models import Feed, Stage
 from pipelines import ingest, schemas
 from pipelines.ingest import Derived, Pick, Samples, Video, View, clip_starts
 
@@ -29,7 +29,7 @@ def some_videos(num_ids: int = 12, methods: Iterable[str] = METHODS) -> list[Vid
 
 
 def make_view(name: str, videos: list[Video] | None = None, seed: int = 0, **training) -> View:
-    settings = Training(**{"input_px": 32, "batch_size": 4, **training})
+    settings = Feed(**{"input_px": 32, "batch_size": 4, **training})
     return View(name, some_videos() if videos is None else videos, settings, seed)
 
 
@@ -323,8 +323,8 @@ class Raw(Stage):
     clip_frames = 4
 
     @classmethod
-    def training(cls, cfg):
-        return Training(input_px=cfg, clip_frames=cls.clip_frames, batch_size=2)
+    def feed(cls, cfg):
+        return Feed(input_px=cfg, clip_frames=cls.clip_frames, batch_size=2)
 
     @classmethod
     def prepare(cls, cfg, sample, rng, training):
@@ -485,7 +485,7 @@ def test_batches_are_the_shares_in_order_from_any_step_on(faces):
     videos = some_videos(4, ["Deepfakes"])
     for video in videos:
         faces[video.video_id] = face_rows(video, 5)
-    view = View("clips", videos, Training(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
+    view = View("clips", videos, Feed(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
     found = {step: next(ingest.batches(samples(Raw), view, range(step, step + 1), 1, 2)) for step in range(5)}
     together = list(ingest.batches(samples(Raw), view, range(5), 1, 2))
     assert [chosen for chosen, _ in together] == [view.share(step, 1, 2) for step in range(5)]
@@ -498,6 +498,6 @@ def test_batches_are_the_shares_in_order_from_any_step_on(faces):
 
 def test_an_error_while_loading_reaches_the_training(faces):
     videos = some_videos(4, ["Deepfakes"])
-    view = View("clips", videos, Training(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
+    view = View("clips", videos, Feed(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
     with pytest.raises(KeyError):  # no faces stored
         next(ingest.batches(samples(Raw), view, range(5), 0, 1))

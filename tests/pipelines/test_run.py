@@ -3,13 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import safetensors.torch
-import torch
 
-from pipelines import evaluate, facestore, run, stages, train
+from pipelines import run
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray

@@ -63,7 +63,8 @@ def test_the_same_trial_under_two_launches_is_two_children(tracker: Tracker, cli
 def test_a_curve_is_logged_once_however_often_it_is_seen(tracker: Tracker, client: MlflowClient) -> None:
     run_id = tracker.run("curve", "curve")
     lines = [
-        {"epoch": n, "step": 4 * n, "seconds": 1.5, "lr": 0.1 / n, "train/loss": 1 / n, "val/auc": 0.5} for n in (1, 2, 3)
+        {"epoch": n, "step": 4 * n, "seconds": 1.5, "lr": 0.1 / n, "train/loss": 1 / n, "val/auc": 0.5}
+        for n in (1, 2, 3)
     ]
     tracker.curve(run_id, "recover", lines[:1])
     tracker.curve(run_id, "recover", lines[:2])
