@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 OBJECT_STORE_BYTES = 512 * 2**20  # faces go through Parquet, not through the object store
 TRIAL_BYTES = 2 * 2**30  # a trial's process and its scoring actor, small preset
@@ -62,7 +63,7 @@ def connect(address: str | None, num_cpus: int | None = None) -> Iterator[Resour
     """Ray, initialised; shut down at the end. address None: a local one on this machine's CPUs and GPUs."""
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
 
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         with _silent_stderr():  # Ray's C++ side announces the log level that `QUIET` asks for
             ray.init(

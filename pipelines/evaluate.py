@@ -280,6 +280,7 @@ def _by_ray(
         max_task_retries=MAX_RESTARTS,
     )
     done: set[str] = set()
+    table: Any
     for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if not table.num_rows:
             continue

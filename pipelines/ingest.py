@@ -161,14 +161,17 @@ _VIEW_SEED = {name: number for number, name in enumerate(_PICKERS)}
 CLIP_VIEWS = ("real_clips", "clips")
 
 
-def _domains(real: Sequence[Video], fake: Sequence[Video]) -> list[tuple[Sequence[Video], Sequence[Video]]]:
+def _domains(real: list[Video], fake: list[Video]) -> list[tuple[list[Video], list[Video]]]:
     """One domain per manipulation. A single manipulation is cut 7:3 by source id, real and fake of an id together."""
     methods = sorted({video.method for video in fake})
     if len(methods) > 1:
         return [(real, [video for video in fake if video.method == method]) for method in methods]
     ids = sorted({video.target for video in (*real, *fake)}, key=lambda name: sha256(name.encode()).hexdigest())
     first = set(ids[: round(META_TRAIN_SHARE * len(ids))])
-    sides = [tuple([v for v in pool if (v.target in first) == side] for pool in (real, fake)) for side in (True, False)]
+    sides = [
+        ([v for v in real if (v.target in first) == side], [v for v in fake if (v.target in first) == side])
+        for side in (True, False)
+    ]
     if any(not pool for side in sides for pool in side):
         raise ValueError(f"{len(ids)} source ids are too few to cut into meta-train and meta-test")
     return sides
@@ -249,18 +252,24 @@ class Samples:
 
 
 def face(row: Mapping[str, Any], size_px: int) -> Arrays:
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(row["image_png"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(_decode(row["image_png"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     crop_px = image.shape[0]
     landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2) * (size_px / crop_px)
     known = row["label"] == schemas.REAL or row["mask_png"] is not None
     mask = np.zeros((size_px, size_px), np.uint8)
     if row["mask_png"] is not None:
-        full = cv2.imdecode(np.frombuffer(row["mask_png"], np.uint8), cv2.IMREAD_GRAYSCALE)
+        full = _decode(row["mask_png"], cv2.IMREAD_GRAYSCALE)
         mask = (cv2.resize(full, (size_px, size_px), interpolation=cv2.INTER_NEAREST) > 127).astype(np.uint8)
     if crop_px != size_px:
         shrink = cv2.INTER_AREA if size_px < crop_px else cv2.INTER_CUBIC
         image = cv2.resize(image, (size_px, size_px), interpolation=shrink)
     return {"image": image, "landmarks": landmarks, "mask": mask, "mask_valid": np.asarray(known)}
+
+
+def _decode(png: bytes, flags: int) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), flags)
+    assert pixels is not None, "FACES holds a PNG that can't be decoded"
+    return pixels
 
 
 def _stable(text: str) -> int:
@@ -348,7 +357,7 @@ def ray_batches(
     # From memory: reading would be a task that needs a CPU beside those that workers and loaders hold.
     numbers = ray.data.from_items([{"id": step} for step in steps], override_num_blocks=min(len(steps), MOST_BLOCKS))
     loaded = numbers.map(
-        _LoadStep,
+        _LoadStep,  # type: ignore[arg-type]  # Ray's stubs do not know classes that are called
         fn_constructor_args=(make_samples, view, rank, world_size),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -17,7 +18,7 @@ def note(folder: Path, phase: str, done: int, total: int) -> None:
     stages.write_json(folder / FILE, {"phase": phase, "done": done, "total": total})
 
 
-def noted(folder: Path) -> Mapping[str, object] | None:
+def noted(folder: Path) -> Mapping[str, Any] | None:
     path = folder / FILE
     return stages.read_json(path) if path.exists() else None
 

@@ -14,13 +14,14 @@ A test video of another dataset that shares a source with training is not scored
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from pipelines import schemas
 from pipelines.experiment import Experiment
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 class ProtocolError(ValueError):

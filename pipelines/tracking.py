@@ -49,11 +49,13 @@ class Tracker:
             # Without a location, artifacts of a SQLite store would go below the current folder.
             location = None if uri.startswith("http") else (storage / "mlartifacts" / experiment).as_uri()
             try:
-                self.experiment_id = self.client.create_experiment(experiment, artifact_location=location)
-            except MlflowException:  # another launch was faster
-                self.experiment_id = self.client.get_experiment_by_name(experiment).experiment_id
-        else:
-            self.experiment_id = found.experiment_id
+                self.client.create_experiment(experiment, artifact_location=location)
+            except MlflowException:
+                if self.client.get_experiment_by_name(experiment) is None:  # else another launch was faster
+                    raise
+            found = self.client.get_experiment_by_name(experiment)
+        assert found is not None
+        self.experiment_id = found.experiment_id
         # The UI then opens the experiment as model training, not as a language model's traces.
         self.client.set_experiment_tag(self.experiment_id, "mlflow.experimentKind", "custom_model_development")
 

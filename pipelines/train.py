@@ -250,7 +250,7 @@ def _step(
             parts.update({name: float(value.detach()) for name, value in out.items() if value.ndim == 0})
         return out["loss"]
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[arg-type]  # torch's own closures return tensors
     return parts
 
 
