@@ -40,6 +40,11 @@ class Extracted:
 
 
 @pytest.fixture(scope="session")
+def tiny_experiment() -> Experiment:
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     return sample_corpus.make(tmp_path_factory.mktemp("corpus"), size="tiny")
 

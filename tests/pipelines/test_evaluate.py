@@ -1,0 +1,221 @@
+"""Scores of real faces by networks with random weights: what is scored, how often, and from what."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from pipelines import evaluate, facestore, ingest, run, schemas, stages
+from pipelines.evaluate import Finished, predictions_path
+from pipelines.ingest import Derived, Samples, Video
+
+pytestmark = pytest.mark.ray
+
+CLIP_FRAMES = 3  # of four: frames 1 and 2 lie in both clips of a video, frames 0 and 3 in one
+KEY = ["video_id", "frame_index", "face_index"]
+
+
+@pytest.fixture(scope="module")
+def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> run.Trial:
+    experiment = tiny.experiment.override({"model.clip.tubelet_frames": 1, "model.clip.num_frames": CLIP_FRAMES})
+    return run.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture(scope="module")
+def finished(trial: run.Trial) -> Mapping[str, Finished]:
+    """Stages that look trained. Weights are drawn wide, so that scores and masks fall on both sides of a half."""
+    return {one.name: untrained(one, trial.experiment.config()) for one in trial.planned}
+
+
+def untrained(planned: stages.PlannedStage, config: Any) -> Finished:
+    torch.manual_seed(7)
+    module = models.stage(planned.paper, planned.name)(config)
+    for name, value in module.named_parameters():
+        if name.startswith("head") or name.endswith("bias"):
+            torch.nn.init.normal_(value)
+    planned.folder.mkdir(parents=True)
+    safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
+    stages.write_json(planned.folder / "_done.json", {"seconds": 0})
+    return Finished(planned=planned, config=config)
+
+
+@pytest.fixture(scope="module")
+def parts(trial: run.Trial) -> dict[str, tuple[Video, ...]]:
+    return {part.digest: part.videos for part in trial.test}
+
+
+@pytest.fixture(scope="module")
+def predictions(trial: run.Trial, finished: Mapping[str, Finished], parts: Any) -> dict[str, list[pa.Table]]:
+    """Of each stage the tables of the two test parts."""
+    calls: list[tuple[int, int]] = []
+    scoring = [finished["finetune"], finished["localize"]]
+    evaluate.score(scoring, parts, trial.faces, num_actors=1, on_video=lambda done, total: calls.append((done, total)))
+    num_videos = sum(map(len, parts.values()))
+    assert calls[-1] == (num_videos, num_videos)
+    return {one.planned.name: [pq.read_table(predictions_path(one.planned, part)) for part in parts] for one in scoring}
+
+
+def faces_of(trial: run.Trial, video: Video) -> list[dict[str, Any]]:
+    rows = facestore.Faces(trial.faces[video.video_id.split("/", 1)[0]]).video(video.video_id).to_pylist()
+    return [row for row in rows if row["status"] == "ok"]
+
+
+@pytest.mark.parametrize("stage", ["finetune", "localize"])
+def test_every_face_of_every_usable_video_is_scored_once(
+    stage: str, trial: run.Trial, parts: Any, predictions: Any
+) -> None:
+    for videos, table in zip(parts.values(), predictions[stage], strict=True):
+        keys_in = [tuple(row[name] for name in KEY) for video in videos for row in faces_of(trial, video)]
+        keys_out = list(zip(*(table[name].to_pylist() for name in KEY), strict=True))
+        assert len(keys_in) == len(set(keys_in)) > 0
+        assert sorted(keys_out) == sorted(keys_in)
+        assert table.schema.equals(schemas.PREDICTIONS)
+
+
+def test_labels_and_methods_are_those_of_the_videos(parts: Any, predictions: Any) -> None:
+    for videos, table in zip(parts.values(), predictions["localize"], strict=True):
+        of = {video.video_id: (video.label, video.method) for video in videos}
+        for row in table.to_pylist():
+            assert (row["label"], row["method"]) == of[row["video_id"]]
+            assert row["dataset"] == row["video_id"].split("/")[0]
+            assert row["stage"] == "localize"
+
+
+def test_a_face_in_two_clips_has_the_mean_of_both(
+    trial: run.Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
+) -> None:
+    module = finished["finetune"].load(torch.device("cpu"))
+    video = next(iter(parts.values()))[0]
+    images = np.stack([ingest.face(row, 64)["image"] for row in faces_of(trial, video)])
+    assert len(images) == CLIP_FRAMES + 1
+    clips = torch.from_numpy(np.stack([images[:CLIP_FRAMES], images[1:]]))
+    with torch.no_grad():
+        first, last = module.score({"image": clips})["score"].tolist()
+    assert abs(first - last) > 1e-4
+    table = predictions["finetune"][0].filter(pc.equal(predictions["finetune"][0]["video_id"], video.video_id))
+    both = (first + last) / 2
+    np.testing.assert_allclose(table.sort_by("frame_index")["score"], [first, both, both, last], atol=1e-6)
+
+
+def test_the_pixels_of_a_mask_are_counted_once_and_on_the_right_side(
+    trial: run.Trial, parts: Any, predictions: Any
+) -> None:
+    sides = set()
+    for videos, table in zip(parts.values(), predictions["localize"], strict=True):
+        faces = {tuple(row[name] for name in KEY): row for video in videos for row in faces_of(trial, video)}
+        for row in table.to_pylist():
+            png = cv2.imdecode(np.frombuffer(row["mask_png"], np.uint8), cv2.IMREAD_UNCHANGED)
+            face = ingest.face(faces[tuple(row[name] for name in KEY)], 64)
+            assert png.shape == face["mask"].shape == (64, 64)
+            tp, fp, fn, tn = (row[f"mask_{name}"] for name in ("tp", "fp", "fn", "tn"))
+            if not face["mask_valid"]:
+                assert (tp, fp, fn, tn) == (None,) * 4
+                continue
+            assert tp + fp + fn + tn == 64 * 64
+            assert tp + fn == int(face["mask"].sum())
+            # 127.5 is the threshold: a pixel stored as 127 or 128 may have been on either side of it.
+            assert (png > 128).sum() <= tp + fp <= (png > 126).sum()
+            assert ((png > 128) & (face["mask"] > 0)).sum() <= tp <= ((png > 126) & (face["mask"] > 0)).sum()
+            sides |= {name for name, count in (("tp", tp), ("fp", fp), ("fn", fn), ("tn", tn)) if count}
+    assert sides == {"tp", "fp", "fn", "tn"}
+
+
+def test_a_stage_without_masks_leaves_them_null(predictions: Any) -> None:
+    for table in predictions["finetune"]:
+        assert all(table[name].null_count == table.num_rows for name in ("mask_png", "mask_tp", "mask_tn"))
+
+
+def test_a_scored_part_is_not_scored_again(
+    trial: run.Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
+) -> None:
+    """Faces that can't be read prove that nothing is read; a third part of known videos is scored by itself."""
+    scoring = [finished["finetune"], finished["localize"]]
+    paths = [predictions_path(one.planned, part) for one in scoring for part in parts]
+    before = [path.stat().st_mtime_ns for path in paths]
+    evaluate.score(scoring, parts, {name: Path("/nowhere") for name in trial.faces}, num_actors=1)
+    more = parts | {"0" * 16: next(iter(parts.values()))[:1]}
+    evaluate.score(scoring[:1], more, trial.faces, num_actors=1)
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    third = pq.read_table(predictions_path(scoring[0].planned, "0" * 16))
+    old = predictions["finetune"][0].filter(pc.equal(predictions["finetune"][0]["video_id"], more["0" * 16][0].video_id))
+    assert third.drop(["score"]).equals(old.drop(["score"]))
+    np.testing.assert_allclose(third["score"], old["score"], atol=1e-6)
+
+
+def test_weights_that_cannot_be_read_are_named(trial: run.Trial, tmp_path: Path) -> None:
+    planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
+    broken = untrained(planned, trial.experiment.config())
+    path = planned.folder / "weights.safetensors"
+    path.write_bytes(b"this is no safetensors file")
+    with pytest.raises(stages.StorageError, match=f"{path} can't be loaded.*delete {planned.folder}"):
+        broken.load(torch.device("cpu"))
+
+
+def test_an_unfinished_stage_is_not_loaded(trial: run.Trial, tmp_path: Path) -> None:
+    planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
+    unfinished = untrained(planned, trial.experiment.config())
+    (planned.folder / "_done.json").unlink()
+    with pytest.raises(stages.StorageError, match="is not finished"):
+        unfinished.load(torch.device("cpu"))
+
+
+# ----------------------------------------------------------------------------------------- derive
+def test_every_frame_is_derived_once_and_a_video_is_a_row_group(
+    trial: run.Trial, finished: Mapping[str, Finished], tmp_path: Path
+) -> None:
+    videos = (*trial.train.videos, *trial.select.videos)
+    path = tmp_path / "new" / "derived.parquet"
+    evaluate.derive(finished["recover"], videos, trial.faces, path, num_actors=0)
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(g) for g in range(file.num_row_groups)]
+    assert [set(group["video_id"].to_pylist()) for group in groups] == [
+        {video_id} for video_id in sorted(video.video_id for video in videos)
+    ]
+    derived = Derived(path)
+    for video in videos:
+        indices = [row["frame_index"] for row in faces_of(trial, video)]
+        recovered = derived.frames(video.video_id, indices, 0)["recovered"]
+        assert (recovered.shape, recovered.dtype) == ((len(indices), 16, 16, 3), np.uint8)  # 64 / MAP_STRIDE
+        assert derived.video(video.video_id).keys() == {(index, 0) for index in indices}
+    assert sorted(path.parent.iterdir()) == [path]
+    before = path.stat().st_mtime_ns
+    evaluate.derive(finished["recover"], videos, trial.faces, path, num_actors=0)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_actors_derive_what_one_process_derives(
+    trial: run.Trial, finished: Mapping[str, Finished], tmp_path: Path
+) -> None:
+    """Nine videos make two tasks."""
+    videos = trial.train.videos[: evaluate.VIDEOS_PER_TASK + 1]
+    assert len(videos) == evaluate.VIDEOS_PER_TASK + 1
+    for name, num_actors in (("alone", 0), ("actors", 2)):
+        evaluate.derive(finished["recover"], videos, trial.faces, tmp_path / name, num_actors=num_actors)
+    alone, actors = (pq.read_table(tmp_path / name) for name in ("alone", "actors"))
+    assert alone.drop(["data"]).equals(actors.drop(["data"]))
+    a, b = (np.frombuffer(b"".join(table["data"].to_pylist()), np.uint8).astype(int) for table in (alone, actors))
+    assert np.abs(a - b).max() <= 1  # another number of videos in a batch rounds differently
+
+
+def test_derived_frames_follow_the_face(trial: run.Trial, finished: Mapping[str, Finished], tmp_path: Path) -> None:
+    """What is not hidden comes back as it was: outside the masked parts `recovered` is the face, made smaller."""
+    video = trial.train.videos[0]
+    evaluate.derive(finished["recover"], [video], trial.faces, tmp_path / "derived", num_actors=0)
+    samples = Samples(models.stage("delocate", "recover"), trial.experiment.config(), trial.faces)
+    rows, arrays = next(iter(samples.scoring_samples(video, seed=0)))
+    hidden = arrays["part_masks"].any(0).reshape(CLIP_FRAMES, 8, 8)  # patches of 8 pixels
+    recovered = Derived(tmp_path / "derived").frames(video.video_id, [row["frame_index"] for row in rows], 0)
+    small = arrays["image"].reshape(CLIP_FRAMES, 16, 4, 16, 4, 3).mean((2, 4))
+    seen = ~np.repeat(np.repeat(hidden, 2, 1), 2, 2)
+    assert 0.5 < seen.mean() < 1
+    assert np.abs(recovered["recovered"][seen] - small[seen]).max() <= 0.51
+    assert np.abs(recovered["recovered"][~seen] - small[~seen]).max() > 10

@@ -1,0 +1,368 @@
+"""A sweep as a person starts it: a script in its own process, on real (tiny) videos, with a Ray of its own."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipelines import launch, report, run
+from pipelines.cluster import Resources
+from pipelines.experiment import Experiment
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
+PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905, "dfdc": 0.81}}
+# The second row's first step throws the weights out of the range of floats; its second step meets what is left.
+BROKEN = {"0.7": {"model.recover.mask_ratio": 0.7}, "broken": {"model.recover.lr": 1e30}}
+
+SCRIPT = '''"""Sweep of a test."""
+from pipelines.experiment import Experiment
+from pipelines.sweep import Sweep, main
+
+SWEEP = Sweep(
+    name="{name}",
+    title="Table 0: mask ratio",
+    base=Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override({base}),
+    row_name="mask ratio",
+    rows={rows},
+    published={published},
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)
+'''
+
+
+class Desk:
+    """A folder with sweep scripts and a datasets.toml, and what a person can do there."""
+
+    def __init__(self, folder: Path, experiment: Experiment, roots: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.base = {f"model.{name}": value for name, value in experiment.model_args.items()}
+        self.datasets = self.toml("datasets.toml", {name: roots[name] for name in ("ffpp", "celeb_df", "dfdc")})
+        self.script("tiny", ROWS)
+
+    def toml(self, name: str, roots: Mapping[str, str]) -> Path:
+        (self.folder / name).write_text("".join(f'{dataset} = "{root}"\n' for dataset, root in roots.items()))
+        return self.folder / name
+
+    def script(self, name: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        published = {row: PUBLISHED.get(row, {"celeb_df": 0.5, "dfdc": 0.5}) for row in rows}
+        text = SCRIPT.format(name=name, base=self.base, rows=rows, published=published)
+        (self.folder / f"{name}.py").write_text(text)
+
+    def command(self, name: str, storage: str, *switches: str) -> list[str]:
+        given = {"--datasets": str(self.datasets), "--preset": "small", "--storage": storage}
+        defaults = [part for switch, value in given.items() if switch not in switches for part in (switch, value)]
+        return [sys.executable, "-X", "importtime", f"{name}.py", *defaults, *switches]
+
+    def start(self, name: str, storage: str, *switches: str) -> "subprocess.Popen[str]":
+        # As in a shell: nothing that the tests' own Ray was told. Without the last one Ray writes into the home folder.
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_", "CROSSFORGE_"))}
+        out, err = (self.folder / f"{storage.replace('/', '_')}.{end}" for end in ("out", "err"))
+        with out.open("w") as stdout, err.open("w") as stderr:
+            process = subprocess.Popen(
+                self.command(name, storage, *switches),
+                cwd=self.folder,
+                env=env | {"RAY_AUTH_MODE": "disabled"},
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+            )
+        self.out, self.err = out, err
+        return process
+
+    def run(self, name: str, storage: str, *switches: str) -> "Ended":
+        started = time.monotonic()
+        code = self.start(name, storage, *switches).wait(300)
+        return Ended(code, self.out.read_text(), self.err.read_text(), time.monotonic() - started)
+
+
+class Ended:
+    def __init__(self, code: int, out: str, err: str, seconds: float) -> None:
+        imports = [line for line in err.splitlines() if line.startswith("import time:")]
+        self.code, self.out, self.seconds = code, out, seconds
+        self.imported = {line.rsplit("|", 1)[1].strip() for line in imports}
+        self.complaints = [line for line in err.splitlines() if not line.startswith("import time:")]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, tiny_experiment: Experiment, tiny_roots: Any) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"), tiny_experiment, tiny_roots)
+
+
+@pytest.fixture(scope="module")
+def storage(desk: Desk) -> Path:
+    return desk.folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def whole(desk: Desk) -> Ended:
+    return desk.run("tiny", "whole")
+
+
+def results(storage: Path) -> dict[str, pa.Table]:
+    """RESULTS by trial, without the commit: someone may be committing while the tests run."""
+    found = storage.glob("runs/*/results.parquet")
+    return {path.parent.name: pq.read_table(path).drop(["commit"]) for path in found}
+
+
+def mtimes(storage: Path) -> dict[Path, int]:
+    return {path.relative_to(storage): path.stat().st_mtime_ns for path in storage.glob("stages/**/*")}
+
+
+def tracked(storage: Path, experiment: str = "tiny") -> tuple[MlflowClient, list[Any], list[Any]]:
+    """The parents, and the children by row."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    parents = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
+    children = sorted((one for one in runs if one not in parents), key=lambda one: one.data.tags["row"])
+    return client, parents, children
+
+
+# --------------------------------------------------------------------------------------- the table
+def test_the_command_ends_well(whole: Ended, storage: Path) -> None:
+    assert whole.code == 0, whole.out
+    assert whole.complaints == []
+    assert len(results(storage)) == 2
+    assert len(list(storage.glob("stages/delocate/*/*/_done.json"))) == 2 * 3
+
+
+def test_the_table_shows_published_and_ours(whole: Ended, storage: Path) -> None:
+    values = ours(storage)
+    lines = whole.out[whole.out.index("published against ours") :].splitlines()
+    for row, published in PUBLISHED.items():
+        (line,) = [line for line in lines if line.split("│")[1:2] == [f" {row:<10} "]]
+        for column, cell in zip(published, line.split("│")[2:4], strict=True):
+            value = values[row, column]["value"]
+            shown = [f"{100 * published[column]:.1f}", f"{100 * value:.1f}*", f"{100 * (value - published[column]):+.1f}"]
+            assert cell.split() == shown
+    assert "own datasets" in whole.out
+    assert "one seed only" in whole.out
+    assert launch.SAMPLE_NOTE not in whole.out
+
+
+def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """(row of the table, test dataset) -> the RESULTS row of its video AUC, found by the trial's own record."""
+    found = {}
+    _, _, children = tracked(storage)
+    for child in children:
+        table = results(storage)[child.data.tags["run_key"]]
+        for entry in table.to_pylist():
+            if (entry["stage"], entry["level"], entry["metric"]) == (run.FINAL, "video", "auc"):
+                found[child.data.tags["row"], entry["test_dataset"]] = entry
+    return found
+
+
+def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
+    (folder,) = (storage / "reports").iterdir()
+    assert f"Report: {folder}" in whole.out
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny.csv", "tiny.md", "tiny.png"]
+    values = ours(storage)
+    with (folder / "tiny.csv").open() as file:
+        lines = {(line["mask ratio"], line["test_dataset"]): line for line in csv.DictReader(file)}
+    assert lines.keys() == values.keys() == {(row, column) for row in PUBLISHED for column in PUBLISHED[row]}
+    table = [line.split(" | ") for line in (folder / "tiny.md").read_text().splitlines() if line.startswith("| 0.")]
+    shown = {cells[0].strip("| "): [cell.strip("| ") for cell in cells[1:]] for cells in table}
+    for (row, column), value in values.items():
+        line, published = lines[row, column], PUBLISHED[row][column]
+        assert float(line["published"]) == published
+        for name in ("low", "high", "n_real", "n_fake", "n_missing", "n_excluded"):
+            assert float(line[name]) == pytest.approx(value[name], abs=1e-6)
+        assert float(line["ours"]) == pytest.approx(value["value"], abs=1e-6)
+        assert (line["seeds"], line["failure"], line["spread"]) == ("0", "", "")
+        first = 3 * list(PUBLISHED[row]).index(column)
+        percent = [report.percent(value[name]) for name in ("value", "low", "high")]
+        assert shown[row][first : first + 2] == [report.percent(published), "{}* [{}, {}]".format(*percent)]
+    assert (folder / "tiny.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_experiment: Experiment) -> None:
+    client, parents, children = tracked(storage)
+    (parent,) = parents
+    assert [one.info.status for one in (parent, *children)] == ["FINISHED"] * 3
+    assert [child.data.tags["row"] for child in children] == list(ROWS)
+    values = ours(storage)
+    for child in children:
+        row, tags, metrics = child.data.tags["row"], child.data.tags, child.data.metrics
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (tags["seed"], tags["data"], tags["preset"], tags["method"]) == ("0", "real", "small", "delocate")
+        assert tags["commit"]
+        for column, published in PUBLISHED[row].items():
+            value = values[row, column]
+            name = f"{column}/video/auc"
+            assert metrics[name] == pytest.approx(value["value"])
+            assert (metrics[f"{name}/low"], metrics[f"{name}/high"]) == pytest.approx((value["low"], value["high"]))
+            assert metrics[f"{name}/published"] == published
+            for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
+                assert metrics[f"{column}/{count}"] == value[count]
+            assert {f"finetune/{name}", f"localize/{name}"} <= metrics.keys()
+        params = child.data.params
+        assert (params["mask ratio"], params["model_config.recover.mask_ratio"]) == (row, row)
+        assert params["model_config.vit.width"] == str(tiny_experiment.config().vit.width)
+        artifacts = {entry.path for entry in client.list_artifacts(child.info.run_id)}
+        assert artifacts == {"results.parquet", "predictions.parquet"}
+        history = client.get_metric_history(child.info.run_id, "recover/train/loss")
+        assert [point.step for point in history] == [1, 2]  # two epochs of one step
+    assert {entry.path for entry in client.list_artifacts(parent.info.run_id)} == {"tiny.md", "tiny.csv", "tiny.png"}
+    assert parent.data.tags["mlflow.note.content"].startswith("# Table 0: mask ratio")
+    assert f"--backend-store-uri sqlite:///{storage}/mlflow.db" in whole.out
+
+
+# ------------------------------------------------------------------------------------------ again
+def test_the_same_command_again_only_prints_the_table(whole: Ended, desk: Desk, storage: Path) -> None:
+    before, tracked_before = mtimes(storage), tracked(storage)
+    again = desk.run("tiny", "whole")
+    assert again.code == 0
+    assert mtimes(storage) == before
+    assert again.out.endswith(whole.out[whole.out.index("Table 0: mask ratio: published against ours") :])
+    assert "pipelines.launch" in again.imported
+    assert not {"ray", "torch._dynamo"} & again.imported
+    assert again.seconds < 60
+    _, parents, children = tracked(storage)
+    for old, new in zip([*tracked_before[1], *tracked_before[2]], [*parents, *children], strict=True):
+        assert (new.info.run_id, new.info.end_time) == (old.info.run_id, old.info.end_time)
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, storage: Path) -> None:
+    for name, to_train, reused in (("dry", "2", "0"), ("whole", "0", "2")):
+        dry = desk.run("tiny", name, "--dry-run")
+        assert (dry.code, dry.complaints) == (0, [])
+        rows = [line.replace("│", " ").split() for line in dry.out.splitlines() if "delocate" in line]
+        assert [row[:5] for row in rows] == [
+            ["delocate", stage, "2", to_train, reused] for stage in ("recover", "finetune", "localize")
+        ]
+        assert not {"ray", "mlflow"} & dry.imported
+    assert not (desk.folder / "dry" / "stages").exists()
+
+
+def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(whole: Ended, desk: Desk, storage: Path) -> None:
+    broken = desk.folder / "broken-off"
+    shutil.copytree(storage / "faces", broken / "faces")
+    process = desk.start("tiny", "broken-off")
+    until(lambda: list(broken.glob("stages/delocate/*/*/_done.json")), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    survived = {path: path.stat().st_mtime_ns for path in broken.glob("stages/delocate/*/*/_done.json")}
+    assert 0 < len(survived) < 6
+    assert not list(broken.glob("runs/*/_done.json"))
+
+    assert desk.run("tiny", "broken-off").code == 0
+    assert {path: path.stat().st_mtime_ns for path in survived} == survived
+    for digest, table in results(storage).items():
+        assert results(broken)[digest].equals(table), digest
+    assert results(broken).keys() == results(storage).keys()
+    client, parents, children = tracked(broken)
+    assert [one.info.status for one in (*parents, *children)] == ["FINISHED"] * 3
+    for child in children:
+        history = client.get_metric_history(child.info.run_id, "recover/train/loss")
+        assert [point.step for point in history] == [1, 2]
+
+
+def until(ready: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 240
+    while not ready():
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------------------------------- failures
+def test_a_row_that_fails_says_why_and_the_others_go_on(whole: Ended, desk: Desk, storage: Path) -> None:
+    desk.script("failing", BROKEN)
+    failing = desk.run("failing", "whole")
+    assert failing.code == 1, failing.out
+    (line,) = [line for line in failing.out.splitlines() if "FAILED" in line]
+    assert "FAILED broken on celeb_df, dfdc: NonFiniteLoss: loss is" in line
+    assert "Traceback" not in failing.out
+    assert failing.complaints == []
+    _, (parent,), children = tracked(storage, "failing")
+    assert {child.data.tags["row"]: child.info.status for child in children} == {"0.7": "FINISHED", "broken": "FAILED"}
+    assert parent.info.status == "FAILED"
+    (folder,) = storage.glob("reports/failing-*")
+    with (folder / "failing.csv").open() as file:
+        lines = {(line["mask ratio"], line["test_dataset"]): line for line in csv.DictReader(file)}
+    for column in ("celeb_df", "dfdc"):
+        assert 0 <= float(lines["0.7", column]["ours"]) <= 1
+        assert lines["broken", column]["ours"] == ""
+        assert "NonFiniteLoss" in lines["broken", column]["failure"]
+
+
+def unknown_dataset(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--datasets", str(desk.toml("unknown.toml", roots | {"celebdf": "/data"}))]
+
+
+def missing_root(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--datasets", str(desk.toml("missing.toml", {**roots, "celeb_df": "/data/nowhere"}))]
+
+
+def no_root(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--datasets", str(desk.toml("less.toml", {"ffpp": roots["ffpp"], "dfdc": roots["dfdc"]}))]
+
+
+def no_file(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--datasets", "nowhere.toml"]
+
+
+def unwritable(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--storage", "/proc/x"]
+
+
+def bucket(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--storage", "s3://bucket/storage"]
+
+
+def unknown_switch(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--epochs", "3"]
+
+
+def bad_number(desk: Desk, roots: Mapping[str, str]) -> list[str]:
+    return ["--seeds", "0"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (unknown_dataset, "unknown dataset 'celebdf'; known: celeb_df"),
+        (missing_root, "root of celeb_df: /data/nowhere does not exist"),
+        (no_root, "no root for celeb_df; add a line to datasets.toml"),
+        (no_file, "nowhere.toml cannot be read"),
+        (unwritable, "--storage /proc/x can't be written"),
+        (bucket, "--storage s3://bucket/storage: only folders"),
+        (unknown_switch, "unrecognized arguments: --epochs"),
+        (bad_number, "--seeds: must be 1 or more"),
+    ],
+)
+def test_wrong_input_is_one_message(desk: Desk, tiny_roots: Any, wrong: Any, message: str) -> None:
+    ended = desk.run("tiny", "wrong", *wrong(desk, tiny_roots))
+    refused(ended, message)
+
+
+def test_a_wrong_row_is_one_message(desk: Desk) -> None:
+    desk.script("wrong_row", {"1.5": {"model.recover.mask_ratio": 1.5}})
+    refused(desk.run("wrong_row", "wrong"), "mask_ratio must be in (0, 1], got 1.5")
+    desk.script("wrong_name", {"0.5": {"model.recover.maskratio": 0.5}})
+    refused(desk.run("wrong_name", "wrong"), "maskratio")
+
+
+def refused(ended: Ended, message: str) -> None:
+    said = ended.out + "\n".join(ended.complaints)
+    assert ended.code == 2, said
+    assert message in said
+    assert "Traceback" not in said
+    assert said.count("error:") == 1
+    assert "ray" not in ended.imported
+
+
