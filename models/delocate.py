@@ -244,15 +244,15 @@ SMALL = Config(
     recover=RecoverConfig(
         decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=3e-3
     ),
-    finetune=FinetuneConfig(batch_size=8, num_epochs=11, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
+    finetune=FinetuneConfig(batch_size=8, num_epochs=6, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
     localize=LocalizeConfig(
         mapping="test_resnet",
         encoder="test_resnet",  # no squeeze-and-excitation: timm has none as small that is as fast
         map_widths=(32, 16),
         decoder_widths=(64, 48, 32, 16, 8),
         batch_size=4,
-        num_epochs=4,
-        steps_per_epoch=11,
+        num_epochs=8,
+        steps_per_epoch=16,
         lr=0.006,
     ),
     pretrained=False,

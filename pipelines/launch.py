@@ -160,11 +160,15 @@ class Launch:
         self._print_sources("sample corpus" if self.is_sample else str(self.config_file), rows)
         self._print_stages(self._planned(data if data.extracted else None))
 
+    def _heading(self, text: str) -> None:
+        self.console.print(f"[bold]{text}[/bold]", highlight=False)
+
     def _print_sources(self, source: str, rows: Sequence[tuple[str, str, str]]) -> None:
-        self.console.print(f"[bold]{self.sweep.title}[/bold]", highlight=False)
+        self._heading(self.sweep.title)
         if self.is_sample:
             self.console.print(f"[yellow]{SAMPLE_NOTE}[/yellow]", highlight=False)
-        table = Table(title=f"Videos ({source})", title_justify="left")
+        self._heading(f"Videos ({source})")
+        table = Table()
         for column in ("dataset", "needed", "to extract"):
             table.add_column(column)
         for row in rows:
@@ -181,7 +185,8 @@ class Launch:
 
     def _print_stages(self, planned: Mapping[Path, stages.PlannedStage]) -> None:
         used = sum(len(stages.plan(e, _AnyRows(), self.storage)) for e in self.experiments.values())
-        table = Table(title=f"Stages ({self.preset} preset, {len(self.experiments)} trials)", title_justify="left")
+        self._heading(f"Stages ({self.preset} preset, {len(self.experiments)} trials)")
+        table = Table()
         for column in ("paper", "stage", "distinct", "to train", "reused", "trained before took"):
             table.add_column(column)
         for paper, name in dict.fromkeys((stage.paper, stage.name) for stage in planned.values()):
@@ -204,8 +209,13 @@ class Launch:
             trials = self._trials(data)
             for trial in trials.values():
                 run.check(trial, compute)
-            tracker, _, children = self._track(trials, data)
-            self._run_trials(trials, compute, concurrent, tracker, children)
+            tracker, parent, children = self._track(trials, data)
+            try:
+                self._run_trials(trials, compute, concurrent, tracker, children)
+            except KeyboardInterrupt:
+                for run_id in (parent, *(children[key] for key, trial in trials.items() if not trial.done)):
+                    tracker.end(run_id, "KILLED")
+                raise
         return trials
 
     def _compute(self, resources: cluster.Resources) -> tuple[run.Compute, int]:
@@ -391,7 +401,8 @@ class Launch:
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
         """One column per test dataset, so that three fit into 80 characters; intervals on a line of their own."""
         columns = list(dict.fromkeys(cell.column for cell in cells))
-        table = Table(title=f"{self.sweep.title}: published against ours", title_justify="left", show_lines=True)
+        self._heading(f"{self.sweep.title}: published against ours")
+        table = Table(show_lines=True)
         table.add_column(self.sweep.row_name)
         for column in columns:
             table.add_column(f"{column}\npubl.   ours  diff.", justify="right")

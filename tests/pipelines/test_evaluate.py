@@ -146,7 +146,8 @@ def test_a_scored_part_is_not_scored_again(
     evaluate.score(scoring[:1], more, trial.faces, num_actors=1)
     assert [path.stat().st_mtime_ns for path in paths] == before
     third = pq.read_table(predictions_path(scoring[0].planned, "0" * 16))
-    old = predictions["finetune"][0].filter(pc.equal(predictions["finetune"][0]["video_id"], more["0" * 16][0].video_id))
+    old = predictions["finetune"][0]
+    old = old.filter(pc.equal(old["video_id"], more["0" * 16][0].video_id))
     assert third.drop(["score"]).equals(old.drop(["score"]))
     np.testing.assert_allclose(third["score"], old["score"], atol=1e-6)
 

@@ -17,7 +17,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipelines import launch, report, run
-from pipelines.cluster import Resources
 from pipelines.experiment import Experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -69,8 +68,9 @@ class Desk:
         return [sys.executable, "-X", "importtime", f"{name}.py", *defaults, *switches]
 
     def start(self, name: str, storage: str, *switches: str) -> "subprocess.Popen[str]":
-        # As in a shell: nothing that the tests' own Ray was told. Without the last one Ray writes into the home folder.
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_", "CROSSFORGE_"))}
+        # As in a shell: nothing that the tests' own Ray was told. Left to itself, Ray writes into the home folder.
+        told = ("RAY_", "MLFLOW_", "CROSSFORGE_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(told)}
         out, err = (self.folder / f"{storage.replace('/', '_')}.{end}" for end in ("out", "err"))
         with out.open("w") as stdout, err.open("w") as stderr:
             process = subprocess.Popen(
@@ -146,9 +146,8 @@ def test_the_table_shows_published_and_ours(whole: Ended, storage: Path) -> None
     for row, published in PUBLISHED.items():
         (line,) = [line for line in lines if line.split("│")[1:2] == [f" {row:<10} "]]
         for column, cell in zip(published, line.split("│")[2:4], strict=True):
-            value = values[row, column]["value"]
-            shown = [f"{100 * published[column]:.1f}", f"{100 * value:.1f}*", f"{100 * (value - published[column]):+.1f}"]
-            assert cell.split() == shown
+            theirs, mine = 100 * published[column], 100 * values[row, column]["value"]
+            assert cell.split() == [f"{theirs:.1f}", f"{mine:.1f}*", f"{mine - theirs:+.1f}"]
     assert "own datasets" in whole.out
     assert "one seed only" in whole.out
     assert launch.SAMPLE_NOTE not in whole.out
@@ -364,5 +363,3 @@ def refused(ended: Ended, message: str) -> None:
     assert "Traceback" not in said
     assert said.count("error:") == 1
     assert "ray" not in ended.imported
-
-

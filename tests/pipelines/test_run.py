@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import evaluate, metrics, run, schemas
+from pipelines import metrics, run, schemas
 from pipelines.experiment import Experiment
 from pipelines.run import Compute, Trial
 
@@ -77,7 +76,10 @@ def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
     scores = [(level, metric) for level in ("frame", "video") for metric in ("auc", "ap", "eer", "acc_at_0_5")]
     masks = [("frame", "iou"), ("frame", "pbca")]
     wanted = [
-        (stage, name, *what) for stage in ("finetune", "localize", run.FINAL) for name in ("celeb_df", "dfdc") for what in scores
+        (stage, name, *what)
+        for stage in ("finetune", "localize", run.FINAL)
+        for name in ("celeb_df", "dfdc")
+        for what in scores
     ]
     # True masks are not known in DFDC; of the stages, `localize` predicts masks.
     wanted += [(stage, "celeb_df", *what) for stage in ("localize", run.FINAL) for what in masks]
@@ -163,7 +165,7 @@ def test_a_trial_that_lost_its_marker_is_finished_from_its_stages(trial: Trial, 
 
 
 def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, storage: Path, tiny: Any) -> None:
-    """`recover` sees real videos only, so trials on other fakes share it; `localize` reads what it made of the fakes."""
+    """`recover` sees real videos only, so trials on other fakes share it; `localize` reads what it made of each."""
     two = {"manipulations": ("Deepfakes", "FaceSwap"), "test_on": ("celeb_df",)}
     other = planned(tiny, storage, **two, **{"model.stages": ("recover", "localize")})
     both = {one.name: one for one in trial.planned}, {one.name: one for one in other.planned}

@@ -53,9 +53,7 @@ class Lab:
 
     def job(self, storage: str, stage: str, **options: Any) -> Job:
         """`recover`, which the others start from, is trained here and shared."""
-        trial = run.plan(
-            self.experiment, self.tiny.videos, self.tiny.ledgers, self.tiny.faces, self.folder / "shared"
-        )
+        trial = run.plan(self.experiment, self.tiny.videos, self.tiny.ledgers, self.tiny.faces, self.folder / "shared")
         planned = {one.name: one for one in trial.planned}
         derived = None
         if stage != "recover":
@@ -94,17 +92,27 @@ def distance(one: Job, other: Job) -> float:
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
 
 
+def travelled(job: Job) -> float:
+    """Largest way of any weight from where a seeded start puts it."""
+    torch.manual_seed(int(job.planned.spec["seed"]))
+    module = job.stage(job.config)
+    if source := job.stage.starts_from:
+        module.load_start(safetensors.torch.load_file(job.earlier[source].folder / "weights.safetensors"))
+    start = module.state_dict()
+    return max(float((value - start[name]).abs().max()) for name, value in weights(job).items())
+
+
 def curve(job: Job, *names: str) -> np.ndarray:
     return np.array([[line[name] for name in names] for line in job.planned.curve()])
 
 
 # ---------------------------------------------------------------------------------------- batches
 def test_batches_made_by_ray_are_the_batches_made_here(lab: Any) -> None:
-    """Two workers, three stages' views; from a step in the middle, as after a resume."""
-    for stage, settings in (("recover", {}), ("finetune", {}), ("localize", {"localize.use_map_loss": False})):
-        job = lab(**settings).job("any", stage)
+    """Clips for both of two workers, faces for one; from a step in the middle, as after a resume."""
+    for stage, ranks in (("recover", (0, 1)), ("localize", (1,))):
+        job = lab(**{"localize.use_map_loss": False}).job("any", stage)
         steps = range(3, 7)
-        for rank in (0, 1):
+        for rank in ranks:
             here = list(ingest.batches(job.samples(), job.view(), steps, rank, 2))
             by_ray = list(ingest.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=1))
             assert len(here) == len(by_ray) == len(steps)
@@ -142,15 +150,13 @@ def test_two_workers_finetune_as_one(lab: Any) -> None:
     finetune = lab(**{"finetune.num_epochs": 4, "finetune.base_lr": 0.3})
     one = trained(finetune.job("one", "finetune"))
     two = trained(finetune.job("two", "finetune", num_workers=2))
-    moved = curve(one, "train/loss")
-    print("FT", moved.ravel(), distance(one,two), np.abs(curve(one, "train/loss", "val/loss", "val/auc")-curve(two, "train/loss", "val/loss", "val/auc")).max())
-    assert abs(moved[0] - moved[-1]) > 0.01  # else equal curves would say nothing
     names = ("epoch", "step", "lr", "train/loss", "val/loss", "val/auc")
     np.testing.assert_allclose(curve(one, *names), curve(two, *names), atol=SLACK)
     assert distance(one, two) < SLACK
+    assert travelled(one) > 100 * SLACK  # else equal weights would say nothing
 
 
-LONG = {"recover.strategy": "video_mae", "recover.num_epochs": 25}  # as many hidden patches in every clip
+LONG = {"recover.strategy": "video_mae", "recover.num_epochs": 15}  # as many hidden patches in every clip
 
 
 @pytest.mark.slow
@@ -159,10 +165,9 @@ def test_two_workers_recover_as_one_and_a_killed_one_goes_on(lab: Any) -> None:
     one = trained(recover.job("one", "recover"))
     two = trained(recover.job("two", "recover", num_workers=2))
     names = ("epoch", "step", "lr", "train/loss", "val/loss")
-    print("REC", distance(one, two), np.abs(curve(one, "train/loss", "val/loss")-curve(two, "train/loss", "val/loss")).max(), curve(one,"train/loss").ravel())
-    pr=recover.tiny
     np.testing.assert_allclose(curve(one, *names), curve(two, *names), atol=SLACK)
     assert distance(one, two) < SLACK
+    assert travelled(one) > 100 * SLACK
 
     broken = recover.job("broken", "recover", num_workers=2, checkpoint_steps=1)
     killer = Killer(broken)
@@ -210,8 +215,5 @@ def test_two_workers_localize(lab: Any) -> None:
     one = trained(localize.job("one", "localize"))
     two = trained(localize.job("two", "localize", num_workers=2))
     a, b = (curve(job, "train/loss", "train/cls", "train/map", "train/loc") for job in (one, two))
-    print("LOC", a, b)
     np.testing.assert_allclose(a, b, rtol=0.1)
-    start = torch.manual_seed(0) and one.stage(one.config).state_dict()
-    moved = [name for name, value in weights(two).items() if not torch.equal(value, start[name])]
-    assert set(moved) == set(start) - {name for name in start if name.startswith("nothing")}
+    assert travelled(two) > 100 * SLACK
