@@ -5,10 +5,7 @@ Every step asks what is there already, so the same command goes on after any int
 
 import argparse
 import os
-import threading
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +17,19 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import cluster, datasets, facestore, progress, protocol, report, run, sample_corpus, schemas, stages
+from pipelines import (
+    cluster,
+    datasets,
+    facestore,
+    progress,
+    protocol,
+    report,
+    run,
+    sample_corpus,
+    schemas,
+    stages,
+    tuning,
+)
 from pipelines.experiment import Experiment, digest
 from pipelines.faces import VERSION as FACES_VERSION
 from pipelines.faces import Recipe
@@ -30,8 +39,6 @@ if TYPE_CHECKING:
     from pipelines.tracking import Tracker
 
 SAMPLE_NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
-POLL_SECONDS = 1.0
-RETRIES = 1  # of a trial that fails
 UNKNOWN = "not extracted yet"
 
 Key = tuple[str, int]  # row of the table, seed
@@ -266,7 +273,8 @@ class Launch:
         for name, folder in data.faces.items():
             bad = [e for i, e in facestore.ledger(folder).items() if i in data.wanted[name] and e["status"] != "ok"]
             for entry in bad[:10]:
-                self.console.print(f"  [yellow]{entry['status']}[/yellow] {entry['video_id']}: {entry['reason']}")
+                text = f"  {entry['status']}: {entry['video_id']}: {entry['reason']}"
+                self.console.print(text, style="yellow", highlight=False, markup=False)
             if len(bad) > 10:
                 self.console.print(f"  and {len(bad) - 10} more; all are in {folder / 'ledger.parquet'}")
 
@@ -278,47 +286,21 @@ class Launch:
         tracker: "Tracker",
         children: Mapping[Key, str],
     ) -> None:
-        from ray import tune  # here: see `_extract`
-
         todo = {key: trial for key, trial in trials.items() if not trial.done}
-        for trial in todo.values():
-            trial.folder.mkdir(parents=True, exist_ok=True)
-            for old in (progress.FILE, FAILURE):
-                (trial.folder / old).unlink(missing_ok=True)
-        # A trial's driver holds no CPU: its training or its Ray Data jobs do. So Ray can't run out for a trial
-        # that waits for what a trial holds.
-        function = tune.with_resources(
-            tune.with_parameters(_trial, trials=list(todo.values()), compute=compute), {"memory": 1_000_000}
-        )
-        tuner = tune.Tuner(
-            function,
-            param_space={"number": tune.grid_search(list(range(len(todo))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
-            run_config=tune.RunConfig(
-                name=f"{self.sweep.name}-{digest(sorted(t.digest for t in todo.values()))}",
-                storage_path=str(self.storage / "ray"),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-            ),
-        )
-        fit = _Background(tuner.fit)
+        logged: dict[Path, int] = {}
         with progress.view(self.console, f"Training and scoring: {len(todo)} trials, {concurrent} at once") as view:
-            while not fit.wait(POLL_SECONDS):
-                self._watch(todo, view, tracker, children)
-            self._watch(todo, view, tracker, children)
-        fit.result()
 
-    def _watch(
-        self, trials: Mapping[Key, run.Trial], view: progress.View, tracker: "Tracker", children: Mapping[Key, str]
-    ) -> None:
-        """Shows where each trial stands, and logs the epochs that have ended since the last look."""
-        for key, trial in trials.items():
-            noted = progress.noted(trial.folder)
-            if noted is None and not trial.done:
-                continue
-            view.update(_name(key), *_standing(trial, noted))
-            for stage in trial.planned:
-                tracker.curve(children[key], stage.name, stage.curve())
+            def look() -> None:
+                for key, trial in todo.items():
+                    if standing := tuning.standing(trial):
+                        view.update(_name(key), *standing)
+                    for stage in trial.planned:
+                        curve = stage.curve()
+                        if len(curve) > logged.get(stage.folder, 0):
+                            logged[stage.folder] = len(curve)
+                            tracker.curve(children[key], stage.name, curve)
+
+            tuning.fit(list(todo.values()), compute, concurrent, self.storage / "ray", look)
 
     # ------------------------------------------------------------------------------------ results
     def _track(self, trials: Mapping[Key, run.Trial], data: Data) -> tuple["Tracker", str, dict[Key, str]]:
@@ -383,7 +365,7 @@ class Launch:
         for row, published in self.sweep.published.items():
             own = [trial for (name, _), trial in trials.items() if name == row]
             results = [trial.results() for trial in own if trial.done]
-            failure = next((failure_of(trial) for trial in own if not trial.done), "")
+            failure = next((tuning.failure_of(trial) for trial in own if not trial.done), "")
             for column, value in published.items():
                 cells.append(report.cell(row, column, value, results, self.sweep.level, self.sweep.metric, failure))
         return cells
@@ -432,78 +414,6 @@ class Launch:
             tracker.describe(parent, paths[0].read_text())
             tracker.end(parent, "FINISHED" if all(trial.done for trial in trials.values()) else "FAILED")
         return ui_command(tracker.uri)
-
-
-FAILURE = "failure.txt"
-
-
-class _Background:
-    """A call in a daemon thread: the main thread stays free to show progress and to hear Ctrl-C."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.future: Future[Any] = Future()
-        self.thread = threading.Thread(target=self._run, args=(function,), daemon=True)
-        self.thread.start()
-
-    def _run(self, function: Callable[[], Any]) -> None:
-        try:
-            self.future.set_result(function())
-        except BaseException as error:  # noqa: BLE001  handed to whoever asks for the result
-            self.future.set_exception(error)
-
-    def wait(self, seconds: float) -> bool:
-        """Whether the call has ended, after at most so long."""
-        return bool(wait([self.future], timeout=seconds).done)
-
-    def result(self) -> Any:
-        return self.future.result()
-
-
-def failure_of(trial: run.Trial) -> str:
-    """Why a trial has no result, in one line."""
-    path = trial.folder / FAILURE
-    return path.read_text().splitlines()[0] if path.exists() else "its process died; run again to retry"
-
-
-def _trial(config: Mapping[str, int], trials: Sequence[run.Trial], compute: run.Compute) -> None:
-    """Body of a Tune trial."""
-    import torch
-    from ray import tune
-
-    trial = trials[config["number"]]
-    if compute.num_workers == 0:
-        torch.set_num_threads(1)  # trials share the CPUs; and sums in a fixed order give the same numbers again
-    try:
-        run.run(trial, compute, lambda phase, done, total: progress.note(trial.folder, phase, done, total))
-    except Exception as error:  # every failure of one row is written down; the other rows go on
-        text = f"{type(error).__name__}: {error}".splitlines()[0] + "\n\n" + traceback.format_exc()
-        stages.write_atomic(trial.folder / FAILURE, text.encode())
-        raise
-    tune.report({"done": 1})
-
-
-def _standing(trial: run.Trial, noted: Mapping[str, Any] | None) -> tuple[str, float, float]:
-    """Phase as text, and how much of the trial is done."""
-    names = [stage.name for stage in trial.planned]
-    total = float(len(names) + 1)
-    if trial.done:
-        return "done", total, total
-    phase = str(noted["phase"]) if noted else "waiting"
-    if phase not in names:
-        done = (
-            len(names) + noted["done"] / max(1, noted["total"])
-            if phase == "score" and noted
-            else names.index(phase.rsplit(" ", 1)[-1]) + 1.0
-        )
-        return phase, done, total
-    stage = trial.planned[names.index(phase)]
-    step = progress.noted(stage.folder) if not stage.done else None
-    share = step["done"] / max(1, step["total"]) if step else float(stage.done)
-    curve = stage.curve()
-    last = curve[-1] if curve else {}
-    shown = [f"{name} {last[name]:.3f}" for name in ("train/loss", "val/loss", "val/auc") if name in last]
-    text = f"{phase} epoch {last['epoch']}: {', '.join(shown)}" if last else phase
-    return text, names.index(phase) + share, total
 
 
 def metric_values(results: pa.Table) -> dict[str, float]:

@@ -23,7 +23,7 @@ SWEEP = Sweep(
     ),
     cost={
         "small": "about 6 minutes on 2 CPU cores, of which one for videos and faces (benchmarks/main_job.py)",
-        "paper": "not measured yet; 5 ratios x 3 seeds x (200 epochs recover, 20 epochs finetune, 10,000 steps localize)",
+        "paper": "not measured yet; for each ratio and seed 200 epochs recover, 20 finetune, 10,000 steps localize",
     },
     row_name="mask ratio",
     rows=grid("model.recover.mask_ratio", (0.55, 0.65, 0.75, 0.85, 0.95)),

@@ -100,7 +100,7 @@ def test_one_file_knows_mlflow():
 
 
 def test_one_file_knows_ray_tune():
-    assert users("ray.tune", "models", "pipelines", "sweeps") == {"pipelines/launch.py"}
+    assert users("ray.tune", "models", "pipelines", "sweeps") == {"pipelines/tuning.py"}
 
 
 @pytest.mark.parametrize("package", ["models", "ray", "torch", "numpy"])

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
+from rich.console import Console
 
 from pipelines import launch, report, run
+from pipelines.cluster import Resources
 from pipelines.experiment import Experiment
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+from pipelines.sweep import Sweep, parser
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
 PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905, "dfdc": 0.81}}
@@ -133,6 +134,8 @@ def tracked(storage: Path, experiment: str = "tiny") -> tuple[MlflowClient, list
 
 
 # --------------------------------------------------------------------------------------- the table
+@pytest.mark.slow
+@pytest.mark.ray
 def test_the_command_ends_well(whole: Ended, storage: Path) -> None:
     assert whole.code == 0, whole.out
     assert whole.complaints == []
@@ -140,6 +143,8 @@ def test_the_command_ends_well(whole: Ended, storage: Path) -> None:
     assert len(list(storage.glob("stages/delocate/*/*/_done.json"))) == 2 * 3
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_the_table_shows_published_and_ours(whole: Ended, storage: Path) -> None:
     values = ours(storage)
     lines = whole.out[whole.out.index("published against ours") :].splitlines()
@@ -165,6 +170,8 @@ def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
     (folder,) = (storage / "reports").iterdir()
     assert f"Report: {folder}" in whole.out
@@ -188,6 +195,8 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
     assert (folder / "tiny.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_experiment: Experiment) -> None:
     client, parents, children = tracked(storage)
     (parent,) = parents
@@ -221,6 +230,8 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
 
 
 # ------------------------------------------------------------------------------------------ again
+@pytest.mark.slow
+@pytest.mark.ray
 def test_the_same_command_again_only_prints_the_table(whole: Ended, desk: Desk, storage: Path) -> None:
     before, tracked_before = mtimes(storage), tracked(storage)
     again = desk.run("tiny", "whole")
@@ -235,6 +246,8 @@ def test_the_same_command_again_only_prints_the_table(whole: Ended, desk: Desk, 
         assert (new.info.run_id, new.info.end_time) == (old.info.run_id, old.info.end_time)
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, storage: Path) -> None:
     for name, to_train, reused in (("dry", "2", "0"), ("whole", "0", "2")):
         dry = desk.run("tiny", name, "--dry-run")
@@ -247,6 +260,8 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, 
     assert not (desk.folder / "dry" / "stages").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(whole: Ended, desk: Desk, storage: Path) -> None:
     broken = desk.folder / "broken-off"
     shutil.copytree(storage / "faces", broken / "faces")
@@ -279,6 +294,8 @@ def until(ready: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
 
 
 # ---------------------------------------------------------------------------------------- failures
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_row_that_fails_says_why_and_the_others_go_on(whole: Ended, desk: Desk, storage: Path) -> None:
     desk.script("failing", BROKEN)
     failing = desk.run("failing", "whole")
@@ -363,3 +380,35 @@ def refused(ended: Ended, message: str) -> None:
     assert "Traceback" not in said
     assert said.count("error:") == 1
     assert "ray" not in ended.imported
+
+
+# ------------------------------------------------------------------------------------------- CPUs
+@pytest.mark.parametrize(
+    ("cpus", "workers"),
+    [
+        (2, 1),
+        (4, 1),
+        (4, 2),
+        *(
+            pytest.param(*sizes, marks=pytest.mark.xfail(strict=True, reason="a loader has no CPU: all wait for ever"))
+            for sizes in [(1, 1), (3, 2), (4, 3), (6, 2), (8, 3)]
+        ),
+    ],
+)
+def test_every_worker_has_a_cpu_for_its_loader_or_is_refused(
+    desk: Desk, tiny_experiment: Experiment, cpus: int, workers: int
+) -> None:
+    """Training is in lockstep: one worker whose loader, an actor of one CPU, can't start stops all of its trial."""
+    table = Sweep(
+        name="tiny", title="", base=tiny_experiment, row_name="row", rows=ROWS, published=dict.fromkeys(ROWS, {})
+    )
+    arguments = parser(table, None).parse_args(["--preset", "small", "--workers", str(workers)])
+    one = launch.Launch(table, arguments, Console(quiet=True))
+    try:
+        compute, concurrent = one._compute(Resources(cpus=cpus, gpus=0, memory_bytes=64 * 2**30))
+    except ValueError as error:
+        assert 2 * workers > cpus
+        assert "--workers" in str(error)
+    else:
+        assert compute.num_workers == workers
+        assert concurrent * 2 * workers <= cpus
