@@ -399,16 +399,15 @@ def test_every_worker_has_a_cpu_for_its_loader_or_is_refused(
     desk: Desk, tiny_experiment: Experiment, cpus: int, workers: int
 ) -> None:
     """Training is in lockstep: one worker whose loader, an actor of one CPU, can't start stops all of its trial."""
-    table = Sweep(
-        name="tiny", title="", base=tiny_experiment, row_name="row", rows=ROWS, published=dict.fromkeys(ROWS, {})
-    )
+    published = {row: {"celeb_df": 0.5} for row in ROWS}
+    table = Sweep(name="tiny", title="", base=tiny_experiment, row_name="row", rows=ROWS, published=published)
     arguments = parser(table, None).parse_args(["--preset", "small", "--workers", str(workers)])
     one = launch.Launch(table, arguments, Console(quiet=True))
-    try:
-        compute, concurrent = one._compute(Resources(cpus=cpus, gpus=0, memory_bytes=64 * 2**30))
-    except ValueError as error:
-        assert 2 * workers > cpus
-        assert "--workers" in str(error)
+    resources = Resources(cpus=cpus, gpus=0, memory_bytes=64 * 2**30)
+    if 2 * workers > cpus:
+        with pytest.raises(ValueError, match="--workers"):
+            one._compute(resources)
     else:
+        compute, concurrent = one._compute(resources)
         assert compute.num_workers == workers
         assert concurrent * 2 * workers <= cpus
