@@ -31,11 +31,8 @@ class Tracker:
 
     def __init__(self, uri: str, experiment: str, storage: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow.entities import (
-            Metric,
-            Param,
-            RunTag,
-        )  # here: importing mlflow takes seconds, a dry run has no use for it
+        # Here, because importing mlflow takes seconds and a dry run has no use for it.
+        from mlflow.entities import Metric, Param, RunTag
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
