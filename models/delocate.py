@@ -252,7 +252,7 @@ SMALL = Config(
         decoder_widths=(64, 48, 32, 16, 8),
         batch_size=4,
         num_epochs=8,
-        steps_per_epoch=16,
+        steps_per_epoch=10,
         lr=0.006,
     ),
     pretrained=False,

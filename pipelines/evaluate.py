@@ -78,6 +78,8 @@ def score(
     videos = sorted({video for part in wanted for video in parts[part]}, key=lambda video: video.video_id)
     if not videos:
         return
+    for stage, _ in todo:
+        stage.load(torch.device("cpu"))  # what is wrong with the weights is said here; an actor would only die of it
     rows = _by_ray(_ScoreVideos, ([stage for stage, _ in todo], faces), videos, num_actors, gpus_per_actor, on_video)
     predictions = pa.concat_tables(rows).cast(schemas.PREDICTIONS)
     for stage, missing in todo:

@@ -238,16 +238,18 @@ class Launch:
                 f"a trial wants {workers} workers with {gpus:g} GPUs each, Ray has {resources.gpus} GPUs; "
                 "choose --workers and --gpus-per-worker to fit"
             )
-        # Loading and scoring need a CPU that no worker holds.
-        if workers >= max(2, resources.cpus):
+        # Each worker's samples are loaded by an actor of one CPU more.
+        per_trial = 2 * workers
+        if per_trial > resources.cpus:
             raise ValueError(
-                f"{workers} workers on {resources.cpus} CPUs leave none to load data; choose fewer --workers"
+                f"{workers} workers and their loaders need {per_trial} CPUs, Ray has {resources.cpus}; "
+                "choose fewer --workers"
             )
-        by_cpu = resources.cpus // (workers + 1) if workers else resources.cpus
+        by_cpu = resources.cpus // max(1, per_trial)
         by_memory = resources.memory_bytes // cluster.TRIAL_BYTES
         by_gpu = int(resources.gpus // (workers * gpus)) if workers * gpus else len(self.experiments)
         concurrent = max(1, min(by_cpu, by_memory, by_gpu, len(self.experiments)))
-        actors = max(1, resources.cpus // concurrent - workers) if workers else max(1, resources.cpus // concurrent)
+        actors = max(1, resources.cpus // concurrent)
         return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
 
     def _extract(self, data: Data) -> None:

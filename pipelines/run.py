@@ -186,7 +186,7 @@ def _derived(trial: Trial, source: stages.PlannedStage) -> Path:
 
 
 def check(trial: Trial, compute: Compute) -> None:
-    """Raises ValueError where a stage could not be fed: too few videos, or a batch that workers can't share."""
+    """Raises ValueError for what would only come out later: too few videos, or a batch that workers can't share."""
     config = trial.experiment.config()
     for part in (trial.train, trial.select):
         labels = [video.label for video in part.videos]
@@ -194,6 +194,13 @@ def check(trial: Trial, compute: Compute) -> None:
             raise ValueError(
                 f"{part.part.name}/{part.part.split}: extraction left {labels.count(schemas.REAL)} real and "
                 f"{labels.count(schemas.FAKE)} fake videos with a face; both classes are needed"
+            )
+    for part in trial.test:
+        if not part.videos:
+            example = next(iter(part.failed.items()), ("", "no videos"))
+            raise ValueError(
+                f"{part.part.name}/{part.part.split}: none of {len(part.failed)} videos has a usable face, "
+                f"e.g. {': '.join(example)}; leave this dataset out, or give readable videos"
             )
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)

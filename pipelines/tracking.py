@@ -65,13 +65,14 @@ class Tracker:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Id of the run with this key, made if there is none, and set to RUNNING unless it has ended well."""
+        """Id of the run with this key, made if there is none. One that has ended well stays as it is."""
         query = f"tags.run_key = '{key}'" + (f" and tags.`mlflow.parentRunId` = '{parent}'" if parent else "")
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         if found:
             run_id = found[0].info.run_id
-            if found[0].info.status != "FINISHED":
-                self.client.update_run(run_id, status="RUNNING")
+            if found[0].info.status == "FINISHED":
+                return run_id  # with the tags, the commit among them, of the code that made its numbers
+            self.client.update_run(run_id, status="RUNNING")
         else:
             own = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
             run_id = self.client.create_run(self.experiment_id, run_name=name, tags=own).info.run_id

@@ -161,7 +161,6 @@ def test_weights_that_cannot_be_read_are_named(trial: run.Trial, tmp_path: Path)
         broken.load(torch.device("cpu"))
 
 
-@pytest.mark.xfail(strict=True, reason="Ray's ActorDiedError comes out, whose first line says nothing")
 def test_weights_that_an_actor_cannot_read_are_named(trial: run.Trial, parts: Any, tmp_path: Path) -> None:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     broken = untrained(planned, trial.experiment.config())

@@ -263,7 +263,6 @@ def test_training_without_a_class_is_refused(tiny: Any, storage: Path, label: in
         run.check(planned(tiny, storage, ledgers), HERE)
 
 
-@pytest.mark.xfail(strict=True, reason="found while scoring: FileNotFoundError, or ArrowTypeError beside another part")
 def test_a_test_part_without_any_face_is_refused(tiny: Any, storage: Path) -> None:
     ledgers = tiny.ledgers
     for label in (schemas.REAL, schemas.FAKE):

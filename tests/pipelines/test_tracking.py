@@ -114,7 +114,6 @@ def test_a_param_keeps_its_first_value(tracker: Tracker, client: MlflowClient) -
     assert client.get_run(run_id).data.params == {"preset": "small"}
 
 
-@pytest.mark.xfail(strict=True, reason="a repeated command writes its own commit over the one that made the numbers")
 def test_the_commit_of_a_finished_run_stays(tracker: Tracker, client: MlflowClient) -> None:
     run_id = tracker.run("commit", "commit", tags={"commit": "made the numbers"})
     tracker.end(run_id)
