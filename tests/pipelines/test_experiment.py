@@ -40,7 +40,7 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"recover.mask_ratio": 0.5}, "unknown key 'recover.mask_ratio'"),
         ({"model.recover.mask_ration": 0.5}, "recover.mask_ration.*allowed are .*recover.mask_ratio"),
         ({"model.recover": 0.5}, "unknown config keys"),
-        ({"model.recover.mask_ratio": "0.5"}, "recover.mask_ratio must be float, got '0.5'"),
+        ({"model.recover.mask_ratio": "0.5"}, "recover.mask_ratio must be a finite float, got '0.5'"),
         ({"model.recover.mask_ratio": 0.0}, r"mask_ratio must be in \(0, 1\], got 0"),
         ({"model.recover.mask_ratio": -0.1}, r"mask_ratio must be in \(0, 1\], got -0.1"),
         ({"model.recover.mask_ratio": 1.01}, r"mask_ratio must be in \(0, 1\], got 1.01"),
