@@ -346,7 +346,7 @@ class Launch:
             ),
             "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
             "videos without a face": next(iter(self.experiments.values())).failed_videos,
-            "commit": run.commit(),
+            "commit": ", ".join(sorted({c for t in done for c in t.results()["commit"].to_pylist()})) or run.commit(),
         }
         lines = report.notes(cells, facts)
         name = digest([self.sweep.name, sorted(trial.digest for trial in trials.values())])

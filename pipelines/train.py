@@ -125,7 +125,8 @@ class TrainWorker:
         self._ray.train.report(dict(line))
 
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
-        return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, num_loaders=4)
+        # One loader: a pool that grows would take the CPU that another worker's first loader waits for.
+        return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, num_loaders=1)
 
 
 def train(job: Job) -> None:
@@ -170,6 +171,8 @@ def _worker(config: dict[str, Job]) -> None:
 
 def loop(job: Job, world: World) -> None:
     """Trains from the newest checkpoint to the end, and finishes the stage."""
+    if job.planned.done:  # a worker died between the marker and its own end
+        return
     seed = int(job.planned.spec["seed"])
     torch.manual_seed(seed)
     module = job.stage(job.config)
