@@ -6,18 +6,29 @@ input; where rows are stored, how workers are started and what is logged is not 
 Views (made by `pipelines.ingest`):
     real_clips     T sampled frames of one face track, real videos
     clips          the same, as many fake as real in an epoch
+    real_frames    single faces of real videos
+    real_pairs     the same; the stage makes a pseudo-fake of each real face, and trains and selects on both
     frames         single faces, as many fake as real
     domain_frames  single faces; each step holds every manipulation ("domain") in equal numbers, each
                    with as many real as fake faces, and no real face serves two domains of one step
 
 A sample, as `prepare` gets it (clip views have a leading T, frame views have none):
-    image       uint8    (T, H, W, 3)  RGB, H = W = `Feed.input_px`
-    landmarks   float32  (T, 68, 2)    x, y in pixels of that image
+    image       uint8    (T, H, W, 3)  RGB, H = W = `Feed.input_px`: the extracted crop at that size
+    landmarks   float32  (T, 68, 2)    x, y in pixels of that image; 0 is the centre of the first pixel.
+                                       (T, 81, 2) where the predictor finds that many
+    box         float32  (T, 4)        x0, y0, x1, y1 of the detector's box in pixels of that image
     label       int      0 real, 1 fake
     mask        uint8    (T, H, W)     1 = manipulated; all zero for a real face
     mask_valid  bool     (T,)          False where the manipulated pixels are not known
+    key         int64    (T,)          the same number whenever it is the same face of the same frame
     domain      int      0 .. D-1 in `domain_frames`, else -1
+    donor       a face of another video with a similar pose: {image, landmarks}; only with `Feed.donors`
     plus what the stage named in `reads` derived for the frame
+
+Many workers: each calls `forward` with its equal share of the step's samples, and gradients are averaged
+over workers. A stage gives the same update on one worker and on N if its loss is a mean over samples of
+equal weight; sums over the whole step's samples (`_distributed.total`, `_distributed.gather`) do the rest.
+Batch normalisation is over all workers.
 """
 
 from collections.abc import Mapping
@@ -27,10 +38,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 Sample = Mapping[str, Any]
 Batch = Mapping[str, Tensor]
+Mode = Literal["train", "select", "score"]  # what a sample is for: training, choosing the epoch on val, scoring
+
+
+class BadSample(ValueError):
+    """A face that a stage cannot use; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +57,18 @@ class Feed:
     clip_frames: int = 1  # T; 1 in frame views
     batch_size: int = 8  # samples in one step, over all workers; in `domain_frames`: per domain
     num_epochs: int = 1
-    steps_per_epoch: int | None = None  # None: every training video once
+    steps_per_epoch: int | None = None  # None: every training video `samples_per_video` times
+    samples_per_video: int = 1  # in an epoch
+    donors: int = 0  # each sample brings one of so many faces of other videos with the nearest landmarks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pooling:
+    """How a video's score follows from those of its faces: first over the faces of a frame, then over frames."""
+
+    faces: Literal["mean", "max"] = "mean"
+    min_area: float = 0.0  # a face smaller than this share of the largest one in its frame does not count
+    frames: Literal["mean", "mean_logit"] = "mean"  # mean_logit: sigmoid of the mean log odds
 
 
 class Stage(nn.Module):
@@ -49,7 +76,9 @@ class Stage(nn.Module):
 
     name: ClassVar[str]
     view: ClassVar[str]
-    selects_by: ClassVar[Literal["auc", "loss"]] = "auc"  # the epoch that is kept: highest AUC or lowest loss on val
+    # The epoch that is kept: highest AUC on val, lowest loss, best so far in both accuracy and loss, or the last.
+    selects_by: ClassVar[Literal["auc", "loss", "accuracy_and_loss", "last"]] = "auc"
+    pooling: ClassVar[Pooling] = Pooling()  # scores of faces -> score of a video
     starts_from: ClassVar[str | None] = None  # earlier stage whose weights `load_start` gets
     reads: ClassVar[str | None] = None  # earlier stage whose `derive` output joins each sample
     scores: ClassVar[bool] = True  # its score counts in the paper's final score
@@ -69,24 +98,41 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def prepare(cls, cfg: Any, sample: Sample, rng: np.random.Generator, training: bool) -> dict[str, np.ndarray]:
-        """One sample as the arrays that are stacked into a batch. Pure: all randomness comes from `rng`."""
+    def prepare(cls, cfg: Any, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:
+        """One sample as the arrays that are stacked into a batch. Pure: all randomness comes from `rng`.
+
+        In view `real_pairs` modes train and select also make the pseudo-fake; mode score gets faces of both labels.
+        Raises BadSample for a face that the stage cannot use (no pseudo-fake can be made of it); mode score must
+        take every face.
+        """
         raise NotImplementedError
 
     def load_start(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the weights of the stage named in `starts_from`."""
         raise NotImplementedError
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss` () and its named parts, detached; classifiers also `score` (B,).
+    def start_epoch(self, epoch: int) -> None:
+        """Called on every worker before the first step of each epoch, counted from 1.
 
+        Here a stage may freeze or free parameters (`requires_grad`) or renew a memory kept in buffers. Buffers
+        are part of a checkpoint and must be equal on all workers.
+        """
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss` () and its named parts, detached; classifiers also `score` (B,), P(fake).
+
+        In view `real_pairs` in evaluation mode `score` is (B, 2): of the real face and of its pseudo-fake.
         In training mode `batch["step_seed"]` (int64, ()) is the same on every worker: the source of
-        randomness that all must share.
+        randomness that all must share; `batch["repeat"]` (bool, ()) is True from the second time on that an
+        optimizer (SAM) asks for the loss of the same batch.
         """
         raise NotImplementedError
 
-    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
-        """The optimizer, and its schedule, which is stepped once after each of `num_steps` optimizer steps."""
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler | ReduceLROnPlateau]:
+        """The optimizer, and its schedule, which is stepped once after each of `num_steps` optimizer steps.
+
+        A `ReduceLROnPlateau` is stepped once after each epoch, with the loss on val.
+        """
         raise NotImplementedError
 
     def score(self, batch: Batch) -> dict[str, Tensor]:

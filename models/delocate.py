@@ -43,7 +43,7 @@ from models._layers import without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import PARTS, draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
-from models._stage import Batch, Feed, Sample, Stage
+from models._stage import Batch, Feed, Mode, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
 VERSION = 1
@@ -316,14 +316,14 @@ class Recover(Stage):
         )
 
     @classmethod
-    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, training: bool) -> dict[str, NDArray[Any]]:
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
         image, landmarks = sample["image"], sample["landmarks"]
-        if training and rng.random() < 0.5:
+        if mode == "train" and rng.random() < 0.5:
             image, landmarks = _flipped(image, 2), flip_landmarks(landmarks, cfg.clip.input_px)
         parts = STRATEGIES[cfg.recover.strategy]
         part = parts[rng.integers(len(parts))]
         arrays = {"image": image, "mask": draw_mask(cfg, landmarks, part, rng)}
-        if not training:
+        if mode != "train":
             arrays["part_masks"] = np.stack([draw_mask(cfg, landmarks, part, rng) for part in parts])
         return arrays
 
@@ -424,9 +424,9 @@ class Finetune(Stage):
         )
 
     @classmethod
-    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, training: bool) -> dict[str, NDArray[Any]]:
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
         image = sample["image"]
-        if training and rng.random() < 0.5:
+        if mode == "train" and rng.random() < 0.5:
             image = _flipped(image, 2)
         return {"image": image, "label": np.asarray(sample["label"])}
 
@@ -534,11 +534,11 @@ class Localize(Stage):
         )
 
     @classmethod
-    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, training: bool) -> dict[str, NDArray[Any]]:
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
         images = {name: sample[name] for name in ("image", "mask")}
-        if cfg.localize.use_map_loss and (training or "recovered" in sample):
+        if cfg.localize.use_map_loss and (mode == "train" or "recovered" in sample):
             images["recovered"] = sample["recovered"]
-        if training and rng.random() < 0.5:
+        if mode == "train" and rng.random() < 0.5:
             images = {name: _flipped(value, 1) for name, value in images.items()}
         return images | {name: np.asarray(sample[name]) for name in ("label", "domain", "mask_valid")}
 

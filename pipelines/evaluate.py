@@ -127,11 +127,14 @@ class _ScoreVideos:
         """A face that lies in two clips gets the mean of their scores."""
         scores: dict[tuple[Video, int, int], list[float]] = {}
         masks: dict[tuple[Video, int, int], dict[str, Any]] = {}
+        areas: dict[tuple[Video, int, int], float] = {}
         for covered, out in _outputs(module.score, samples, videos, self.device):
             for sample, (video, rows) in enumerate(covered):
                 for row in rows:
                     key = (video, row["frame_index"], row["face_index"])
                     scores.setdefault(key, []).append(float(out["score"][sample]))
+                    box = row["box_px"]
+                    areas[key] = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
                     if "mask" in out:
                         masks[key] = _compare(out["mask"][sample], row)
         for (video, frame_index, face_index), values in scores.items():
@@ -144,6 +147,7 @@ class _ScoreVideos:
                 "label": video.label,
                 "method": video.method,
                 "score": float(np.mean(values)),
+                "face_area_px": areas[video, frame_index, face_index],
                 **masks.get((video, frame_index, face_index), _NO_MASK),
             }
 

@@ -5,6 +5,7 @@ exactly what an uninterrupted one sees, and N workers see together what one woul
 Only this file reads FACES for training and scoring.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models import Feed, Stage
+from models import BadSample, Feed, Mode, Stage
 from pipelines import schemas
 from pipelines.facestore import Faces
+
+log = logging.getLogger(__name__)
 
 META_TRAIN_SHARE = 0.7  # of the source ids, where only one manipulation is trained on (Delocate, Table 2)
 VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
 MOST_BLOCKS = 2000  # of a training's steps, for Ray Data
+MOST_DONORS = 10_000  # faces among which the nearest are looked for (LAA-Net's BI)
+TRIES_PER_VIDEO, MOST_TRIES = 3, 12  # where a stage cannot use a face: other frames of the video, then other videos
 Arrays = dict[str, np.ndarray]
 
 
@@ -64,8 +69,8 @@ class View:
             raise ValueError(f"unknown view {name!r}; allowed: {', '.join(_PICKERS)}")
         self.name, self.feed, self.seed = name, feed, seed
         self.real = [video for video in videos if video.label == schemas.REAL]
-        self.fake = [] if name == "real_clips" else [video for video in videos if video.label == schemas.FAKE]
-        if not self.real or (name != "real_clips" and not self.fake):
+        self.fake = [] if name in REAL_VIEWS else [video for video in videos if video.label == schemas.FAKE]
+        if not self.real or (name not in REAL_VIEWS and not self.fake):
             raise ValueError(f"view {name} needs both classes, got {len(self.real)} real, {len(self.fake)} fake videos")
         self.domains = _domains(self.real, self.fake) if name == "domain_frames" else []
 
@@ -78,8 +83,8 @@ class View:
     def steps_per_epoch(self) -> int:
         if self.feed.steps_per_epoch:
             return self.feed.steps_per_epoch
-        epoch = len(self.real) if self.name == "real_clips" else 2 * max(len(self.real), len(self.fake))
-        return -(-epoch // self.step_size)
+        epoch = len(self.real) if self.name in REAL_VIEWS else 2 * max(len(self.real), len(self.fake))
+        return -(-epoch * self.feed.samples_per_video // self.step_size)
 
     def step(self, step: int) -> list[Pick]:
         """The samples of one step, ordered so that any equal cut over workers is as balanced as the whole."""
@@ -87,7 +92,7 @@ class View:
 
     def share(self, step: int, rank: int, world_size: int) -> list[Pick]:
         """One worker's samples of a step. Raises ValueError if the step can't be cut equally."""
-        unit = 2 * len(self.domains) or (1 if self.name == "real_clips" else 2)
+        unit = 2 * len(self.domains) or (1 if self.name in REAL_VIEWS else 2)
         if self.step_size % (unit * world_size):
             raise ValueError(
                 f"a step of {self.step_size} samples (view {self.name}, units of {unit}) can't be shared equally by "
@@ -102,6 +107,17 @@ class View:
         # Two streams: else the sample's first draw would repeat the one that chose the frame.
         where = float(np.random.default_rng((*key, 1)).random())
         return Pick(video, where, domain, (*key, 2))
+
+    def instead(self, pick: Pick, tries: int) -> Pick:
+        """What takes the place of a pick that the stage could not use `tries` times: a like one."""
+        rng = np.random.default_rng((*pick.seed, tries))
+        if tries < TRIES_PER_VIDEO:
+            video = pick.video
+        else:
+            real, fake = self.domains[pick.domain] if self.domains else (self.real, self.fake)
+            pool = fake if pick.video.label == schemas.FAKE else real
+            video = pool[rng.integers(len(pool))]
+        return Pick(video, float(rng.random()), pick.domain, (*pick.seed, tries, 2))
 
     def shuffled(self, pool: Sequence[Video], position: int, salt: int) -> Video:
         """Entry `position` of the endless sequence in which every `len(pool)` entries hold each video once."""
@@ -156,9 +172,13 @@ _PICKERS = {
     "clips": _real_and_fake,
     "frames": _real_and_fake,
     "domain_frames": _by_domain,
+    "real_frames": _real_only,
+    "real_pairs": _real_only,
 }
 _VIEW_SEED = {name: number for number, name in enumerate(_PICKERS)}
+VIEWS = tuple(_PICKERS)
 CLIP_VIEWS = ("real_clips", "clips")
+REAL_VIEWS = ("real_clips", "real_frames", "real_pairs")  # of real videos only
 
 
 def _domains(real: list[Video], fake: list[Video]) -> list[tuple[list[Video], list[Video]]]:
@@ -189,33 +209,47 @@ class Samples:
     """Samples of one stage, as `Stage.prepare` made them.
 
     faces: the FACES folder of each dataset. derived: what the stage `reads`, if it reads anything.
+    donors: the videos whose faces a stage that asks for them gets as `donor`.
     """
 
     def __init__(
-        self, stage: type[Stage], config: Any, faces: Mapping[str, Path], derived: "Derived | None" = None
+        self,
+        stage: type[Stage],
+        config: Any,
+        faces: Mapping[str, Path],
+        derived: "Derived | None" = None,
+        donors: Sequence[Video] = (),
     ) -> None:
         self.stage, self.config, self.derived = stage, config, derived
         self.feed = stage.feed(config)
         self.faces = {name: Faces(folder) for name, folder in faces.items()}
         self.track = lru_cache(maxsize=128)(self._track)  # a video is asked for once per frame or clip
+        self.donors = _Donors(self, donors) if self.feed.donors else None
 
-    def _track(self, video_id: str, face_index: int) -> list[dict[str, Any]]:
-        rows = self.faces[video_id.split("/", 1)[0]].video(video_id).to_pylist()
+    def track_without_pictures(self, video_id: str) -> list[dict[str, Any]]:
+        """The largest face of a video, quick to read."""
+        return self._track(video_id, 0, ("status", "face_index", "frame_index", "landmarks_px"))
+
+    def _track(self, video_id: str, face_index: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        rows = self.faces[video_id.split("/", 1)[0]].video(video_id, columns).to_pylist()
         track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
         return sorted(track, key=lambda row: row["frame_index"])
 
     def training_sample(self, pick: Pick) -> Arrays:
-        """The largest face of the video; the frame or clip that `where` points to."""
+        """The largest face of the video; the frame or clip that `where` points to. Raises BadSample."""
         track = self.track(pick.video.video_id, 0)
         frames = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         start = int(pick.where * (max(0, len(track) - frames) + 1))
-        return self._prepare(track, start, pick.video, pick.domain, np.random.default_rng(pick.seed), training=True)
+        return self._prepare(track, start, pick.video, pick.domain, np.random.default_rng(pick.seed), "train")
 
     def scoring_samples(
-        self, video: Video, seed: int, most_frames: int | None = None
+        self, video: Video, seed: int, mode: Mode = "score", most_frames: int | None = None
     ) -> Iterator[tuple[list[dict[str, Any]], Arrays]]:
-        """Every face of a video: the FACES rows that a sample covers, and the sample."""
-        rows = self.faces[video.video_id.split("/", 1)[0]].video(video.video_id)
+        """Every face of a video: the FACES rows that a sample covers, and the sample.
+
+        In mode select a face that the stage cannot use is left out.
+        """
+        rows = self.faces[video.video_id.split("/", 1)[0]].video(video.video_id, ["face_index"])
         for face_index in sorted({index for index in rows["face_index"].to_pylist() if index is not None}):
             track = self.track(video.video_id, face_index)
             if self.stage.view in CLIP_VIEWS:
@@ -225,7 +259,14 @@ class Samples:
                 starts, length = [i * len(track) // count for i in range(count)], 1
             for start in starts:
                 rng = np.random.default_rng((seed, _stable(video.video_id), face_index, start))
-                yield track[start : start + length], self._prepare(track, start, video, -1, rng, training=False)
+                try:
+                    sample = self._prepare(track, start, video, -1, rng, mode)
+                except BadSample as error:
+                    if mode == "score":
+                        raise  # a stage must score every face
+                    log.info("%s, frame %d is not used: %s", video.video_id, track[start]["frame_index"], error)
+                    continue
+                yield track[start : start + length], sample
 
     def _prepare(
         self,
@@ -234,7 +275,7 @@ class Samples:
         video: Video,
         domain: int,
         rng: np.random.Generator,
-        training: bool,
+        mode: Mode,
     ) -> Arrays:
         length = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         # A video with fewer frames than a clip repeats its last one.
@@ -248,13 +289,43 @@ class Samples:
         if self.stage.view not in CLIP_VIEWS:
             sample = {name: value[0] for name, value in sample.items()}
         sample |= {"label": video.label, "domain": domain}
-        return self.stage.prepare(self.config, sample, rng, training)
+        if self.donors is not None and mode != "score":
+            sample["donor"] = self.donors.near(video, track[start], rng)
+        return self.stage.prepare(self.config, sample, rng, mode)
+
+
+class _Donors:
+    """Faces of other videos whose landmarks lie nearest in their crops (Face X-ray's blended images)."""
+
+    def __init__(self, samples: Samples, videos: Sequence[Video]) -> None:
+        self.samples, self.number = samples, samples.feed.donors
+        faces, points = [], []
+        for video in videos:
+            if video.label == schemas.REAL:
+                for place, row in enumerate(samples.track_without_pictures(video.video_id)):
+                    faces.append((video.video_id, place))
+                    points.append(_landmarks(row))
+        if len({video_id for video_id, _ in faces}) < 2:
+            raise ValueError("donors need faces of at least 2 real videos")
+        chosen = np.random.default_rng(0).permutation(len(faces))[:MOST_DONORS]
+        self.faces = [faces[i] for i in chosen]
+        self.points = np.stack([points[i] for i in chosen])
+        self.video_ids = np.array([video_id for video_id, _ in self.faces])
+
+    def near(self, video: Video, row: Mapping[str, Any], rng: np.random.Generator) -> Arrays:
+        """`image` and `landmarks` of one of the nearest faces."""
+        distance = np.linalg.norm(self.points - _landmarks(row), axis=2).sum(1)
+        distance[self.video_ids == video.video_id] = np.inf
+        number = min(self.number, int(np.isfinite(distance).sum()))
+        video_id, place = self.faces[rng.choice(np.argpartition(distance, number - 1)[:number])]
+        found = face(self.samples.track(video_id, 0)[place], self.samples.feed.input_px)
+        return {name: found[name] for name in ("image", "landmarks")}
 
 
 def face(row: Mapping[str, Any], size_px: int) -> Arrays:
     image = cv2.cvtColor(_decode(row["image_png"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     crop_px = image.shape[0]
-    landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2) * (size_px / crop_px)
+    landmarks = (_landmarks(row) + 0.5) * (size_px / crop_px) - 0.5  # whole numbers are pixel centres in both
     known = row["label"] == schemas.REAL or row["mask_png"] is not None
     mask = np.zeros((size_px, size_px), np.uint8)
     if row["mask_png"] is not None:
@@ -263,7 +334,26 @@ def face(row: Mapping[str, Any], size_px: int) -> Arrays:
     if crop_px != size_px:
         shrink = cv2.INTER_AREA if size_px < crop_px else cv2.INTER_CUBIC
         image = cv2.resize(image, (size_px, size_px), interpolation=shrink)
-    return {"image": image, "landmarks": landmarks, "mask": mask, "mask_valid": np.asarray(known)}
+    return {
+        "image": image,
+        "landmarks": landmarks,
+        "box": _to_crop(row["box_px"], row["crop_px"], size_px),
+        "mask": mask,
+        "mask_valid": np.asarray(known),
+        "key": np.int64(_stable(f"{row['video_id']} {row['frame_index']} {row['face_index']}", 7)),
+    }
+
+
+def _landmarks(row: Mapping[str, Any]) -> np.ndarray:
+    """(68, 2) in pixels of the stored crop, the same size for all faces of an extraction."""
+    return np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2)
+
+
+def _to_crop(box: Mapping[str, float], crop: Mapping[str, float], size_px: int) -> np.ndarray:
+    """A box of the source frame in pixels of its square crop, resized to `size_px`; edges, not pixel centres."""
+    scale = size_px / (crop["x1"] - crop["x0"])
+    corners = [box["x0"] - crop["x0"], box["y0"] - crop["y0"], box["x1"] - crop["x0"], box["y1"] - crop["y0"]]
+    return np.array(corners, np.float32) * np.float32(scale)
 
 
 def _decode(png: bytes, flags: int) -> np.ndarray:
@@ -272,8 +362,8 @@ def _decode(png: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
-def _stable(text: str) -> int:
-    return int.from_bytes(sha256(text.encode()).digest()[:4])
+def _stable(text: str, num_bytes: int = 4) -> int:
+    return int.from_bytes(sha256(text.encode()).digest()[:num_bytes])
 
 
 class Derived:
@@ -316,14 +406,33 @@ def stack(samples: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
+def _load(samples: Samples, view: View, picks: Sequence[Pick]) -> tuple[list[Pick], Arrays]:
+    """The picks as a batch; one that the stage cannot use is replaced, and named in the log."""
+    used, arrays = [], []
+    for pick in picks:
+        for tries in range(MOST_TRIES + 1):
+            instead = view.instead(pick, tries) if tries else pick
+            try:
+                arrays.append(samples.training_sample(instead))
+            except BadSample as error:
+                log.info("%s is not used in this step: %s", instead.video.video_id, error)
+                if tries == MOST_TRIES:
+                    raise BadSample(
+                        f"no usable face after {tries} others for one of {pick.video.video_id}; the last: {error}"
+                    ) from error
+            else:
+                used.append(instead)
+                break
+    return used, stack(arrays)
+
+
 def batches(
     samples: Samples, view: View, steps: range, rank: int, world_size: int
 ) -> Iterator[tuple[list[Pick], Arrays]]:
     """One worker's batches of `steps`, made one ahead by a thread of this process."""
 
     def load(step: int) -> tuple[list[Pick], Arrays]:
-        picks = view.share(step, rank, world_size)
-        return picks, stack([samples.training_sample(pick) for pick in picks])
+        return _load(samples, view, view.share(step, rank, world_size))
 
     with ThreadPoolExecutor(1) as pool:
         ahead = [pool.submit(load, step) for step in steps[:2]]
@@ -341,8 +450,7 @@ class _LoadStep:
         self.samples, self.view, self.rank, self.world_size = make_samples(), view, rank, world_size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        picks = self.view.share(int(row["id"]), self.rank, self.world_size)
-        return stack([self.samples.training_sample(pick) for pick in picks])
+        return _load(self.samples, self.view, self.view.share(int(row["id"]), self.rank, self.world_size))[1]
 
 
 def ray_batches(

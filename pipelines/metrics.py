@@ -1,8 +1,8 @@
 """PREDICTIONS -> RESULTS: AUC, AP, EER, accuracy by frame and by video, IoU and PBCA of masks.
 
-Every value lies in [0, 1]. A video's score is the mean over its faces. Intervals are 95 % percentile
-intervals over resampled videos: frames of one video are not independent, so a video is drawn whole;
-real and fake videos are drawn apart, so that every resample has both.
+Every value lies in [0, 1]. A video's score is the mean over its faces, or what its method's `Pooling` says.
+Intervals are 95 % percentile intervals over resampled videos: frames of one video are not independent, so a
+video is drawn whole; real and fake videos are drawn apart, so that every resample has both.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from models import Pooling
+
 LEVELS = ("frame", "video")
+MEAN = Pooling()
+_NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
 NUM_RESAMPLES = 1000
 CHUNK_VALUES = 4_000_000  # resamples x scores held at once
 
@@ -102,10 +106,36 @@ def _eer(tp: Floats, fp: Floats) -> Floats:
 
 
 # ---------------------------------------------------------------------------------------- tables
-def by_video(predictions: pa.Table) -> pa.Table:
-    """One row per video: `video_id`, `label`, `score` = mean over its faces."""
-    means = predictions.group_by("video_id").aggregate([("label", "min"), ("score", "mean")]).sort_by("video_id")
-    return means.select(["video_id", "label_min", "score_mean"]).rename_columns(["video_id", "label", "score"])
+def by_video(predictions: pa.Table, pooling: Pooling = MEAN) -> pa.Table:
+    """One row per video: `video_id`, `label`, and `score` pooled from its faces."""
+    table = predictions
+    if pooling.min_area:
+        table = _large_faces(table, pooling.min_area)
+    if pooling.faces == "max":
+        table = _grouped(table, ["video_id", "frame_index"], "max")
+    if pooling.frames == "mean_logit":
+        p = np.clip(table["score"].to_numpy().astype(np.float64), *_NEARLY_SURE)
+        table = table.select(["video_id", "label"]).append_column("score", pa.array(np.log(p / (1 - p))))
+    videos = _grouped(table, ["video_id"], "mean")
+    if pooling.frames == "mean_logit":
+        score = 1 / (1 + np.exp(-videos["score"].to_numpy()))
+        videos = videos.set_column(videos.schema.get_field_index("score"), "score", pa.array(score))
+    return videos.select(["video_id", "label", "score"])
+
+
+def _large_faces(table: pa.Table, min_area: float) -> pa.Table:
+    """Without the faces that are smaller than this share of the largest one in their frame."""
+    key = ["video_id", "frame_index"]
+    largest = table.group_by(key).aggregate([("face_area_px", "max")])
+    joined = table.select([*key, "label", "score", "face_area_px"]).join(largest, key)
+    return joined.filter(pc.greater_equal(joined["face_area_px"], pc.multiply(joined["face_area_px_max"], min_area)))
+
+
+def _grouped(table: pa.Table, key: list[str], how: str) -> pa.Table:
+    found = table.group_by(key).aggregate([("label", "min"), ("score", how)])
+    return found.rename_columns({"label_min": "label", f"score_{how}": "score"}).sort_by(
+        [(k, "ascending") for k in key]
+    )
 
 
 def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
@@ -126,11 +156,11 @@ def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
     return base
 
 
-def detection(predictions: pa.Table, level: str, seed: int = 0) -> dict[str, Value]:
+def detection(predictions: pa.Table, level: str, pooling: Pooling = MEAN, seed: int = 0) -> dict[str, Value]:
     """`auc`, `ap`, `eer`, `acc_at_0_5` at level `frame` or `video`, with intervals over resampled videos."""
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}; got {level!r}")
-    table = predictions if level == "frame" else by_video(predictions)
+    table = predictions if level == "frame" else by_video(predictions, pooling)
     y, s = _checked(table["label"].to_numpy(), table["score"].to_numpy())
     _, video = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
     label_of_video = np.zeros(video.max() + 1, np.int64)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import models
 from pipelines import evaluate, metrics, protocol, schemas, stages, train
 from pipelines.experiment import Experiment, digest
-from pipelines.ingest import CLIP_VIEWS, Video, View
+from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 
 FINAL = "final"  # the paper's score: mean over its stages
 
@@ -97,7 +97,7 @@ def plan(
     }
     train_part, select_part = usable["train"], usable["val"]
     test = tuple(usable[part.name] for part in built.test)
-    rows = {view: _rows_digest(view, train_part, select_part) for view in ("frames", "domain_frames", *CLIP_VIEWS)}
+    rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
     planned = stages.plan(experiment, rows, storage)
     name = digest(
         {
@@ -122,7 +122,7 @@ def _rows_digest(view: str, *parts: Usable) -> str:
     seen = []
     for part in parts:
         fake = {video.video_id for video in part.videos if video.label == schemas.FAKE}
-        seen.append([entry for entry in part.contents if view != "real_clips" or entry[0] not in fake])
+        seen.append([entry for entry in part.contents if view not in REAL_VIEWS or entry[0] not in fake])
     return digest(seen)
 
 
@@ -250,13 +250,14 @@ def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> l
         "seed": experiment.seed,
         "commit": commit(),
     }
+    pooling = _pooling(trial)
     values = {("frame", name): value for name, value in metrics.localization(predictions).items()}
     for level in ("frame", "video"):
         table = predictions
         if level == "video" and experiment.failed_videos == "half" and part.failed:
             table = _with_half(predictions, {video_id: labels[video_id] for video_id in part.failed})
         if len(table["label"].unique()) == 2:
-            found = metrics.detection(table, level)
+            found = metrics.detection(table, level, pooling)
         else:  # extraction left only one class: the counts in the row say so
             found = {"auc": metrics.Value(float("nan"), float("nan"), float("nan"))}
         values |= {(level, name): value for name, value in found.items()}
@@ -266,10 +267,18 @@ def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> l
     ]
 
 
+def _pooling(trial: Trial) -> models.Pooling:
+    """Of the last stage that scores; a mean over stages is one of scores that were made for it."""
+    return [stage for name in trial.planned if (stage := models.stage(name.paper, name.name)).scores][-1].pooling
+
+
 def _with_half(predictions: pa.Table, failed: Mapping[str, int]) -> pa.Table:
     """Failed videos counted with score 0.5."""
-    columns = predictions.select(["video_id", "label", "score"])
-    extra = [{"video_id": video_id, "label": label, "score": 0.5} for video_id, label in failed.items()]
+    columns = predictions.select(["video_id", "frame_index", "label", "score", "face_area_px"])
+    extra = [
+        {"video_id": video_id, "frame_index": 0, "label": label, "score": 0.5, "face_area_px": 0}
+        for video_id, label in failed.items()
+    ]
     return pa.concat_tables([columns, pa.Table.from_pylist(extra, schema=columns.schema)])
 
 

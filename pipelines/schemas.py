@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 
 REAL, FAKE = 0, 1
 SPLITS = ("train", "val", "test")
@@ -91,6 +91,7 @@ PREDICTIONS = _schema(
     _field("label", pa.int8(), "0 real, 1 fake"),
     _field("method", pa.string()),
     _field("score", pa.float32(), "P(fake), 0 to 1"),
+    _field("face_area_px", pa.float32(), "area of the face box in the source frame, square pixels"),
     _field("mask_png", pa.binary(), "predicted mask, 8 bit, 0 to 255", null=True),
     _field("mask_tp", pa.int32(), "pixels at threshold 0.5; null: no ground truth", null=True),
     _field("mask_fp", pa.int32(), null=True),

@@ -8,7 +8,6 @@ The epoch that is kept is chosen on the validation part of the training dataset.
 import io
 import json
 import logging
-import math
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,12 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
-from pipelines import device, ingest, metrics, progress, stages
+from models import BadSample
+from models._distributed import alone, synchronize_batch_norm, total
+from pipelines import device, ingest, metrics, progress, schemas, stages
 from pipelines.ingest import Arrays, Pick, Samples, Video, View
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,14 @@ class Job:
         return models.stage(self.planned.paper, self.planned.name)
 
     def samples(self) -> Samples:
+        return self._samples(self.train)
+
+    def select_samples(self) -> Samples:
+        return self._samples(self.select)
+
+    def _samples(self, donors: Sequence[Video]) -> Samples:
         derived = ingest.Derived(self.derived) if self.derived else None
-        return Samples(self.stage, self.config, self.faces, derived)
+        return Samples(self.stage, self.config, self.faces, derived, donors)
 
     def view(self) -> View:
         feed = self.stage.feed(self.config)
@@ -112,7 +120,12 @@ class TrainWorker:
         self.device = ray.train.torch.get_device()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        return self._ray.train.torch.prepare_model(module, move_to_device=False)
+        if self.size > 1:
+            synchronize_batch_norm(module)
+        # Buffers are equal on all workers by what is done with them; copying them in every step would only cost.
+        return self._ray.train.torch.prepare_model(
+            module, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
+        )
 
     def gather(self, value: Any) -> list[Any]:
         if self.size == 1:
@@ -148,6 +161,7 @@ def _fit(job: Job) -> None:
     import ray.train  # here: the loop itself runs without Ray
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    _not_finite(job).unlink(missing_ok=True)
     gpu = job.gpus_per_worker > 0
     resources = {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {})
     TorchTrainer(
@@ -163,10 +177,21 @@ def _fit(job: Job) -> None:
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
         ),
     ).fit()
+    if _not_finite(job).exists():
+        raise NonFiniteLoss(_not_finite(job).read_text())
 
 
 def _worker(config: dict[str, Job]) -> None:
-    loop(config["job"], TrainWorker())
+    world = TrainWorker()
+    try:
+        loop(config["job"], world)
+    except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
+        if world.rank == 0:
+            stages.write_atomic(_not_finite(config["job"]), str(error).encode())
+
+
+def _not_finite(job: Job) -> Path:
+    return job.planned.folder / "not_finite.txt"
 
 
 def loop(job: Job, world: World) -> None:
@@ -182,20 +207,25 @@ def loop(job: Job, world: World) -> None:
         )
     module.to(world.device)
     view, samples = job.view(), job.samples()
-    val_samples = job.samples()  # its own: a thread reads the training samples ahead
+    val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
     num_steps = view.steps_per_epoch * job.stage.feed(job.config).num_epochs
     optimizer, scheduler = module.optimizer(num_steps)
     state = _resume(job, module, optimizer, scheduler, world)
-    model = world.wrap(module)
+    model, trainable = world.wrap(module), _trainable(module)
     parts = _Mean(*state["parts"])
     started = since_checkpoint = noted = time.monotonic()
     module.train()
     steps = range(state["step"], num_steps)
     for step, (picks, arrays) in zip(steps, world.batches(job, samples, view, steps), strict=True):
+        if step % view.steps_per_epoch == 0:
+            module.start_epoch(step // view.steps_per_epoch + 1)
+        if trainable != _trainable(module):  # at the start of an epoch; or a training goes on behind one
+            model, trainable = world.wrap(module), _trainable(module)
         torch.manual_seed(_seed_of(seed, step, world.rank))
         batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(seed, step, 0))}
-        parts.add(_step(model, optimizer, batch, step, picks, world.device))
-        scheduler.step()
+        parts.add(_step(model, optimizer, batch, step, picks, world))
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
         state["step"] = step + 1
         if world.rank == 0 and time.monotonic() - noted > NOTE_SECONDS:
             progress.note(job.planned.folder, job.planned.name, state["step"], num_steps)
@@ -212,6 +242,8 @@ def loop(job: Job, world: World) -> None:
             line |= {f"train/{name}": value for name, value in _over_workers(parts.take(), world).items()}
             line |= {f"val/{name}": value for name, value in validate(job, module, val_samples, world).items()}
             module.train()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(line["val/loss"])
             _keep_best(job, module, state, line, world)
             state["curve"].append(line)
             if world.rank == 0:
@@ -236,18 +268,16 @@ def _step(
     batch: Mapping[str, Tensor],
     step: int,
     picks: Sequence[Pick],
-    on: torch.device,
+    world: World,
 ) -> dict[str, float]:
     """One optimizer step. The closure may run more than once (SAM); its first losses are the ones reported."""
     parts: dict[str, float] = {}
 
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with device.autocast(on):
-            out = model(batch)
-        if not torch.isfinite(out["loss"]):
-            ids = ", ".join(sorted({pick.video.video_id for pick in picks}))
-            raise NonFiniteLoss(f"loss is {out['loss'].item()} at step {step}; the samples were {ids}")
+        with device.autocast(world.device):
+            out = model({**batch, "repeat": torch.tensor(bool(parts))})
+        _check_finite(out["loss"], step, picks, world)
         out["loss"].backward()
         if not parts:
             parts.update({name: float(value.detach()) for name, value in out.items() if value.ndim == 0})
@@ -257,34 +287,58 @@ def _step(
     return parts
 
 
+def _check_finite(loss: Tensor, step: int, picks: Sequence[Pick], world: World) -> None:
+    """Raises NonFiniteLoss on every worker if the loss of one is not finite: none may wait for another."""
+    ill = (~torch.isfinite(loss.detach())).float().clone()
+    if total(ill) == 0:
+        return
+    own = sorted({pick.video.video_id for pick in picks}) if ill else []
+    ids = sorted({video_id for found in world.gather(own) for video_id in found})
+    raise NonFiniteLoss(f"the loss is not finite at step {step}; the samples were {', '.join(ids)}")
+
+
+def _trainable(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
+
+
 @torch.no_grad()
 def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> dict[str, float]:
-    """`loss` and, for classifiers, video-level `auc` on the selection part; every sample counts once.
+    """`loss` and, for classifiers, video-level `auc` and frame-level `accuracy` on the selection part.
 
-    The random parts of validation samples (masks) are the same in every epoch.
+    Every sample counts once. The random parts of validation samples (masks, pseudo-fakes) are the same in every
+    epoch. In view `real_pairs` the pseudo-fakes of a video count as a fake video.
     """
     module.eval()
-    videos = [v for v in job.select if v.label == 0 or job.stage.view != "real_clips"]
-    mine: list[tuple[str, int, float, float]] = []  # video, label, loss, score
+    videos = [v for v in job.select if v.label == schemas.REAL or job.stage.view not in ingest.REAL_VIEWS]
+    mine: list[tuple[str, int, float, float | None]] = []  # video, label, loss, score
     loaded = (
         (video, arrays)
         for video in videos[world.rank :: world.size]
-        for _, arrays in samples.scoring_samples(video, seed=0, most_frames=ingest.VAL_FRAMES)
+        for _, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=ingest.VAL_FRAMES)
     )
     for chunk in _chunks(loaded, job.stage.feed(job.config).batch_size):
         batch = _to_device(ingest.stack([arrays for _, arrays in chunk]), world.device)
-        with device.autocast(world.device):
+        with alone(), device.autocast(world.device):  # workers have unequal numbers of batches
             out = module(batch)
-        scores = out["score"].float().tolist() if "score" in out else [math.nan] * len(chunk)
-        mine += [(v.video_id, v.label, float(out["loss"]), s) for (v, _), s in zip(chunk, scores, strict=True)]
-    rows = [row for rows in world.gather(mine) for row in rows]
-    result = {"loss": float(np.mean([row[2] for row in rows]))}
-    if job.stage.selects_by == "auc":
-        by_video: dict[str, list[tuple[int, float]]] = {}
-        for video_id, label, _, score in rows:
-            by_video.setdefault(video_id, []).append((label, score))
-        labels = [entries[0][0] for entries in by_video.values()]
-        result["auc"] = metrics.auc(labels, [float(np.mean([s for _, s in e])) for e in by_video.values()])
+        loss = float(out["loss"])
+        if "score" not in out:
+            mine += [(video.video_id, video.label, loss, None) for video, _ in chunk]
+        elif out["score"].ndim == 1:
+            mine += [(v.video_id, v.label, loss, s) for (v, _), s in zip(chunk, out["score"].tolist(), strict=True)]
+        else:
+            for (video, _), (real, fake) in zip(chunk, out["score"].tolist(), strict=True):
+                mine += [(video.video_id, schemas.REAL, loss, real), (video.video_id, schemas.FAKE, loss, fake)]
+    rows = [row for found in world.gather(mine) for row in found]
+    if not rows:
+        raise BadSample(f"none of the {len(videos)} validation videos has a face that {job.stage.name} can use")
+    result = {"loss": float(np.mean([loss for _, _, loss, _ in rows]))}
+    by_video: dict[tuple[str, int], list[float]] = {}
+    for video_id, label, _, score in rows:
+        if score is not None:
+            by_video.setdefault((video_id, label), []).append(score)
+    if by_video:
+        result["auc"] = metrics.auc([label for _, label in by_video], [float(np.mean(s)) for s in by_video.values()])
+        result["accuracy"] = metrics.accuracy([row[1] for row in rows], [row[3] for row in rows])
     return result
 
 
@@ -300,10 +354,18 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _keep_best(job: Job, module: models.Stage, state: dict[str, Any], line: Mapping[str, float], world: World) -> None:
-    """Higher AUC wins, a tie goes to the lower loss; or lower loss wins."""
-    loss = line["val/loss"]
-    key = [line["val/auc"], -loss] if job.stage.selects_by == "auc" else [-loss]
-    if state["best_key"] is None or key > state["best_key"]:
+    """Keeps the weights of this epoch if `selects_by` says so; in rule auc a tie goes to the lower loss."""
+    loss, best, rule = line["val/loss"], state["best_key"], job.stage.selects_by
+    if rule == "auc":
+        key = [line["val/auc"], -loss]
+        better = best is None or key > best
+    elif rule == "accuracy_and_loss":
+        key = [line["val/accuracy"], -loss]
+        better = best is None or all(now > before for now, before in zip(key, best, strict=True))
+    else:
+        key = [-loss]
+        better = rule == "last" or best is None or key > best
+    if better:
         state["best_key"], state["best_epoch"] = key, int(line["epoch"])
         if world.rank == 0:
             weights = safetensors.torch.save(_weights(module))
@@ -314,7 +376,7 @@ def _save(
     job: Job,
     module: models.Stage,
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scheduler: LRScheduler | ReduceLROnPlateau,
     state: Mapping[str, Any],
 ) -> None:
     buffer = io.BytesIO()
@@ -331,7 +393,7 @@ def _resume(
     job: Job,
     module: models.Stage,
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scheduler: LRScheduler | ReduceLROnPlateau,
     world: World,
 ) -> dict[str, Any]:
     checkpoints = stages.folders(job.planned.folder, "checkpoint")

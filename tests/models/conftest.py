@@ -1,10 +1,14 @@
 """Landmarks for tests: the mean shape of dlib's 68-point predictor, and random faces around them."""
 
+import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+import models
 
 # x, y in units of the detector's box, 0 to 1 from its upper left corner; the other side follows by mirroring.
 _HALF = {
@@ -35,7 +39,20 @@ def _landmarks(size_px: int, crop_scale: float = 1.3) -> np.ndarray:
     return ((0.5 + (shape - 0.5) / crop_scale) * size_px - 0.5).astype(np.float32)
 
 
-def _sample(rng: np.random.Generator, size_px: int, num_frames: int | None, label: int, domain: int = -1) -> dict:
+def _box(size_px: int, crop_scale: float) -> np.ndarray:
+    """(4,) detector's box in the middle of such a crop."""
+    half = size_px / crop_scale / 2
+    return np.array([size_px / 2 - half, size_px / 2 - half, size_px / 2 + half, size_px / 2 + half], np.float32)
+
+
+def _sample(
+    rng: np.random.Generator,
+    size_px: int,
+    num_frames: int | None,
+    label: int,
+    domain: int = -1,
+    crop_scale: float = 1.3,
+) -> dict:
     """A sample as `Stage.prepare` gets it: blurred noise with a head-shaped bright disc; fakes have a marked mouth."""
     frames = num_frames or 1
     y, x = np.mgrid[:size_px, :size_px]
@@ -47,9 +64,11 @@ def _sample(rng: np.random.Generator, size_px: int, num_frames: int | None, labe
         image = np.where(mask[..., None] == 1, 255 - image, image)
     arrays = {
         "image": image,
-        "landmarks": _landmarks(size_px) + rng.normal(0, size_px / 100, (frames, 68, 2)).astype(np.float32),
+        "landmarks": _landmarks(size_px, crop_scale) + rng.normal(0, size_px / 100, (frames, 68, 2)).astype(np.float32),
+        "box": np.tile(_box(size_px, crop_scale), (frames, 1)),
         "mask": mask,
         "mask_valid": np.ones(frames, bool),
+        "key": rng.integers(1 << 55, size=frames),
     }
     if num_frames is None:
         arrays = {name: value[0] for name, value in arrays.items()}
@@ -64,6 +83,48 @@ def landmarks() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def sample() -> Callable[..., dict]:
     return _sample
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Callable[..., Any]:
+    """prepared(paper, stage, mode, count) -> cfg, stage class, batch of `count` samples, real and fake in turn.
+
+    A view of real faces has only real ones, unless they are to be scored. With domains, six samples have three of
+    them, and the halves of any other number two each.
+    """
+
+    def make(paper: str, stage_name: str, mode: models.Mode, count: int = 6) -> tuple[Any, type[models.Stage], Any]:
+        cfg, stage = models.config(paper, "small"), models.stage(paper, stage_name)
+        feed, rng = stage.feed(cfg), np.random.default_rng(0)
+        num_frames = feed.clip_frames if "clips" in stage.view else None
+        derived = {}
+        if source := stage.reads_of(cfg):
+            _, derive_class, batch = make(paper, source, "score", count)
+            torch.manual_seed(0)
+            with torch.no_grad():
+                values = derive_class(cfg).eval().derive(batch)
+            derived = {name: value.numpy() for name, value in values.items()}
+            assert all(value.dtype == np.uint8 for value in derived.values())
+        rows = []
+        for i in range(count):
+            label = 0 if stage.view.startswith("real") and mode != "score" else i % 2
+            domain = i // 2 % (3 if count == 6 else 2) if stage.view == "domain_frames" else -1
+            face = _sample(rng, feed.input_px, num_frames, label, domain, cfg.crop_margin)
+            face |= {name: value[i, 0] if num_frames is None else value[i] for name, value in derived.items()}
+            if feed.donors and mode != "score":
+                donor = _sample(rng, feed.input_px, None, 0, -1, cfg.crop_margin)
+                face["donor"] = {name: donor[name] for name in ("image", "landmarks")}
+            before = copy.deepcopy(face)
+            row = stage.prepare(cfg, face, np.random.default_rng(i), mode)
+            again = stage.prepare(cfg, face, np.random.default_rng(i), mode)
+            for name, value in row.items():
+                np.testing.assert_array_equal(value, again[name], err_msg=f"{name} is not a function of rng")
+            np.testing.assert_equal(face, before, err_msg="prepare changed the sample")
+            rows.append(row)
+        batch = {name: torch.as_tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
+        return cfg, stage, batch | ({"step_seed": torch.tensor(3)} if mode == "train" else {})
+
+    return make
 
 
 @pytest.fixture(scope="session", autouse=True)

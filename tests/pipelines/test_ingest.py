@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models import Feed, Stage
+from models import BadSample, Feed, Stage
 from pipelines import ingest, schemas
 from pipelines.ingest import Derived, Pick, Samples, Video, View, clip_starts
 
-VIEWS = ("real_clips", "clips", "frames", "domain_frames")
-BALANCED = VIEWS[1:]
+VIEWS = ingest.VIEWS
+BALANCED = [name for name in VIEWS if name not in ingest.REAL_VIEWS]
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap")
 
 
@@ -145,7 +145,7 @@ def test_each_class_is_shown_in_turns_in_which_each_video_comes_once(name):
 @pytest.mark.parametrize("name", VIEWS)
 def test_turns_are_shuffled_anew(name):
     view = make_view(name)
-    label = int(name != "real_clips")
+    label = int(name not in ingest.REAL_VIEWS)
     shown = [p.video.video_id for p in picks(view, 40) if p.video.label == label]
     size = len(view.fake if label else view.real)
     assert shown[:size] != shown[size : 2 * size]
@@ -294,6 +294,8 @@ def face_rows(video: Video, num_frames: int, face_index: int = 0, mask: bool = T
             "image_png": png(image),
             "mask_png": png(truth) if mask and video.label else None,
             "landmarks_px": np.tile([4.0, 8.0], 68).tolist(),
+            "box_px": {"x0": 104.0, "y0": 208.0, "x1": 120.0, "y1": 224.0},
+            "crop_px": {"x0": 100.0, "y0": 200.0, "x1": 132.0, "y1": 232.0},
         }
         rows.append(copied | dict.fromkeys(schemas.PER_FACE) | found)
     return rows
@@ -308,8 +310,9 @@ def faces(monkeypatch) -> dict[str, list[dict]]:
         def __init__(self, folder: Path) -> None:
             assert folder == Path("faces/ffpp")
 
-        def video(self, video_id: str) -> pa.Table:
-            return schemas.to_table(stored[video_id], schemas.FACES)
+        def video(self, video_id: str, columns: Sequence[str] | None = None) -> pa.Table:
+            table = schemas.to_table(stored[video_id], schemas.FACES)
+            return table if columns is None else table.select(list(columns))
 
     monkeypatch.setattr(ingest, "Faces", Store)
     return stored
@@ -327,7 +330,7 @@ class Raw(Stage):
         return Feed(input_px=cfg, clip_frames=cls.clip_frames, batch_size=2)
 
     @classmethod
-    def prepare(cls, cfg, sample, rng, training):
+    def prepare(cls, cfg, sample, rng, mode):
         return {name: np.asarray(value) for name, value in sample.items()} | {"draw": np.asarray(rng.random())}
 
 
@@ -336,8 +339,10 @@ class RawFrames(Raw):
     clip_frames = 1
 
 
-def samples(stage: type[Stage], input_px: int = CROP_PX, derived: Derived | None = None) -> Samples:
-    return Samples(stage, input_px, {"ffpp": Path("faces/ffpp")}, derived)
+def samples(
+    stage: type[Stage], input_px: int = CROP_PX, derived: Derived | None = None, donors: Sequence[Video] = ()
+) -> Samples:
+    return Samples(stage, input_px, {"ffpp": Path("faces/ffpp")}, derived, donors)
 
 
 def frame_numbers(sample: dict) -> list[int]:
@@ -403,7 +408,8 @@ def test_image_landmarks_and_mask_are_scaled_together(input_px):
     (row,) = face_rows(FAKE, 1)
     found = ingest.face(row, input_px)
     assert found["image"].shape == (input_px, input_px, 3)
-    assert found["landmarks"].tolist() == [[input_px / 4, input_px / 2]] * 68
+    # Whole numbers are pixel centres in both: (4, 8) of 16 is 4.5 and 8.5 pixels from the corner.
+    assert found["landmarks"].tolist() == [[4.5 * input_px / 16 - 0.5, 8.5 * input_px / 16 - 0.5]] * 68
     assert found["mask"].sum() == input_px * input_px // 4
     assert set(np.unique(found["mask"])) == {0, 1}
 
@@ -501,3 +507,96 @@ def test_an_error_while_loading_reaches_the_training(faces):
     view = View("clips", videos, Feed(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
     with pytest.raises(KeyError):  # no faces stored
         next(ingest.batches(samples(Raw), view, range(5), 0, 1))
+
+
+# ------------------------------------------------------------------------- boxes, keys, donors, bad faces
+def test_box_is_in_pixels_of_the_resized_crop(faces):
+    """The crop of 32 px at (100, 200) is stored at 16 px: its box (4, 8, 20, 24) becomes (2, 4, 10, 12)."""
+    faces[REAL.video_id] = face_rows(REAL, 4)
+    for input_px, scale in ((CROP_PX, 1), (2 * CROP_PX, 2)):
+        sample = samples(RawFrames, input_px).training_sample(Pick(REAL, 0.0, 0, (1,)))
+        np.testing.assert_allclose(sample["box"], np.multiply([2, 4, 10, 12], scale))
+
+
+def test_a_key_names_a_face_whenever_it_comes(faces):
+    faces[REAL.video_id], faces[FAKE.video_id] = face_rows(REAL, 4), face_rows(FAKE, 4)
+
+    def key(video: Video, where: float, seed: int) -> int:
+        return int(samples(RawFrames).training_sample(Pick(video, where, 0, (seed,)))["key"])
+
+    assert key(REAL, 0.1, 1) == key(REAL, 0.2, 2)
+    assert len({key(video, where, 1) for video in (REAL, FAKE) for where in (0, 0.25, 0.5, 0.75)}) == 8
+
+
+class WithDonor(RawFrames):
+    view = "real_pairs"
+
+    @classmethod
+    def feed(cls, cfg):
+        return Feed(input_px=cfg, batch_size=2, donors=2)
+
+    @classmethod
+    def prepare(cls, cfg, sample, rng, mode):
+        return {"donor": sample["donor"]["image"]} if mode != "score" else {"keys": np.asarray("donor" in sample)}
+
+
+def test_a_donor_is_one_of_the_nearest_faces_of_other_videos(faces):
+    videos = [Video(f"ffpp/real/c23/{i:03d}", 0, "real", f"ffpp/{i:03d}") for i in range(4)]
+    for i, video in enumerate(videos):
+        faces[video.video_id] = face_rows(video, 1)
+        for row in faces[video.video_id]:  # video i: landmarks i px to the right, green 50 i
+            row["landmarks_px"] = np.tile([4.0 + i, 8.0], 68).tolist()
+            image = np.zeros((CROP_PX, CROP_PX, 3), np.uint8)
+            image[..., 1] = 50 * i
+            row["image_png"] = png(image)
+    made = samples(WithDonor, donors=videos)
+    seen = Counter(
+        int(made.training_sample(Pick(videos[0], 0.0, -1, (seed,)))["donor"][0, 0, 1]) // 50 for seed in range(60)
+    )
+    assert set(seen) == {1, 2}  # the nearest two, not itself, not the far one
+    assert min(seen.values()) > 15
+    assert not next(arrays for _, arrays in made.scoring_samples(videos[0], seed=0))["keys"]
+    with pytest.raises(ValueError, match="at least 2 real videos"):
+        samples(WithDonor, donors=videos[:1])
+
+
+class Picky(RawFrames):
+    """Takes no frame whose red is 0 or 10, and nothing of real videos."""
+
+    view = "frames"
+
+    @classmethod
+    def prepare(cls, cfg, sample, rng, mode):
+        if mode != "score" and (sample["image"][0, 0, 0] <= 10 or not sample["label"]):
+            raise BadSample("too dark")
+        return super().prepare(cfg, sample, rng, mode)
+
+
+def test_a_face_that_the_stage_refuses_is_replaced_by_a_like_one(faces):
+    fakes = [FAKE, Video("ffpp/Deepfakes/c23/001_004", 1, "Deepfakes", "ffpp/001")]
+    faces[FAKE.video_id], faces[fakes[1].video_id] = face_rows(FAKE, 2), face_rows(fakes[1], 9)  # the first: all dark
+    faces[REAL.video_id] = face_rows(REAL, 4)
+    view = make_view("frames", [REAL, *fakes], batch_size=2)
+    made = samples(Picky)
+    used, arrays = ingest._load(made, view, [view.pick(FAKE, 0), view.pick(FAKE, 1)])
+    assert [pick.video for pick in used] == [fakes[1], fakes[1]]
+    assert (arrays["image"][:, 0, 0, 0] > 10).all()
+    again, _ = ingest._load(made, view, [view.pick(FAKE, 0), view.pick(FAKE, 1)])
+    assert again == used
+    with pytest.raises(BadSample, match=r"after 12 others for one of ffpp/real/c23/000; the last: too dark"):
+        ingest._load(made, view, [view.pick(REAL, 0)])
+
+
+def test_validation_leaves_out_what_the_stage_refuses_and_scoring_does_not(faces):
+    faces[FAKE.video_id] = face_rows(FAKE, 5)
+    selected = [arrays for _, arrays in samples(Picky).scoring_samples(FAKE, seed=0, mode="select")]
+    assert [frame["image"][0, 0, 0] // 10 for frame in selected] == [2, 3, 4]
+    assert len(list(samples(Picky).scoring_samples(FAKE, seed=0))) == 5
+
+
+def test_an_epoch_visits_each_video_as_often_as_the_stage_asks():
+    reals = some_videos(12, methods=())
+    for times, steps in ((1, 3), (8, 24)):
+        view = make_view("real_pairs", reals, samples_per_video=times)
+        assert view.steps_per_epoch == steps
+        assert set(Counter(pick.video for pick in picks(view, steps)).values()) == {times}

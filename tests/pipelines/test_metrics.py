@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
+from models import Pooling
 from pipelines import metrics, schemas
 from pipelines.metrics import Value
 
@@ -14,7 +15,12 @@ MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
 
 
 def face(video_id: str, label: int, score: float, frame_index: int = 0, **changes) -> dict:
-    row = dict.fromkeys(schemas.PREDICTIONS.names) | {"stage": "detect", "dataset": "made_up", "method": "any"}
+    row = dict.fromkeys(schemas.PREDICTIONS.names) | {
+        "face_area_px": 1.0,
+        "stage": "detect",
+        "dataset": "made_up",
+        "method": "any",
+    }
     return row | {
         "video_id": video_id,
         "frame_index": frame_index,
@@ -134,6 +140,37 @@ def test_one_file_name_in_three_folders_is_three_videos_scored_by_their_mean():
     assert metrics.auc(videos["label"], videos["score"]) == 0.75  # of two pairs one is won, one tied
 
 
+# ---------------------------------------------------------------------------------------- pooling
+def pooled(scored: list[tuple[int, float, float]], **rules) -> float:
+    """Score of one video from (frame, score, area) of its faces; rules: of `Pooling`."""
+    rows = [
+        face("v", 1, score, frame, face_area_px=area, face_index=i) for i, (frame, score, area) in enumerate(scored)
+    ]
+    return metrics.by_video(table(rows), Pooling(**rules))["score"][0].as_py()
+
+
+FACES = [(0, 0.25, 100.0), (0, 0.75, 60.0), (1, 0.5, 100.0), (2, 0.0, 100.0)]
+
+
+def test_a_face_counts_once_whatever_frame_it_is_in_unless_the_method_says_otherwise():
+    assert pooled(FACES) == pytest.approx(1.5 / 4)
+    assert pooled(FACES, faces="max") == pytest.approx((0.75 + 0.5 + 0.0) / 3)
+
+
+def test_faces_far_smaller_than_the_largest_of_their_frame_do_not_count():
+    """Of the notes on SBI: a face below half of the largest area is discarded."""
+    with_small = [*FACES, (0, 1.0, 49.0)]
+    assert pooled(with_small, faces="max", min_area=0.5) == pooled(FACES, faces="max", min_area=0.5)
+    assert pooled(with_small, faces="max") == pytest.approx((1.0 + 0.5 + 0.0) / 3)
+    assert pooled([(0, 0.2, 100.0), (1, 0.8, 10.0)], min_area=0.5) == pytest.approx(0.5)  # alone in its frame
+
+
+def test_mean_of_log_odds():
+    # log odds of 0.5 and 0.9 are 0 and ln 9: the mean is ln 3, which is 3 : 1
+    assert pooled([(0, 0.5, 1.0), (1, 0.9, 1.0)], frames="mean_logit") == pytest.approx(0.75)
+    assert pooled([(0, 1.0, 1.0), (1, 0.0, 1.0)], frames="mean_logit") == pytest.approx(0.5, abs=1e-6)
+
+
 def test_final_score_is_the_mean_of_stages_face_by_face():
     a = table([face("x", 0, 0.2, 0), face("x", 0, 0.4, 1), face("y", 1, 1.0, 0)])
     b = table([face("y", 1, 0.5, 0, stage="other"), face("x", 0, 0.0, 1), face("x", 0, 0.6, 0)])
@@ -205,7 +242,7 @@ def test_interval_shrinks_with_the_root_of_the_number_of_videos():
 
 def test_intervals_are_repeatable_and_depend_on_the_seed():
     predictions = random_predictions(20)
-    first, again, other = (metrics.detection(predictions, "video", seed) for seed in (1, 1, 2))
+    first, again, other = (metrics.detection(predictions, "video", seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first["auc"].value == other["auc"].value
     assert first["auc"] != other["auc"]

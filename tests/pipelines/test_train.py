@@ -1,7 +1,7 @@
 """Training of one stage: it learns, a resumed one ends with the same weights, bad numbers stop it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.by_id = {video.video_id: video for video in (*TRAIN, *SELECT)}
 
-    def video(self, video_id: str) -> "Store.Rows":
+    def video(self, video_id: str, columns: Sequence[str] | None = None) -> "Store.Rows":
         import cv2
 
         video = self.by_id[video_id]
@@ -72,6 +72,9 @@ class Store:
                     "image_png": cv2.imencode(".png", image)[1].tobytes(),
                     "mask_png": cv2.imencode(".png", mask)[1].tobytes() if video.label else None,
                     "landmarks_px": landmarks.ravel().tolist(),
+                    "video_id": video_id,
+                    "box_px": {"x0": 4.0, "y0": 4.0, "x1": 28.0, "y1": 28.0},
+                    "crop_px": {"x0": 0.0, "y0": 0.0, "x1": 32.0, "y1": 32.0},
                 }
             )
         return Store.Rows(rows)
@@ -94,7 +97,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def jobs(storage: Path, experiment: Experiment = EXPERIMENT, **options: Any) -> dict[str, Job]:
-    planned = stages.plan(experiment, dict.fromkeys(("real_clips", "clips", "domain_frames"), "rows"), storage)
+    planned = stages.plan(experiment, dict.fromkeys(ingest.VIEWS, "rows"), storage)
     return {
         one.name: Job(
             planned=one,
@@ -207,7 +210,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path: Path, m
         return {"loss": sum(p.sum() for p in self.parameters()) * float("nan")}
 
     monkeypatch.setattr(stage, "forward", broken)
-    with pytest.raises(train.NonFiniteLoss, match=r"nan at step 0.*ffpp/real/c23/t"):
+    with pytest.raises(train.NonFiniteLoss, match=r"not finite at step 0.*ffpp/real/c23/t"):
         train.train(job)
     assert not job.planned.done
 
@@ -232,7 +235,7 @@ def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: 
 
         def gather(self, value: Any) -> list[Any]:
             self.seen = [row[0] for row in value]
-            return [value or [("", 0, 0.0, 0.0)]]
+            return [value or [("", 0, 0.0, None)]]
 
     parts = [Part(rank) for rank in range(3)]
     for part in parts:

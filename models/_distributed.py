@@ -1,0 +1,108 @@
+"""What a stage needs to compute the same on one worker and on many. Without a process group, all are no-ops.
+
+Everything here can be differentiated, twice where the operation around it can. Gradients are meant for
+DDP, which averages them over workers: the gradient that `total` and `gather` pass back is the sum over
+workers of what each asks for, so a loss that every worker computes from all samples comes out right.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import Tensor, nn
+
+_alone = False
+
+
+def world_size() -> int:
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it a worker computes as if there were no others: on validation samples they have unequal numbers."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over workers."""
+    return dist_nn.all_reduce(x) if world_size() > 1 else x
+
+
+def gather(x_B: Tensor) -> Tensor:
+    """(W B, ...): the rows of all W workers, in the order of their ranks. B must be equal on all of them."""
+    if world_size() == 1:
+        return x_B
+    return torch.cat(list(dist_nn.all_gather(x_B.contiguous())))
+
+
+def broadcast(x: Tensor) -> Tensor:
+    """The first worker's tensor, on all workers. Not differentiated."""
+    if world_size() > 1:
+        x = x.detach().clone()
+        dist.broadcast(x, src=0)
+    return x
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the samples of all workers, in training; else as `nn.BatchNorm2d`.
+
+    torch's own has no CPU version and no second derivative, which meta-learning needs.
+    """
+
+    after: nn.Module  # what timm's layers do behind the norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self._global(x) if self.training and world_size() > 1 else super().forward(x))
+
+    def _global(self, x_BCHW: Tensor) -> Tensor:
+        count = torch.tensor(float(x_BCHW.numel() // x_BCHW.shape[1]), device=x_BCHW.device)
+        count_all = count.clone()
+        dist.all_reduce(count_all)
+        var_C, mean_C = torch.var_mean(x_BCHW.float(), dim=(0, 2, 3), correction=0)
+        mean_all_C = total(mean_C * count) / count_all
+        # Around the common mean: the difference of two large squares would lose the digits.
+        var_all_C = total((var_C + (mean_C - mean_all_C).square()) * count) / count_all
+        self._follow(mean_all_C.detach(), var_all_C.detach() * count_all / (count_all - 1))
+        scale_C = (var_all_C + self.eps).rsqrt()
+        if self.affine:
+            scale_C = scale_C * self.weight
+        shift_C = -mean_all_C * scale_C
+        if self.affine:
+            shift_C = shift_C + self.bias
+        y = torch.addcmul(shift_C[:, None, None], x_BCHW.float(), scale_C[:, None, None])
+        return y.to(x_BCHW.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean_C: Tensor, var_C: Tensor) -> None:
+        """Moves the running statistics."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean_C.to(self.running_mean), momentum)
+        self.running_var.lerp_(var_C.to(self.running_var), momentum)
+
+
+def synchronize_batch_norm(module: nn.Module) -> None:
+    """Replaces every batch norm in `module` by one over all workers, with the same parameters and buffers."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and not isinstance(child, SyncBatchNorm):
+                setattr(parent, name, _synchronized(child))
+
+
+def _synchronized(norm: nn.BatchNorm2d) -> SyncBatchNorm:
+    fresh = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    fresh.weight, fresh.bias = norm.weight, norm.bias
+    fresh.running_mean, fresh.running_var = norm.running_mean, norm.running_var
+    fresh.num_batches_tracked = norm.num_batches_tracked
+    fresh.after = nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
+    return fresh.train(norm.training)

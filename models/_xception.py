@@ -1,0 +1,86 @@
+"""The Xception of FaceForensics++ and after: timm's `legacy_xception` without its classifier, block by block.
+
+Blocks are counted as in timm: `blocks[0]` is block1. The paper of Xception and Keras count the two stem
+convolutions as their first block, so their "block 3" is our block 2. At width 1 the names and shapes of all
+weights are timm's; smaller widths and fewer middle blocks are for quick runs.
+
+Shapes at 224 px and width 1: stem 64 @ 109, block1 128 @ 55, block2 256 @ 28, block3 to block11 728 @ 14,
+block12 1024 @ 7, top 2048 @ 7.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from models._layers import timm_model
+
+TIMM_NAME = "legacy_xception"
+MEAN = STD = (0.5, 0.5, 0.5)  # of the images that its ImageNet weights were trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    stem: Tensor  # after the ReLU
+    blocks: list[Tensor]  # output of each block, before the ReLU that starts the next
+    top: Tensor  # after the last ReLU, not pooled
+
+
+class Xception(nn.Module):
+    """forward(image (B, 3, H, W), normalised with `MEAN` and `STD`) -> Features.
+
+    pretrained: ImageNet weights; only at width 1 with 8 middle blocks. Raises ValueError otherwise, and
+    PretrainedUnavailable where they cannot be had.
+    """
+
+    def __init__(self, *, width: float = 1.0, num_middle: int = 8, pretrained: bool = False) -> None:
+        from timm.models.xception import Block, SeparableConv2d  # seconds to import, see `timm_model`
+
+        super().__init__()
+
+        def c(channels: int) -> int:
+            return max(4, round(channels * width))
+
+        self.num_features = c(2048)
+        self.widths = (c(64), c(128), c(256), *[c(728)] * (1 + num_middle), c(1024))  # stem, block1, block2, ...
+        self.conv1 = nn.Conv2d(3, c(32), 3, 2, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(c(32)), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(c(32), c(64), 3, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(c(64)), nn.ReLU(inplace=True)
+        entry = [
+            Block(c(64), c(128), 2, 2, start_with_relu=False),
+            Block(c(128), c(256), 2, 2),
+            Block(c(256), c(728), 2, 2),
+        ]
+        middle = [Block(c(728), c(728), 3, 1) for _ in range(num_middle)]
+        blocks = [*entry, *middle, Block(c(728), c(1024), 2, 2, grow_first=False)]
+        self.num_blocks = len(blocks)
+        for number, block in enumerate(blocks, 1):
+            self.add_module(f"block{number}", block)
+        self.conv3, self.bn3 = SeparableConv2d(c(1024), c(1536), 3, 1, 1), nn.BatchNorm2d(c(1536))
+        self.act3 = nn.ReLU(inplace=True)
+        self.conv4, self.bn4 = SeparableConv2d(c(1536), c(2048), 3, 1, 1), nn.BatchNorm2d(c(2048))
+        self.act4 = nn.ReLU(inplace=True)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if pretrained:
+            if width != 1 or num_middle != 8:
+                raise ValueError(
+                    f"ImageNet weights fit width 1 and 8 middle blocks, got {width} and {num_middle};"
+                    " set pretrained to false"
+                )
+            weights = timm_model(TIMM_NAME, pretrained=True).state_dict()
+            self.load_state_dict({name: value for name, value in weights.items() if not name.startswith("fc.")})
+
+    def forward(self, image: Tensor, edit: Callable[[int, Tensor], Tensor] | None = None) -> Features:
+        """edit(i, y): what takes the place of output y of `blocks[i]` before it goes on, in `Features` too."""
+        x = stem = self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(image))))))
+        blocks = []
+        for i in range(self.num_blocks):
+            x = self.get_submodule(f"block{i + 1}")(x)
+            if edit is not None:
+                x = edit(i, x)
+            blocks.append(x)
+        x = self.act3(self.bn3(self.conv3(x)))
+        return Features(stem, blocks, self.act4(self.bn4(self.conv4(x))))

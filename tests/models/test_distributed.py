@@ -1,0 +1,91 @@
+"""Two processes against one: sums, gathering, batch norm and its second derivative."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from models._distributed import SyncBatchNorm, alone, broadcast, gather, synchronize_batch_norm, total, world_size
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from models._distributed import SyncBatchNorm, broadcast, gather, synchronize_batch_norm, total
+from torch import nn
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+given = torch.load(f"{folder}/given")
+x = given["x"].chunk(2)[rank].clone().requires_grad_()
+norm = nn.Sequential(nn.BatchNorm2d(3))
+norm[0].weight.data, norm[0].bias.data = given["weight"].clone(), given["bias"].clone()
+synchronize_batch_norm(norm)
+y = norm(x)
+# A gradient step inside the loss, as in meta-learning: needs the second derivative.
+inner = total(torch.autograd.grad((y ** 3).sum(), norm[0].weight, create_graph=True)[0])
+loss = total((norm(x) * (norm[0].weight - 0.1 * inner)[:, None, None]).square().sum())
+loss.backward()
+rows = gather(x.detach()[:, 0, 0, 0])
+torch.save({"y": y.detach(), "gx": x.grad / 2, "loss": loss.detach(), "rows": rows, "mean": norm[0].running_mean,
+            "var": norm[0].running_var, "cast": broadcast(torch.tensor([float(rank)]))}, f"{folder}/out{rank}")
+dist.destroy_process_group()
+"""
+
+
+def test_alone_nothing_happens():
+    x = torch.arange(3.0)
+    assert world_size() == 1
+    assert all(call(x) is x for call in (total, gather, broadcast))
+
+
+def test_two_workers_normalise_as_one(tmp_path: Path):
+    torch.manual_seed(0)
+    x = (torch.randn(4, 3, 5, 5, dtype=torch.float64) * 3 + 1000).float()  # a large mean: digits must not be lost
+    given = {"x": x, "weight": torch.tensor([0.5, 1.0, 2.0]), "bias": torch.tensor([0.0, 1.0, -1.0])}
+    torch.save(given, tmp_path / "given")
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=120)[1].decode() for worker in workers]
+    assert all(worker.returncode == 0 for worker in workers), "\n".join(errors)
+    one, other = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
+
+    norm = nn.BatchNorm2d(3)
+    norm.weight.data, norm.bias.data = given["weight"].clone(), given["bias"].clone()
+    x.requires_grad_()
+    y = norm(x)
+    (inner,) = torch.autograd.grad((y**3).sum(), norm.weight, create_graph=True)
+    loss = (norm(x) * (norm.weight - 0.1 * inner)[:, None, None]).square().sum()
+    loss.backward()
+    torch.testing.assert_close(torch.cat([one["y"], other["y"]]), y.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one["loss"], loss.detach(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        torch.cat([one["gx"], other["gx"]]), x.grad, rtol=1e-3, atol=1e-2 * x.grad.abs().max().item()
+    )
+    for found in (one, other):
+        torch.testing.assert_close(found["mean"], norm.running_mean)
+        torch.testing.assert_close(found["var"], norm.running_var, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found["rows"], x.detach()[:, 0, 0, 0])
+        assert found["cast"].item() == 0
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+@torch.no_grad()
+def test_a_converted_network_is_the_same_network(name):
+    net = timm.create_model(name).eval()
+    image = torch.rand(2, 3, 64, 64)
+    before, keys, parameters = net(image), list(net.state_dict()), list(map(id, net.parameters()))
+    synchronize_batch_norm(net)
+    assert torch.equal(net(image), before)
+    assert list(net.state_dict()) == keys
+    assert list(map(id, net.parameters())) == parameters  # an optimizer that holds them still does
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(norm, SyncBatchNorm) for norm in norms)
+    with alone():
+        net.train()(image)
+    assert not torch.equal(net.eval()(image), before)  # running statistics moved
