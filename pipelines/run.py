@@ -250,7 +250,7 @@ def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> l
         "seed": experiment.seed,
         "commit": commit(),
     }
-    pooling = _pooling(trial)
+    pooling = pooling_of(trial)
     values = {("frame", name): value for name, value in metrics.localization(predictions).items()}
     for level in ("frame", "video"):
         table = predictions
@@ -267,7 +267,7 @@ def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> l
     ]
 
 
-def _pooling(trial: Trial) -> models.Pooling:
+def pooling_of(trial: Trial) -> models.Pooling:
     """Of the last stage that scores; a mean over stages is one of scores that were made for it."""
     return [stage for name in trial.planned if (stage := models.stage(name.paper, name.name)).scores][-1].pooling
 

@@ -301,7 +301,7 @@ def test_a_row_that_fails_says_why_and_the_others_go_on(whole: Ended, desk: Desk
     failing = desk.run("failing", "whole")
     assert failing.code == 1, failing.out
     (line,) = [line for line in failing.out.splitlines() if "FAILED" in line]
-    assert "FAILED broken on celeb_df, dfdc: NonFiniteLoss: loss is" in line
+    assert "FAILED broken on celeb_df, dfdc: NonFiniteLoss: the loss is not finite at step" in line
     assert "Traceback" not in failing.out
     assert failing.complaints == []
     _, (parent,), children = tracked(storage, "failing")
