@@ -32,11 +32,17 @@ def _mirror_order() -> NDArray[np.int64]:
 
 
 MIRROR = _mirror_order()
+_MIRROR_81 = np.concatenate([MIRROR, np.arange(80, 67, -1)])  # the forehead runs from left to right
 
 
 def flip_landmarks(landmarks: Landmarks, width_px: int) -> Landmarks:
-    """The landmarks of the horizontally flipped image; shape (..., 68, 2) in and out."""
-    flipped = landmarks[..., MIRROR, :].copy()
+    """The landmarks of the horizontally flipped image; shape (..., 68 or 81, 2) in and out.
+
+    Of 81 points the last 13 are the forehead, from left to right (`_blend.order_forehead` brings them there).
+    """
+    if landmarks.shape[-2] not in (68, 81):
+        raise ValueError(f"landmarks must be 68 or 81 points, got shape {landmarks.shape}")
+    flipped = landmarks[..., MIRROR if landmarks.shape[-2] == 68 else _MIRROR_81, :].copy()
     flipped[..., 0] = width_px - 1 - flipped[..., 0]
     return flipped
 
