@@ -129,5 +129,8 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
             return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    wanted = "a finite float" if hint is float else hint if origin else hint.__name__
+    if origin is Literal:
+        wanted = f"one of {', '.join(map(repr, choices))}"
+    else:
+        wanted = "a finite float" if hint is float else hint if origin else hint.__name__
     raise ValueError(f"{path} must be {wanted}, got {value!r}")

@@ -1,0 +1,408 @@
+"""LRE: a face that a model of real faces cannot fill in again, part by part, is forged there.
+
+Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection". Sec. III, Eq. 1 to 3.
+
+    reconstruct  masked autoencoder of real faces; hides mostly the key region around the facial features
+                 (Sec. III-B, Eq. 1: `_key_region`, `_image_mae`)
+    detect       face and reconstruction go through a frozen ImageNet Xception; where their features at a place point
+                 in other directions, an attention map is high (Eq. 2); the maps gate the blocks of a second Xception,
+                 which sees the face and is trained (Eq. 3). The autoencoder is frozen too
+
+Differs from the paper, or settles what it leaves open:
+- The autoencoder's size is MAE's ViT-B (`reconstruct`); positions are fixed, pixels of 0.5 / 0.5 its targets.
+- "Most" of the key region: `mask.key_fraction` of it, and `mask.ratio` of all patches, the same number in every face.
+- The reconstruction shows the face's own pixels where it was visible; the loss says nothing of predictions there.
+- "Middle layers" are the outputs of block1 to block3 (`detect.taps`), before the ReLU: maps then cover 0 to 1.
+- "Inner product" with a map is a product at every place (`detect.gate`); two zero vectors point in one direction.
+- Training draws a fresh mask whenever it sees a face; evaluation has one per face, or the mean over several
+  (`detect.num_masks`).
+- Adam at a constant rate, the same for both stages; MAE's own recipe can be had (`reconstruct.recipe`).
+- An epoch of `reconstruct` shows every real video `video_frames` times, of `detect` 200 batches, half real, half fake.
+- The autoencoder sees real faces in the experiment's compression; the paper's saw high quality only.
+- Faces: dlib's box and landmarks, not RetinaFace's; turned until the eyes are level. Flips are the only augmentation.
+
+Shapes: B images, N patches, P values of a patch, R masks of a face, h x w places of a feature map, C channels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
+
+from models._alignment import upright_face
+from models._image_mae import MaskedAutoencoder, pasted, to_image, to_patches
+from models._key_region import draw_mask, key_patches
+from models._layers import without_prefix
+from models._masking import flip_landmarks
+from models._schedule import parameter_groups, warmup_cosine
+from models._stage import Batch, Feed, Mode, Sample, Stage
+from models._xception import Xception
+
+VERSION = 1
+
+Gate = Literal["mul", "residual", "none"]
+Recipe = Literal["paper", "mae"]
+
+
+# ------------------------------------------------------------------------------------- configuration
+def _check(valid: bool, message: str) -> None:
+    if not valid:
+        raise ValueError(message)
+
+
+def _check_positive(cfg: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(cfg, name)
+        _check(value > 0, f"{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceConfig:
+    input_px: int = 224
+    margin: float = 1.3  # side of the picture in sides of the detector's box
+    align: bool = True  # level the eyes
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "input_px", "margin")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskConfig:
+    ratio: float = 0.75  # hidden share of all patches
+    key_fraction: float | None = 0.9  # hidden share of the key region; None: it is not special
+    key_margin_px: float = 0.0  # added to the region on each side
+
+    def __post_init__(self) -> None:
+        _check(0 < self.ratio < 1, f"ratio must be in (0, 1), got {self.ratio}")
+        _check(
+            self.key_fraction is None or 0 <= self.key_fraction <= 1,
+            f"key_fraction must be in [0, 1] or none, got {self.key_fraction}",
+        )
+        _check(self.key_margin_px >= 0, f"key_margin_px must not be negative, got {self.key_margin_px}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconstructConfig:
+    patch_px: int = 16
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    recipe: Recipe = "paper"  # mae: AdamW, warm-up, cosine, the rate per 256 images
+    batch_size: int = 32
+    num_epochs: int = 300
+    lr: float = 1e-4  # mae: 1.5e-4 per 256 images is MAE's
+    weight_decay: float = 0.0  # mae: 0.05 is MAE's
+    warmup_epochs: int = 0  # of recipe mae; 40 is MAE's
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "patch_px", "width", "depth", "num_heads", "decoder_width", "decoder_depth")
+        _check_positive(self, "decoder_heads", "batch_size", "num_epochs", "lr")
+        for width, heads in ((self.width, self.num_heads), (self.decoder_width, self.decoder_heads)):
+            _check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
+        _check(self.recipe in ("paper", "mae"), f"recipe must be paper or mae, got {self.recipe!r}")
+        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        _check(
+            0 <= self.warmup_epochs < self.num_epochs,
+            f"warmup_epochs must be in [0, num_epochs = {self.num_epochs}), got {self.warmup_epochs}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectConfig:
+    taps: tuple[int, ...] = (1, 2, 3)  # Xception blocks, counted from 1, whose outputs are compared and gated
+    after_relu: bool = False  # compare after the ReLU; maps then stay below 0.5
+    gate: Gate = "mul"  # mul: A y; residual: (1 + A) y; none: a plain Xception
+    num_masks: int = 1  # R in evaluation
+    xception_width: float = 1.0  # factor on the channels of both Xceptions
+    xception_middle: int = 8  # their middle blocks
+    batch_size: int = 32
+    num_epochs: int = 30
+    steps_per_epoch: int = 200
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "num_masks", "xception_width", "xception_middle", "batch_size", "num_epochs")
+        _check_positive(self, "steps_per_epoch", "lr")
+        last = 4 + self.xception_middle
+        _check(
+            len(self.taps) > 0 and all(1 <= tap <= last for tap in self.taps) and len(set(self.taps)) == len(self.taps),
+            f"taps must be different blocks from 1 to {last}, got {self.taps}",
+        )
+        _check(self.gate in ("mul", "residual", "none"), f"gate must be mul, residual or none, got {self.gate!r}")
+        _check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    stages: tuple[str, ...] = ("reconstruct", "detect")
+    video_frames: int = 32
+    crop_margin: float = 1.85  # side of the stored crop in sides of the detector's box: 1.3 at any angle
+    face: FaceConfig = field(default_factory=FaceConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    pretrained: bool = True  # ImageNet weights for both Xceptions
+
+    def __post_init__(self) -> None:
+        _check(
+            self.stages in (("reconstruct", "detect"), ("reconstruct",)),
+            f"stages must be ('reconstruct', 'detect') or ('reconstruct',), got {self.stages}",
+        )
+        _check_positive(self, "video_frames")
+        _check(
+            self.crop_margin >= self.face.margin,
+            f"crop_margin {self.crop_margin} must not be below face.margin {self.face.margin}",
+        )
+        _check(
+            self.face.input_px % self.reconstruct.patch_px == 0,
+            f"reconstruct.patch_px {self.reconstruct.patch_px} must divide face.input_px {self.face.input_px}",
+        )
+        _check(self.face.input_px >= 48, f"face.input_px must be at least 48, got {self.face.input_px}")
+        _check(
+            not self.pretrained or (self.detect.xception_width == 1 and self.detect.xception_middle == 8),
+            "ImageNet weights fit detect.xception_width 1 and xception_middle 8: set pretrained to false",
+        )
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.face.input_px // self.reconstruct.patch_px
+
+
+SMALL = Config(
+    video_frames=10,
+    face=FaceConfig(input_px=64),
+    reconstruct=ReconstructConfig(
+        patch_px=8,
+        width=96,
+        depth=3,
+        num_heads=4,
+        decoder_width=48,
+        decoder_depth=1,
+        decoder_heads=4,
+        batch_size=16,
+        num_epochs=20,
+        lr=1e-3,
+    ),
+    detect=DetectConfig(
+        gate="residual",
+        xception_width=0.25,
+        xception_middle=1,
+        batch_size=16,
+        num_epochs=8,
+        steps_per_epoch=40,
+        lr=1e-3,
+    ),
+    pretrained=False,
+)
+
+
+# ----------------------------------------------------------------------------------------- samples
+def _face_and_masks(
+    cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode, num_masks: int
+) -> dict[str, NDArray[Any]]:
+    face, margin = cfg.face, cfg.face.margin
+    image, landmarks = upright_face(
+        sample["image"], sample["landmarks"], sample["box"], margin, face.input_px, align=face.align
+    )
+    if face.flip and mode == "train" and rng.random() < 0.5:
+        image, landmarks = np.ascontiguousarray(image[:, ::-1]), flip_landmarks(landmarks, face.input_px)
+    cells = key_patches(landmarks, cfg.grid, cfg.reconstruct.patch_px, cfg.mask.key_margin_px)
+    masks = [draw_mask(cells, cfg.mask.ratio, cfg.mask.key_fraction, rng) for _ in range(num_masks)]
+    return {"image": image, "mask": np.stack(masks)}
+
+
+def _signed_unit(image_BHWC: Tensor) -> Tensor:
+    """uint8 as float32 in [-1, 1]: mean and standard deviation 0.5, as Xception's ImageNet weights expect it."""
+    return image_BHWC.float() / 127.5 - 1
+
+
+def _autoencoder(cfg: Config) -> MaskedAutoencoder:
+    r = cfg.reconstruct
+    return MaskedAutoencoder(
+        cfg.grid,
+        r.patch_px,
+        width=r.width,
+        depth=r.depth,
+        num_heads=r.num_heads,
+        decoder_width=r.decoder_width,
+        decoder_depth=r.decoder_depth,
+        decoder_heads=r.decoder_heads,
+    )
+
+
+# ------------------------------------------------------------------------------------- reconstruct
+class Reconstruct(Stage):
+    """Sec. III-B, Eq. 1. Batch: image (B, H, W, 3) uint8, mask (B, 1, N) bool."""
+
+    name = "reconstruct"
+    view = "real_frames"
+    selects_by = "loss"
+    scores = False
+
+    @staticmethod
+    def settings(cfg: Config) -> Mapping[str, Any]:
+        return {"face": asdict(cfg.face), "mask": asdict(cfg.mask), "reconstruct": asdict(cfg.reconstruct)}
+
+    @staticmethod
+    def feed(cfg: Config) -> Feed:
+        r = cfg.reconstruct
+        return Feed(
+            input_px=_stored_px(cfg),
+            batch_size=r.batch_size,
+            num_epochs=r.num_epochs,
+            samples_per_video=cfg.video_frames,
+        )
+
+    @classmethod
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
+        return _face_and_masks(cfg, sample, rng, mode, num_masks=1)
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.autoencoder = _autoencoder(cfg)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        patches_BNP = to_patches(_signed_unit(batch["image"]), self.cfg.reconstruct.patch_px)
+        mask_BN = batch["mask"][:, 0]
+        predicted = self.autoencoder(patches_BNP, mask_BN)
+        # Eq. 1 over hidden patches; every image hides as many, so a mean over all of them is one over images too.
+        loss = F.mse_loss(predicted[mask_BN].float(), patches_BNP[mask_BN])
+        return {"loss": loss, "mse": loss.detach()}
+
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+        cfg = self.cfg.reconstruct
+        if cfg.recipe == "paper":
+            optimizer: Optimizer = Adam(self.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+            return optimizer, ConstantLR(optimizer, factor=1.0)
+        groups = parameter_groups(self.named_parameters(), cfg.lr * cfg.batch_size / 256, cfg.weight_decay)
+        optimizer = AdamW(groups, betas=(0.9, 0.95))
+        return optimizer, warmup_cosine(optimizer, num_steps, num_steps * cfg.warmup_epochs // cfg.num_epochs)
+
+
+def _stored_px(cfg: Config) -> int:
+    """Of the crop that a face is turned and cut from, at the scale of the network."""
+    return round(cfg.face.input_px * cfg.crop_margin / cfg.face.margin)
+
+
+# ------------------------------------------------------------------------------------------ detect
+def attention_map(one_BChw: Tensor, other_BChw: Tensor) -> Tensor:
+    """Eq. 2: (B, 1, h, w) in [0, 1]: 0 where two feature vectors point in one direction, 1 in opposite ones."""
+    cosine = F.cosine_similarity(one_BChw.float(), other_BChw.float(), dim=1, eps=1e-8)
+    both_zero = (one_BChw.norm(dim=1) < 1e-8) & (other_BChw.norm(dim=1) < 1e-8)
+    cosine = torch.where(both_zero, 1.0, cosine)
+    return (1 - (1 + cosine) / 2).clamp(0, 1)[:, None]
+
+
+class Detect(Stage):
+    """Sec. III-C, Eq. 2 and 3. Batch: image (B, H, W, 3) uint8, mask (B, R, N) bool, label (B,)."""
+
+    name = "detect"
+    view = "frames"
+    starts_from = "reconstruct"
+
+    @staticmethod
+    def settings(cfg: Config) -> Mapping[str, Any]:
+        parts = {name: asdict(getattr(cfg, name)) for name in ("face", "mask", "detect")}
+        return parts | {"pretrained": cfg.pretrained}
+
+    @staticmethod
+    def feed(cfg: Config) -> Feed:
+        d = cfg.detect
+        return Feed(
+            input_px=_stored_px(cfg),
+            batch_size=d.batch_size,
+            num_epochs=d.num_epochs,
+            steps_per_epoch=d.steps_per_epoch,
+        )
+
+    @classmethod
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
+        num_masks = 1 if mode == "train" else cfg.detect.num_masks
+        arrays = _face_and_masks(cfg, sample, rng, mode, num_masks)
+        return arrays | {"label": np.asarray(sample["label"])}
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        d = cfg.detect
+        self.autoencoder = _autoencoder(cfg).requires_grad_(False)
+        self.extractor = Xception(width=d.xception_width, num_middle=d.xception_middle, pretrained=cfg.pretrained)
+        self.extractor.requires_grad_(False)
+        self.detector = Xception(width=d.xception_width, num_middle=d.xception_middle, pretrained=cfg.pretrained)
+        self.head = nn.Linear(self.detector.num_features, 1)
+
+    def train(self, mode: bool = True) -> "Detect":
+        super().train(mode)
+        self.autoencoder.eval()
+        self.extractor.eval()
+        return self
+
+    def load_start(self, weights: Mapping[str, Tensor]) -> None:
+        self.autoencoder.load_state_dict(without_prefix(weights, "autoencoder."))
+
+    @torch.no_grad()
+    def reconstructed(self, image_BHWC: Tensor, mask_BN: Tensor) -> Tensor:
+        """(B, H, W, 3) in [-1, 1], of an image in that range: visible patches as they are, hidden ones as predicted."""
+        patch_px = self.cfg.reconstruct.patch_px
+        patches_BNP = to_patches(image_BHWC, patch_px)
+        predicted = self.autoencoder(patches_BNP, mask_BN).float().clamp(-1, 1)
+        return to_image(pasted(patches_BNP, predicted, mask_BN), patch_px)
+
+    @torch.no_grad()
+    def attention(self, image_BHWC: Tensor, mask_BRN: Tensor) -> dict[int, Tensor]:
+        """Tap -> (B, 1, h, w), the mean over R masks. Constants for the detector."""
+        face = self._taps(image_BHWC)
+        maps = []
+        for mask_BN in mask_BRN.unbind(1):
+            filled_in = self._taps(self.reconstructed(image_BHWC, mask_BN))
+            maps.append({tap: attention_map(face[tap], filled_in[tap]) for tap in face})
+        return {tap: torch.stack([each[tap] for each in maps]).mean(0) for tap in face}
+
+    def _taps(self, image_BHWC: Tensor) -> dict[int, Tensor]:
+        blocks = self.extractor(image_BHWC.permute(0, 3, 1, 2)).blocks
+        return {
+            tap: blocks[tap - 1].relu() if self.cfg.detect.after_relu else blocks[tap - 1]
+            for tap in self.cfg.detect.taps
+        }
+
+    def logit(self, batch: Batch) -> Tensor:
+        """(B,), above 0 means fake."""
+        image = _signed_unit(batch["image"])
+        gate = self.cfg.detect.gate
+        maps = {} if gate == "none" else self.attention(image, batch["mask"])
+        more = 1.0 if gate == "residual" else 0.0
+
+        def gated(i: int, y_BChw: Tensor) -> Tensor:
+            return y_BChw * (maps[i + 1] + more).to(y_BChw.dtype) if i + 1 in maps else y_BChw
+
+        top = self.detector(image.permute(0, 3, 1, 2), edit=gated).top
+        return self.head(top.mean((2, 3))).squeeze(1).float()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        logit = self.logit(batch)
+        loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())  # Eq. 3
+        return {"loss": loss, "bce": loss.detach(), "score": logit.detach().sigmoid()}
+
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        return {"score": self.logit(batch).sigmoid()}
+
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = Adam(trained, lr=self.cfg.detect.lr)
+        return optimizer, ConstantLR(optimizer, factor=1.0)
+
+
+STAGES = (Reconstruct, Detect)
