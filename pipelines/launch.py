@@ -4,8 +4,9 @@ Every step asks what is there already, so the same command goes on after any int
 """
 
 import argparse
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,29 +46,43 @@ Key = tuple[str, int]  # row of the table, seed
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """The faces of one dataset as one recipe cuts them, and for which of its videos the sweep needs them."""
+
+    dataset: str
+    recipe: Recipe
+    folder: Path
+    wanted: frozenset[str]  # video_ids
+    videos: pa.Table  # VIDEOS rows of those
+
+    @property
+    def missing(self) -> int:
+        """How many videos are still to be extracted."""
+        return len(self.wanted - facestore.ledger(self.folder).keys())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """The datasets of a sweep and where their faces are."""
 
     roots: Mapping[str, str]
     is_sample: bool
     videos: Mapping[str, pa.Table]  # VIDEOS by dataset
-    wanted: Mapping[str, frozenset[str]]  # video_ids by dataset that the sweep needs
-    faces: Mapping[str, Path]  # FACES folder by dataset
-    recipe: Recipe
-
-    def needed(self, name: str) -> pa.Table:
-        """VIDEOS rows that the sweep needs."""
-        return self.videos[name].filter(pc.is_in(self.videos[name]["video_id"], pa.array(sorted(self.wanted[name]))))
-
-    def missing(self, name: str) -> pa.Table:
-        """VIDEOS rows that are still to be extracted."""
-        known = pa.array(list(facestore.ledger(self.faces[name])), pa.string())
-        needed = self.needed(name)
-        return needed.filter(pc.invert(pc.is_in(needed["video_id"], known)))
+    extractions: tuple[Extraction, ...]
 
     @property
     def extracted(self) -> bool:
-        return not any(self.missing(name).num_rows for name in self.videos)
+        return not any(extraction.missing for extraction in self.extractions)
+
+    def faces(self, recipe: Recipe) -> dict[str, Path]:
+        """FACES folder by dataset."""
+        return {one.dataset: one.folder for one in self.extractions if one.recipe == recipe}
+
+    def name(self, extraction: Extraction) -> str:
+        """The dataset's, with the recipe where the sweep's methods cut faces in several ways."""
+        several = len({one.recipe for one in self.extractions}) > 1
+        recipe = extraction.recipe
+        return extraction.dataset + (f", {recipe.margin:g} boxes at {recipe.size_px} px" if several else "")
 
 
 class Launch:
@@ -125,33 +140,39 @@ class Launch:
                 problems.append(str(error))
         if problems:
             raise datasets.DatasetError("\n\n".join(problems))
-        wanted: dict[str, set[str]] = {name: set() for name in videos}
-        for built in self._protocols(videos):
+        return Data(roots=roots, is_sample=self.is_sample, videos=videos, extractions=self._extractions(videos))
+
+    def _extractions(self, videos: Mapping[str, pa.Table]) -> tuple[Extraction, ...]:
+        wanted: dict[tuple[str, Recipe], set[str]] = {}
+        for recipe, built in self._protocols(videos):
             for part in (built.train, built.select, *built.test):
-                wanted[part.dataset] |= set(part.video_ids)
-        recipe = recipe_of(next(iter(self.experiments.values())))
-        faces = {
-            name: self.storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]) for name in videos
-        }
-        return Data(
-            roots=roots,
-            is_sample=self.is_sample,
-            videos=videos,
-            wanted={name: frozenset(ids) for name, ids in wanted.items()},
-            faces=faces,
-            recipe=recipe,
+                wanted.setdefault((part.dataset, recipe), set()).update(part.video_ids)
+        return tuple(
+            Extraction(
+                dataset=name,
+                recipe=recipe,
+                folder=self.storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]),
+                wanted=frozenset(ids),
+                videos=videos[name].filter(pc.is_in(videos[name]["video_id"], pa.array(sorted(ids)))),
+            )
+            for (name, recipe), ids in wanted.items()
         )
 
-    def _protocols(self, videos: Mapping[str, pa.Table]) -> list[protocol.Protocol]:
-        distinct = {(e.protocol, e.train_on, e.test_on, e.codec, e.manipulations): e for e in self.experiments.values()}
-        return [protocol.build(experiment, videos) for experiment in distinct.values()]
+    def _protocols(self, videos: Mapping[str, pa.Table]) -> list[tuple[Recipe, protocol.Protocol]]:
+        distinct = {
+            (recipe_of(e), e.protocol, e.train_on, e.test_on, e.codec, e.manipulations): e
+            for e in self.experiments.values()
+        }
+        return [(key[0], protocol.build(experiment, videos)) for key, experiment in distinct.items()]
 
     def _trials(self, data: Data) -> dict[Key, run.Trial]:
-        ledgers = {name: facestore.ledger(folder) for name, folder in data.faces.items()}
-        return {
-            key: run.plan(experiment, data.videos, ledgers, data.faces, self.storage)
-            for key, experiment in self.experiments.items()
-        }
+        ledgers = {one.folder: facestore.ledger(one.folder) for one in data.extractions}
+        trials = {}
+        for key, experiment in self.experiments.items():
+            faces = data.faces(recipe_of(experiment))
+            own = {name: ledgers[folder] for name, folder in faces.items()}
+            trials[key] = run.plan(experiment, data.videos, own, faces, self.storage)
+        return trials
 
     # ------------------------------------------------------------------------------------- plan
     def _describe_sample(self) -> None:
@@ -161,9 +182,9 @@ class Launch:
 
     def _print_plan(self, data: Data) -> None:
         rows = []
-        for name in data.videos:
-            missing = data.missing(name).num_rows
-            rows.append((name, str(len(data.wanted[name])), str(missing) if missing else "none, all extracted"))
+        for one in data.extractions:
+            missing = one.missing
+            rows.append((data.name(one), str(len(one.wanted)), str(missing) if missing else "none, all extracted"))
         self._print_sources("sample corpus" if self.is_sample else str(self.config_file), rows)
         self._print_stages(self._planned(data if data.extracted else None))
 
@@ -255,11 +276,11 @@ class Launch:
     def _extract(self, data: Data) -> None:
         from pipelines.extract import extract  # here: it imports Ray, which a dry run has no use for
 
-        for name in data.videos:
-            if not data.missing(name).num_rows:
+        for one in data.extractions:
+            if not one.missing:
                 continue
             failed = 0
-            with progress.view(self.console, f"Extracting faces: {name}") as view:
+            with progress.view(self.console, f"Extracting faces: {data.name(one)}") as view:
 
                 def on_video(row: Mapping[str, Any], view: progress.View = view) -> None:
                     nonlocal failed
@@ -268,17 +289,17 @@ class Launch:
                     text = f"{done} of {total}" + (f", {failed} without a usable face" if failed else "")
                     view.update("videos", text, done, total)
 
-                extract(data.needed(name), data.roots, data.faces[name], data.recipe, on_video=on_video)
+                extract(one.videos, data.roots, one.folder, one.recipe, on_video=on_video)
         self._print_failures(data)
 
     def _print_failures(self, data: Data) -> None:
-        for name, folder in data.faces.items():
-            bad = [e for i, e in facestore.ledger(folder).items() if i in data.wanted[name] and e["status"] != "ok"]
+        for one in data.extractions:
+            bad = [e for i, e in facestore.ledger(one.folder).items() if i in one.wanted and e["status"] != "ok"]
             for entry in bad[:10]:
                 text = f"  {entry['status']}: {entry['video_id']}: {entry['reason']}"
                 self.console.print(text, style="yellow", highlight=False, markup=False)
             if len(bad) > 10:
-                self.console.print(f"  and {len(bad) - 10} more; all are in {folder / 'ledger.parquet'}")
+                self.console.print(f"  and {len(bad) - 10} more; all are in {one.folder / 'ledger.parquet'}")
 
     def _run_trials(
         self,
@@ -340,7 +361,7 @@ class Launch:
             "data": SAMPLE_NOTE if data.is_sample else f"own datasets, {self.config_file}",
             "preset": self.preset,
             "numbers": f"{self.sweep.level}-level {self.sweep.metric} in %, mean over "
-            f"{len({seed for _, seed in trials})} seed(s); score of a video = mean over its faces",
+            f"{len({seed for _, seed in trials})} seed(s); score of a video = {_pooling_text(trials.values())}",
             "trained on": ", ".join(
                 sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
             ),
@@ -360,7 +381,8 @@ class Launch:
 
     def _published(self, row: str) -> dict[str, float]:
         s = self.sweep
-        return {f"{name}/{s.level}/{s.metric}/published": value for name, value in s.published[row].items()}
+        known = {name: value for name, value in s.published[row].items() if math.isfinite(value)}
+        return {f"{name}/{s.level}/{s.metric}/published": value for name, value in known.items()}
 
     def _cells(self, trials: Mapping[Key, run.Trial]) -> list[report.Cell]:
         cells = []
@@ -438,6 +460,13 @@ def metric_values(results: pa.Table) -> dict[str, float]:
 def _name(key: Key) -> str:
     row, seed = key
     return f"{row} seed {seed}"
+
+
+def _pooling_text(trials: Iterable[run.Trial]) -> str:
+    rules = {run.pooling_of(trial) for trial in trials}
+    if rules == {models.Pooling()}:
+        return "mean over its faces"
+    return "as each method pools its faces" if len(rules) > 1 else f"pooled by {rules.pop()}"
 
 
 class _AnyRows(dict[str, str]):

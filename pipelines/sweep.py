@@ -27,7 +27,7 @@ class Sweep:
     base: Experiment
     row_name: str  # heading of the first column
     rows: Mapping[str, Mapping[str, Any]]  # row label -> overrides of the base
-    published: Mapping[str, Mapping[str, float]]  # row label -> test dataset -> value in [0, 1]
+    published: Mapping[str, Mapping[str, float]]  # row label -> test dataset -> value in [0, 1]; NaN: none
     level: str = "video"
     metric: str = "auc"
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
