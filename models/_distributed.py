@@ -43,6 +43,14 @@ def gather(x_B: Tensor) -> Tensor:
     return torch.cat(list(dist_nn.all_gather(x_B.contiguous())))
 
 
+def mean_over_workers(sum_of_own: Tensor, count_of_own: Tensor) -> Tensor:
+    """A loss that is a mean over items of which workers hold unequal numbers.
+
+    Its mean over workers, which DDP makes of it, is the sum of all over the number of all; 0 where there are none.
+    """
+    return sum_of_own * world_size() / total(count_of_own.detach().float()).clamp(min=1)
+
+
 def broadcast(x: Tensor) -> Tensor:
     """The first worker's tensor, on all workers. Not differentiated."""
     if world_size() > 1:

@@ -39,6 +39,7 @@ from torch.func import functional_call
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models._distributed import mean_over_workers, total, world_size
 from models._layers import without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import PARTS, draw_cells, flip_landmarks, part_cells
@@ -351,7 +352,8 @@ class Recover(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         tubelets_BNP = _tubelets(self.cfg, batch["image"])
         predicted = self.predict(tubelets_BNP, batch["mask"])
-        loss = F.mse_loss(predicted.float(), tubelets_BNP[batch["mask"]])  # Eq. 1
+        error_M = (predicted.float() - tubelets_BNP[batch["mask"]]).square().mean(1)
+        loss = mean_over_workers(error_M.sum(), error_M.new_tensor(len(error_M)))  # Eq. 1
         return {"loss": loss, "mae": loss.detach()}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -490,18 +492,23 @@ def losses(out: Localized, batch: Batch) -> dict[str, Tensor]:
     if out.mask is not None:
         error_B = (out.mask - batch["mask"].float()).square().mean((1, 2))
         known_B = batch["mask_valid"].float()
-        terms["loc"] = (error_B * known_B).sum() / known_B.sum().clamp(min=1)
+        terms["loc"] = mean_over_workers((error_B * known_B).sum(), known_B.sum())
     return terms
 
 
 def inner_update(parameters: Mapping[str, Tensor], loss: Tensor, lr: float, *, first_order: bool) -> dict[str, Tensor]:
-    """One gradient step as new tensors; the given ones stay as they are.
+    """One gradient step as new tensors, along the mean gradient of all workers; the given ones stay as they are.
 
     first_order: the step counts as a constant, instead of as a function of the parameters, in what is
     computed from its result.
     """
     grads = torch.autograd.grad(loss, list(parameters.values()), create_graph=not first_order, retain_graph=True)
-    return {name: value - lr * grad for (name, value), grad in zip(parameters.items(), grads, strict=True)}
+    flat = total(torch.cat([grad.flatten() for grad in grads])) / world_size()
+    sizes = [grad.numel() for grad in grads]
+    return {
+        name: value - lr * grad.view_as(value)
+        for (name, value), grad in zip(parameters.items(), flat.split(sizes), strict=True)
+    }
 
 
 class Localize(Stage):

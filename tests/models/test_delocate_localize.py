@@ -43,7 +43,7 @@ def batch(sample) -> dict[str, torch.Tensor]:
     for domain in range(3):
         for label in (0, 1):
             face = sample(rng, 64, None, label, domain) | {"recovered": rng.integers(0, 256, (16, 16, 3), np.uint8)}
-            rows.append(delocate.Localize.prepare(delocate.SMALL, face, rng, training=False))
+            rows.append(delocate.Localize.prepare(delocate.SMALL, face, rng, "select"))
     return {name: torch.as_tensor(np.stack([row[name] for row in rows])) for name in rows[0]} | {
         "step_seed": torch.tensor(7)
     }
@@ -213,7 +213,7 @@ def test_flip_moves_image_mask_and_recovered_together(sample):
     face = sample(rng, 64, None, 1, 2) | {"recovered": rng.integers(0, 256, (16, 16, 3), np.uint8)}
     seen = set()
     for seed in range(10):
-        arrays = delocate.Localize.prepare(delocate.SMALL, face, np.random.default_rng(seed), training=True)
+        arrays = delocate.Localize.prepare(delocate.SMALL, face, np.random.default_rng(seed), "train")
         step = 1 if np.array_equal(arrays["image"], face["image"]) else -1
         for name in ("image", "mask", "recovered"):
             np.testing.assert_array_equal(arrays[name], face[name][:, ::step])
@@ -387,7 +387,7 @@ def test_one_step_at_the_papers_size(stage_name, sample):
         ]
     else:
         faces = [sample(rng, 224, 16, 0)]
-    rows = [stage_class.prepare(cfg, face, rng, training=True) for face in faces]
+    rows = [stage_class.prepare(cfg, face, rng, "train") for face in faces]
     batch = {name: torch.as_tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
     stage = stage_class(cfg)
     out = stage(batch | {"step_seed": torch.tensor(0)})

@@ -137,7 +137,7 @@ def test_parts_are_drawn_equally_often(landmarks, clip_landmarks):
     sample = {"image": np.zeros((16, 1, 1, 3), np.uint8), "landmarks": clip_landmarks()}
     counts = dict.fromkeys(PARTS, 0)
     for _ in range(300):
-        mask = slots(delocate.Recover.prepare(paper(), sample, rng, training=True)["mask"])[0]
+        mask = slots(delocate.Recover.prepare(paper(), sample, rng, "train")["mask"])[0]
         counts[next(part for part in PARTS if not (mask & ~cells[part]).any())] += 1
     assert all(75 <= count <= 125 for count in counts.values()), counts  # 100 expected, 8 standard deviation
 

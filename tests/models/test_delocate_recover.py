@@ -24,9 +24,9 @@ def count(module: torch.nn.Module) -> int:
 
 @pytest.fixture
 def clips(sample):
-    def make(*labels: int, training: bool = False, stage=delocate.Recover) -> dict[str, torch.Tensor]:
+    def make(*labels: int, mode: str = "select", stage=delocate.Recover) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng(0)
-        prepared = [stage.prepare(TINY, sample(rng, 64, 8, label), rng, training) for label in labels]
+        prepared = [stage.prepare(TINY, sample(rng, 64, 8, label), rng, mode) for label in labels]
         return {name: torch.as_tensor(np.stack([p[name] for p in prepared])) for name in prepared[0]}
 
     return make
@@ -134,7 +134,7 @@ def test_recovered_face_is_the_original_except_for_hidden_patches(clips):
 
 
 def test_checkpointed_activations_give_the_same_gradients(clips):
-    batch, gradients = clips(0, 0, training=True), []
+    batch, gradients = clips(0, 0, mode="train"), []
     for checkpointed in (False, True):
         torch.manual_seed(0)
         stage = delocate.Recover(models.override(TINY, {"vit.checkpoint_activations": checkpointed}))
@@ -149,7 +149,7 @@ def test_flip_moves_image_and_mask_together(sample):
     face["landmarks"] += np.array([9, 0], np.float32)  # a face off the middle
     masks = {}
     for seed in range(20):
-        arrays = delocate.Recover.prepare(cfg, face, np.random.default_rng(seed), training=True)
+        arrays = delocate.Recover.prepare(cfg, face, np.random.default_rng(seed), "train")
         step = 1 if np.array_equal(arrays["image"], face["image"]) else -1
         np.testing.assert_array_equal(arrays["image"], face["image"][:, :, ::step])
         masks[step] = arrays["mask"].reshape(4, 8, 8)
