@@ -7,10 +7,10 @@ workers of what each asks for, so a loss that every worker computes from all sam
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 _alone = False
@@ -31,16 +31,31 @@ def alone() -> Iterator[None]:
         _alone = before
 
 
+class _Total(torch.autograd.Function):
+    """torch's own differentiable sum over workers is deprecated in favour of a private one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.contiguous().clone()
+        dist.all_reduce(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _Total.apply(grads[0])  # once more differentiable
+
+
 def total(x: Tensor) -> Tensor:
     """Sum over workers."""
-    return dist_nn.all_reduce(x) if world_size() > 1 else x
+    return _Total.apply(x) if world_size() > 1 else x
 
 
 def gather(x_B: Tensor) -> Tensor:
     """(W B, ...): the rows of all W workers, in the order of their ranks. B must be equal on all of them."""
     if world_size() == 1:
         return x_B
-    return torch.cat(list(dist_nn.all_gather(x_B.contiguous())))
+    own = [x_B if rank == dist.get_rank() else torch.zeros_like(x_B) for rank in range(world_size())]
+    return total(torch.cat(own))
 
 
 def mean_over_workers(sum_of_own: Tensor, count_of_own: Tensor) -> Tensor:
