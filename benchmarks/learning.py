@@ -19,10 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import cluster, datasets, facestore, metrics, progress, protocol, run, sample_corpus, schemas
-from pipelines.experiment import PRESETS, Experiment, digest
-from pipelines.faces import VERSION as FACES_VERSION
-from pipelines.launch import recipe_of
+from pipelines import cluster, datasets, facestore, metrics, progress, protocol, run, sample_corpus
+from pipelines.experiment import PRESETS, Experiment
+from pipelines.launch import faces_folder, recipe_of
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC
@@ -38,7 +37,7 @@ def extracted(
     built = protocol.build(experiment, videos)
     wanted = pa.array(sorted({i for part in (built.train, built.select, *built.test) for i in part.video_ids}))
     recipe = recipe_of(experiment)
-    faces = {name: storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]) for name in videos}
+    faces = {name: faces_folder(storage, name, recipe, roots[name]) for name in videos}
     for name, table in videos.items():
         needed = table.filter(pc.is_in(table["video_id"], wanted))
         if set(facestore.ledger(faces[name])) < set(needed["video_id"].to_pylist()):

@@ -140,9 +140,9 @@ class Launch:
                 problems.append(str(error))
         if problems:
             raise datasets.DatasetError("\n\n".join(problems))
-        return Data(roots=roots, is_sample=self.is_sample, videos=videos, extractions=self._extractions(videos))
+        return Data(roots=roots, is_sample=self.is_sample, videos=videos, extractions=self._extractions(videos, roots))
 
-    def _extractions(self, videos: Mapping[str, pa.Table]) -> tuple[Extraction, ...]:
+    def _extractions(self, videos: Mapping[str, pa.Table], roots: Mapping[str, str]) -> tuple[Extraction, ...]:
         wanted: dict[tuple[str, Recipe], set[str]] = {}
         for recipe, built in self._protocols(videos):
             for part in (built.train, built.select, *built.test):
@@ -151,7 +151,7 @@ class Launch:
             Extraction(
                 dataset=name,
                 recipe=recipe,
-                folder=self.storage / "faces" / name / digest([schemas.VERSION, FACES_VERSION, recipe]),
+                folder=faces_folder(self.storage, name, recipe, roots[name] if self.is_sample else None),
                 wanted=frozenset(ids),
                 videos=videos[name].filter(pc.is_in(videos[name]["video_id"], pa.array(sorted(ids)))),
             )
@@ -481,6 +481,15 @@ def recipe_of(experiment: Experiment) -> Recipe:
     config = experiment.config()
     size = max(stage.feed(config).input_px for stage in models.stages(experiment.model))
     return Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
+
+
+def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:
+    """Where a dataset's faces lie; `sample_root`: its root, if it is of the sample corpus.
+
+    The made-up videos are named like the real ones: faces of one must not pass for faces of the other.
+    """
+    source = Path(sample_root).parent.name if sample_root else "own"  # names the corpus, its version and seed
+    return storage / "faces" / dataset / digest([schemas.VERSION, FACES_VERSION, recipe, source])
 
 
 def datasets_file(switch: str | None) -> Path | None:
