@@ -27,7 +27,7 @@ Shapes: B samples, T frames, N tokens, P values of a tubelet, H = W = `input_px`
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -39,225 +39,18 @@ from torch.func import functional_call
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, RecoverConfig
 from models._distributed import mean_over_workers, total, world_size
 from models._layers import without_prefix
 from models._localization_net import LocalizationNet, Localized
-from models._masking import PARTS, draw_cells, flip_landmarks, part_cells
+from models._masking import draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, Feed, Mode, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
 VERSION = 1
 
-# Table 6: the parts of the face that a strategy knows; "clip" is no part but every token.
-STRATEGIES = {
-    "proposed": PARTS,
-    "eyes": ("eyes",),
-    "cheek_nose": ("cheek_nose",),
-    "lips": ("lips",),
-    "without_rois": PARTS,
-    "mae": ("clip",),  # any token, slots differ
-    "video_mae": ("clip",),  # the same positions in every slot
-}
 MAP_STRIDE = 4  # of the mapped face; the paper's 56 for 224
-
-
-# ------------------------------------------------------------------------------------- configuration
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise ValueError(message)
-
-
-def _check_positive(cfg: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(cfg, name)
-        _check(value > 0, f"{name} must be positive, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipConfig:
-    input_px: int = 224
-    num_frames: int = 16
-    patch_px: int = 16
-    tubelet_frames: int = 2
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "input_px", "num_frames", "patch_px", "tubelet_frames")
-        _check(self.input_px % 32 == 0, f"input_px must be a multiple of 32, got {self.input_px}")
-        _check(self.input_px % self.patch_px == 0, f"patch_px {self.patch_px} must divide input_px {self.input_px}")
-        _check(
-            self.num_frames % self.tubelet_frames == 0,
-            f"tubelet_frames {self.tubelet_frames} must divide num_frames {self.num_frames}",
-        )
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side."""
-        return self.input_px // self.patch_px
-
-    @property
-    def num_slots(self) -> int:
-        return self.num_frames // self.tubelet_frames
-
-    @property
-    def num_tokens(self) -> int:
-        return self.num_slots * self.grid**2
-
-    @property
-    def tubelet_values(self) -> int:
-        return 3 * self.tubelet_frames * self.patch_px**2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VitConfig:
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    checkpoint_activations: bool = False  # less memory, a third more time, the same numbers
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "width", "depth", "num_heads")
-        _check(self.width % self.num_heads == 0, f"num_heads {self.num_heads} must divide width {self.width}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecoverConfig:
-    strategy: str = "proposed"  # Table 6
-    mask_ratio: float = 0.75  # Table 5; share of the drawn part's patches, of the clip in mae and video_mae
-    temporal: str = "tube"  # tube: one mask for all slots; per_slot: drawn for each. Not in mae, video_mae
-    decoder_width: int = 384
-    decoder_depth: int = 4
-    decoder_heads: int = 6
-    batch_size: int = 8
-    num_epochs: int = 200
-    warmup_epochs: int = 10
-    lr: float = 1.5e-4
-    weight_decay: float = 0.05
-
-    def __post_init__(self) -> None:
-        _check(self.strategy in STRATEGIES, f"strategy must be one of {tuple(STRATEGIES)}, got {self.strategy!r}")
-        _check(self.temporal in ("tube", "per_slot"), f"temporal must be tube or per_slot, got {self.temporal!r}")
-        _check(0 < self.mask_ratio <= 1, f"mask_ratio must be in (0, 1], got {self.mask_ratio}")
-        whole_clip = STRATEGIES[self.strategy] == ("clip",)
-        _check(
-            not whole_clip or self.mask_ratio < 1, f"{self.strategy} needs a mask_ratio below 1: nothing is left to see"
-        )
-        _check_positive(self, "decoder_width", "decoder_depth", "decoder_heads", "batch_size", "num_epochs", "lr")
-        _check(
-            self.decoder_width % self.decoder_heads == 0,
-            f"decoder_heads {self.decoder_heads} must divide decoder_width {self.decoder_width}",
-        )
-        _check_warmup(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinetuneConfig:
-    batch_size: int = 8
-    num_epochs: int = 20
-    warmup_epochs: int = 5
-    base_lr: float = 1e-3  # for 256 samples in a step: used as base_lr * batch_size / 256
-    layer_decay: float = 0.75  # factor on the rate from one block to the one below
-    weight_decay: float = 0.05
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "batch_size", "num_epochs", "base_lr")
-        _check(0 < self.layer_decay <= 1, f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        _check_warmup(self)
-
-
-def _check_warmup(cfg: RecoverConfig | FinetuneConfig) -> None:
-    _check(
-        0 <= cfg.warmup_epochs < cfg.num_epochs,
-        f"warmup_epochs must be in [0, num_epochs = {cfg.num_epochs}), got {cfg.warmup_epochs}",
-    )
-    _check(cfg.weight_decay >= 0, f"weight_decay must not be negative, got {cfg.weight_decay}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalizeConfig:
-    # Table 7. A part that is switched off has no parameters.
-    use_map_loss: bool = True
-    use_loc_loss: bool = True
-    use_meta: bool = True
-    use_mapping: bool = True
-    use_encoder_decoder: bool = True
-    mapping: str = "resnet18"  # timm names
-    encoder: str = "legacy_seresnext50_32x4d"
-    map_widths: tuple[int, int] = (224, 112)
-    decoder_widths: tuple[int, int, int, int, int] = (384, 256, 128, 64, 32)  # at H / 16, 8, 4, 2, 1
-    num_inner_steps: int = 1
-    inner_lr: float = 1e-3
-    inner_loss: str = "cls"  # cls, or all: the three terms of Eq. 6
-    first_order: bool = False
-    batch_size: int = 8  # of each manipulation, half real and half fake
-    num_epochs: int = 50
-    steps_per_epoch: int = 200
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        _check(self.use_mapping or self.use_encoder_decoder, "use_mapping and use_encoder_decoder cannot both be off")
-        _check(self.use_mapping or not self.use_map_loss, "use_map_loss needs use_mapping: switch both off")
-        _check(
-            self.use_encoder_decoder or not self.use_loc_loss,
-            "use_loc_loss needs use_encoder_decoder: switch both off",
-        )
-        _check(self.inner_loss in ("cls", "all"), f"inner_loss must be cls or all, got {self.inner_loss!r}")
-        _check(self.inner_lr >= 0, f"inner_lr must not be negative, got {self.inner_lr}")
-        _check(min(self.map_widths + self.decoder_widths) > 0, "map_widths and decoder_widths must be positive")
-        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        _check_positive(self, "num_inner_steps", "batch_size", "num_epochs", "steps_per_epoch", "lr")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    stages: tuple[str, ...] = ("recover", "finetune", "localize")
-    video_frames: int = 30  # sampled from a video, evenly (Sec. 4.1)
-    crop_margin: float = 1.3  # side of the face crop in sides of the detector's box
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    vit: VitConfig = field(default_factory=VitConfig)
-    recover: RecoverConfig = field(default_factory=RecoverConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    localize: LocalizeConfig = field(default_factory=LocalizeConfig)
-    pretrained: bool = True  # ImageNet weights for the two backbones of localize
-
-    def __post_init__(self) -> None:
-        order = ("recover", "finetune", "localize")
-        chosen = tuple(name for name in order if name in self.stages)
-        _check(
-            self.stages == chosen and len(chosen) > 0,
-            f"stages must be some of {order}, in that order, got {self.stages}",
-        )
-        reads_recovered = "localize" in chosen and self.localize.use_map_loss
-        _check(
-            "recover" in chosen or not ("finetune" in chosen or reads_recovered),
-            "finetune, and localize with use_map_loss, need the stage recover;"
-            " without it set stages to ['localize'] and localize.use_map_loss to false",
-        )
-
-
-SMALL = Config(
-    video_frames=10,
-    clip=ClipConfig(input_px=64, num_frames=8, patch_px=8),
-    vit=VitConfig(width=96, depth=3, num_heads=4),
-    recover=RecoverConfig(
-        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=3e-3
-    ),
-    finetune=FinetuneConfig(batch_size=8, num_epochs=6, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
-    localize=LocalizeConfig(
-        mapping="test_resnet",
-        encoder="test_resnet",  # no squeeze-and-excitation: timm has none as small that is as fast
-        map_widths=(32, 16),
-        decoder_widths=(64, 48, 32, 16, 8),
-        batch_size=4,
-        num_epochs=8,
-        steps_per_epoch=10,
-        lr=0.006,
-    ),
-    pretrained=False,
-)
 
 
 # ----------------------------------------------------------------------------------------- samples
@@ -309,12 +102,7 @@ class Recover(Stage):
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
-        return Feed(
-            input_px=cfg.clip.input_px,
-            clip_frames=cfg.clip.num_frames,
-            batch_size=cfg.recover.batch_size,
-            num_epochs=cfg.recover.num_epochs,
-        )
+        return _clips(cfg, cfg.recover)
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
@@ -390,6 +178,15 @@ def _encoder(cfg: Config, *, final_norm: bool) -> Encoder:
     )
 
 
+def _clips(cfg: Config, stage: RecoverConfig | FinetuneConfig) -> Feed:
+    return Feed(
+        input_px=cfg.clip.input_px,
+        clip_frames=cfg.clip.num_frames,
+        batch_size=stage.batch_size,
+        num_epochs=stage.num_epochs,
+    )
+
+
 def _encoder_settings(cfg: Config) -> dict[str, Any]:
     vit = asdict(cfg.vit)
     del vit["checkpoint_activations"]  # changes memory and time only
@@ -418,12 +215,7 @@ class Finetune(Stage):
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
-        return Feed(
-            input_px=cfg.clip.input_px,
-            clip_frames=cfg.clip.num_frames,
-            batch_size=cfg.finetune.batch_size,
-            num_epochs=cfg.finetune.num_epochs,
-        )
+        return _clips(cfg, cfg.finetune)
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
@@ -645,5 +437,7 @@ def _probability(out: Localized) -> Tensor:
 def _means(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([each[name] for each in terms]).mean().detach() for name in terms[0]}
 
+
+__all__ = ["SMALL", "STAGES", "STRATEGIES", "VERSION", "Config"]
 
 STAGES = (Recover, Finetune, Localize)

@@ -37,6 +37,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._alignment import upright_face
+from models._config import check, check_choices, check_positive
 from models._image_mae import MaskedAutoencoder, pasted, to_image, to_patches
 from models._key_region import draw_mask, key_patches
 from models._layers import without_prefix
@@ -52,17 +53,6 @@ Recipe = Literal["paper", "mae"]
 
 
 # ------------------------------------------------------------------------------------- configuration
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise ValueError(message)
-
-
-def _check_positive(cfg: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(cfg, name)
-        _check(value > 0, f"{name} must be positive, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaceConfig:
     input_px: int = 224
@@ -71,7 +61,7 @@ class FaceConfig:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive(self, "input_px", "margin")
+        check_positive(self, "input_px", "margin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +71,12 @@ class MaskConfig:
     key_margin_px: float = 0.0  # added to the region on each side
 
     def __post_init__(self) -> None:
-        _check(0 < self.ratio < 1, f"ratio must be in (0, 1), got {self.ratio}")
-        _check(
+        check(0 < self.ratio < 1, f"ratio must be in (0, 1), got {self.ratio}")
+        check(
             self.key_fraction is None or 0 <= self.key_fraction <= 1,
             f"key_fraction must be in [0, 1] or none, got {self.key_fraction}",
         )
-        _check(self.key_margin_px >= 0, f"key_margin_px must not be negative, got {self.key_margin_px}")
+        check(self.key_margin_px >= 0, f"key_margin_px must not be negative, got {self.key_margin_px}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,13 +96,13 @@ class ReconstructConfig:
     warmup_epochs: int = 0  # of recipe mae; 40 is MAE's
 
     def __post_init__(self) -> None:
-        _check_positive(self, "patch_px", "width", "depth", "num_heads", "decoder_width", "decoder_depth")
-        _check_positive(self, "decoder_heads", "batch_size", "num_epochs", "lr")
+        check_positive(self, "patch_px", "width", "depth", "num_heads", "decoder_width", "decoder_depth")
+        check_positive(self, "decoder_heads", "batch_size", "num_epochs", "lr")
         for width, heads in ((self.width, self.num_heads), (self.decoder_width, self.decoder_heads)):
-            _check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
-        _check(self.recipe in ("paper", "mae"), f"recipe must be paper or mae, got {self.recipe!r}")
-        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _check(
+            check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
+        check_choices(self)
+        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check(
             0 <= self.warmup_epochs < self.num_epochs,
             f"warmup_epochs must be in [0, num_epochs = {self.num_epochs}), got {self.warmup_epochs}",
         )
@@ -132,15 +122,15 @@ class DetectConfig:
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_masks", "xception_width", "xception_middle", "batch_size", "num_epochs")
-        _check_positive(self, "steps_per_epoch", "lr")
+        check_positive(self, "num_masks", "xception_width", "xception_middle", "batch_size", "num_epochs")
+        check_positive(self, "steps_per_epoch", "lr")
         last = 4 + self.xception_middle
-        _check(
+        check(
             len(self.taps) > 0 and all(1 <= tap <= last for tap in self.taps) and len(set(self.taps)) == len(self.taps),
             f"taps must be different blocks from 1 to {last}, got {self.taps}",
         )
-        _check(self.gate in ("mul", "residual", "none"), f"gate must be mul, residual or none, got {self.gate!r}")
-        _check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
+        check_choices(self)
+        check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,21 +145,21 @@ class Config:
     pretrained: bool = True  # ImageNet weights for both Xceptions
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self.stages in (("reconstruct", "detect"), ("reconstruct",)),
             f"stages must be ('reconstruct', 'detect') or ('reconstruct',), got {self.stages}",
         )
-        _check_positive(self, "video_frames")
-        _check(
+        check_positive(self, "video_frames")
+        check(
             self.crop_margin >= self.face.margin,
             f"crop_margin {self.crop_margin} must not be below face.margin {self.face.margin}",
         )
-        _check(
+        check(
             self.face.input_px % self.reconstruct.patch_px == 0,
             f"reconstruct.patch_px {self.reconstruct.patch_px} must divide face.input_px {self.face.input_px}",
         )
-        _check(self.face.input_px >= 48, f"face.input_px must be at least 48, got {self.face.input_px}")
-        _check(
+        check(self.face.input_px >= 48, f"face.input_px must be at least 48, got {self.face.input_px}")
+        check(
             not self.pretrained or (self.detect.xception_width == 1 and self.detect.xception_middle == 8),
             "ImageNet weights fit detect.xception_width 1 and xception_middle 8: set pretrained to false",
         )
