@@ -172,9 +172,9 @@ class Config:
 
 SMALL = Config(
     video_frames=10,
-    face=FaceConfig(input_px=64),
+    face=FaceConfig(input_px=128),
     reconstruct=ReconstructConfig(
-        patch_px=8,
+        patch_px=16,
         width=96,
         depth=3,
         num_heads=4,
@@ -182,7 +182,7 @@ SMALL = Config(
         decoder_depth=1,
         decoder_heads=4,
         batch_size=16,
-        num_epochs=20,
+        num_epochs=8,
         lr=1e-3,
     ),
     detect=DetectConfig(
@@ -190,7 +190,7 @@ SMALL = Config(
         xception_width=0.25,
         xception_middle=1,
         batch_size=16,
-        num_epochs=8,
+        num_epochs=16,
         steps_per_epoch=40,
         lr=1e-3,
     ),

@@ -17,6 +17,8 @@ PAPER = models.config("lre")
 TINY = models.override(
     lre.SMALL,
     {
+        "face.input_px": 64,
+        "reconstruct.patch_px": 8,
         "reconstruct.width": 32,
         "reconstruct.depth": 1,
         "reconstruct.decoder_width": 16,
