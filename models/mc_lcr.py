@@ -1,0 +1,400 @@
+"""MC-LCR: what shallow layers see of texture, and how amplitude and phase of small patches fit together.
+
+Paper: Wang, Jiang, Jin, Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
+representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290.
+Sec. 3, Eq. 1 to 15, Table 1.
+
+    detect  Xception with the style of its shallow layers (SSRB, Eq. 1) and its global feature; amplitude and phase
+            of 16 px patches with PAPDA and Mixers (Eq. 2 to 11, in `_patch_spectra`); all of it joined (Eq. 12),
+            encoded, classified (Eq. 14) and pulled together by class (Eq. 13)
+
+Tables 5 and 6, by config: w/o SSRB `use_ssrb=False`; w/o PAPDA `use_frequency=False`, as the table's baseline has
+no PAPDA and is Xception alone (or `frequency.cross_attention=False`, which keeps embeddings and Mixers);
+w/o SC loss `loss.alpha=0`; baseline all three, and `use_encoder=False, gf="raw2048"`: pooled, then classified.
+
+Differs from the paper, or settles what it leaves open:
+- The paper counts Xception's stem as block 1: its blocks 1, 2, 3 are timm's stem, block1, block2, after the ReLU.
+- Eq. 1 is divided by the number of positions (`gram_mean`); "pooling each row of G" is the mean of a row.
+- Table 1 gives GF 1024 numbers, Sec. 3.1 takes it from block 14, which has 2048: `gf` has three readings.
+- Eq. 4 prints arctan, which loses the quadrant: atan2 (`frequency.phase`); a bin that is zero has phase 0.
+- Sec. 3.4 takes the supervised contrastive loss of Khosla et al., but Eq. 13 prints only negatives in the
+  denominator and a sum over anchors, where Eq. 14 is a mean: `loss.form` and `loss.reduction`.
+- Contrast is among the images of all workers, so that N of them compute what one does (`loss.gather_negatives`).
+- Validation loss, which lowers the learning rate, is the cross-entropy: a validation batch holds frames of one or
+  two videos, often of one class, so that Eq. 13 would depend on how it is cut. The epoch kept has the best AUC.
+- "All dropout layers" are one before the encoder and one before the classifier (`dropout_at`).
+- An epoch is as many steps as it takes to show each real training frame once; which frames are shown is drawn.
+- Faces: dlib's box, turned upright about its centre until the eyes are level; 1.3 boxes of it are the picture.
+  Flips are the only augmentation.
+
+Shapes: B images, H = W = `input_px`, C channels, S positions of a feature map, D width of a projection.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from models._distributed import gather
+from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
+from models._stage import Batch, Feed, Mode, Sample, Stage
+from models._xception import MEAN, STD, Xception
+
+VERSION = 1
+
+Form = Literal["standard", "eq13"]
+Reduction = Literal["mean", "sum"]
+GlobalFeature = Literal["fc1024", "b13", "raw2048"]
+DROPOUTS = ("fused", "encoded", "attention", "mixer")
+
+
+# ------------------------------------------------------------------------------------- configuration
+def _check(valid: bool, message: str) -> None:
+    if not valid:
+        raise ValueError(message)
+
+
+def _check_choice(cfg: Any, name: str, choices: Any) -> None:
+    value = getattr(cfg, name)
+    _check(value in get_args(choices), f"{name} must be one of {get_args(choices)}, got {value!r}")
+
+
+def _check_positive(cfg: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(cfg, name)
+        _check(value > 0, f"{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrequencyConfig:
+    patch_px: int = 16  # P
+    width: int = 256  # D; the paper's is P^2
+    num_heads: int = 4
+    num_layers: int = 2  # of each Mixer
+    phase: Phase = "atan2"
+    amplitude: AmplitudeScale = "linear"
+    cross_attention: bool = True
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "patch_px", "width", "num_heads", "num_layers")
+        _check(self.patch_px % 2 == 0, f"patch_px must be even, got {self.patch_px}")
+        _check(self.width % self.num_heads == 0, f"num_heads {self.num_heads} must divide width {self.width}")
+        _check_choice(self, "phase", Phase)
+        _check_choice(self, "amplitude", AmplitudeScale)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    alpha: float = 0.5  # Eq. 15; 0: cross-entropy alone, and no projection
+    temperature: float = 0.1
+    form: Form = "standard"  # standard: all others in the denominator; eq13: those of the other class
+    reduction: Reduction = "mean"  # over anchors
+    gather_negatives: bool = True  # False: each worker contrasts its own share of the batch
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.alpha <= 1, f"alpha must be in [0, 1], got {self.alpha}")
+        _check_positive(self, "temperature")
+        _check_choice(self, "form", Form)
+        _check_choice(self, "reduction", Reduction)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectConfig:
+    batch_size: int = 16  # half real, half fake
+    num_epochs: int = 50
+    steps_per_epoch: int = 2700  # 720 real videos x 30 frames / 8 in a batch
+    optimizer: Literal["adam", "adamw"] = "adam"  # the paper says Adam and cites AdamW
+    lr: float = 1e-3
+    backbone_lr_scale: float = 1.0  # for the Xception
+    weight_decay: float = 1e-4
+    lr_factor: float = 0.5  # on the rate, when the loss on val has not gone down for more than `lr_patience` epochs
+    lr_patience: int = 5
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "batch_size", "num_epochs", "steps_per_epoch", "lr", "backbone_lr_scale")
+        _check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
+        _check_choice(self, "optimizer", Literal["adam", "adamw"])
+        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        _check(0 < self.lr_factor < 1, f"lr_factor must be in (0, 1), got {self.lr_factor}")
+        _check(self.lr_patience >= 0, f"lr_patience must not be negative, got {self.lr_patience}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    stages: tuple[str, ...] = ("detect",)
+    video_frames: int = 30  # Sec. 4.1
+    crop_margin: float = 1.85  # side of the stored crop in sides of the detector's box: 1.3 at any angle
+    face_margin: float = 1.3  # side of the network's picture in sides of the detector's box
+    align: bool = True  # level the eyes
+    flip: bool = True
+    input_px: int = 256
+    use_ssrb: bool = True
+    use_frequency: bool = True
+    use_encoder: bool = True  # F_E, between F_MM and the two heads
+    gf: GlobalFeature = "fc1024"  # fc1024: block 14 and a linear layer; b13: no block 14; raw2048: no such layer
+    gram_mean: bool = True  # Eq. 1 over the number of positions; False: the sum as printed
+    norm_ssf: bool = False  # a layer norm on each style feature
+    gf_width: int = 1024  # of fc1024
+    encoded_width: int = 1024
+    projected_width: int = 128
+    dropout: float = 0.5
+    dropout_at: tuple[str, ...] = ("fused", "encoded")
+    backbone_width: float = 1.0  # factor on the Xception's channels
+    backbone_middle: int = 8  # its middle blocks
+    pretrained: bool = True  # ImageNet weights for the Xception
+    frequency: FrequencyConfig = field(default_factory=FrequencyConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+
+    def __post_init__(self) -> None:
+        _check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
+        _check_positive(self, "video_frames", "face_margin", "backbone_width", "backbone_middle")
+        _check_positive(self, "gf_width", "encoded_width", "projected_width")
+        _check(
+            self.crop_margin >= self.face_margin,
+            f"crop_margin {self.crop_margin} must not be below face_margin {self.face_margin}",
+        )
+        _check(self.input_px >= 48, f"input_px must be at least 48: Xception halves it five times, got {self.input_px}")
+        _check(
+            not self.use_frequency or self.input_px % self.frequency.patch_px == 0,
+            f"frequency.patch_px {self.frequency.patch_px} must divide input_px {self.input_px}",
+        )
+        _check_choice(self, "gf", GlobalFeature)
+        _check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        _check(set(self.dropout_at) <= set(DROPOUTS), f"dropout_at must be some of {DROPOUTS}, got {self.dropout_at}")
+        _check(
+            not self.pretrained or (self.backbone_width == 1 and self.backbone_middle == 8),
+            "ImageNet weights fit backbone_width 1 and backbone_middle 8: set pretrained to false",
+        )
+
+
+SMALL = Config(
+    video_frames=10,
+    input_px=160,  # the sample corpus has faces of 120 px, forged at half of that: smaller, and nothing is left to see
+    gf_width=128,
+    encoded_width=128,
+    projected_width=32,
+    dropout_at=DROPOUTS,  # a few dozen videos are soon known by heart
+    backbone_width=0.125,
+    backbone_middle=1,
+    pretrained=False,
+    frequency=FrequencyConfig(width=32),
+    detect=DetectConfig(num_epochs=16, steps_per_epoch=40),
+)
+
+
+# ----------------------------------------------------------------------------------------- samples
+def eye_angle(landmarks: NDArray[np.float32]) -> float:
+    """Radians, positive where the right eye of the picture is the lower one; 0 where landmarks (68, 2) do not say."""
+    left, right = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+    dx, dy = right - left
+    known = np.isfinite([dx, dy]).all() and np.hypot(dx, dy) >= 1
+    return float(np.arctan2(dy, dx)) if known else 0.0
+
+
+def aligned_face(cfg: Config, sample: Sample) -> NDArray[np.uint8]:
+    """(input_px, input_px, 3): `face_margin` boxes around the detector's box, turned so that the eyes are level.
+
+    Every pixel comes from the crop: where a turned square would reach beyond it (a face at the edge of the frame, or
+    a small `crop_margin`), the square is moved, and if need be made smaller. Raises ValueError for a picture or a
+    box of another form.
+    """
+    image, box = sample["image"], np.asarray(sample["box"], np.float64)
+    _check(
+        image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.shape[0] == image.shape[1],
+        f"image must be uint8 of shape (H, H, 3), got {image.dtype} {image.shape}",
+    )
+    _check(
+        box.shape == (4,) and bool(np.isfinite(box).all()) and box[2] > box[0] and box[3] > box[1],
+        f"box must be x0 < x1, y0 < y1 in pixels, got {box.tolist()}",
+    )
+    angle = eye_angle(sample["landmarks"]) if cfg.align else 0.0
+    size = image.shape[0]
+    side = cfg.face_margin * max(box[2] - box[0], box[3] - box[1])
+    reach = (abs(np.cos(angle)) + abs(np.sin(angle))) / 2  # of a turned square of side 1, from its centre
+    side = min(side, size / (2 * reach))
+    centre = np.clip((box[:2] + box[2:]) / 2, side * reach, size - side * reach) - 0.5  # edges -> pixel centres
+    turn = cv2.getRotationMatrix2D((centre[0], centre[1]), np.degrees(angle), cfg.input_px / side)
+    matrix = np.column_stack([turn[:, :2], turn[:, 2] + (cfg.input_px - 1) / 2 - centre])
+    # Cubic: linear interpolation would take more of the high frequencies. At the outermost pixel it looks beyond.
+    shape = (cfg.input_px, cfg.input_px)
+    face = cv2.warpAffine(image, matrix, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return face.astype(np.uint8, copy=False)
+
+
+# ------------------------------------------------------------------------------------------- losses
+def style(features_BCHW: Tensor, *, mean: bool = True) -> Tensor:
+    """SSRB, Eq. 1 and Fig. 2: (B, C), the mean of each row of the Gram matrix. float32.
+
+    The mean over j of <F_i, F_j> is <F_i, mean over j of F_j>: no C x C matrix is needed. mean: over positions too.
+    """
+    with torch.autocast(features_BCHW.device.type, enabled=False):
+        f_BCS = features_BCHW.float().flatten(2)
+        correlation_BCS = f_BCS * f_BCS.mean(1, keepdim=True)
+        return correlation_BCS.mean(2) if mean else correlation_BCS.sum(2)
+
+
+def supervised_contrastive(
+    z_BD: Tensor, label_B: Tensor, temperature: float, *, form: Form = "standard", reduction: Reduction = "mean"
+) -> Tensor:
+    """Khosla et al. (standard) or Eq. 13 (eq13), of unit vectors; every one of them is an anchor once.
+
+    An anchor without a positive, in eq13 also one without a negative, counts as 0.
+    """
+    with torch.autocast(z_BD.device.type, enabled=False):
+        similarity_BB = z_BD.float() @ z_BD.float().T / temperature
+    same_BB = label_B[:, None] == label_B[None]
+    others_BB = ~torch.eye(len(z_BD), dtype=torch.bool, device=z_BD.device)
+    positive_BB = same_BB & others_BB
+    against_BB = others_BB if form == "standard" else ~same_BB
+    usable_B = positive_BB.any(1) & against_BB.any(1)
+    # The logarithm of an empty sum has no gradient: an anchor that does not count gets a full one.
+    log_sum_B = similarity_BB.masked_fill(~against_BB & usable_B[:, None], -torch.inf).logsumexp(1)
+    mean_positive_B = (similarity_BB * positive_BB).sum(1) / positive_BB.sum(1).clamp(min=1)
+    loss_B = torch.where(usable_B, log_sum_B - mean_positive_B, 0.0)
+    return loss_B.mean() if reduction == "mean" else loss_B.sum()
+
+
+# ------------------------------------------------------------------------------------------ network
+class SpatialStream(nn.Module):
+    """Sec. 3.1: image (B, 3, H, W) in [0, 1] -> the style features that `use_ssrb` asks for, then GF."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.backbone = Xception(width=cfg.backbone_width, num_middle=cfg.backbone_middle, pretrained=cfg.pretrained)
+        if cfg.gf == "b13":
+            for name in ("conv3", "bn3", "act3", "conv4", "bn4", "act4"):
+                setattr(self.backbone, name, nn.Identity())
+        pooled = self.backbone.widths[-1] if cfg.gf == "b13" else self.backbone.num_features
+        self.fc = nn.Linear(pooled, cfg.gf_width) if cfg.gf == "fc1024" else nn.Identity()
+        ssf_widths = self.backbone.widths[:3] if cfg.use_ssrb else ()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if cfg.norm_ssf else nn.Identity() for width in ssf_widths)
+        self.widths = (*ssf_widths, cfg.gf_width if cfg.gf == "fc1024" else pooled)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = self.backbone((image - self.mean) / self.std)
+        taps = (features.stem, features.blocks[0].relu(), features.blocks[1].relu())
+        ssf = [norm(style(tap, mean=self.cfg.gram_mean)) for norm, tap in zip(self.norms, taps, strict=False)]
+        return [*ssf, self.fc(features.top.mean((2, 3)))]
+
+
+class Detect(Stage):
+    """Batch: image (B, H, W, 3) uint8, label (B,)."""
+
+    name = "detect"
+    view = "frames"
+
+    @staticmethod
+    def settings(cfg: Config) -> Mapping[str, Any]:
+        extraction = ("stages", "video_frames", "crop_margin")
+        return {name: value for name, value in asdict(cfg).items() if name not in extraction}
+
+    @staticmethod
+    def feed(cfg: Config) -> Feed:
+        return Feed(
+            input_px=round(cfg.input_px * cfg.crop_margin / cfg.face_margin),  # turned at the scale of the network
+            batch_size=cfg.detect.batch_size,
+            num_epochs=cfg.detect.num_epochs,
+            steps_per_epoch=cfg.detect.steps_per_epoch,
+        )
+
+    @classmethod
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
+        image = aligned_face(cfg, sample)
+        if cfg.flip and mode == "train" and rng.random() < 0.5:
+            image = np.ascontiguousarray(image[:, ::-1])
+        return {"image": image, "label": np.asarray(sample["label"])}
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.spatial = SpatialStream(cfg)
+        self.frequency = _frequency_stream(cfg) if cfg.use_frequency else None
+        fused = sum(self.spatial.widths) + (2 * cfg.frequency.width if cfg.use_frequency else 0)
+        encoded = cfg.encoded_width if cfg.use_encoder else fused
+        self.encode = (
+            nn.Sequential(nn.Dropout(_dropout(cfg, "fused")), nn.Linear(fused, encoded)) if cfg.use_encoder else None
+        )
+        self.classify = nn.Sequential(nn.Dropout(_dropout(cfg, "encoded")), nn.Linear(encoded, 2))
+        self.project = nn.Linear(encoded, cfg.projected_width) if cfg.loss.alpha > 0 else None
+
+    def fuse(self, image: Tensor) -> Tensor:
+        """F_MM, Eq. 12: SSF_b1, SSF_b2, SSF_b3, GF, AF, PF side by side, of uint8 images (B, H, W, 3)."""
+        shape = (self.cfg.input_px, self.cfg.input_px, 3)
+        _check(tuple(image.shape[1:]) == shape, f"image must be (B, H, W, 3) = (B, {shape}), got {tuple(image.shape)}")
+        unit = image.permute(0, 3, 1, 2).float() / 255
+        features = self.spatial(unit)
+        if self.frequency is not None:
+            features += self.frequency(unit)
+        return torch.cat([feature.float() for feature in features], 1)
+
+    def encoded(self, image: Tensor) -> Tensor:
+        """F_E; F_MM itself without an encoder."""
+        fused = self.fuse(image)
+        return fused if self.encode is None else self.encode(fused)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        label, encoded = batch["label"].long(), self.encoded(batch["image"])
+        logits_B2 = self.classify(encoded).float()
+        loss = ce = F.cross_entropy(logits_B2, label)  # Eq. 14
+        terms = {"ce": ce.detach()}
+        if self.training and self.project is not None:
+            alpha = self.cfg.loss.alpha
+            contrastive = self._contrastive(F.normalize(self.project(encoded).float(), dim=1), label)
+            loss = alpha * contrastive + (1 - alpha) * ce  # Eq. 15
+            terms["contrastive"] = contrastive.detach()
+        return {"loss": loss, "score": logits_B2.detach().softmax(1)[:, 1]} | terms
+
+    def _contrastive(self, z_BD: Tensor, label_B: Tensor) -> Tensor:
+        cfg = self.cfg.loss
+        if cfg.gather_negatives:
+            z_BD, label_B = gather(z_BD), gather(label_B)
+        return supervised_contrastive(z_BD, label_B, cfg.temperature, form=cfg.form, reduction=cfg.reduction)
+
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        return {"score": self.classify(self.encoded(batch["image"])).float().softmax(1)[:, 1]}
+
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, ReduceLROnPlateau]:
+        cfg = self.cfg.detect
+        backbone = list(self.spatial.backbone.parameters())
+        groups = [
+            {"params": list(self._new_parameters()), "lr": cfg.lr},
+            {"params": backbone, "lr": cfg.lr * cfg.backbone_lr_scale},
+        ]
+        make = Adam if cfg.optimizer == "adam" else AdamW
+        optimizer = make(groups, lr=cfg.lr, weight_decay=cfg.weight_decay)
+        return optimizer, ReduceLROnPlateau(optimizer, factor=cfg.lr_factor, patience=cfg.lr_patience)
+
+    def _new_parameters(self) -> Iterator[nn.Parameter]:
+        """All that does not come from ImageNet."""
+        return (value for name, value in self.named_parameters() if not name.startswith("spatial.backbone."))
+
+
+def _dropout(cfg: Config, place: str) -> float:
+    return cfg.dropout if place in cfg.dropout_at else 0.0
+
+
+def _frequency_stream(cfg: Config) -> FrequencyStream:
+    return FrequencyStream(
+        input_px=cfg.input_px,
+        **asdict(cfg.frequency),
+        attention_dropout=_dropout(cfg, "attention"),
+        mixer_dropout=_dropout(cfg, "mixer"),
+    )
+
+
+STAGES = (Detect,)
