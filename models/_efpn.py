@@ -1,0 +1,148 @@
+"""LAA-Net's encoder and its decoder, the Enhanced Feature Pyramid Network.
+
+Source: Nguyen et al., "LAA-Net", CVPR 2024, Sec. 3.2, Eq. 9, Fig. 4 and Table 4; widths, kernels and initialisation
+as in the released code.
+
+Differs from Eq. 9: E5 comes from a convolution only, because F5 and F6 have the same resolution.
+
+Shapes: N images, F2 .. F6 the encoder's features, at 1/4, 1/8, 1/16, 1/32 and 1/32 of the input's side; for
+EfficientNet-B4 they have 32, 56, 160, 448 and 1792 channels.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models._layers import timm_model
+
+Merge = Literal["efpn", "fpn"]
+HIGHEST, LOWEST = 6, 2  # F6 .. F2
+REDUCTIONS = [2, 4, 8, 16, 32]
+
+
+class Encoder(nn.Module):
+    """Any of timm's EfficientNets; gives F2 .. F6 by their number. F6 is what the closing 1 x 1 convolution makes.
+
+    Raises ValueError for a network with other stages.
+    """
+
+    def __init__(self, name: str, *, pretrained: bool, bn_momentum: float, drop_path: float) -> None:
+        super().__init__()
+        net: Any = timm_model(name, pretrained=pretrained, num_classes=0, drop_path_rate=drop_path)
+        info = list(getattr(net, "feature_info", ()))
+        if [stage["reduction"] for stage in info] != REDUCTIONS or not hasattr(net, "conv_head"):
+            raise ValueError(f"encoder must be an EfficientNet of timm with features at 1/2 to 1/32, got {name!r}")
+        channels = [stage["num_chs"] for stage in info[1:]] + [net.conv_head.out_channels]
+        for norm in net.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = bn_momentum
+        self.net = net
+        self.channels: dict[int, int] = dict(enumerate(channels, LOWEST))
+
+    def forward(self, x_NCHW: Tensor) -> dict[int, Tensor]:
+        last, stages = self.net.forward_intermediates(x_NCHW)
+        return dict(enumerate([*stages[1:], last], LOWEST))
+
+
+def conv(c_in: int, c_out: int, kernel: int = 3) -> nn.Sequential:
+    """f of Eq. 9, with batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
+    )
+
+
+def upsample(c_in: int, c_out: int) -> nn.Sequential:
+    """T of Eq. 9: twice the resolution, batch norm, nothing after it."""
+    transposed = nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False)
+    nn.init.normal_(transposed.weight, std=math.sqrt(2 / (4 * 4 * c_out)))
+    return nn.Sequential(transposed, nn.BatchNorm2d(c_out))
+
+
+class Fuse(nn.Module):
+    """F'(l) of Eq. 9 for E(l) and F(l) of the same shape: E beside what F adds to it.
+
+    efpn: F weighted by (1 - sigmoid(E))^gamma. fpn: F as it is beside ReLU(E), "traditional FPN" of Table 4.
+    """
+
+    def __init__(self, merge: Merge, gamma: float) -> None:
+        super().__init__()
+        self.merge, self.gamma = merge, gamma
+
+    def forward(self, e_NCHW: Tensor, f_NCHW: Tensor) -> Tensor:
+        if self.merge == "fpn":
+            return torch.cat([e_NCHW.relu(), f_NCHW], 1)
+        return torch.cat([e_NCHW, f_NCHW * torch.sigmoid(-e_NCHW) ** self.gamma], 1)
+
+
+class Inception(nn.Module):
+    """Four branches of a quarter of the channels each; one 1 x 1 convolution begins all of them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels % 4:
+            raise ValueError(f"the decoder needs a multiple of 4 channels at 1/8 of the input's side, got {channels}")
+        self.squeeze = conv(channels, channels // 4, 1)
+        self.conv3 = conv(channels // 4, channels // 4, 3)
+        self.conv5 = conv(channels // 4, channels // 4, 5)
+        self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        squeezed = self.squeeze(x_NCHW)
+        return torch.cat([squeezed, self.conv3(squeezed), self.conv5(squeezed), self.squeeze(self.pool(x_NCHW))], 1)
+
+
+class Decoder(nn.Module):
+    """From F6 down to 1/4 of the input's side, merging F5 .. F(lowest) on the way. `channels`: of F2 .. F6.
+
+    Table 4: lowest 5, 4, 3 and 2 are its rows (b), (c), (d), which is the published model, and (e). Row (a) is `Plain`.
+    """
+
+    def __init__(self, channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float) -> None:
+        super().__init__()
+        self.lowest = lowest
+        self.dropout = nn.Dropout(dropout)
+        self.fuse = Fuse(merge, gamma)
+        width = {level: channels[level] * (2 if level >= lowest else 1) for level in (5, 4, 3)}  # after the merge
+        self.level5 = conv(channels[6], channels[5])
+        self.level4 = nn.Sequential(conv(width[5], channels[4]), *upsample(channels[4], channels[4]))
+        self.level3 = nn.Sequential(conv(width[4], channels[3]), *upsample(channels[3], channels[3]))
+        self.level2 = nn.Sequential(Inception(width[3]), *upsample(width[3], width[3]))
+        self.skip2 = conv(channels[2], width[3]) if lowest == 2 else None
+        self.out_channels = width[3] * (2 if lowest == 2 else 1)
+
+    def forward(self, features: dict[int, Tensor]) -> Tensor:
+        kept = {level: self.dropout(f_NCHW) for level, f_NCHW in features.items() if level >= self.lowest}
+        x = kept[6]
+        for level, step in ((5, self.level5), (4, self.level4), (3, self.level3)):
+            x = step(x)
+            x = self.fuse(x, kept[level]) if level in kept else x.relu()
+        x = self.level2(x)
+        return x.relu() if self.skip2 is None else self.fuse(x, self.skip2(kept[2]))
+
+
+class Plain(nn.Module):
+    """Row (a) of Table 4, "without E-FPN": F6 alone, three times doubled."""
+
+    def __init__(self, channels: dict[int, int], dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.steps = nn.ModuleList(upsample(channels[level + 1], channels[level]) for level in (5, 4, 3))
+        self.out_channels = channels[3]
+
+    def forward(self, features: dict[int, Tensor]) -> Tensor:
+        x = self.dropout(features[6])
+        for step in self.steps:
+            x = F.relu(step(x))
+        return x
+
+
+def decoder(channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float) -> Decoder | Plain:
+    """The decoder that merges F6 .. F(lowest). Raises ValueError for another `lowest` than 2 to 6."""
+    if not LOWEST <= lowest <= HIGHEST:
+        raise ValueError(f"lowest_level must be from {LOWEST} to {HIGHEST}, got {lowest}")
+    if lowest == HIGHEST:
+        return Plain(channels, dropout)
+    return Decoder(channels, lowest, merge, gamma, dropout)

@@ -1,0 +1,104 @@
+"""Where the pixels of a face crop go in LAA-Net: alignment, cuts, and the augmentation that images and maps share.
+
+Source: Nguyen et al., "LAA-Net", CVPR 2024, Sec. 4.1, and its released code for what the paper leaves open.
+
+Arrays are uint8, (H, W, 3) images or (H, W) maps, and never changed in place. All sampling is bilinear.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from models._blend import Image, Landmarks
+
+Pixels = np.ndarray  # uint8 (H, W, 3) or (H, W)
+Step = Callable[[Pixels], Pixels]
+
+TRIES = 10  # rectangles drawn before none is erased
+
+
+def align(image: Image, landmarks: Landmarks) -> tuple[Image, Landmarks]:
+    """Turned about the image's centre so that the inner corners of the eyes are level; black where nothing was."""
+    height, width = image.shape[:2]
+    dx, dy = (landmarks[42] - landmarks[39]).tolist()
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), math.degrees(math.atan2(dy, dx)), 1.0)
+    turned = cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR)
+    return turned, (landmarks @ turn[:, :2].T + turn[:, 2]).astype(np.float32)
+
+
+def cut_border(array: Pixels, border_px: int) -> Pixels:
+    """Without `border_px` on each of the four sides."""
+    height, width = array.shape[:2]
+    return array[border_px : height - border_px, border_px : width - border_px]
+
+
+def fit_square(array: Pixels, side_px: int) -> Pixels:
+    """As large as fits into a square of `side_px`, in its middle, black around it; never stretched."""
+    height, width = array.shape[:2]
+    scale = side_px / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
+    left, top = (side_px - size[0]) // 2, (side_px - size[1]) // 2
+    square = np.zeros((side_px, side_px, *array.shape[2:]), np.uint8)
+    square[top : top + size[1], left : left + size[0]] = fitted
+    return square
+
+
+def geometric(arrays: Sequence[Pixels], rng: np.random.Generator, canvas_px: int) -> list[Pixels]:
+    """The arrays, all of one size, after the same augmentation with the same parameters; sizes may differ from before.
+
+    Mirrored with probability 0.5; with probability 0.5 one of: cropped, scaled, a rectangle erased, each as likely.
+    canvas_px: side of the face crop before its border was cut; the area to erase is a share of it.
+    """
+    height, width = arrays[0].shape[:2]
+    steps: list[Step] = []
+    if rng.random() < 0.5:
+        steps.append(_mirror)
+    if rng.random() < 0.5:
+        draw = (_draw_crop, _draw_scale, _draw_erasing)[rng.integers(3)]
+        steps.append(draw(rng, height, width, canvas_px))
+    return [_applied(array, steps) for array in arrays]
+
+
+def _applied(array: Pixels, steps: Sequence[Step]) -> Pixels:
+    for step in steps:
+        array = step(array)
+    return array
+
+
+def _mirror(array: Pixels) -> Pixels:
+    return np.ascontiguousarray(array[:, ::-1])
+
+
+def _draw_crop(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
+    """Each side on its own shorter by 0 to 14 %, anywhere."""
+    kept_height, kept_width = (max(1, int(side * (1 - rng.integers(15) / 100))) for side in (height, width))
+    top, left = int(rng.integers(height - kept_height + 1)), int(rng.integers(width - kept_width + 1))
+    return lambda array: array[top : top + kept_height, left : left + kept_width]
+
+
+def _draw_scale(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
+    """0.85 to 1.15 times the size. As all is brought to one size later, what stays is the blur of the resampling."""
+    factor = rng.uniform(0.85, 1.15)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return lambda array: cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _draw_erasing(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
+    """A black rectangle of 2 to 33 % of the canvas, its sides related as 0.3 to 3.33."""
+    for _ in range(TRIES):
+        area = rng.uniform(0.02, 1 / 3) * canvas_px**2
+        aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if rows < height and columns < width:
+            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+            return lambda array: _erased(array, top, left, rows, columns)
+    return lambda array: array
+
+
+def _erased(array: Pixels, top: int, left: int, rows: int, columns: int) -> Pixels:
+    array = array.copy()
+    array[top : top + rows, left : left + columns] = 0
+    return array

@@ -1,0 +1,92 @@
+"""Ground truth of LAA-Net: vulnerable points, their heat-map and the self-consistency map. numpy only.
+
+Source: Nguyen et al., "LAA-Net", CVPR 2024, Sec. 3.1.2, Eq. 3, 4 and 7, and its released code where the paper
+leaves something open. The radius is CornerNet's (Law and Deng, ECCV 2018), as published in its code.
+
+Everything is computed from the blending boundary B as it is at the size of the maps: uint8 (D, D), 0 to 255 for
+0 to 1, D even; all zero for a real image. The 8 bits matter: equal values are several points, and the loss of the
+heat-map is divided by the number of points.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boundary = NDArray[np.uint8]  # (D, D)
+Map = NDArray[np.float32]  # (D, D) in [0, 1]
+Search = Literal["quadrant", "global"]  # where a maximum of B is looked for
+
+OVERLAP = 0.7  # t: IoU of the boxes that a radius allows
+ABOVE = 128  # B beyond it belongs to the blending boundary around a point
+
+
+def vulnerable_points(boundary: Boundary, search: Search = "quadrant") -> NDArray[np.intp]:
+    """(K, 2): y, x of the pixels where B is highest, by row; none for a real image.
+
+    global: Eq. 3. quadrant: the highest of each quadrant of the image that is not empty (released code).
+    """
+    peak = np.zeros_like(boundary)
+    for part in _parts(search, boundary.shape[0]):
+        peak[part] = boundary[part].max()
+    return np.argwhere((boundary == peak) & (peak > 0))
+
+
+def heatmap(boundary: Boundary, points: NDArray[np.intp]) -> Map:
+    """H: at each pixel the largest of the Gaussians around the points; exactly 1 at the points only (Eq. 4).
+
+    A Gaussian is centred on its point, with sigma a third of the point's radius, and cut off at that radius.
+    """
+    side = boundary.shape[0]
+    above = boundary > ABOVE
+    heat = np.zeros(boundary.shape, np.float32)
+    heights, widths = _run_lengths(above.T).T, _run_lengths(above)
+    for y, x in points:
+        # The released code counts the point itself twice; where B is low the runs are empty, the radius is 0.
+        center = int(above[y, x])
+        r = radius(float(heights[y, x] + center), float(widths[y, x] + center))
+        reach, sigma = int(r), r / 3 + 1e-4
+        top, bottom = max(y - reach, 0), min(y + reach + 1, side)
+        left, right = max(x - reach, 0), min(x + reach + 1, side)
+        dy, dx = np.arange(top, bottom)[:, None] - y, np.arange(left, right) - x
+        window = heat[top:bottom, left:right]
+        np.maximum(window, np.exp(-(dy**2 + dx**2) / (2 * sigma**2)), out=window)
+    return heat
+
+
+def consistency(boundary: Boundary, search: Search = "quadrant") -> NDArray[np.uint8]:
+    """C of Eq. 7, 0 to 255 for 0 to 1: 1 - |b - B|, b the value at the chosen point, which is the highest of all.
+
+    Zero where no point is: in a real image, and, searching by quadrant, in quadrants where B is zero.
+    """
+    similar = np.zeros_like(boundary)
+    for part in _parts(search, boundary.shape[0]):
+        if boundary[part].any():
+            similar[part] = 255 - (boundary.max() - boundary[part])
+    return similar
+
+
+def radius(height: float, width: float, overlap: float = OVERLAP) -> float:
+    """How far, in px, the corners of a box may be off for it to overlap with the true one by `overlap` (IoU).
+
+    CornerNet's formula as its code has it, the smallest of its three cases. The code solves a quadratic equation
+    wrongly: the true radius is about 3.3 times smaller. "Similar to [23]" means this one.
+    """
+    total = overlap * (height + width)
+    return float(np.sqrt(total**2 + 4 * overlap * (1 - overlap) * height * width)) - total
+
+
+def _parts(search: Search, side: int) -> list[tuple[slice, slice]]:
+    if search == "global":
+        return [(slice(None), slice(None))]
+    halves = slice(0, side // 2), slice(side // 2, side)
+    return [(rows, columns) for rows in halves for columns in halves]
+
+
+def _run_lengths(inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """At each pixel the length of the run of True in its row that it lies in; 0 at False."""
+    side = inside.shape[1]
+    column = np.arange(side)
+    before = np.maximum.accumulate(np.where(inside, -1, column), axis=1)  # the nearest False to the left
+    after = np.minimum.accumulate(np.where(inside, side, column)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(inside, after - before - 1, 0)

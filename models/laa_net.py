@@ -1,0 +1,406 @@
+"""LAA-Net: a detector that learns from real faces where a blending would show.
+
+Paper: Nguyen, Mejri, Singh, Kuleshova, Astrid, Kacem, Ghorbel, Aouada, "LAA-Net: Localized Artifact Attention
+Network for Quality-Agnostic and Generalizable Deepfake Detection", CVPR 2024. Sec. 3, Eq. 1 to 9, Tables 1 to 5.
+
+    detect   every real face and the pseudo-fake made of it (Sec. 3.1.1, Eq. 1 and 2: `_laa_samples`), by self-blending
+             (SBI) or from another face (BI); EfficientNet-B4 and E-FPN (Sec. 3.2, Eq. 9: `_efpn`); heads for the class,
+             the heat-map of vulnerable points (Eq. 3 and 4: `_vulnerable_points`; Eq. 5 and 6) and self-consistency
+             (Eq. 7), trained together (Eq. 8)
+    score    sigmoid of the class logit: mean over a face and its mirror image, then over frames
+
+Where the paper and its released code differ, the default is what the paper's numbers come from, mostly the code:
+- Crop: 25 % of the detector's box on each side, 1.5 times its length and not 1.25, without a border of 5 to 24 of its
+  256 px, enlarged to 384. The paper stretches the box to a square; our crop is a square. Its detector is RetinaFace,
+  ours dlib's, whose box is tighter.
+- Eyes are levelled in training only (`data.align`). SBI uses 81 landmarks where the predictor gives them, BI 68.
+- Points: B in 8 bits at the size of the maps, one maximum per quadrant, not one in all (`data.points`).
+- C of a real face is 0, by Eq. 7 it is 1 (`data.real_consistency`); C compares with the first of the points, in the
+  paper with a random one (`data.anchor`).
+- B is made of the mask before SBI's ratio of blending (`data.ratio_in_boundary`).
+- L_H has CornerNet's weights and is divided by the number of points; its positive part is smoothed, which is the
+  paper's "label smoothing" (`loss`). All three off: Eq. 5.
+- Learning rate and freezing: `optim.variant`, as in Sec. 4.1 or as the name of the published SBI weights says.
+- Noise, blur and colour jitter belong to BI (`data.sbi.listed_augmentation` adds them to SBI).
+- A resized image keeps its area, in the code its corner pixels; float32 or bf16 where the code has float64; BI picks
+  donors by landmarks that are not aligned; SAM climbs along the gradient of the whole batch of all workers.
+
+Shapes: B samples, K images of each (real and fake: 2; BI in training takes one of them: 1), N = B K, S = input_px,
+D = S / 4 side of the maps, E width of the embedding.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from models._blend import BlendFacesConfig, TransformConfig, photometric
+from models._distributed import total, world_size
+from models._efpn import Encoder, Merge, decoder
+from models._face_geometry import fit_square, geometric
+from models._laa_samples import (
+    SBI,
+    BiConfig,
+    DataConfig,
+    SbiConfig,
+    check,
+    check_choices,
+    ground_truth,
+    pseudo_fake,
+    scoring_view,
+)
+from models._sam import SAM
+from models._stage import Batch, Feed, Mode, Pooling, Sample, Stage
+
+VERSION = 1
+
+MAP_STRIDE = 4  # S / D
+SCHEDULES = {
+    "paper": {"lr": 5e-5, "boost": 4, "freeze_epochs": 6},  # Sec. 4.1
+    "released": {"lr": 1e-7, "boost": 500, "freeze_epochs": 0},  # "1e7_boost500_UnFZ"
+}
+
+
+# ------------------------------------------------------------------------------------- configuration
+def _check_range(cfg: Any, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(cfg, name)
+        check(low <= value <= high, f"{name} must be in [{low:g}, {high:g}], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetConfig:
+    encoder: str = "tf_efficientnet_b4.ap_in1k"  # a timm EfficientNet; AdvProp's weights take RGB in [-1, 1]
+    bn_momentum: float = 0.01
+    drop_path: float = 0.2
+    dropout: float = 0.4
+    lowest_level: int = 3  # F6 .. F3 are merged; Table 4, rows a to e: 6 to 2. Table 3 without E-FPN: 6
+    merge: Merge = "efpn"  # Table 4
+    gamma_w: float = 1.0  # Eq. 9
+    use_heatmap: bool = True  # Table 3, H
+    use_consistency: bool = True  # Table 3, C
+    head_width: int = 64
+    embedding_width: int = 256  # E
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        _check_range(self, 2, 6, "lowest_level")
+        _check_range(self, 0, 1, "bn_momentum", "drop_path", "dropout")
+        _check_range(self, 0, float("inf"), "gamma_w")
+        _check_range(self, 1, float("inf"), "head_width", "embedding_width")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    heatmap_weight: float = 10.0  # lambda_1 of Eq. 8; Table 5
+    consistency_weight: float = 100.0  # lambda_2
+    gamma: float = 2.0  # Eq. 5
+    beta: float = 4.0  # CornerNet's (1 - h)^beta off the points
+    heatmap_smoothing: float = 0.35  # at the points the loss counts 1 - 0.8 of this
+    heatmap_over: Literal["points", "images"] = "points"  # what L_H is divided by
+    label_smoothing: float = 0.0  # of the classes
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        _check_range(self, 0, float("inf"), "heatmap_weight", "consistency_weight", "gamma", "beta")
+        _check_range(self, 0, 1, "heatmap_smoothing", "label_smoothing")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """SAM around Adam. None: as in `SCHEDULES[variant]`."""
+
+    variant: Literal["paper", "released"] = "paper"
+    lr: float | None = None  # in the first epoch
+    boost: float | None = None  # after a quarter of the epochs the rate is so many times as high
+    freeze_epochs: int | None = None  # the first ones, in which the encoder keeps its weights
+    num_epochs: int = 100
+    batch_size: int = 16  # images
+    samples_per_video: int | None = None  # in an epoch; None: 8 (SBI), 32 (BI)
+    rho: float = 0.05
+    weight_decay: float = 1e-4  # added to the gradient
+    freeze_bn_second: bool = False  # batch norm's statistics follow SAM's first pass only
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        schedule = self.schedule
+        check(schedule["lr"] > 0, f"lr must be positive, got {schedule['lr']}")
+        check(schedule["boost"] >= 1, f"boost must be at least 1, got {schedule['boost']}")
+        check(schedule["freeze_epochs"] >= 0, f"freeze_epochs must not be negative, got {schedule['freeze_epochs']}")
+        check(
+            self.batch_size > 0 and self.batch_size % 2 == 0,
+            f"batch_size must be positive and even, real and fake, got {self.batch_size}",
+        )
+        check(self.rho > 0, f"rho must be positive, got {self.rho}")
+        _check_range(self, 1, float("inf"), "num_epochs")
+        _check_range(self, 0, float("inf"), "weight_decay")
+
+    @property
+    def schedule(self) -> dict[str, float]:
+        """lr, boost, freeze_epochs."""
+        own = {"lr": self.lr, "boost": self.boost, "freeze_epochs": self.freeze_epochs}
+        return SCHEDULES[self.variant] | {name: value for name, value in own.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    stages: tuple[str, ...] = ("detect",)
+    video_frames: int = 32
+    crop_margin: float = 1.5  # side of the face crop in sides of the detector's box
+    data: DataConfig = field(default_factory=DataConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    pretrained: bool = True  # ImageNet weights for the encoder
+
+    def __post_init__(self) -> None:
+        check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
+
+
+# In a few minutes a network without ImageNet's weights learns to see blendings only if they are plain: nothing but
+# colours and places differ, all of the source is blended in, and nothing else changes the images.
+SMALL = Config(
+    video_frames=10,
+    crop_margin=1.25,
+    data=DataConfig(
+        face_px=128,
+        input_px=128,
+        augment=False,
+        sbi=SbiConfig(
+            blend=replace(SBI, transform=TransformConfig(objects="source", frequency=False), ratios=(1.0,)),
+            border_px=(0, 2),
+            score_border_px=1,
+        ),
+        bi=BiConfig(
+            blend=BlendFacesConfig(
+                canvas_px=128,
+                side_px=(96, 128),
+                jitter=(0.0, 0.05),
+                erode_px=(1, 9),
+                dilate_px=(1, 3),
+                feather=0.1,
+                rescale_prob=0.0,
+                crop=None,
+            ),
+            score_border_px=0,
+        ),
+    ),
+    net=NetConfig(
+        encoder="test_efficientnet", bn_momentum=0.1, drop_path=0.0, dropout=0.1, head_width=16, embedding_width=16
+    ),
+    loss=LossConfig(heatmap_weight=1.0, consistency_weight=1.0),  # Table 5, first row
+    optim=OptimConfig(lr=1e-3, boost=3.0, freeze_epochs=1, num_epochs=20, samples_per_video=12, rho=0.02),
+    pretrained=False,
+)
+
+
+# ------------------------------------------------------------------------------------------- network
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    logit_N: Tensor  # above 0 means fake
+    heatmap_NDD: Tensor | None  # logits
+    embedding_NEDD: Tensor | None
+
+
+class Network(nn.Module):
+    """Fig. 2: encoder, E-FPN, and three heads on its map."""
+
+    def __init__(self, cfg: NetConfig, *, pretrained: bool) -> None:
+        super().__init__()
+        self.encoder = Encoder(cfg.encoder, pretrained=pretrained, bn_momentum=cfg.bn_momentum, drop_path=cfg.drop_path)
+        self.decoder = decoder(self.encoder.channels, cfg.lowest_level, cfg.merge, cfg.gamma_w, cfg.dropout)
+        channels, width = self.decoder.out_channels, cfg.head_width
+
+        def head(*last: nn.Module) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), *last)
+
+        self.classify = head(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1))
+        self.heatmap = self.embed = None
+        if cfg.use_heatmap:
+            self.heatmap = head(_closing(width, 1, bias=-2.19))  # points are rare: begins with a probability of 0.1
+        if cfg.use_consistency:
+            closing = _closing(width, cfg.embedding_width, bias=0.0)
+            nn.init.normal_(closing.weight, std=(2 / cfg.embedding_width) ** 0.5)
+            self.embed = head(closing)
+
+    def forward(self, x_NCSS: Tensor) -> Prediction:
+        map_NCDD = self.decoder(self.encoder(x_NCSS))
+        return Prediction(
+            logit_N=self.classify(map_NCDD).squeeze(1).float(),
+            heatmap_NDD=None if self.heatmap is None else self.heatmap(map_NCDD).squeeze(1).float(),
+            embedding_NEDD=None if self.embed is None else self.embed(map_NCDD),
+        )
+
+
+def _closing(c_in: int, c_out: int, *, bias: float) -> nn.Conv2d:
+    conv = nn.Conv2d(c_in, c_out, 1)
+    assert conv.bias is not None
+    nn.init.constant_(conv.bias, bias)
+    return conv
+
+
+def similarity(embedding_NEDD: Tensor, anchor_N: Tensor) -> Tensor:
+    """(N, D, D): logits of the predicted C, scaled products with the anchor's embedding; float32 in any case."""
+    with torch.autocast(embedding_NEDD.device.type, enabled=False):
+        flat = embedding_NEDD.float().flatten(2)
+        at_anchor = flat[torch.arange(len(flat), device=flat.device), :, anchor_N]
+        products = torch.einsum("ne,nei->ni", at_anchor, flat) / flat.shape[1] ** 0.5
+    return products.unflatten(1, embedding_NEDD.shape[2:])
+
+
+# -------------------------------------------------------------------------------------------- losses
+def heatmap_loss(cfg: LossConfig, logit_NDD: Tensor, target_NDD: Tensor) -> Tensor:
+    """L_H, Eq. 5 and 6. Points are counted over all workers, so that it is the same on many as on one."""
+    p = logit_NDD.sigmoid().clamp(1e-4, 1 - 1e-4)
+    at_point = target_NDD == 1
+    hit = (1 - 0.8 * cfg.heatmap_smoothing) * (1 - p) ** cfg.gamma * p.log()
+    miss = (1 - target_NDD) ** cfg.beta * p**cfg.gamma * (1 - p).log()
+    if cfg.heatmap_over == "images":
+        count = p.new_tensor(len(p))
+    else:
+        count = total(at_point.sum().float()).clamp(min=1) / world_size()
+    return -torch.where(at_point, hit, miss).sum() / count
+
+
+def losses(cfg: LossConfig, out: Prediction, target: Batch) -> dict[str, Tensor]:
+    """The terms of Eq. 8, not weighted: bce and, where the network has the head, heatmap and consistency."""
+    label = target["label"].float() * (1 - cfg.label_smoothing) + cfg.label_smoothing / 2
+    terms = {"bce": F.binary_cross_entropy_with_logits(out.logit_N, label)}
+    if out.heatmap_NDD is not None:
+        terms["heatmap"] = heatmap_loss(cfg, out.heatmap_NDD, target["heatmap"].float() / 255)
+    if out.embedding_NEDD is not None:
+        similar = similarity(out.embedding_NEDD, target["anchor"])
+        terms["consistency"] = F.binary_cross_entropy_with_logits(similar, target["consistency"].float() / 255)
+    return terms
+
+
+def lr_factor(epoch: int, num_epochs: int, boost: float) -> float:
+    """On the rate of the first epoch, by epoch from 0: up to `boost` in the first quarter, down to 0 in the others."""
+    ramp = num_epochs / 4
+    if epoch < ramp:
+        return 1 + (boost - 1) * epoch / ramp
+    return boost * (1 - (epoch - ramp) / (num_epochs - ramp))
+
+
+# -------------------------------------------------------------------------------------------- detect
+class Detect(Stage):
+    """Batch: image (B, K, S, S, 3), heatmap, consistency (B, K, D, D) uint8; label, anchor (B, K) int64.
+
+    To score: image (B, S, S, 3).
+    """
+
+    name = "detect"
+    view = "real_pairs"
+    selects_by = "accuracy_and_loss"
+    pooling = Pooling(frames="mean_logit")
+    encoder_frozen: Tensor
+
+    @staticmethod
+    def settings(cfg: Config) -> Mapping[str, Any]:
+        parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "loss", "optim")}
+        return parts | {"pretrained": cfg.pretrained}
+
+    @staticmethod
+    def feed(cfg: Config) -> Feed:
+        bi = cfg.data.synthesis == "bi"
+        return Feed(
+            input_px=cfg.data.face_px,
+            batch_size=cfg.optim.batch_size if bi else cfg.optim.batch_size // 2,
+            num_epochs=cfg.optim.num_epochs,
+            samples_per_video=cfg.optim.samples_per_video or (32 if bi else 8),
+            donors=cfg.data.bi.donors if bi else 0,
+        )
+
+    @classmethod
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:
+        data = cfg.data
+        if mode == "score":
+            return {"image": scoring_view(data, sample["image"])}
+        real, fake, edges = pseudo_fake(data, sample, rng, mode)
+        if mode == "train" and data.augment:
+            real, fake, edges = geometric([real, fake, edges], rng, data.face_px)
+        images = [fit_square(image, data.input_px) for image in (real, fake)]
+        if data.synthesis == "sbi" and data.augment:
+            images = photometric(images, rng)
+        edges = fit_square(edges, data.input_px // MAP_STRIDE)
+        rows = [
+            {"image": image, "label": np.asarray(label), **ground_truth(data, boundary, rng)}
+            for image, label, boundary in zip(images, (0, 1), (np.zeros_like(edges), edges), strict=True)
+        ]
+        if data.synthesis == "bi" and mode == "train":
+            rows = [rows[rng.integers(2)]]  # an item is one image, real or fake
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.net = Network(cfg.net, pretrained=cfg.pretrained)
+        # A buffer: a training that goes on within one of the first epochs finds the encoder frozen.
+        self.register_buffer("encoder_frozen", torch.tensor(False))
+        self.register_load_state_dict_post_hook(lambda stage, keys: stage._freeze(bool(stage.encoder_frozen)))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freezes the encoder in the first epochs. It stays in training mode: its batch norm follows the data."""
+        self._freeze(epoch <= self.cfg.optim.schedule["freeze_epochs"])
+
+    def _freeze(self, frozen: bool) -> None:
+        self.encoder_frozen.fill_(frozen)
+        self.net.encoder.requires_grad_(not frozen)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        target = {name: value.flatten(0, 1) for name, value in batch.items() if value.ndim > 1}
+        second = self.training and "repeat" in batch and bool(batch["repeat"])
+        with _batch_norm_at_rest(self.net, second and self.cfg.optim.freeze_bn_second):
+            out = self.net(self._input(target["image"]))
+        terms = losses(self.cfg.loss, out, target)
+        weight = {"heatmap": self.cfg.loss.heatmap_weight, "consistency": self.cfg.loss.consistency_weight}
+        loss = torch.stack([weight.get(name, 1.0) * term for name, term in terms.items()]).sum()  # Eq. 8
+        score = out.logit_N.detach().sigmoid().view(batch["label"].shape).squeeze(1)
+        return {"loss": loss, "score": score} | {name: term.detach() for name, term in terms.items()}
+
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        x_BCSS = self._input(batch["image"])
+        logit_B = (self.net(x_BCSS).logit_N + self.net(x_BCSS.flip(3)).logit_N) / 2
+        return {"score": logit_B.sigmoid()}
+
+    def _input(self, image_NSSC: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1]."""
+        wanted = (self.cfg.data.input_px, self.cfg.data.input_px, 3)
+        if image_NSSC.dtype != torch.uint8 or image_NSSC.shape[1:] != wanted:
+            raise ValueError(f"image must be uint8 (N, *{wanted}), got {image_NSSC.dtype} {tuple(image_NSSC.shape)}")
+        return image_NSSC.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+        cfg = self.cfg.optim
+        schedule, num_epochs = cfg.schedule, cfg.num_epochs
+        # All parameters: a frozen encoder has no gradients, and Adam leaves alone what has none.
+        optimizer = SAM(Adam(self.parameters(), lr=schedule["lr"], weight_decay=cfg.weight_decay), cfg.rho)
+
+        def factor(step: int) -> float:  # stepped with each optimizer step, moves with each epoch
+            return lr_factor(step * num_epochs // num_steps, num_epochs, schedule["boost"])
+
+        return optimizer, LambdaLR(optimizer, factor)
+
+
+@contextmanager
+def _batch_norm_at_rest(module: nn.Module, at_rest: bool) -> Iterator[None]:
+    """Within it, if `at_rest`, batch norm's running statistics stay as they are."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)] if at_rest else []
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+
+
+STAGES = (Detect,)
