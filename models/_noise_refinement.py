@@ -1,0 +1,149 @@
+"""NRS: pseudo-fakes that look like real faces count less in the loss.
+
+Source: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection", Sec. 3.4, Eqs. 5
+and 6, Algorithm 1; Table 13 for the options.
+
+In every epoch t >= T_k - 1 a memory takes up the features of the most confidently real faces, as the training's own
+forward passes make them (Algorithm 1, line 19). k-means of it gives the centres C that epoch t + 1 compares with.
+Memory and centres are buffers, equal on all workers and part of a checkpoint.
+
+Shapes: B rows of this worker, M = `memory_size`, K = `num_centres`, D width of a feature.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models._distributed import broadcast, gather
+
+Filter = Literal["predicts", "random"]
+Distance = Literal["cosine", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NrsConfig:
+    enabled: bool = True  # Table 11
+    threshold: float = 0.5  # lambda: a fake nearer to a centre than this is noise
+    beta: float = 200.0  # in epochs
+    num_centres: int = 5  # k
+    memory_size: int = 500  # k_s
+    start_epoch: int = 10  # T_k, counted from 1: the first epoch with weights; the paper gives no number
+    filter: Filter = "predicts"  # Table 13: the k_s most confidently real, or random faces of the epoch
+    distance: Distance = "cosine"  # Table 13
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("filter", get_args(Filter)), ("distance", get_args(Distance))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if not 0 <= self.threshold <= 2:
+            raise ValueError(f"threshold must be in [0, 2], the range of both distances, got {self.threshold}")
+        if self.beta <= 0:
+            raise ValueError(f"beta must be positive, got {self.beta}")
+        if not 1 <= self.num_centres <= self.memory_size:
+            raise ValueError(f"num_centres must be from 1 to memory_size = {self.memory_size}, got {self.num_centres}")
+        if self.start_epoch < 2:
+            raise ValueError(f"start_epoch must be at least 2: the first has no centres yet, got {self.start_epoch}")
+
+
+class NoiseRefinement(nn.Module):
+    """The memory of real features, its centres, and the weights of pseudo-fakes."""
+
+    epoch: Tensor  # () int64, counted from 1; 0 before the training
+    features: Tensor  # (M, D) float32; ordered by key
+    rank: Tensor  # (M,) float32: the higher, the sooner kept; -inf where the memory is empty
+    keys: Tensor  # (M,) int64
+    centres: Tensor  # (K, D) float32
+    num_clustered: Tensor  # () int64: features that the centres were made of; 0: there are no centres
+
+    def __init__(self, cfg: NrsConfig, width: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.register_buffer("epoch", torch.tensor(0))
+        self.register_buffer("features", torch.zeros(cfg.memory_size, width))
+        self.register_buffer("rank", torch.full((cfg.memory_size,), -torch.inf))
+        self.register_buffer("keys", torch.full((cfg.memory_size,), -1))
+        self.register_buffer("centres", torch.zeros(cfg.num_centres, width))
+        self.register_buffer("num_clustered", torch.tensor(0))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Centres of what the last epoch left in the memory, from T_k on; then the memory is emptied."""
+        self.epoch.fill_(epoch)
+        held = self.features[self.rank > -torch.inf]
+        usable = epoch >= self.cfg.start_epoch and len(held) >= self.cfg.num_centres
+        self.num_clustered.fill_(len(held) if usable else 0)
+        if usable:
+            self.centres.copy_(broadcast(k_means(held, self.cfg.num_centres)))
+        self._clear()
+
+    @torch.no_grad()
+    def collect(self, features_BD: Tensor, margin_B: Tensor, keys_B: Tensor, seed: int) -> None:
+        """Takes up the real faces of a step, of all workers, as far as they belong to the epoch's best k_s.
+
+        margin_B: logit of real minus logit of fake, which ranks as P_real does, without its ties near 1; faces taken
+        for fakes (margin <= 0) are left out. keys_B: a face counts once, with its highest rank. seed: of the step,
+        the same on all workers; with filter `random` it draws the ranks. Before epoch T_k - 1 nothing happens.
+        """
+        if self.epoch < self.cfg.start_epoch - 1:
+            return
+        features, margin, keys = (gather(x) for x in (features_BD.float(), margin_B.float(), keys_B))
+        if self.cfg.filter == "random":
+            drawn = torch.rand(len(keys), generator=torch.Generator().manual_seed(seed)).to(margin)
+            rank = torch.empty_like(margin).scatter_(0, keys.argsort(stable=True), drawn)  # whoever brings which face
+        else:
+            rank = margin.masked_fill(margin <= 0, -torch.inf)
+        self._keep_best(
+            torch.cat([self.features, features]), torch.cat([self.rank, rank]), torch.cat([self.keys, keys])
+        )
+
+    def _keep_best(self, features: Tensor, rank: Tensor, keys: Tensor) -> None:
+        """Replaces the memory by the best of these rows, of each key the best."""
+        order = rank.argsort(descending=True, stable=True)
+        repeated = (keys[order][:, None] == keys[order]).tril(-1).any(1)
+        best = order[~repeated & (rank[order] > -torch.inf)][: self.cfg.memory_size]
+        best = best[keys[best].argsort()]  # k-means starts from places in the memory: they must not hang on rounding
+        self._clear()
+        self.features[: len(best)], self.rank[: len(best)], self.keys[: len(best)] = (
+            features[best],
+            rank[best],
+            keys[best],
+        )
+
+    def _clear(self) -> None:
+        self.features.zero_()
+        self.rank.fill_(-torch.inf)
+        self.keys.fill_(-1)
+
+    @property
+    def active(self) -> bool:
+        """Whether there are centres, so that weights can differ from 1."""
+        return bool(self.num_clustered > 0)
+
+    def distance(self, features_BD: Tensor) -> Tensor:
+        """(B,) float32 in [0, 2]: to the nearest centre, of vectors scaled to length 1."""
+        with torch.autocast(features_BD.device.type, enabled=False):
+            f_B1D = F.normalize(features_BD.float(), dim=1)[:, None]
+            c_KD = F.normalize(self.centres, dim=1)
+            cosine = self.cfg.distance == "cosine"
+            distance_BK = 1 - (f_B1D * c_KD).sum(2) if cosine else (f_B1D - c_KD).norm(dim=2)
+            return distance_BK.min(1).values.clamp(0, 2)
+
+    def weight(self, distance_B: Tensor) -> Tensor:
+        """Eqs. 5 and 6: (B,) of pseudo-fakes at these distances; 1 while there are no centres."""
+        if not self.active:
+            return torch.ones_like(distance_B)
+        share = self.epoch / self.cfg.beta
+        noise_B = (distance_B * share + (1 - share)).clamp(max=1)  # l2 distances can lie above 1
+        return torch.where(distance_B < self.cfg.threshold, noise_B, 1.0)
+
+
+def k_means(features_MD: Tensor, num_centres: int) -> Tensor:
+    """(K, D): centres of Euclidean k-means; k-means++, the best of 10 starts, always the same ones."""
+    from sklearn.cluster import KMeans  # takes a second to import
+
+    points = features_MD.detach().cpu().numpy().astype(np.float64)
+    found = KMeans(num_centres, init="k-means++", n_init=10, random_state=0).fit(points)
+    return torch.from_numpy(found.cluster_centers_).to(features_MD)

@@ -1,0 +1,344 @@
+"""ADFD: a detector that learns from real faces, blended with themselves (BBMG), and trusts convincing fakes less (NRS).
+
+Paper: Wang, Chen, Yao, Ma, Zhang, Tan, "Explore and Enhance the Generalization of Anomaly DeepFake Detection".
+Sec. 3, Eq. 1 to 9, Algorithm 1. It adds BBMG and NRS to "SBI" (Shiohara and Yamasaki, CVPR 2022).
+
+    detect   every real face and the pseudo-fake made of it (Sec. 3.3, Eq. 1 to 4: `_blend`); EfficientNet-B4 with two
+             logits (Eq. 7); cross-entropy (Eq. 8), in which a fake near the centres of real features weighs less
+             (Sec. 3.4, Eq. 5, 6, 9: `_noise_refinement`); SAM
+    score    softmax of "fake"; the largest over the faces of a frame, then the mean over frames
+
+Tables as options, below `data.blend`: 2, 3 mask.kind, dtype, line; 4 and Fig. 5 mask.operation, blur_kernel,
+fixed_core; 5, 6 transform; 7 ratios; 12 mask.bbmg. 11: mask.kind lal or bbmg, nrs.enabled; 13: nrs.filter, distance.
+
+Differs from the paper, or settles what it leaves open; "SBI" is its released code:
+- BBMG's face region is SBI's with landmark masks, its features are SLADD's regions, its blur is SBI's routine, on each
+  of the two masks alone. 68 or 81 landmarks, as the predictor gives them.
+- The real face of a pair is the blend's target, with its transforms, as in SBI.
+- Faces are blended in a crop of 2 boxes at 512 px, not in the frame at its own size; so the region that SBI blends in
+  is clipped there. The box is dlib's, tighter than RetinaFace's; margins are SBI's 5 to 20 %, not 4 to 20 %.
+- An epoch shows 8 random ones of a video's 32 frames; SBI keeps to a fixed 8.
+- RGB in [0, 1] without mean and deviation, as in SBI (`net.normalize`), though the weights are AdvProp's.
+- SGD with momentum 0.9, rho 0.05 and the schedule are SBI's. Of SAM's two passes the first gives weights and memory.
+- T_k = 10 (`nrs.start_epoch`). The memory takes features of the training's passes (Algorithm 1), not of a further pass
+  at the end of the epoch, which is not offered. P_r is the probability of "real". L2 is that of unit vectors.
+- The last epoch is the result. Perturbed test faces (Table 10) are not part of this file.
+
+Shapes: B pairs, N = 2 B images, reals first; S = input_px, D width of the pooled feature.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from models._blend import BlendConfig, Image, Landmarks, MaskConfig, check_landmarks, flip, photometric, self_blend
+from models._layers import timm_model
+from models._noise_refinement import NoiseRefinement, NrsConfig
+from models._sam import SAM
+from models._stage import BadSample, Batch, Feed, Mode, Pooling, Sample, Stage
+
+VERSION = 1
+
+REAL, FAKE = 0, 1
+Box = np.ndarray  # float (4,): x0, y0, x1, y1, edges in pixels
+Normalization = Literal["none", "half"]
+
+
+# ------------------------------------------------------------------------------------- configuration
+def _check(valid: bool, message: str) -> None:
+    if not valid:
+        raise ValueError(message)
+
+
+def _check_range(cfg: Any, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(cfg, name)
+        _check(low <= value <= high, f"{name} must be in [{low:g}, {high:g}], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    canvas_px: int = 512  # side of the crop in which faces are blended
+    input_px: int = 380  # S
+    blend: BlendConfig = field(default_factory=lambda: BlendConfig(mask=MaskConfig(kind="bbmg")))
+    margin: tuple[float, float] = (0.05, 0.20)  # of the box, added on each side, drawn for each in training
+    score_margin: float = 0.125  # in validation and test
+
+    def __post_init__(self) -> None:
+        _check_range(self, 32, 4096, "canvas_px", "input_px")
+        low, high = self.margin
+        _check(0 <= low <= high <= 1, f"margin must be a range in [0, 1], the smaller end first, got {self.margin}")
+        _check_range(self, 0, 1, "score_margin")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetConfig:
+    backbone: str = "tf_efficientnet_b4.ap_in1k"  # a timm EfficientNet
+    normalize: Normalization = "none"  # half: to [-1, 1], which AdvProp's weights were trained for
+    dropout: float = 0.4
+    drop_path: float = 0.2
+    bn_momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        allowed = get_args(Normalization)
+        _check(self.normalize in allowed, f"normalize must be one of {allowed}, got {self.normalize!r}")
+        _check_range(self, 0, 1, "dropout", "drop_path", "bn_momentum")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """SAM around SGD."""
+
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    rho: float = 0.05
+    freeze_bn_second: bool = False  # batch norm's statistics follow SAM's first pass only
+    batch_size: int = 32  # images: 16 real faces and their fakes
+    num_epochs: int = 100
+    decay_start: int = 75  # epoch, from 0, from which on the rate falls linearly to 0 at num_epochs
+    samples_per_video: int = 8  # in an epoch
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "rho", "num_epochs", "samples_per_video", "batch_size"):
+            value = getattr(self, name)
+            _check(value > 0, f"{name} must be positive, got {value}")
+        _check(self.batch_size % 2 == 0, f"batch_size must be even, real and fake, got {self.batch_size}")
+        _check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        _check(
+            0 <= self.decay_start < self.num_epochs,
+            f"decay_start must be in [0, num_epochs = {self.num_epochs}), got {self.decay_start}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    stages: tuple[str, ...] = ("detect",)
+    video_frames: int = 32
+    crop_margin: float = 2.0  # side of the face crop in sides of the detector's box
+    data: DataConfig = field(default_factory=DataConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    nrs: NrsConfig = field(default_factory=NrsConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    pretrained: bool = True  # ImageNet weights
+
+    def __post_init__(self) -> None:
+        _check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
+        _check(self.video_frames > 0, f"video_frames must be positive, got {self.video_frames}")
+        widest = 1 + 2 * max(self.data.margin[1], self.data.score_margin)
+        _check(
+            self.crop_margin >= widest,
+            f"crop_margin must be at least {widest:g}, what the network's margins need, got {self.crop_margin}",
+        )
+        _check(
+            not self.nrs.enabled or self.nrs.beta >= self.optim.num_epochs,
+            f"nrs.beta must be at least num_epochs = {self.optim.num_epochs}, or weights become negative;"
+            f" got {self.nrs.beta}",
+        )
+
+
+SMALL = Config(
+    video_frames=10,
+    data=DataConfig(
+        canvas_px=128,
+        input_px=80,
+        blend=BlendConfig(mask=MaskConfig(kind="bbmg", reference_px=512)),
+    ),
+    net=NetConfig(backbone="test_efficientnet", dropout=0.1, drop_path=0.0, bn_momentum=0.1),
+    nrs=NrsConfig(beta=16.0, num_centres=2, memory_size=50, start_epoch=2),
+    optim=OptimConfig(lr=0.05, num_epochs=8, decay_start=4, samples_per_video=4),
+    pretrained=False,
+)
+
+
+# ----------------------------------------------------------------------------------------- samples
+def synthesis_region(landmarks: Landmarks, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Crop 1, rows and columns: the box of landmarks 0-67 and half its width beside, its height above, 0.4 of it below.
+
+    Clipped to the image.
+    """
+    (x0, y0), (x1, y1) = landmarks[:68].min(0), landmarks[:68].max(0)
+    width, height = x1 - x0, y1 - y0
+    return _slices(np.array([x0 - width / 2, y0 - height, x1 + width / 2, y1 + 0.4 * height]) + 0.5, shape)
+
+
+def network_region(box: Box, margins: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Crop 2, rows and columns: the box and, on the left, top, right and bottom, so much of its width or height.
+
+    Clipped to the image. Raises ValueError for a box that is none, BadSample for one outside the image.
+    """
+    box = np.asarray(box, np.float64)
+    _check(
+        box.shape == (4,) and bool(np.isfinite(box).all()) and box[2] > box[0] and box[3] > box[1],
+        f"box must be x0 < x1, y0 < y1 in pixels, got {box.tolist()}",
+    )
+    width, height = box[2:] - box[:2]
+    rows, columns = _slices(box + margins * np.array([-width, -height, width, height]), shape)
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        raise BadSample(f"the detector's box {box.round(1).tolist()} lies outside the {shape[1]} x {shape[0]} image")
+    return rows, columns
+
+
+def _slices(edges: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = np.rint(edges).astype(int)
+    return slice(max(0, y0), min(shape[0], y1)), slice(max(0, x0), min(shape[1], x1))
+
+
+def _stretched(image: Image, region: tuple[slice, slice], size_px: int) -> Image:
+    """(S, S, 3): bilinear, whatever the region's aspect."""
+    return cv2.resize(image[region], (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+
+
+def lr_factor(epoch: int, num_epochs: int, decay_start: int) -> float:
+    """On the rate, by epoch from 0: 1, then down to 0 at `num_epochs`."""
+    return 1 - max(0, epoch - decay_start) / (num_epochs - decay_start)
+
+
+# ------------------------------------------------------------------------------------------ detect
+class Detect(Stage):
+    """Batch: image (B, 2, S, S, 3) uint8, real and fake; key (B,). To score: image (B, S, S, 3)."""
+
+    name = "detect"
+    view = "real_pairs"
+    selects_by = "last"
+    pooling = Pooling(faces="max", min_area=0.5)
+    net: Any  # timm's EfficientNet, whose members have no types
+
+    @staticmethod
+    def settings(cfg: Config) -> Mapping[str, Any]:
+        parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "nrs", "optim")}
+        return parts | {"pretrained": cfg.pretrained}
+
+    @staticmethod
+    def feed(cfg: Config) -> Feed:
+        return Feed(
+            input_px=cfg.data.canvas_px,
+            batch_size=cfg.optim.batch_size // 2,
+            num_epochs=cfg.optim.num_epochs,
+            samples_per_video=cfg.optim.samples_per_video,
+        )
+
+    @classmethod
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:
+        data, image, box = cfg.data, sample["image"], np.asarray(sample["box"], np.float64)
+        fixed = np.full(4, data.score_margin)
+        if mode == "score":
+            return {"image": _stretched(image, network_region(box, fixed, image.shape), data.input_px)}
+        landmarks, train = sample["landmarks"], mode == "train"
+        check_landmarks(landmarks, image.shape)
+        if train and rng.random() < 0.5:
+            image, landmarks = flip(image, landmarks)
+            box = np.array([image.shape[1] - box[2], box[1], image.shape[1] - box[0], box[3]])
+        rows, columns = synthesis_region(landmarks, image.shape)
+        corner = np.array([columns.start, rows.start])
+        canvas = np.ascontiguousarray(image[rows, columns])
+        blended = self_blend(canvas, (landmarks - corner).astype(np.float32), rng, data.blend)
+        pair = [blended.real, blended.fake]
+        if train:
+            pair = photometric(pair, rng)
+        margins = rng.uniform(*data.margin, 4) if train else fixed
+        region = network_region(box - np.tile(corner, 2), margins, canvas.shape)
+        images = np.stack([_stretched(each, region, data.input_px) for each in pair])
+        return {"image": images, "key": np.asarray(sample["key"])}
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.net = timm_model(
+            cfg.net.backbone,
+            pretrained=cfg.pretrained,
+            num_classes=2,
+            drop_rate=cfg.net.dropout,
+            drop_path_rate=cfg.net.drop_path,
+            bn_momentum=cfg.net.bn_momentum,
+        )
+        self.nrs = NoiseRefinement(cfg.nrs, self.net.num_features) if cfg.nrs.enabled else None
+        self._first_pass: dict[str, Tensor] = {}  # what SAM's second pass takes over
+
+    def start_epoch(self, epoch: int) -> None:
+        if self.nrs is not None:
+            self.nrs.start_epoch(epoch)
+
+    def features(self, image_NSSC: Tensor) -> Tensor:
+        """E(I): (N, D), pooled, before dropout."""
+        wanted = (self.cfg.data.input_px, self.cfg.data.input_px, 3)
+        if image_NSSC.dtype != torch.uint8 or image_NSSC.shape[1:] != wanted:
+            raise ValueError(f"image must be uint8 (N, *{wanted}), got {image_NSSC.dtype} {tuple(image_NSSC.shape)}")
+        x_NCSS = image_NSSC.permute(0, 3, 1, 2).float() / 255
+        if self.cfg.net.normalize == "half":
+            x_NCSS = 2 * x_NCSS - 1
+        return self.net.global_pool(self.net.forward_features(x_NCSS))
+
+    def logits(self, features_ND: Tensor) -> Tensor:
+        """(N, 2) float32: real, fake."""
+        dropped_ND = F.dropout(features_ND, self.net.drop_rate, self.training)
+        return self.net.classifier(dropped_ND).float()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        images_NSSC = batch["image"].transpose(0, 1).flatten(0, 1)
+        num_pairs = len(batch["image"])
+        second = self.training and bool(batch["repeat"])
+        if self.cfg.optim.freeze_bn_second:
+            self._set_bn_momentum(0.0 if second else self.cfg.net.bn_momentum)
+        features_ND = self.features(images_NSSC)
+        logits_N2 = self.logits(features_ND)
+        label_N = torch.tensor([REAL, FAKE], device=logits_N2.device).repeat_interleave(num_pairs)
+        cross_entropy_N = F.cross_entropy(logits_N2, label_N, reduction="none")  # Eq. 8
+        parts = {"cls": cross_entropy_N.mean().detach()}
+        loss = cross_entropy_N.mean()
+        if self.training and self.nrs is not None:
+            if not second:
+                self._first_pass = self._refine(self.nrs, features_ND.detach(), logits_N2.detach(), batch)
+            loss = (self._first_pass["weight_N"] * cross_entropy_N).mean()  # Eq. 9
+            parts |= {name: value for name, value in self._first_pass.items() if value.ndim == 0}
+        score = logits_N2.detach().softmax(1)[:, FAKE].view(2, num_pairs).T
+        return {"loss": loss, "score": score} | parts
+
+    @torch.no_grad()
+    def _refine(self, nrs: NoiseRefinement, features_ND: Tensor, logits_N2: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 5: `weight_N`; what is logged of it. The step's real faces go into the memory."""
+        real_BD, fake_BD = features_ND.chunk(2)
+        margin_B = (logits_N2[:, REAL] - logits_N2[:, FAKE])[: len(real_BD)]
+        nrs.collect(real_BD, margin_B, batch["key"], int(batch["step_seed"]))
+        if not nrs.active:
+            return {"weight_N": torch.ones(len(features_ND), device=features_ND.device)}
+        distance_B = nrs.distance(fake_BD)
+        weight_B = nrs.weight(distance_B)
+        return {
+            "weight_N": torch.cat([torch.ones_like(weight_B), weight_B]),
+            "nrs_weight": weight_B.mean(),
+            "nrs_noise": (distance_B < self.cfg.nrs.threshold).float().mean(),  # share of the fakes
+            "nrs_distance_fake": distance_B.mean(),
+            "nrs_distance_real": nrs.distance(real_BD).mean(),
+            "nrs_memory": nrs.num_clustered.float(),
+        }
+
+    def _set_bn_momentum(self, momentum: float) -> None:
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
+
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        return {"score": self.logits(self.features(batch["image"])).softmax(1)[:, FAKE]}
+
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+        cfg = self.cfg.optim
+        sgd = SGD(self.parameters(), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+        optimizer = SAM(sgd, cfg.rho)
+
+        def factor(step: int) -> float:  # stepped with each optimizer step, moves with each epoch
+            return lr_factor(step * cfg.num_epochs // num_steps, cfg.num_epochs, cfg.decay_start)
+
+        return optimizer, LambdaLR(optimizer, factor)
+
+
+STAGES = (Detect,)

@@ -1,0 +1,723 @@
+"""ADFD's noise refinement, samples, network, schedule and scores. Masks and blending: test_blend."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import models
+from models import adfd
+from models._noise_refinement import NoiseRefinement, NrsConfig, k_means
+from models._sam import SAM
+from models._stage import BadSample, Pooling
+from models.adfd import Detect, lr_factor, network_region, synthesis_region
+from pipelines.ingest import Video, View
+
+SMALL = adfd.SMALL
+PX, CANVAS = SMALL.data.input_px, SMALL.data.canvas_px
+STILL = {  # source and target stay the same picture
+    "data.blend.transform.color": False,
+    "data.blend.transform.frequency": False,
+    "data.blend.transform.affine": False,
+}
+
+
+def small(**changes) -> adfd.Config:
+    return models.override(SMALL, {name.replace("__", "."): value for name, value in changes.items()})
+
+
+def refinement(width: int = 4, **options) -> NoiseRefinement:
+    return NoiseRefinement(NrsConfig(**options), width)
+
+
+def at_epoch(nrs: NoiseRefinement, epoch: int, centres: Tensor) -> NoiseRefinement:
+    """As it is within an epoch that has centres."""
+    nrs.epoch.fill_(epoch)
+    nrs.centres.copy_(centres)
+    nrs.num_clustered.fill_(100)
+    return nrs
+
+
+@pytest.fixture(scope="module")
+def paper() -> Detect:
+    """At the paper's size, without memory for its numbers."""
+    with torch.device("meta"):
+        return Detect(adfd.Config(pretrained=False))
+
+
+@pytest.fixture(scope="module")
+def batch(prepared) -> dict[str, Tensor]:
+    return prepared("adfd", "detect", "train")[2] | {"repeat": torch.tensor(False)}
+
+
+@pytest.fixture
+def face(sample) -> Callable[..., dict]:
+    return lambda seed=0: sample(np.random.default_rng(seed), CANVAS, None, 0, -1, SMALL.crop_margin)
+
+
+# ------------------------------------------------------------------------------- weights (Eq. 5 and 6)
+@pytest.mark.parametrize(
+    ("epoch", "distance", "weight"),
+    [
+        (100, 0.3, 0.65),
+        (100, 0.0, 0.5),
+        (50, 0.4, 0.85),
+        (100, 0.5, 1.0),  # the threshold itself is no noise
+        (100, 0.4999, 0.74995),
+        (100, 1.7, 1.0),
+        (10, 0.0, 0.95),
+    ],
+)
+def test_weights_by_hand(epoch, distance, weight):
+    nrs = at_epoch(refinement(), epoch, torch.eye(5, 4))
+    assert nrs.weight(torch.tensor([distance])).item() == pytest.approx(weight, abs=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 2.0])
+def test_weights_lie_between_their_bounds(threshold):
+    distance = torch.linspace(0, 2, 401)
+    for epoch in (10, 57, 100):
+        weight = at_epoch(refinement(threshold=threshold), epoch, torch.eye(5, 4)).weight(distance)
+        assert weight.min().item() == pytest.approx(1 - epoch / 200)
+        assert weight.max() == 1
+    assert (weight[distance >= threshold] == 1).all()
+
+
+def test_before_there_are_centres_all_weights_are_1():
+    nrs = refinement()
+    assert not nrs.active
+    assert torch.equal(nrs.weight(torch.tensor([0.0, 0.3, 1.0])), torch.ones(3))
+
+
+def test_cosine_distance():
+    centres = torch.tensor([[3.0, 0, 0, 0], [0, 0, 2.0, 0]])
+    nrs = at_epoch(refinement(num_centres=2), 50, centres)
+    features = torch.tensor([[3.0, 0, 0, 0], [0, 0, 2, 0], [0, 5, 0, 0], [-1, 0, -1, 0], [1, 1, 0, 0]])
+    expected = torch.tensor([0, 0, 1, 1 + math.sqrt(0.5), 1 - math.sqrt(0.5)])
+    torch.testing.assert_close(nrs.distance(features), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(nrs.distance(1000 * features), expected, atol=1e-6, rtol=0)
+    random = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    cosine = nn.functional.cosine_similarity(random[:, None], centres, dim=2)
+    torch.testing.assert_close(nrs.distance(random), 1 - cosine.max(1).values)
+
+
+def test_l2_distance_is_of_unit_vectors():
+    nrs = at_epoch(refinement(num_centres=2, distance="l2"), 50, torch.tensor([[3.0, 0, 0, 0], [0, 0, 2.0, 0]]))
+    features = torch.tensor([[9.0, 0, 0, 0], [0, 7, 0, 0], [-1, 0, 0, 0], [-1, 0, -1e-9, 0]])
+    expected = torch.tensor([0, math.sqrt(2), math.sqrt(2), math.sqrt(2)])
+    torch.testing.assert_close(nrs.distance(features), expected, atol=1e-6, rtol=0)
+
+
+def test_distances_do_not_lose_digits_in_mixed_precision():
+    nrs = at_epoch(refinement(64, num_centres=2), 50, torch.randn(2, 64))
+    features = torch.randn(5, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nrs.distance(features), nrs.distance(features))
+        mixed = nrs.distance(features)
+    assert torch.equal(mixed, nrs.distance(features))
+
+
+def test_a_feature_of_zeros_is_far_from_everything():
+    nrs = at_epoch(refinement(), 100, torch.eye(5, 4) + 0.1)
+    assert nrs.distance(torch.zeros(1, 4)).item() == pytest.approx(1)
+
+
+# ------------------------------------------------------------------------------------- memory, centres
+def filled(nrs: NoiseRefinement, margin: Tensor, keys: Tensor, epoch: int = 9, per_step: int = 16) -> Tensor:
+    """Collects in steps; gives the features that were offered."""
+    features = torch.randn(len(keys), nrs.features.shape[1], generator=torch.Generator().manual_seed(1))
+    nrs.start_epoch(epoch)
+    for step, part in enumerate(torch.arange(len(keys)).split(per_step)):
+        nrs.collect(features[part], margin[part], keys[part], seed=step)
+    return features
+
+
+def test_the_memory_holds_the_most_confident_reals():
+    torch.manual_seed(0)
+    margin, keys = torch.randn(100), torch.randperm(100) + 1000
+    nrs = refinement(memory_size=30)
+    features = filled(nrs, margin, keys)
+    held = torch.isin(keys, nrs.keys)
+    assert held.sum() == 30
+    assert margin[held].min() >= margin[~held].max()
+    assert (margin[held] > 0).all()
+    for i in range(30):
+        row = (keys == nrs.keys[i]).nonzero().item()
+        assert torch.equal(nrs.features[i], features[row])
+        assert nrs.rank[i] == margin[row]
+
+
+def test_faces_taken_for_fakes_are_left_out():
+    margin = torch.tensor([2.0, -1.0, 0.0, 1e-6, 30.0, 60.0])  # softmax could not tell the last two apart
+    nrs = refinement(memory_size=5)
+    filled(nrs, margin, torch.arange(6))
+    assert sorted(nrs.keys.tolist()) == [-1, 0, 3, 4, 5]
+    only_best = refinement(memory_size=1, num_centres=1)
+    filled(only_best, margin, torch.arange(6))
+    assert only_best.keys.tolist() == [5]
+
+
+def test_a_face_counts_once_with_its_highest_rank():
+    margin, keys = torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0, 0.5]), torch.tensor([7, 8, 7, 9, 9, 7])
+    nrs = refinement(memory_size=5)
+    filled(nrs, margin, keys, per_step=3)
+    assert nrs.keys.tolist()[:3] == [7, 8, 9]
+    assert nrs.rank.tolist()[:3] == [2.0, 3.0, 5.0]
+    assert nrs.keys.tolist()[3:] == [-1, -1]
+
+
+def test_random_filter_draws_evenly_and_asks_no_prediction():
+    counts = torch.zeros(40)
+    for seed in range(200):
+        nrs = refinement(memory_size=10, filter="random")
+        nrs.start_epoch(9)
+        for step, keys in enumerate(torch.arange(40).split(8)):
+            nrs.collect(torch.zeros(8, 4), torch.full((8,), -1.0), keys, seed=1000 * seed + step)
+        counts[nrs.keys] += 1
+    assert counts.sum() == 2000
+    assert counts.min() > 25  # 50 +- 6 expected
+    assert counts.max() < 75
+
+
+def test_nothing_is_collected_before_the_epoch_that_needs_it():
+    for epoch, held in ((1, 0), (8, 0), (9, 6), (10, 6)):
+        nrs = refinement(memory_size=10)
+        filled(nrs, torch.ones(6), torch.arange(6), epoch=epoch)
+        assert int((nrs.rank > -math.inf).sum()) == held
+
+
+def test_centres_come_from_the_epoch_before():
+    nrs = refinement(memory_size=20, num_centres=5)
+    features = filled(nrs, torch.ones(12), torch.arange(12), epoch=9)
+    assert not nrs.active  # in epoch T_k - 1 itself
+    nrs.start_epoch(10)
+    assert nrs.active
+    assert nrs.num_clustered == 12
+    assert nrs.centres.shape == (5, 4)
+    assert torch.equal(nrs.centres, k_means(features, 5))
+    assert (nrs.keys == -1).all()  # a new epoch, a new memory
+    before = nrs.centres.clone()
+    nrs.collect(features[:6] + 10, torch.ones(6), torch.arange(6), seed=0)
+    assert torch.equal(nrs.centres, before)
+    nrs.start_epoch(11)
+    assert nrs.num_clustered == 6
+    assert (nrs.centres > 5).all()
+
+
+def test_too_few_reals_give_no_centres():
+    nrs = refinement(memory_size=20, num_centres=5)
+    filled(nrs, torch.ones(4), torch.arange(4), epoch=9)
+    nrs.start_epoch(10)
+    assert not nrs.active
+    assert torch.equal(nrs.weight(torch.zeros(2)), torch.ones(2))
+    nrs.collect(torch.randn(6, 4), torch.ones(6), torch.arange(6), seed=0)
+    nrs.start_epoch(11)
+    assert nrs.active
+
+
+def test_k_means_finds_groups_and_repeats_itself():
+    torch.manual_seed(0)
+    corners = 10 * torch.eye(5, 8)
+    points = corners.repeat_interleave(20, 0) + 0.1 * torch.randn(100, 8)
+    centres = k_means(points, 5)
+    assert centres.dtype == torch.float32
+    assert torch.equal(centres, k_means(points, 5))
+    nearest = torch.cdist(corners, centres).min(1)
+    assert sorted(nearest.indices.tolist()) == [0, 1, 2, 3, 4]
+    assert nearest.values.max() < 0.1
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from models._noise_refinement import NoiseRefinement, NrsConfig
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+for filter in ("predicts", "random"):
+    nrs = NoiseRefinement(NrsConfig(memory_size=20, num_centres=3, filter=filter), 6)
+    nrs.start_epoch(9)
+    for step, (features, margin, keys) in enumerate(torch.load(f"{folder}/given")):
+        nrs.collect(features.chunk(2)[rank], margin.chunk(2)[rank], keys.chunk(2)[rank], seed=step)
+    memory = {name: value.clone() for name, value in nrs.state_dict().items()}
+    nrs.start_epoch(10)
+    torch.save((memory, nrs.state_dict()), f"{folder}/{filter}{rank}")
+dist.destroy_process_group()
+"""
+
+
+def test_two_workers_have_the_memory_and_centres_of_one(tmp_path: Path):
+    torch.manual_seed(0)
+    keys = torch.randint(0, 40, (6, 8))  # some faces come twice, on one worker or on both
+    steps = [(torch.randn(8, 6), torch.randn(8) + 0.5, keys[i]) for i in range(6)]
+    torch.save(steps, tmp_path / "given")
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=120)[1].decode() for worker in workers]
+    assert all(worker.returncode == 0 for worker in workers), "\n".join(errors)
+    for kept in ("predicts", "random"):
+        nrs = refinement(6, memory_size=20, num_centres=3, filter=kept)
+        nrs.start_epoch(9)
+        for step, (features, margin, step_keys) in enumerate(steps):
+            nrs.collect(features, margin, step_keys, seed=step)
+        memory = {name: value.clone() for name, value in nrs.state_dict().items()}
+        nrs.start_epoch(10)
+        assert nrs.active
+        for rank in range(2):
+            found_memory, found = torch.load(tmp_path / f"{kept}{rank}")
+            for name, value in memory.items():
+                assert torch.equal(found_memory[name], value), (kept, rank, name)
+            for name, value in nrs.state_dict().items():
+                assert torch.equal(found[name], value), (kept, rank, name)
+
+
+# --------------------------------------------------------------------------------- loss (Eq. 8 and 9)
+def trained_stage(batch, epoch: int = 8, **changes) -> Detect:
+    """In an epoch with centres, one of them the feature of the first fake, the other far away."""
+    torch.manual_seed(0)
+    stage = Detect(small(net__dropout=0.0, **changes)).train()
+    if stage.nrs is not None:
+        with torch.no_grad():
+            features = stage.features(batch["image"].transpose(0, 1).flatten(0, 1))
+        at_epoch(stage.nrs, epoch, torch.stack([features[len(batch["image"])], -features[0]]))
+    return stage
+
+
+def test_loss_by_hand(batch):
+    stage = trained_stage(batch)
+    out = stage(batch)
+    with torch.no_grad():
+        features = stage.features(batch["image"].transpose(0, 1).flatten(0, 1))
+        logits = stage.logits(features)
+        distance = 1 - nn.functional.cosine_similarity(features[:, None], stage.nrs.centres, dim=2).max(1).values
+    num_pairs = len(batch["image"])
+    total = 0.0
+    for i in range(2 * num_pairs):
+        label = int(i >= num_pairs)
+        p = logits[i].double().softmax(0)[label].item()
+        share, d = 8 / SMALL.nrs.beta, distance[i].item()
+        weight = d * share + (1 - share) if label == adfd.FAKE and d < 0.5 else 1.0
+        total += -weight * math.log(p)
+    assert out["loss"].item() == pytest.approx(total / (2 * num_pairs), rel=1e-5)  # over the batch, not the weights
+    assert out["nrs_weight"] < 0.8
+    assert out["nrs_noise"] == (distance[num_pairs:] < 0.5).float().mean()
+    assert distance[num_pairs].item() == pytest.approx(0, abs=1e-6)
+    score = logits.softmax(1)[:, 1]
+    torch.testing.assert_close(out["score"], torch.stack([score[:num_pairs], score[num_pairs:]], 1))
+
+
+def test_no_gradient_flows_through_the_weights(batch):
+    stage = trained_stage(batch)
+    stage(batch)["loss"].backward()
+    weight = stage._first_pass["weight_N"]
+    assert not weight.requires_grad
+    assert (weight[: len(batch["image"])] == 1).all()  # of reals
+    found = {name: p.grad.clone() for name, p in stage.named_parameters()}
+    stage.zero_grad()
+    logits = stage.logits(stage.features(batch["image"].transpose(0, 1).flatten(0, 1)))
+    label = torch.tensor([0, 1]).repeat_interleave(len(batch["image"]))
+    assert label.tolist().count(0) == label.tolist().count(1) == 6
+    (weight * nn.functional.cross_entropy(logits, label, reduction="none")).mean().backward()
+    for name, p in stage.named_parameters():
+        torch.testing.assert_close(found[name], p.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_second_pass_of_sam_takes_over_the_weights(batch):
+    stage = trained_stage(batch)
+    stage(batch)
+    weight, memory = stage._first_pass["weight_N"].clone(), stage.nrs.features.clone()
+    assert memory.any()
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    out = stage(batch | {"repeat": torch.tensor(True)})
+    logits = stage.logits(stage.features(batch["image"].transpose(0, 1).flatten(0, 1)))
+    label = torch.tensor([0, 1]).repeat_interleave(len(batch["image"]))
+    expected = (weight * nn.functional.cross_entropy(logits, label, reduction="none")).mean()
+    torch.testing.assert_close(out["loss"], expected)
+    assert torch.equal(stage._first_pass["weight_N"], weight)
+    assert torch.equal(stage.nrs.features, memory)
+    stage(batch)
+    assert not torch.equal(stage._first_pass["weight_N"], weight)
+
+
+@pytest.mark.parametrize("changes", [{"nrs__enabled": False}, {}])
+def test_without_refinement_the_loss_is_plain_cross_entropy(changes, batch):
+    torch.manual_seed(0)
+    stage = Detect(small(net__dropout=0.0, **changes)).train()
+    stage.start_epoch(1)
+    out = stage(batch)
+    torch.testing.assert_close(out["loss"].detach(), out["cls"])
+    assert not any(name.startswith("nrs") for name in out)
+
+
+def test_the_memory_takes_the_pooled_features_of_reals(batch):
+    torch.manual_seed(0)
+    stage = Detect(small(net__dropout=0.9)).train()  # features before dropout
+    stage.start_epoch(1)
+    with torch.no_grad():
+        features = stage.features(batch["image"].transpose(0, 1).flatten(0, 1))[: len(batch["image"])]
+        stage.net.classifier.weight.zero_()
+        stage.net.classifier.bias.copy_(torch.tensor([1.0, -1.0]))  # everything is real
+    stage(batch)
+    order = batch["key"].argsort()
+    assert torch.equal(stage.nrs.keys[:6], batch["key"][order])
+    torch.testing.assert_close(stage.nrs.features[:6], features[order])
+    assert torch.equal(stage.nrs.rank[:6], torch.full((6,), 2.0))
+
+
+def test_evaluation_neither_weighs_nor_remembers(batch):
+    stage = trained_stage(batch).eval()
+    out = stage({name: value for name, value in batch.items() if name not in ("repeat", "step_seed")})
+    torch.testing.assert_close(out["loss"], out["cls"])
+    assert not stage.nrs.features.any()
+
+
+def test_a_training_resumed_within_an_epoch_is_the_same(batch):
+    first = trained_stage(batch)
+    first(batch)
+    again = Detect(first.cfg).train()
+    again.load_state_dict(first.state_dict())
+    for stage in (first, again):
+        stage.restored = stage(batch)["loss"].item()
+        stage.start_epoch(9)
+    assert first.restored == again.restored
+    for (name, value), other in zip(first.nrs.state_dict().items(), again.nrs.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_one_pair_is_a_batch(batch):
+    stage = trained_stage(batch)
+    one = {name: value[:1] if value.ndim else value for name, value in batch.items()}
+    out = stage(one)
+    assert torch.isfinite(out["loss"])
+    assert out["score"].shape == (1, 2)
+
+
+def test_input_is_checked(batch):
+    stage = Detect(SMALL).eval()
+    images = batch["image"]
+    for wrong in (images.float(), images[..., :2], images[:, :, ::2], images[:, 0]):
+        with pytest.raises(ValueError, match="uint8"):
+            stage({"image": wrong})
+    with pytest.raises(ValueError, match="uint8"):
+        stage.score({"image": images})
+
+
+@pytest.mark.parametrize(("normalize", "ends"), [("none", [0, 1]), ("half", [-1, 1])])
+def test_normalization(normalize, ends):
+    stage = Detect(small(net__normalize=normalize)).eval()
+    seen: list[Tensor] = []
+    stage.net.conv_stem.register_forward_pre_hook(lambda conv, args: seen.append(args[0]))
+    black_and_white = torch.stack([torch.zeros(PX, PX, 3), torch.full((PX, PX, 3), 255)]).to(torch.uint8)
+    stage.score({"image": black_and_white})
+    assert seen[0].unique().tolist() == ends
+
+
+# ------------------------------------------------------------------------------- network and schedule
+def test_the_papers_network(paper):
+    assert sum(p.numel() for p in paper.parameters()) == 17_552_202
+    assert len(list(paper.parameters())) == 418
+    features = paper.features(torch.empty(2, 380, 380, 3, dtype=torch.uint8, device="meta"))
+    assert features.shape == (2, 1792)
+    assert paper.logits(features).shape == (2, 2)
+    norms = {(m.momentum, m.eps) for m in paper.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert norms == {(0.01, 1e-3)}
+    rates = [m.drop_prob for m in paper.modules() if hasattr(m, "drop_prob")]
+    assert max(rates) == pytest.approx(0.2 * 31 / 32)  # of 32 blocks, linear
+    assert paper.nrs.centres.shape == (5, 1792)
+    assert paper.nrs.features.shape == (500, 1792)
+
+
+def test_dropout_falls_between_feature_and_classifier(paper):
+    assert paper.net.drop_rate == 0.4
+    stage = Detect(small(net__dropout=0.5)).train()
+    torch.manual_seed(0)
+    nn.init.ones_(stage.net.classifier.weight)
+    sums = stage.logits(torch.ones(400, stage.net.num_features))[:, 0] - stage.net.classifier.bias[0]
+    assert (sums / 2).mean().item() == pytest.approx(stage.net.num_features / 2, rel=0.02)  # half of them, doubled
+    assert sums.std() > 5
+    assert stage.eval().logits(torch.ones(9, stage.net.num_features))[:, 0].unique().numel() == 1
+
+
+def test_learning_rate():
+    rates = [1e-3 * lr_factor(epoch, 100, 75) for epoch in range(100)]
+    assert rates[:76] == [1e-3] * 76
+    assert [rates[e] for e in (76, 88, 99)] == pytest.approx([9.6e-4, 4.8e-4, 4e-5])
+    stage = Detect(SMALL)
+    cfg = SMALL.optim
+    optimizer, scheduler = stage.optimizer(5 * cfg.num_epochs)
+    seen = []
+    for _ in range(5 * cfg.num_epochs):
+        seen.append(scheduler.get_last_lr()[0])
+        optimizer.base.step()
+        scheduler.step()
+    expected = [cfg.lr * lr_factor(e, cfg.num_epochs, cfg.decay_start) for e in range(cfg.num_epochs)]
+    assert seen == pytest.approx([rate for rate in expected for _ in range(5)])
+
+
+def test_a_step_of_sam(batch):
+    torch.manual_seed(0)
+    stage = Detect(small(net__dropout=0.0)).double().train()
+    stage.start_epoch(1)
+    optimizer, _ = stage.optimizer(8)
+    assert isinstance(optimizer, SAM)
+    group = optimizer.param_groups[0]
+    assert (group["momentum"], group["weight_decay"]) == (0.9, 0)
+    assert adfd.Config().optim.rho == SMALL.optim.rho == 0.05
+    parameters = list(stage.parameters())
+    seen, gradients = [], []
+    stage.features = lambda image: Detect.features(stage, image)  # in 64 bits: the norm to 1e-6
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        seen.append([p.detach().clone() for p in parameters])
+        loss = stage({**batch, "repeat": torch.tensor(len(seen) > 1)})["loss"]
+        loss.backward()
+        gradients.append([p.grad.clone() for p in parameters])
+        return loss
+
+    optimizer.step(closure)
+    moved = torch.cat([(b - a).flatten() for a, b in zip(*seen, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.05, rel=1e-6)
+    for p, start, gradient in zip(parameters, seen[0], gradients[1], strict=True):
+        torch.testing.assert_close(p.detach(), start - SMALL.optim.lr * gradient)  # from where it was
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_batch_norm_may_rest_in_the_second_pass(frozen, batch):
+    stage = Detect(small(optim__freeze_bn_second=frozen)).train()
+    norm = next(m for m in stage.modules() if isinstance(m, nn.BatchNorm2d))
+    means = [norm.running_mean.clone()]
+    for second in (False, True, False):
+        stage(batch | {"repeat": torch.tensor(second)})
+        means.append(norm.running_mean.clone())
+    changed = [not torch.equal(a, b) for a, b in zip(means, means[1:], strict=False)]
+    assert changed == [True, not frozen, True]
+
+
+def test_an_epoch_of_the_paper_has_360_steps_of_16_pairs():
+    videos = [Video(f"ffpp/original/{i}", 0, "real", str(i)) for i in range(720)]
+    feed = Detect.feed(adfd.Config())
+    view = View(Detect.view, videos, feed, seed=0)
+    assert view.steps_per_epoch == 360
+    assert len(view.step(0)) == 16
+    assert (feed.num_epochs, Detect.selects_by) == (100, "last")
+
+
+# --------------------------------------------------------------------------------------------- samples
+def test_synthesis_region_by_hand():
+    points = np.zeros((81, 2), np.float32)
+    points[:68] = [100, 120]
+    points[0], points[16], points[8], points[19] = [80, 110], [119.5, 110], [100, 149.5], [100, 100]
+    points[68:] = [100, 20]  # the forehead does not count
+    rows, columns = synthesis_region(points, (400, 400))
+    assert (columns.start, columns.stop) == (round(80.5 - 19.75), round(120 + 19.75))
+    assert (rows.start, rows.stop) == (round(100.5 - 49.5), round(150 + 0.4 * 49.5))
+    rows, columns = synthesis_region(points, (160, 130))
+    assert (rows.stop, columns.stop) == (160, 130)
+
+
+def test_network_region_by_hand():
+    box = np.array([100.0, 50.0, 200.0, 130.0])
+    rows, columns = network_region(box, np.full(4, 0.125), (400, 400))
+    assert (rows.start, rows.stop, columns.start, columns.stop) == (40, 140, 88, 212)  # 87.5 and 212.5 to even
+    rows, columns = network_region(box, np.array([0.05, 0.1, 0.15, 0.2]), (400, 400))
+    assert (columns.start, rows.start, columns.stop, rows.stop) == (95, 42, 215, 146)
+    rows, columns = network_region(box, np.full(4, 0.2), (135, 205))
+    assert (rows.stop, columns.stop) == (135, 205)
+
+
+def positions(face: dict) -> dict:
+    """The face, its picture replaced by one that says where each pixel was."""
+    y, x = np.mgrid[:CANVAS, :CANVAS].astype(np.uint8)
+    return face | {"image": np.stack([x, y, np.full_like(x, 7)], 2)}
+
+
+def seen_region(image: np.ndarray) -> tuple[float, ...]:
+    """Edges x0, y0, x1, y1 of what a picture of positions shows."""
+    x, y = image[PX // 2, :, 0].astype(float), image[:, PX // 2, 1].astype(float)
+    return tuple(float(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1))
+
+
+def test_scoring_shows_the_box_and_an_eighth_on_each_side(face):
+    one = positions(face())
+    one["box"] = np.array([40.0, 30.0, 88.0, 94.0], np.float32)
+    image = Detect.prepare(SMALL, one, np.random.default_rng(0), "score")["image"]
+    assert image.shape == (PX, PX, 3)
+    assert seen_region(image) == pytest.approx((34, 22, 94, 102), abs=1)
+    one["landmarks"] = np.full((68, 2), np.nan, np.float32)  # are not needed
+    again = Detect.prepare(SMALL, one, np.random.default_rng(1), "score")["image"]
+    assert np.array_equal(image, again)
+    region = one["image"][22:102, 34:94]
+    assert np.array_equal(image, cv2.resize(region, (PX, PX), interpolation=cv2.INTER_LINEAR))
+
+
+def test_margins_are_drawn_for_each_side(face, monkeypatch):
+    monkeypatch.setattr(adfd, "photometric", lambda images, rng: images)
+    cfg, one = small(**STILL), positions(face())
+    x0, y0, x1, y1 = one["box"]
+    found = []
+    for seed in range(200):
+        real, fake = Detect.prepare(cfg, one, np.random.default_rng(seed), "train")["image"]
+        assert np.array_equal(real, fake)  # one rectangle: without transforms both are the same picture
+        flipped = real[0, 0, 0] > real[0, -1, 0]
+        a, b, c, d = seen_region(real)
+        left, right = ((x0 - a) / (x1 - x0), (c - x1) / (x1 - x0))
+        found.append((flipped, left, (y0 - b) / (y1 - y0), right, (d - y1) / (y1 - y0)))
+    flips, margins = np.array([f[0] for f in found]), np.array([f[1:] for f in found])
+    assert 70 < flips.sum() < 130
+    one_px = 1.5 / (x1 - x0)
+    assert margins.min() > 0.05 - one_px
+    assert margins.max() < 0.20 + one_px
+    assert (margins.min(0) < 0.07).all()
+    assert (margins.max(0) > 0.18).all()
+    assert np.abs(np.corrcoef(margins.T) - np.eye(4)).max() < 0.3  # each on its own
+
+
+def test_validation_is_without_flip_and_augmentation(face, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("in validation")
+
+    monkeypatch.setattr(adfd, "photometric", refuse)
+    monkeypatch.setattr(adfd, "flip", refuse)
+    cfg, one = small(**STILL), face()
+    for seed in range(4):
+        pair = Detect.prepare(cfg, one, np.random.default_rng(seed), "select")
+        scored = Detect.prepare(cfg, one, np.random.default_rng(seed), "score")
+        assert np.array_equal(pair["image"][0], pair["image"][1])
+        assert np.array_equal(pair["image"][0], scored["image"])
+        assert pair["key"] == one["key"]
+
+
+def test_a_pair_differs_in_the_face_only(face):
+    one = face()
+    pairs = [Detect.prepare(SMALL, one, np.random.default_rng(s), "select")["image"].astype(int) for s in range(20)]
+    difference = np.stack([np.abs(real - fake).max(2) for real, fake in pairs])
+    assert (difference.max((1, 2)) > 0).all()
+    assert difference[:, :3, :3].max() == 0  # corners are outside every face
+    assert difference[:, -3:, :3].max() == 0
+    train = Detect.prepare(SMALL, one, np.random.default_rng(0), "train")
+    assert train["image"].shape == (2, PX, PX, 3)
+    assert train["image"].dtype == np.uint8
+
+
+def test_each_option_of_the_tables_makes_a_pair(face):
+    rows = [
+        {"kind": "facehull", "dtype": "uint8", "line": "aa"},  # Tables 2 and 3
+        {"kind": "lal"},
+        {"kind": "local"},
+        {"kind": "lal_or_local"},
+        {"kind": "facehull", "operation": "median"},  # Table 4
+        {"kind": "facehull", "fixed_core": True, "blur_kernel": [11, 11]},  # Fig. 5
+        {"bbmg": "global_only"},  # Table 12
+        {"bbmg": "narrow_local"},
+        {"blur": "single", "local_shape": "hull"},
+    ]
+    cfgs = [models.override(SMALL, {f"data.blend.mask.{name}": v for name, v in row.items()}) for row in rows]
+    cfgs += [small(data__blend__ratios=[1.0]), small(**{"data.blend.transform.objects": "target_and_source"})]
+    for cfg in cfgs:
+        for seed in range(5):  # local masks may be empty in a face
+            try:
+                pair = Detect.prepare(cfg, face(seed), np.random.default_rng(seed), "train")["image"]
+            except BadSample:
+                continue
+            break
+        assert pair.shape == (2, PX, PX, 3)
+        assert not np.array_equal(pair[0], pair[1])
+
+
+def outside(landmarks: np.ndarray) -> np.ndarray:
+    return landmarks + 3 * CANVAS
+
+
+def on_a_line(landmarks: np.ndarray) -> np.ndarray:
+    return np.repeat(landmarks[:, :1], 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [(outside, "outside"), (on_a_line, "line"), (lambda p: p * np.nan, "NaN"), (lambda p: p[:5], "68")],
+)
+def test_a_face_with_landmarks_of_no_use(face, spoil, text):
+    one = face()
+    one["landmarks"] = spoil(one["landmarks"]).astype(np.float32)
+    for mode in ("train", "select"):
+        with pytest.raises(BadSample, match=text):
+            Detect.prepare(SMALL, one, np.random.default_rng(0), mode)
+    Detect.prepare(SMALL, one, np.random.default_rng(0), "score")
+
+
+def test_a_box_of_no_use(face):
+    for box in ([1, 2, 3], [np.nan, 0, 9, 9], [50, 10, 50, 90]):
+        with pytest.raises(ValueError, match="box must be") as error:
+            Detect.prepare(SMALL, face() | {"box": np.array(box, np.float32)}, np.random.default_rng(0), "score")
+        assert not isinstance(error.value, BadSample)
+    beside = face() | {"box": np.array([3.0, 3.0, 4.0, 4.0]) * CANVAS}
+    with pytest.raises(BadSample, match="outside"):
+        Detect.prepare(SMALL, beside, np.random.default_rng(0), "train")
+
+
+def test_a_box_at_the_edge_is_clipped(face):
+    one = face() | {"box": np.array([-10.0, -10.0, 60.0, 60.0])}
+    assert Detect.prepare(SMALL, one, np.random.default_rng(0), "score")["image"].shape == (PX, PX, 3)
+
+
+def test_images_are_checked(face):
+    for wrong in (face()["image"][..., 0], face()["image"].astype(np.float32)):
+        with pytest.raises(ValueError, match="uint8"):
+            Detect.prepare(SMALL, face() | {"image": wrong}, np.random.default_rng(0), "train")
+
+
+# --------------------------------------------------------------------------------- scores and settings
+def test_scores_of_a_video():
+    assert Detect.pooling == Pooling(faces="max", min_area=0.5, frames="mean")
+
+
+@torch.no_grad()
+def test_a_score_is_the_probability_of_fake(batch):
+    torch.manual_seed(0)
+    stage = Detect(SMALL).eval()
+    images = batch["image"][:, 1]
+    stage.net.classifier.bias.copy_(torch.tensor([0.0, 30.0]))
+    assert (stage.score({"image": images})["score"] > 0.99).all()
+    stage.net.classifier.bias.copy_(torch.tensor([30.0, 0.0]))
+    assert (stage.score({"image": images})["score"] < 0.01).all()
+    pairs = stage({"image": batch["image"]})["score"]
+    torch.testing.assert_close(stage.score({"image": images})["score"], pairs[:, adfd.FAKE])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("nrs.filter", "best", "predicts"),
+        ("nrs.distance", "l1", "cosine"),
+        ("nrs.threshold", 2.5, r"\[0, 2\]"),
+        ("nrs.beta", 0.0, "positive"),
+        ("nrs.beta", 99.0, "num_epochs = 100"),
+        ("nrs.num_centres", 501, "memory_size = 500"),
+        ("nrs.start_epoch", 1, "at least 2"),
+        ("net.normalize", "imagenet", "half"),
+        ("net.dropout", 1.5, r"\[0, 1\]"),
+        ("optim.batch_size", 31, "even"),
+        ("optim.decay_start", 100, "num_epochs = 100"),
+        ("optim.rho", 0.0, "positive"),
+        ("optim.momentum", 1.0, r"\[0, 1\)"),
+        ("data.margin", [0.2, 0.1], "smaller end first"),
+        ("data.input_px", 0, "input_px"),
+        ("crop_margin", 1.3, "at least 1.4"),
+        ("stages", ["train"], "detect"),
+        ("data.blend.mask.kind", "face", "bbmg"),
+    ],
+)
+def test_refused_settings(key, value, text):
+    with pytest.raises(ValueError, match=text):
+        models.override(adfd.Config(), {key: value})
