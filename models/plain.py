@@ -1,0 +1,187 @@
+"""Plain classifier: one network, real or fake. What every method here is compared with.
+
+Paper: Rossler, Cozzolino, Verdoliva, Riess, Thies, Niessner, "FaceForensics++: Learning to Detect Manipulated
+Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supplement's training details. The row
+"Xception" in MC-LCR's and Local Reconstruction Errors' tables is this one, "EfficientNet-b4" in LAA-Net's and ADFD's is
+`backbone="tf_efficientnet_b4.ap_in1k", input_px=380`.
+
+    detect  any network of timm with ImageNet weights, one logit, binary cross-entropy, Adam
+
+Differs from the paper, or settles what it leaves open:
+- One logit in place of two outputs: sigmoid(z1 - z0) is their softmax.
+- All weights learn from the first step; the paper trains the new last layer alone for 3 epochs before.
+- The epoch kept has the best AUC on val, as everywhere here; the paper takes the best accuracy.
+- An epoch shows `samples_per_video` frames of each fake video, and as many real as fake faces; the paper takes 270
+  frames of each video, and weighs them by class instead. 15 epochs, without its early end.
+- Horizontal flips are the only augmentation; the paper names none.
+
+Shapes: B images, H = W = `input_px`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
+
+from models._config import check, check_choices, check_positive
+from models._layers import timm_model
+from models._schedule import warmup_cosine
+from models._stage import Batch, Feed, Mode, Sample, Stage
+
+VERSION = 1
+
+SMALLEST_PX = 32  # networks halve their input up to five times
+
+
+# ------------------------------------------------------------------------------------- configuration
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    stages: tuple[str, ...] = ("detect",)
+    video_frames: int = 32
+    crop_margin: float = 1.3  # side of the face crop in sides of the detector's box
+    backbone: str = "legacy_xception"  # a timm name, with or without the tag of its weights
+    input_px: int = 299
+    pretrained: bool = True  # ImageNet weights
+    dropout: float = 0.0  # before the last layer
+    flip: bool = True
+    smallest_crop: float = 1.0  # side of a random square of the face that is shown, at least; 1: all of it
+    batch_size: int = 32  # half real, half fake
+    num_epochs: int = 15
+    samples_per_video: int = 8  # in an epoch
+    lr: float = 2e-4
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: half a cosine down to zero
+    weight_decay: float = 0.0  # added to the gradient
+
+    def __post_init__(self) -> None:
+        check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
+        check_choices(self)
+        check_positive(self, "video_frames", "num_epochs", "samples_per_video", "lr")
+        check(self.crop_margin >= 1, f"crop_margin must be at least 1, got {self.crop_margin}")
+        check(self.input_px >= SMALLEST_PX, f"input_px must be at least {SMALLEST_PX}, got {self.input_px}")
+        check(0 < self.smallest_crop <= 1, f"smallest_crop must be in (0, 1], got {self.smallest_crop}")
+        check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check(
+            self.batch_size > 0 and self.batch_size % 2 == 0,
+            f"batch_size must be positive and even, half real and half fake, got {self.batch_size}",
+        )
+
+
+SMALL = Config(
+    video_frames=10,
+    backbone="test_resnet",
+    input_px=128,  # at 64 px most of the traces are gone
+    pretrained=False,
+    batch_size=16,
+    num_epochs=10,
+    samples_per_video=4,
+    lr=1e-3,
+    schedule="cosine",
+)
+
+
+# ----------------------------------------------------------------------------------------- samples
+def augmented(cfg: Config, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """What `flip` and `smallest_crop` make of an image uint8 (H, H, 3)."""
+    if cfg.flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    if cfg.smallest_crop < 1:
+        size = len(image)
+        side = round(size * rng.uniform(cfg.smallest_crop, 1))
+        y, x = rng.integers(0, size - side + 1, 2)
+        image = cv2.resize(image[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(image)
+
+
+# ------------------------------------------------------------------------------------------ network
+def check_backbone(name: str, input_px: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, in [0, 1], of the RGB images that a network of timm was trained on.
+
+    Raises ValueError for a name or tag that timm does not have, and for a network of another, fixed input size.
+    """
+    import timm  # seconds to import, see `timm_model`
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
+        raise ValueError(
+            f"backbone {name!r} is not one of timm's {len(timm.list_models())} models;"
+            + (f" did you mean {' or '.join(near)}?" if near else "")
+            + " timm.list_models('*part*') finds a name"
+        )
+    tags = [full.partition(".")[2] for full in timm.list_models(f"{architecture}.*", pretrained=True)]
+    if tag and tag not in tags:
+        raise ValueError(f"backbone {name!r}: timm has weights of {architecture} by the tags {tags}, not {tag!r}")
+    trained_on: Any = timm.get_pretrained_cfg(name)
+    own_px = trained_on.input_size[-1]
+    if trained_on.fixed_input_size and own_px != input_px:
+        raise ValueError(f"backbone {name!r} takes images of {own_px} px only, got input_px {input_px}; set it so")
+    return trained_on.mean, trained_on.std
+
+
+class Detect(Stage):
+    """Batch: image (B, H, W, 3) uint8, label (B,)."""
+
+    name = "detect"
+    view = "frames"
+    mean: Tensor
+    std: Tensor
+
+    @staticmethod
+    def settings(cfg: Config) -> Mapping[str, Any]:
+        extraction = ("stages", "video_frames", "crop_margin")
+        return {name: value for name, value in asdict(cfg).items() if name not in extraction}
+
+    @staticmethod
+    def feed(cfg: Config) -> Feed:
+        return Feed(
+            input_px=cfg.input_px,
+            batch_size=cfg.batch_size,
+            num_epochs=cfg.num_epochs,
+            samples_per_video=cfg.samples_per_video,
+        )
+
+    @classmethod
+    def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
+        image = augmented(cfg, sample["image"], rng) if mode == "train" else sample["image"]
+        return {"image": image, "label": np.asarray(sample["label"])}
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        mean, std = check_backbone(cfg.backbone, cfg.input_px)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.network = timm_model(cfg.backbone, pretrained=cfg.pretrained, num_classes=1, drop_rate=cfg.dropout)
+
+    def logit(self, batch: Batch) -> Tensor:
+        """(B,), above 0 means fake. Raises ValueError for images of another shape."""
+        image, shape = batch["image"], (self.cfg.input_px, self.cfg.input_px, 3)
+        check(tuple(image.shape[1:]) == shape, f"image must be (B, {shape}), got {tuple(image.shape)}")
+        unit = image.permute(0, 3, 1, 2).float() / 255
+        return self.network((unit - self.mean) / self.std).squeeze(1).float()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        logit = self.logit(batch)
+        loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())
+        return {"loss": loss, "score": logit.detach().sigmoid()}
+
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        return {"score": self.logit(batch).sigmoid()}
+
+    def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+        optimizer = Adam(self.parameters(), lr=self.cfg.lr, weight_decay=self.cfg.weight_decay)
+        constant = self.cfg.schedule == "constant"
+        return optimizer, ConstantLR(optimizer, factor=1.0) if constant else warmup_cosine(optimizer, num_steps)
+
+
+STAGES = (Detect,)
