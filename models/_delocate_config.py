@@ -183,21 +183,22 @@ class Config:
 
 SMALL = Config(
     video_frames=10,
-    clip=ClipConfig(input_px=64, num_frames=8, patch_px=8),
+    clip=ClipConfig(input_px=128, num_frames=8, patch_px=16),
     vit=VitConfig(width=96, depth=3, num_heads=4),
     recover=RecoverConfig(
-        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=48, warmup_epochs=3, lr=3e-3
+        decoder_width=48, decoder_depth=1, decoder_heads=4, batch_size=4, num_epochs=20, warmup_epochs=1, lr=3e-3
     ),
-    finetune=FinetuneConfig(batch_size=8, num_epochs=6, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
+    finetune=FinetuneConfig(batch_size=8, num_epochs=8, warmup_epochs=1, base_lr=0.015, layer_decay=0.9),
     localize=LocalizeConfig(
         mapping="test_resnet",
         encoder="test_resnet",  # no squeeze-and-excitation: timm has none as small that is as fast
-        map_widths=(32, 16),
-        decoder_widths=(64, 48, 32, 16, 8),
+        map_widths=(16, 8),
+        decoder_widths=(32, 24, 16, 8, 8),
+        first_order=True,
         batch_size=4,
-        num_epochs=8,
-        steps_per_epoch=10,
-        lr=0.006,
+        num_epochs=10,
+        steps_per_epoch=40,
+        lr=0.02,
     ),
     pretrained=False,
 )

@@ -28,6 +28,7 @@ class Sweep:
     row_name: str  # heading of the first column
     rows: Mapping[str, Mapping[str, Any]]  # row label -> overrides of the base
     published: Mapping[str, Mapping[str, float]]  # row label -> test dataset -> value in [0, 1]; NaN: none
+    small: Mapping[str, Any] = field(default_factory=dict)  # overrides in the small preset: all rows in minutes
     level: str = "video"
     metric: str = "auc"
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
@@ -39,8 +40,11 @@ class Sweep:
 
     def experiments(self, preset: str, num_seeds: int, changes: Mapping[str, Any]) -> dict[tuple[str, int], Experiment]:
         """(row, seed) -> experiment. Raises ValueError on an unknown or bad setting."""
+        shorter = self.small if preset == "small" else {}
         return {
-            (row, seed): self.base.override({"preset": preset, **changes}).override({**overrides, "seed": seed})
+            (row, seed): self.base.override({"preset": preset, **shorter, **changes}).override(
+                {**overrides, "seed": seed}
+            )
             for row, overrides in self.rows.items()
             for seed in range(num_seeds)
         }

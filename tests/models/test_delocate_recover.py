@@ -13,7 +13,15 @@ from models._video_mae import to_tubelets, to_video, visible_index
 
 TINY = models.override(
     delocate.SMALL,
-    {"vit.width": 24, "vit.num_heads": 2, "vit.depth": 2, "recover.decoder_width": 16, "recover.decoder_heads": 2},
+    {
+        "clip.input_px": 64,
+        "clip.patch_px": 8,
+        "vit.width": 24,
+        "vit.num_heads": 2,
+        "vit.depth": 2,
+        "recover.decoder_width": 16,
+        "recover.decoder_heads": 2,
+    },
 )
 NUM_TOKENS = 4 * 8 * 8  # slots x rows x columns
 

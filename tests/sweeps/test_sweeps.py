@@ -1,6 +1,7 @@
 """Every file of sweeps/: a question that can be asked, with the paper's numbers as the paper prints them."""
 
 import ast
+import dataclasses
 import importlib
 import os
 import shlex
@@ -139,9 +140,13 @@ def test_the_rows_of_the_mask_ratio_sweep_hide_what_they_say() -> None:
         assert (experiment.train_on, experiment.codec, experiment.manipulations) == ("ffpp", "c23", ())
 
 
-def test_a_sweep_whose_rows_and_published_values_differ_is_refused(sweep: Sweep) -> None:
-    import dataclasses
+def test_what_makes_the_small_preset_short_leaves_the_paper_alone(sweep: Sweep) -> None:
+    dummy = dataclasses.replace(sweep, small={})
+    assert sweep.experiments("paper", 1, {}) == dummy.experiments("paper", 1, {})
+    assert (sweep.experiments("small", 1, {}) == dummy.experiments("small", 1, {})) == (not sweep.small)
 
+
+def test_a_sweep_whose_rows_and_published_values_differ_is_refused(sweep: Sweep) -> None:
     with pytest.raises(ValueError, match="published values for"):
         dataclasses.replace(sweep, published={"another row": {}})
 
