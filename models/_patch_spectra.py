@@ -1,6 +1,6 @@
 """The frequency stream of MC-LCR: spectra of small patches, amplitude and phase asking each other.
 
-Paper: Wang, Jiang, Jin, Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
+Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
 representations for effective face forgery detection", arXiv:2110.03290. Sec. 3.2 and 3.3, Eq. 2 to 11.
 
 Shapes: B images, P pixels along a patch, N patches of an image, D width of their embedding, H = W image side.

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, RecoverConfig
@@ -404,7 +404,11 @@ class Localize(Stage):
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         cfg = self.cfg.localize
-        optimizer = SGD(self.parameters(), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+        optimizer: Optimizer
+        if cfg.optimizer == "sgd":
+            optimizer = SGD(self.parameters(), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+        else:
+            optimizer = Adam(self.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
         return optimizer, warmup_cosine(optimizer, num_steps)
 
 

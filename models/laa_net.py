@@ -196,7 +196,7 @@ SMALL = Config(
         encoder="test_efficientnet", bn_momentum=0.1, drop_path=0.0, dropout=0.1, head_width=16, embedding_width=16
     ),
     loss=LossConfig(heatmap_weight=1.0, consistency_weight=1.0),  # Table 5, first row
-    optim=OptimConfig(lr=1e-3, boost=3.0, freeze_epochs=1, num_epochs=20, samples_per_video=12, rho=0.02),
+    optim=OptimConfig(lr=1e-3, boost=3.0, freeze_epochs=1, num_epochs=20, samples_per_video=5, rho=0.02),
     pretrained=False,
 )
 

@@ -1,6 +1,6 @@
 """MC-LCR: what shallow layers see of texture, and how amplitude and phase of small patches fit together.
 
-Paper: Wang, Jiang, Jin, Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
+Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
 representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290.
 Sec. 3, Eq. 1 to 15, Table 1.
 
@@ -23,7 +23,7 @@ Differs from the paper, or settles what it leaves open:
 - Validation loss, which lowers the learning rate, is the cross-entropy: a validation batch holds frames of one or
   two videos, often of one class, so that Eq. 13 would depend on how it is cut. The epoch kept has the best AUC.
 - "All dropout layers" are one before the encoder and one before the classifier (`dropout_at`).
-- An epoch is as many steps as it takes to show each real training frame once; which frames are shown is drawn.
+- An epoch is as many steps as it takes to show FF++'s 21,600 real training frames; which ones are shown is drawn.
 - Faces: dlib's box, turned upright about its centre until the eyes are level; 1.3 boxes of it are the picture.
   Flips are the only augmentation.
 
@@ -32,9 +32,8 @@ Shapes: B images, H = W = `input_px`, C channels, S positions of a feature map, 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,6 +42,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from models._alignment import upright_face
+from models._config import check, check_choices, check_positive
 from models._distributed import gather
 from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
 from models._stage import Batch, Feed, Mode, Sample, Stage
@@ -57,22 +58,6 @@ DROPOUTS = ("fused", "encoded", "attention", "mixer")
 
 
 # ------------------------------------------------------------------------------------- configuration
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise ValueError(message)
-
-
-def _check_choice(cfg: Any, name: str, choices: Any) -> None:
-    value = getattr(cfg, name)
-    _check(value in get_args(choices), f"{name} must be one of {get_args(choices)}, got {value!r}")
-
-
-def _check_positive(cfg: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(cfg, name)
-        _check(value > 0, f"{name} must be positive, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrequencyConfig:
     patch_px: int = 16  # P
@@ -84,11 +69,10 @@ class FrequencyConfig:
     cross_attention: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive(self, "patch_px", "width", "num_heads", "num_layers")
-        _check(self.patch_px % 2 == 0, f"patch_px must be even, got {self.patch_px}")
-        _check(self.width % self.num_heads == 0, f"num_heads {self.num_heads} must divide width {self.width}")
-        _check_choice(self, "phase", Phase)
-        _check_choice(self, "amplitude", AmplitudeScale)
+        check_positive(self, "patch_px", "width", "num_heads", "num_layers")
+        check(self.patch_px % 2 == 0, f"patch_px must be even, got {self.patch_px}")
+        check(self.width % self.num_heads == 0, f"num_heads {self.num_heads} must divide width {self.width}")
+        check_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,10 +84,9 @@ class LossConfig:
     gather_negatives: bool = True  # False: each worker contrasts its own share of the batch
 
     def __post_init__(self) -> None:
-        _check(0 <= self.alpha <= 1, f"alpha must be in [0, 1], got {self.alpha}")
-        _check_positive(self, "temperature")
-        _check_choice(self, "form", Form)
-        _check_choice(self, "reduction", Reduction)
+        check(0 <= self.alpha <= 1, f"alpha must be in [0, 1], got {self.alpha}")
+        check_positive(self, "temperature")
+        check_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,12 +102,12 @@ class DetectConfig:
     lr_patience: int = 5
 
     def __post_init__(self) -> None:
-        _check_positive(self, "batch_size", "num_epochs", "steps_per_epoch", "lr", "backbone_lr_scale")
-        _check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
-        _check_choice(self, "optimizer", Literal["adam", "adamw"])
-        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _check(0 < self.lr_factor < 1, f"lr_factor must be in (0, 1), got {self.lr_factor}")
-        _check(self.lr_patience >= 0, f"lr_patience must not be negative, got {self.lr_patience}")
+        check_positive(self, "batch_size", "num_epochs", "steps_per_epoch", "lr", "backbone_lr_scale")
+        check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
+        check_choices(self)
+        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check(0 < self.lr_factor < 1, f"lr_factor must be in (0, 1), got {self.lr_factor}")
+        check(self.lr_patience >= 0, f"lr_patience must not be negative, got {self.lr_patience}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,22 +138,22 @@ class Config:
     detect: DetectConfig = field(default_factory=DetectConfig)
 
     def __post_init__(self) -> None:
-        _check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
-        _check_positive(self, "video_frames", "face_margin", "backbone_width", "backbone_middle")
-        _check_positive(self, "gf_width", "encoded_width", "projected_width")
-        _check(
+        check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
+        check_positive(self, "video_frames", "face_margin", "backbone_width", "backbone_middle")
+        check_positive(self, "gf_width", "encoded_width", "projected_width")
+        check(
             self.crop_margin >= self.face_margin,
             f"crop_margin {self.crop_margin} must not be below face_margin {self.face_margin}",
         )
-        _check(self.input_px >= 48, f"input_px must be at least 48: Xception halves it five times, got {self.input_px}")
-        _check(
+        check(self.input_px >= 48, f"input_px must be at least 48: Xception halves it five times, got {self.input_px}")
+        check(
             not self.use_frequency or self.input_px % self.frequency.patch_px == 0,
             f"frequency.patch_px {self.frequency.patch_px} must divide input_px {self.input_px}",
         )
-        _check_choice(self, "gf", GlobalFeature)
-        _check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        _check(set(self.dropout_at) <= set(DROPOUTS), f"dropout_at must be some of {DROPOUTS}, got {self.dropout_at}")
-        _check(
+        check_choices(self)
+        check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        check(set(self.dropout_at) <= set(DROPOUTS), f"dropout_at must be some of {DROPOUTS}, got {self.dropout_at}")
+        check(
             not self.pretrained or (self.backbone_width == 1 and self.backbone_middle == 8),
             "ImageNet weights fit backbone_width 1 and backbone_middle 8: set pretrained to false",
         )
@@ -186,48 +169,18 @@ SMALL = Config(
     backbone_width=0.125,
     backbone_middle=1,
     pretrained=False,
-    frequency=FrequencyConfig(width=32),
+    frequency=FrequencyConfig(width=32, num_layers=1),
     detect=DetectConfig(num_epochs=16, steps_per_epoch=40),
 )
 
 
 # ----------------------------------------------------------------------------------------- samples
-def eye_angle(landmarks: NDArray[np.float32]) -> float:
-    """Radians, positive where the right eye of the picture is the lower one; 0 where landmarks (68, 2) do not say."""
-    left, right = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
-    dx, dy = right - left
-    known = np.isfinite([dx, dy]).all() and np.hypot(dx, dy) >= 1
-    return float(np.arctan2(dy, dx)) if known else 0.0
-
-
 def aligned_face(cfg: Config, sample: Sample) -> NDArray[np.uint8]:
-    """(input_px, input_px, 3): `face_margin` boxes around the detector's box, turned so that the eyes are level.
-
-    Every pixel comes from the crop: where a turned square would reach beyond it (a face at the edge of the frame, or
-    a small `crop_margin`), the square is moved, and if need be made smaller. Raises ValueError for a picture or a
-    box of another form.
-    """
-    image, box = sample["image"], np.asarray(sample["box"], np.float64)
-    _check(
-        image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.shape[0] == image.shape[1],
-        f"image must be uint8 of shape (H, H, 3), got {image.dtype} {image.shape}",
+    """(input_px, input_px, 3): `face_margin` boxes around the detector's box, turned so that the eyes are level."""
+    face, _ = upright_face(
+        sample["image"], sample["landmarks"], sample["box"], cfg.face_margin, cfg.input_px, align=cfg.align
     )
-    _check(
-        box.shape == (4,) and bool(np.isfinite(box).all()) and box[2] > box[0] and box[3] > box[1],
-        f"box must be x0 < x1, y0 < y1 in pixels, got {box.tolist()}",
-    )
-    angle = eye_angle(sample["landmarks"]) if cfg.align else 0.0
-    size = image.shape[0]
-    side = cfg.face_margin * max(box[2] - box[0], box[3] - box[1])
-    reach = (abs(np.cos(angle)) + abs(np.sin(angle))) / 2  # of a turned square of side 1, from its centre
-    side = min(side, size / (2 * reach))
-    centre = np.clip((box[:2] + box[2:]) / 2, side * reach, size - side * reach) - 0.5  # edges -> pixel centres
-    turn = cv2.getRotationMatrix2D((centre[0], centre[1]), np.degrees(angle), cfg.input_px / side)
-    matrix = np.column_stack([turn[:, :2], turn[:, 2] + (cfg.input_px - 1) / 2 - centre])
-    # Cubic: linear interpolation would take more of the high frequencies. At the outermost pixel it looks beyond.
-    shape = (cfg.input_px, cfg.input_px)
-    face = cv2.warpAffine(image, matrix, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return face.astype(np.uint8, copy=False)
+    return face
 
 
 # ------------------------------------------------------------------------------------------- losses
@@ -256,8 +209,7 @@ def supervised_contrastive(
     positive_BB = same_BB & others_BB
     against_BB = others_BB if form == "standard" else ~same_BB
     usable_B = positive_BB.any(1) & against_BB.any(1)
-    # The logarithm of an empty sum has no gradient: an anchor that does not count gets a full one.
-    log_sum_B = similarity_BB.masked_fill(~against_BB & usable_B[:, None], -torch.inf).logsumexp(1)
+    log_sum_B = similarity_BB.masked_fill(~against_BB, -torch.inf).logsumexp(1)
     mean_positive_B = (similarity_BB * positive_BB).sum(1) / positive_BB.sum(1).clamp(min=1)
     loss_B = torch.where(usable_B, log_sum_B - mean_positive_B, 0.0)
     return loss_B.mean() if reduction == "mean" else loss_B.sum()
@@ -335,7 +287,7 @@ class Detect(Stage):
     def fuse(self, image: Tensor) -> Tensor:
         """F_MM, Eq. 12: SSF_b1, SSF_b2, SSF_b3, GF, AF, PF side by side, of uint8 images (B, H, W, 3)."""
         shape = (self.cfg.input_px, self.cfg.input_px, 3)
-        _check(tuple(image.shape[1:]) == shape, f"image must be (B, H, W, 3) = (B, {shape}), got {tuple(image.shape)}")
+        check(tuple(image.shape[1:]) == shape, f"image must be (B, H, W, 3) = (B, {shape}), got {tuple(image.shape)}")
         unit = image.permute(0, 3, 1, 2).float() / 255
         features = self.spatial(unit)
         if self.frequency is not None:

@@ -224,7 +224,7 @@ class Samples:
         self.feed = stage.feed(config)
         self.faces = {name: Faces(folder) for name, folder in faces.items()}
         self.track = lru_cache(maxsize=128)(self._track)  # a video is asked for once per frame or clip
-        self.donors = _Donors(self, donors) if self.feed.donors else None
+        self.donors = _Donors(self, donors) if self.feed.donors and donors else None  # none are needed to score
 
     def track_without_pictures(self, video_id: str) -> list[dict[str, Any]]:
         """The largest face of a video, quick to read."""

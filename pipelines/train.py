@@ -453,7 +453,9 @@ def _over_workers(values: Mapping[str, float], world: World) -> dict[str, float]
 
 
 def _to_device(arrays: Arrays, on: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value).to(on, non_blocking=True) for name, value in arrays.items()}
+    # What comes from Ray's object store can't be written to, which tensors do not know of.
+    owned = {name: value if value.flags.writeable else value.copy() for name, value in arrays.items()}
+    return {name: torch.from_numpy(value).to(on, non_blocking=True) for name, value in owned.items()}
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:
