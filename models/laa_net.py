@@ -164,12 +164,13 @@ class Config:
         check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
 
 
-# In a few minutes a network without ImageNet's weights learns to see blendings only if they are plain: nothing but
-# colours and places differ, all of the source is blended in, and nothing else changes the images.
+# In minutes a network without ImageNet's weights learns to see plain blendings only: another person's face, or for SBI
+# other colours and places, all of it blended in, and nothing else that changes the images.
 SMALL = Config(
     video_frames=10,
     crop_margin=1.25,
     data=DataConfig(
+        synthesis="bi",
         face_px=128,
         input_px=128,
         augment=False,
@@ -196,7 +197,7 @@ SMALL = Config(
         encoder="test_efficientnet", bn_momentum=0.1, drop_path=0.0, dropout=0.1, head_width=16, embedding_width=16
     ),
     loss=LossConfig(heatmap_weight=1.0, consistency_weight=1.0),  # Table 5, first row
-    optim=OptimConfig(lr=1e-3, boost=3.0, freeze_epochs=1, num_epochs=20, samples_per_video=5, rho=0.02),
+    optim=OptimConfig(lr=1e-3, boost=3.0, freeze_epochs=1, num_epochs=20, samples_per_video=10, rho=0.02),
     pretrained=False,
 )
 

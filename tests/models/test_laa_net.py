@@ -12,7 +12,7 @@ from models import laa_net
 from models._sam import SAM
 from models.laa_net import Detect, LossConfig, Prediction, heatmap_loss, losses, similarity
 
-SMALL = laa_net.SMALL
+SMALL = models.override(laa_net.SMALL, {"data.synthesis": "sbi"})
 PX, SIDE = SMALL.data.input_px, SMALL.data.input_px // laa_net.MAP_STRIDE
 
 
@@ -32,8 +32,11 @@ def paper() -> Detect:
 
 
 @pytest.fixture(scope="module")
-def batch(prepared) -> dict[str, torch.Tensor]:
-    return prepared("laa_net", "detect", "train")[2]
+def batch(sample) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    faces = [sample(rng, SMALL.data.face_px, None, 0, -1, SMALL.crop_margin) for _ in range(6)]
+    rows = [Detect.prepare(SMALL, face, np.random.default_rng(i), "train") for i, face in enumerate(faces)]
+    return {name: torch.as_tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
 # -------------------------------------------------------------------------------------------- losses

@@ -3,15 +3,17 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import models
 from models import laa_net
 from models._efpn import Encoder, Fuse, decoder
 from models.laa_net import Detect, Network, similarity
 
-SMALL = laa_net.SMALL
+SMALL = models.override(laa_net.SMALL, {"data.synthesis": "sbi"})
 PX, SIDE = SMALL.data.input_px, SMALL.data.input_px // laa_net.MAP_STRIDE
 
 
@@ -27,8 +29,11 @@ def paper() -> Detect:
 
 
 @pytest.fixture(scope="module")
-def batch(prepared) -> dict[str, torch.Tensor]:
-    return prepared("laa_net", "detect", "train")[2]
+def batch(sample) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    faces = [sample(rng, SMALL.data.face_px, None, 0, -1, SMALL.crop_margin) for _ in range(6)]
+    rows = [Detect.prepare(SMALL, face, np.random.default_rng(i), "train") for i, face in enumerate(faces)]
+    return {name: torch.as_tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
 def test_features_and_maps_at_the_papers_size(paper):
