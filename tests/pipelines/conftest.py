@@ -15,6 +15,8 @@ from pipelines.faces import Recipe
 TINY = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override(
     {
         "model.video_frames": 4,
+        "model.clip.input_px": 64,
+        "model.clip.patch_px": 8,
         "model.clip.num_frames": 4,
         "model.vit.width": 32,
         "model.vit.depth": 1,
