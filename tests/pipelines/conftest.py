@@ -26,6 +26,11 @@ TINY = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"
         "model.recover.batch_size": 2,
         "model.finetune.num_epochs": 1,
         "model.finetune.warmup_epochs": 0,
+        "model.localize.map_widths": [32, 16],
+        "model.localize.decoder_widths": [64, 48, 32, 16, 8],
+        "model.localize.first_order": False,
+        "model.localize.optimizer": "sgd",
+        "model.localize.lr": 0.006,
         "model.localize.num_epochs": 1,
         "model.localize.steps_per_epoch": 2,
     }
