@@ -11,17 +11,15 @@ Shapes: B rows of this worker, M = `memory_size`, K = `num_centres`, D width of 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models._config import check, check_choices, check_positive
 from models._distributed import broadcast, gather
-
-Filter = Literal["predicts", "random"]
-Distance = Literal["cosine", "l2"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,21 +30,26 @@ class NrsConfig:
     num_centres: int = 5  # k
     memory_size: int = 500  # k_s
     start_epoch: int = 10  # T_k, counted from 1: the first epoch with weights; the paper gives no number
-    filter: Filter = "predicts"  # Table 13: the k_s most confidently real, or random faces of the epoch
-    distance: Distance = "cosine"  # Table 13
+    filter: Literal["predicts", "random"] = (
+        "predicts"  # Table 13: the k_s most confidently real, or random faces of the epoch
+    )
+    distance: Literal["cosine", "l2"] = "cosine"  # Table 13
 
     def __post_init__(self) -> None:
-        for name, allowed in (("filter", get_args(Filter)), ("distance", get_args(Distance))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        if not 0 <= self.threshold <= 2:
-            raise ValueError(f"threshold must be in [0, 2], the range of both distances, got {self.threshold}")
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
-        if not 1 <= self.num_centres <= self.memory_size:
-            raise ValueError(f"num_centres must be from 1 to memory_size = {self.memory_size}, got {self.num_centres}")
-        if self.start_epoch < 2:
-            raise ValueError(f"start_epoch must be at least 2: the first has no centres yet, got {self.start_epoch}")
+        check_choices(self)
+        check_positive(self, "beta")
+        check(
+            0 <= self.threshold <= 2,
+            f"threshold must be in [0, 2], the range of both distances, got {self.threshold}",
+        )
+        check(
+            1 <= self.num_centres <= self.memory_size,
+            f"num_centres must be from 1 to memory_size = {self.memory_size}, got {self.num_centres}",
+        )
+        check(
+            self.start_epoch >= 2,
+            f"start_epoch must be at least 2: the first has no centres yet, got {self.start_epoch}",
+        )
 
 
 class NoiseRefinement(nn.Module):

@@ -29,7 +29,7 @@ Shapes: B pairs, N = 2 B images, reals first; S = input_px, D width of the poole
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -40,6 +40,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._blend import BlendConfig, Image, Landmarks, MaskConfig, check_landmarks, flip, photometric, self_blend
+from models._config import check, check_choices, check_positive
 from models._layers import timm_model
 from models._noise_refinement import NoiseRefinement, NrsConfig
 from models._sam import SAM
@@ -49,19 +50,13 @@ VERSION = 1
 
 REAL, FAKE = 0, 1
 Box = np.ndarray  # float (4,): x0, y0, x1, y1, edges in pixels
-Normalization = Literal["none", "half"]
 
 
 # ------------------------------------------------------------------------------------- configuration
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise ValueError(message)
-
-
 def _check_range(cfg: Any, low: float, high: float, *names: str) -> None:
     for name in names:
         value = getattr(cfg, name)
-        _check(low <= value <= high, f"{name} must be in [{low:g}, {high:g}], got {value}")
+        check(low <= value <= high, f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,27 +64,27 @@ class DataConfig:
     canvas_px: int = 512  # side of the crop in which faces are blended
     input_px: int = 380  # S
     blend: BlendConfig = field(default_factory=lambda: BlendConfig(mask=MaskConfig(kind="bbmg")))
+    augment: bool = True  # the photometric augmentation that a pair shares in training
     margin: tuple[float, float] = (0.05, 0.20)  # of the box, added on each side, drawn for each in training
     score_margin: float = 0.125  # in validation and test
 
     def __post_init__(self) -> None:
         _check_range(self, 32, 4096, "canvas_px", "input_px")
         low, high = self.margin
-        _check(0 <= low <= high <= 1, f"margin must be a range in [0, 1], the smaller end first, got {self.margin}")
+        check(0 <= low <= high <= 1, f"margin must be a range in [0, 1], the smaller end first, got {self.margin}")
         _check_range(self, 0, 1, "score_margin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetConfig:
-    backbone: str = "tf_efficientnet_b4.ap_in1k"  # a timm EfficientNet
-    normalize: Normalization = "none"  # half: to [-1, 1], which AdvProp's weights were trained for
+    backbone: str = "tf_efficientnet_b4.ap_in1k"  # a timm name
+    normalize: Literal["none", "half"] = "none"  # half: to [-1, 1], which AdvProp's weights were trained for
     dropout: float = 0.4
     drop_path: float = 0.2
     bn_momentum: float = 0.01
 
     def __post_init__(self) -> None:
-        allowed = get_args(Normalization)
-        _check(self.normalize in allowed, f"normalize must be one of {allowed}, got {self.normalize!r}")
+        check_choices(self)
         _check_range(self, 0, 1, "dropout", "drop_path", "bn_momentum")
 
 
@@ -108,13 +103,11 @@ class OptimConfig:
     samples_per_video: int = 8  # in an epoch
 
     def __post_init__(self) -> None:
-        for name in ("lr", "rho", "num_epochs", "samples_per_video", "batch_size"):
-            value = getattr(self, name)
-            _check(value > 0, f"{name} must be positive, got {value}")
-        _check(self.batch_size % 2 == 0, f"batch_size must be even, real and fake, got {self.batch_size}")
-        _check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _check(
+        check_positive(self, "lr", "rho", "num_epochs", "samples_per_video", "batch_size")
+        check(self.batch_size % 2 == 0, f"batch_size must be even, real and fake, got {self.batch_size}")
+        check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check(
             0 <= self.decay_start < self.num_epochs,
             f"decay_start must be in [0, num_epochs = {self.num_epochs}), got {self.decay_start}",
         )
@@ -132,14 +125,14 @@ class Config:
     pretrained: bool = True  # ImageNet weights
 
     def __post_init__(self) -> None:
-        _check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
-        _check(self.video_frames > 0, f"video_frames must be positive, got {self.video_frames}")
+        check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
+        check_positive(self, "video_frames")
         widest = 1 + 2 * max(self.data.margin[1], self.data.score_margin)
-        _check(
+        check(
             self.crop_margin >= widest,
             f"crop_margin must be at least {widest:g}, what the network's margins need, got {self.crop_margin}",
         )
-        _check(
+        check(
             not self.nrs.enabled or self.nrs.beta >= self.optim.num_epochs,
             f"nrs.beta must be at least num_epochs = {self.optim.num_epochs}, or weights become negative;"
             f" got {self.nrs.beta}",
@@ -149,13 +142,13 @@ class Config:
 SMALL = Config(
     video_frames=10,
     data=DataConfig(
-        canvas_px=128,
-        input_px=80,
-        blend=BlendConfig(mask=MaskConfig(kind="bbmg", reference_px=512)),
+        canvas_px=240,  # at 128 px, and with fainter blends, it stays at chance for these few steps
+        input_px=144,
+        blend=BlendConfig(mask=MaskConfig(kind="bbmg", reference_px=512), ratios=(1.0,)),
     ),
-    net=NetConfig(backbone="test_efficientnet", dropout=0.1, drop_path=0.0, bn_momentum=0.1),
+    net=NetConfig(backbone="test_efficientnet", dropout=0.0, drop_path=0.0, bn_momentum=0.1),
     nrs=NrsConfig(beta=16.0, num_centres=2, memory_size=50, start_epoch=2),
-    optim=OptimConfig(lr=0.05, num_epochs=8, decay_start=4, samples_per_video=4),
+    optim=OptimConfig(lr=0.1, rho=0.02, num_epochs=16, decay_start=10, samples_per_video=10),
     pretrained=False,
 )
 
@@ -177,7 +170,7 @@ def network_region(box: Box, margins: np.ndarray, shape: tuple[int, ...]) -> tup
     Clipped to the image. Raises ValueError for a box that is none, BadSample for one outside the image.
     """
     box = np.asarray(box, np.float64)
-    _check(
+    check(
         box.shape == (4,) and bool(np.isfinite(box).all()) and box[2] > box[0] and box[3] > box[1],
         f"box must be x0 < x1, y0 < y1 in pixels, got {box.tolist()}",
     )
@@ -211,7 +204,6 @@ class Detect(Stage):
     view = "real_pairs"
     selects_by = "last"
     pooling = Pooling(faces="max", min_area=0.5)
-    net: Any  # timm's EfficientNet, whose members have no types
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -243,7 +235,7 @@ class Detect(Stage):
         canvas = np.ascontiguousarray(image[rows, columns])
         blended = self_blend(canvas, (landmarks - corner).astype(np.float32), rng, data.blend)
         pair = [blended.real, blended.fake]
-        if train:
+        if train and data.augment:
             pair = photometric(pair, rng)
         margins = rng.uniform(*data.margin, 4) if train else fixed
         region = network_region(box - np.tile(corner, 2), margins, canvas.shape)
@@ -253,15 +245,13 @@ class Detect(Stage):
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.cfg = cfg
-        self.net = timm_model(
-            cfg.net.backbone,
-            pretrained=cfg.pretrained,
-            num_classes=2,
-            drop_rate=cfg.net.dropout,
-            drop_path_rate=cfg.net.drop_path,
-            bn_momentum=cfg.net.bn_momentum,
-        )
-        self.nrs = NoiseRefinement(cfg.nrs, self.net.num_features) if cfg.nrs.enabled else None
+        net = cfg.net
+        self.encoder = timm_model(net.backbone, pretrained=cfg.pretrained, num_classes=0, drop_path_rate=net.drop_path)
+        self._set_bn_momentum(net.bn_momentum)
+        width: int = self.encoder.num_features  # type: ignore[assignment]  # timm's attributes have no types
+        self.dropout = nn.Dropout(net.dropout)
+        self.classifier = nn.Linear(width, 2)
+        self.nrs = NoiseRefinement(cfg.nrs, width) if cfg.nrs.enabled else None
         self._first_pass: dict[str, Tensor] = {}  # what SAM's second pass takes over
 
     def start_epoch(self, epoch: int) -> None:
@@ -276,12 +266,11 @@ class Detect(Stage):
         x_NCSS = image_NSSC.permute(0, 3, 1, 2).float() / 255
         if self.cfg.net.normalize == "half":
             x_NCSS = 2 * x_NCSS - 1
-        return self.net.global_pool(self.net.forward_features(x_NCSS))
+        return self.encoder(x_NCSS)
 
     def logits(self, features_ND: Tensor) -> Tensor:
-        """(N, 2) float32: real, fake."""
-        dropped_ND = F.dropout(features_ND, self.net.drop_rate, self.training)
-        return self.net.classifier(dropped_ND).float()
+        """F(E(I)): (N, 2) float32; real, fake."""
+        return self.classifier(self.dropout(features_ND)).float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         images_NSSC = batch["image"].transpose(0, 1).flatten(0, 1)
@@ -323,7 +312,7 @@ class Detect(Stage):
         }
 
     def _set_bn_momentum(self, momentum: float) -> None:
-        for module in self.net.modules():
+        for module in self.encoder.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = momentum
 
