@@ -16,11 +16,12 @@ from typing import Any
 
 import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 
 REAL, FAKE = 0, 1
 SPLITS = ("train", "val", "test")
 STATUSES = ("ok", "unreadable", "no_face", "crashed")
+FACE_RULES = ("largest", "mask", "all", "whole")
 
 _BOX = pa.struct([pa.field(name, pa.float32(), nullable=False) for name in ("x0", "y0", "x1", "y1")])
 
@@ -51,6 +52,11 @@ VIDEOS = _schema(
     _field("real_id", pa.string(), "video_id of the real counterpart of a fake", null=True),
     _field("real_uri", pa.string(), "uri of that counterpart, below the same root", null=True),
     _field("source_ids", pa.list_(pa.field("item", pa.string(), nullable=False)), "people or clips it is made from"),
+    _field(
+        "face_rule",
+        pa.string(),
+        "which faces count: the largest; the one that the mask covers most; all; whole: the picture is a face crop",
+    ),
 )
 
 FACES = _schema(

@@ -93,6 +93,7 @@ class Root:
 def row(dataset: str, video_id: str, uri: str, *, label: int, split: str, source_ids: list[str], **rest: Any) -> dict:
     """One row of VIDEOS with the usual values where the adapter gives none."""
     usual = {"method": "real", "codec": "unknown", "root": dataset, "mask_uri": None, "real_id": None, "real_uri": None}
+    usual |= {"face_rule": "largest"}
     given = {"dataset": dataset, "video_id": video_id, "uri": uri, "label": label, "split": split}
     return usual | given | {"source_ids": source_ids} | rest
 

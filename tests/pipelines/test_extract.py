@@ -42,6 +42,7 @@ def row(name: str, **changes) -> dict:
         "real_id": None,
         "real_uri": None,
         "source_ids": [name],
+        "face_rule": "largest",
     } | changes
 
 

@@ -27,6 +27,7 @@ def row(dataset: str, method: str, stem: str, split: str, sources: list[str], co
         "real_id": None,
         "real_uri": None,
         "source_ids": sources,
+        "face_rule": "largest",
     }
 
 

@@ -19,6 +19,7 @@ VIDEO = {
     "real_id": None,
     "real_uri": None,
     "source_ids": ["ffpp/000", "ffpp/003"],
+    "face_rule": "largest",
 }
 BOX = {"x0": 0.5, "y0": 1.0, "x1": 9.0, "y1": 10.0}
 FACE = {name: VIDEO[name] for name in schemas.COPIED} | {

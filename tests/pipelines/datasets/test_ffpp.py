@@ -38,6 +38,7 @@ def test_a_fake_points_to_its_target_in_the_same_compression(tree):
         "real_id": "ffpp/real/c23/071",
         "real_uri": f"{YOUTUBE}/c23/videos/071.mp4",
         "source_ids": ["ffpp/071", "ffpp/054"],
+        "face_rule": "largest",
     }
 
 
