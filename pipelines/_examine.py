@@ -1,0 +1,232 @@
+"""What rows of VIDEOS say about a dataset before anything is decoded. Pure functions: rows in, findings out.
+
+`bad` maps files (root, uri) to what is wrong with them. Rows whose file is bad do not count as being there.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from pipelines import schemas
+from pipelines._text import first, printable
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+MOST_LOST = 0.01  # share of one class of one split that may be missing or unreadable before it spoils numbers
+FACE_BYTES = 60_000  # of a face's row at `FACE_PX`: nearly all of it is the lossless picture
+FACE_PX = 224
+# Datasets whose own lists put one person or clip into two parts, and why.
+SHARED_BY_DESIGN = {
+    "celeb_df": "one celebrity appears in several videos",
+    "deeper_forensics": "its fakes, and the FaceForensics++ videos they were made from, are split by two lists",
+}
+
+Row = Mapping[str, Any]
+File = tuple[str, str]  # root, uri
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One thing that is wrong with one video, or with a part of a dataset."""
+
+    text: str
+    video_id: str = ""
+    uri: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What one check came to."""
+
+    check: str
+    result: str
+    text: str
+    todo: str = ""
+    problems: tuple[Problem, ...] = ()
+
+
+def file_of(row: Row, column: str = "uri") -> File:
+    return row["root"], row[column]
+
+
+def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: Collection[File]) -> Finding:
+    """Videos on disk against what the owners publish, by (method, split), for each compression that is there."""
+    if not published:
+        return Finding(check="counts", result=OK, text=f"{len(rows)} videos; no published numbers to compare with")
+    there = [row for row in rows if file_of(row) not in bad]
+    problems = []
+    for codec in _codecs(rows):
+        own = [row for row in there if row["codec"] in (codec, "unknown")]
+        for (method, split), expected in sorted(published.items()):
+            found = sum(row["method"] == method and split in ("", row["split"]) for row in own)
+            if found != expected:
+                name = " ".join(filter(None, (method, split, codec.replace("unknown", ""))))
+                problems.append(Problem(text=f"{name}: {found} of {expected}"))
+    if not problems:
+        return Finding(check="counts", result=OK, text=f"{len(there)} videos, as published")
+    return Finding(
+        check="counts",
+        result=WARNING,
+        text=f"not the published number of videos (found of published): {_named(problems)}",
+        todo="download the rest, or say with the numbers what they were measured on",
+        problems=tuple(problems),
+    )
+
+
+def classes(rows: Sequence[Row], bad: Collection[File]) -> Finding:
+    """Whether each split that has videos has both classes, in each compression."""
+    there = [row for row in rows if file_of(row) not in bad]
+    problems, spoiled, texts = [], [], []
+    for split in (name for name in schemas.SPLITS if any(row["split"] == name for row in rows)):
+        one_class = []
+        for codec in _codecs(rows):
+            labels = Counter(
+                row["label"] for row in there if row["split"] == split and row["codec"] in (codec, "unknown")
+            )
+            name = " ".join(filter(None, (split, codec.replace("unknown", ""))))
+            texts.append(f"{name}: {labels[schemas.REAL]} real, {labels[schemas.FAKE]} fake")
+            if not (labels[schemas.REAL] and labels[schemas.FAKE]):
+                one_class.append(Problem(text=texts[-1]))
+        problems += one_class
+        if len(one_class) == len(_codecs(rows)):
+            spoiled.append(split)
+    return Finding(
+        check="classes",
+        result=ERROR if spoiled else WARNING if problems else OK,
+        text=f"a part with one class only: {_named(problems)}" if problems else "; ".join(texts),
+        todo="no number can be had from such a part: download the other class" if problems else "",
+        problems=tuple(problems),
+    )
+
+
+def identities(dataset: str, rows: Sequence[Row]) -> Finding:
+    """Whether people or clips are in two splits; what that means is protocol.py's rule."""
+    sources: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        sources[row["split"]].update(row["source_ids"])
+    problems = [
+        Problem(text=f"{source} is in {one} and {other}")
+        for one, other in combinations([name for name in schemas.SPLITS if name in sources], 2)
+        for source in sorted(sources[one] & sources[other])
+    ]
+    if not problems:
+        return Finding(check="identities", result=OK, text="no person or clip is in two splits")
+    text = f"people or clips in two splits: {_named(problems)}"
+    why = SHARED_BY_DESIGN.get(dataset)
+    as_test = "as a test dataset it serves: test videos that share a source with training are left out and counted"
+    if why is None and "val" in sources and "train" in sources:
+        todo = f"correct the split lists; until then it cannot be trained on, since the protocol refuses; {as_test}"
+        return Finding(check="identities", result=ERROR, text=text, todo=todo, problems=tuple(problems))
+    reason = f"the dataset is made so ({why})" if why else "the dataset has no train and val parts to learn from"
+    todo = f"nothing: {reason}. Training on it is refused by the protocol; {as_test}"
+    return Finding(check="identities", result=WARNING, text=text, todo=todo, problems=tuple(problems))
+
+
+def counterparts(rows: Sequence[Row], bad: Mapping[File, str]) -> Finding:
+    """Fakes with their real video and their mask: how many have them, and whether the files can be used."""
+    by_id = {row["video_id"]: row for row in rows}
+    fakes = [row for row in rows if row["label"] == schemas.FAKE]
+    wrong, lacking, texts = [], [], []
+    for row in fakes:
+        real = by_id.get(row["real_id"])
+        if row["real_id"] is not None and (real is None or real["label"] != schemas.REAL):
+            what = "is no video of the dataset" if real is None else "is a fake"
+            wrong.append(_problem(row, f"its real counterpart {row['real_id']} {what}"))
+        for column, name in (("real_uri", "real counterpart"), ("mask_uri", "mask")):
+            if row[column] is not None and (text := bad.get(file_of(row, column))):
+                lacking.append(Problem(text=f"{name}: {text}", video_id=row["video_id"], uri=row[column]))
+    for method in sorted({row["method"] for row in fakes}):
+        own = [row for row in fakes if row["method"] == method]
+        having = {name: sum(row[name] is not None for row in own) for name in ("real_id", "mask_uri")}
+        texts.append(f"{method}: {len(own)} fakes, {having['real_id']} with real video, {having['mask_uri']} with mask")
+        lacking += [*_without(own, "real_id", "real counterpart"), *_without(own, "mask_uri", "mask")]
+    problems = (*wrong, *lacking)
+    return Finding(
+        check="counterparts",
+        result=ERROR if wrong else WARNING if lacking else OK,
+        text="; ".join(texts) + (f". {len(problems)} lacking: {_named(problems)}" if problems else ""),
+        todo="download them: what is learnt or scored from masks and pairs leaves these fakes out" if problems else "",
+        problems=problems,
+    )
+
+
+def _without(fakes: Sequence[Row], column: str, name: str) -> list[Problem]:
+    """The fakes of a method that lack what others of the same split have; where none has it, none is meant to."""
+    expected = {row["split"] for row in fakes if row[column] is not None}
+    return [
+        _problem(row, f"has no {name}, others of {row['method']} in {row['split']} do")
+        for row in fakes
+        if row[column] is None and row["split"] in expected
+    ]
+
+
+def lost(check: str, rows: Sequence[Row], bad: Mapping[File, str], todo: str) -> Finding:
+    """Videos that are missing or unreadable: an error when they are many of one class of one split."""
+    gone = [row for row in rows if file_of(row) in bad]
+    total = Counter((row["split"], row["label"]) for row in rows)
+    share = max((n / total[part] for part, n in Counter((r["split"], r["label"]) for r in gone).items()), default=0)
+    if not gone:
+        return Finding(check=check, result=OK, text=f"none of {len(rows)} videos")
+    problems = tuple(_problem(row, bad[file_of(row)]) for row in gone)
+    text = f"{len(gone)} of {len(rows)} videos, up to {share:.1%} of one class of a split: {_named(problems)}"
+    result = ERROR if share > MOST_LOST else WARNING
+    return Finding(check=check, result=result, text=text, todo=todo, problems=problems)
+
+
+def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
+    """Files with the same content, over all datasets. One file that two datasets list is one file."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if digest := digests.get(file_of(row)):
+            groups[digest].append(row)
+    wrong, harmless = [], []
+    for group in groups.values():
+        names = first(row["video_id"] for row in group)
+        if any(len({row[column] for row in group}) > 1 for column in ("label", "split")):
+            parts = sorted({f"{'fake' if row['label'] else 'real'} in {row['split']}" for row in group})
+            wrong.append(_problem(group[0], f"the same content as {' and as '.join(parts)}: {names}"))
+        elif len({file_of(row) for row in group}) > 1:
+            harmless.append(_problem(group[0], f"the same content, {len(group)} times: {names}"))
+    problems = (*wrong, *harmless)
+    return Finding(
+        check="duplicates",
+        result=ERROR if wrong else WARNING if harmless else OK,
+        text=f"{len(problems)} contents more than once: {_named(problems)}" if problems else "none",
+        todo="keep one copy; one content in two splits, or under two labels, leaks or misleads" if problems else "",
+        problems=problems,
+    )
+
+
+def space(num_videos: int, num_frames: int, size_px: int, free_bytes: int) -> Finding:
+    """Room for faces. Compaction holds a second copy for a moment, so that twice the size is wanted."""
+    needed = num_videos * num_frames * FACE_BYTES * size_px**2 // FACE_PX**2
+    text = (
+        f"{free_bytes / 1e9:.1f} GB free; {num_videos} videos x {num_frames} frames need about {needed / 1e9:.1f} GB, "
+        f"and as much again while they are put together (assumed: one face a frame, {FACE_BYTES // 1000} kB at "
+        f"{FACE_PX} px, scaled by area to {size_px} px)"
+    )
+    result = ERROR if free_bytes < needed else WARNING if free_bytes < 2 * needed else OK
+    todo = "" if result == OK else "free some space, or choose another --storage, fewer --frames or a smaller --size"
+    return Finding(check="space", result=result, text=text, todo=todo)
+
+
+def _codecs(rows: Iterable[Row]) -> list[str]:
+    """The compressions that a protocol can name; `unknown` belongs to each of them."""
+    return sorted({row["codec"] for row in rows} - {"unknown"}) or ["unknown"]
+
+
+def _problem(row: Row, text: str) -> Problem:
+    return Problem(text=text, video_id=row["video_id"], uri=row["uri"])
+
+
+def _named(problems: Iterable[Problem], limit: int = 5) -> str:
+    """The first of them; videos with the same problem together."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        by_text[problem.text].append(problem.video_id)
+    named = [
+        f"{printable(text)}: {first(ids, limit)}" if any(ids) else printable(text) for text, ids in by_text.items()
+    ]
+    more = f"; and {len(named) - limit} more" if len(named) > limit else ""
+    return "; ".join(named[:limit]) + more

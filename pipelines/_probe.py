@@ -1,0 +1,215 @@
+"""Looks at media files from a distance: each in a child process, so that what kills a decoder costs one line.
+
+sizes     which files there are, and how large
+problems  what is wrong with those that cannot be read
+digests   SHA-256 of their content
+"""
+
+import hashlib
+import os
+import pickle
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import fsspec
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from pipelines import decode
+from pipelines.sandbox import Crashed, NotStarted, Sandbox
+
+OnDone = Callable[[int, int], None]  # how many are done, of how many
+
+HEADER_S, DECODE_S = 60, 1800  # seconds that one file may take
+MEMORY_GIB = 8
+NOT_A_FILE = -1  # the size of a folder of pictures
+_ARCHIVE = re.compile(r"^(.+?\.(?:tar|tar\.gz|tgz))/", re.IGNORECASE)
+_MEDIA_ERRORS = (av.error.FFmpegError, OSError)
+
+
+# ---------------------------------------------------------------------------------- in the child
+def header_only() -> Callable[[str], str]:
+    return partial(look, decode_all=False)
+
+
+def every_frame() -> Callable[[str], str]:
+    return partial(look, decode_all=True)
+
+
+HEADER, EVERY_FRAME = pickle.dumps(header_only), pickle.dumps(every_frame)
+
+
+def look(path: str, *, decode_all: bool) -> str:
+    """What is wrong with a video, in one line; empty when nothing is."""
+    if _is_pictures(path):
+        return _look_at_pictures(path, decode_all)
+    try:
+        if "://" in path:
+            with fsspec.open(path, "rb") as file, av.open(file) as container:
+                return _look_at_video(container, decode_all)
+        if Path(path).stat().st_size == 0:
+            return "empty file"
+        with av.open(path) as container:
+            return _look_at_video(container, decode_all)
+    except av.error.InvalidDataError:
+        return "not a video file, or cut off before its index"
+    except _MEDIA_ERRORS as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _is_pictures(path: str) -> bool:
+    return bool(_ARCHIVE.match(path)) or Path(path).is_dir()
+
+
+def _look_at_pictures(path: str, decode_all: bool) -> str:
+    try:
+        if not decode_all:
+            return decode.read(path, 1).note
+        return "" if sum(1 for _ in decode.grab(path, range(1_000_000))) else "no picture can be read"
+    except decode.UnreadableVideo as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _look_at_video(container: InputContainer, decode_all: bool) -> str:
+    if not container.streams.video:
+        return "holds no video stream"
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        return "no decoder for its video stream"
+    if not (stream.codec_context.width > 0 and stream.codec_context.height > 0):
+        return "its frames have no size"
+    if (duration := _duration_s(container, stream)) is not None and duration <= 0:
+        return "lasts 0 seconds"
+    return _decode_all(container, stream) if decode_all else _look_at_end(container, stream)
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """None: the header does not say."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / av.time_base
+
+
+def _look_at_end(container: InputContainer, stream: VideoStream) -> str:
+    """A download that broke off has a good header, where that comes first, and nothing at its end."""
+    try:
+        if stream.duration is not None:
+            container.seek((stream.start_time or 0) + stream.duration, stream=stream)
+    except _MEDIA_ERRORS:
+        pass  # cannot be sought in: then the first packet has to do
+    try:
+        if any(packet.size for packet in container.demux(stream)):
+            return ""
+    except _MEDIA_ERRORS as error:
+        return f"cannot be read to its end: {(str(error) or type(error).__name__).splitlines()[0]}"
+    return "cut off: nothing lies where its end should be"
+
+
+def _decode_all(container: InputContainer, stream: VideoStream) -> str:
+    stream.codec_context.thread_count = 1  # files are looked at side by side
+    num_frames = num_damaged = 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                num_damaged += 1
+                continue
+            num_frames += len(frames)
+            num_damaged += sum(frame.is_corrupt for frame in frames)
+    except _MEDIA_ERRORS as error:
+        return f"reading stops after {num_frames} frames: {(str(error) or type(error).__name__).splitlines()[0]}"
+    if not num_frames:
+        return "no frame can be decoded"
+    if num_damaged:
+        return f"{num_damaged} damaged frames beside {num_frames} that decode"
+    if stream.frames > num_frames:
+        return f"truncated: the header promises {stream.frames} frames, {num_frames} can be decoded"
+    return ""
+
+
+# --------------------------------------------------------------------------------- in the parent
+def problems(
+    paths: Iterable[str], *, look: bytes = HEADER, timeout_s: int = HEADER_S, jobs: int, on_done: OnDone
+) -> dict[str, str]:
+    """path -> what is wrong, for the paths with which something is; `jobs` children look at once.
+
+    `look` is a pickled factory of a function from a path to a line. Raises sandbox.NotStarted when no child can be.
+    """
+    own = threading.local()
+    made: list[Sandbox] = []
+
+    def ask(path: str) -> str:
+        if not hasattr(own, "child"):
+            own.child = Sandbox(look, timeout_s=timeout_s, memory_gib=MEMORY_GIB)
+            made.append(own.child)
+        try:
+            return own.child(path)
+        except Crashed as error:
+            return str(error)
+        except NotStarted:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a media library raises on this one file
+            return f"{type(error).__name__}: {error}"
+
+    try:
+        return {path: text for path, text in _in_threads(ask, paths, jobs, on_done) if text}
+    finally:
+        for child in made:
+            child.close()
+
+
+def sizes(paths: Iterable[str], jobs: int = 16) -> dict[str, int | None]:
+    """path -> bytes; None where there is nothing. A path into an archive counts as the archive."""
+    return dict(_in_threads(_size, paths, jobs, lambda done, total: None))
+
+
+def digests(paths: Iterable[str], *, jobs: int, on_done: OnDone) -> dict[str, str]:
+    """path -> SHA-256 of the file; empty where it cannot be read."""
+    return dict(_in_threads(_digest, paths, jobs, on_done))
+
+
+def _in_threads(
+    function: Callable[[str], Any], paths: Iterable[str], jobs: int, on_done: OnDone
+) -> Iterator[tuple[str, Any]]:
+    paths = list(dict.fromkeys(paths))
+    pool = ThreadPoolExecutor(max(1, jobs))
+    try:
+        running = {pool.submit(function, path): path for path in paths}
+        for done, future in enumerate(as_completed(running), start=1):
+            on_done(done, len(paths))
+            yield running[future], future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _size(path: str) -> int | None:
+    archive = _ARCHIVE.match(path)
+    path = archive[1] if archive else path
+    try:
+        if "://" in path:
+            files, name = fsspec.core.url_to_fs(path)
+            entry: Mapping[str, Any] = files.info(name)
+            size, is_folder = int(entry["size"] or 0), entry["type"] == "directory"
+        else:
+            size, is_folder = os.stat(path).st_size, os.path.isdir(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return NOT_A_FILE  # there, but not to be looked at: opening it says why
+    return NOT_A_FILE if archive or is_folder else size
+
+
+def _digest(path: str) -> str:
+    try:
+        with fsspec.open(path, "rb") if "://" in path else open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,255 @@
+"""Examines datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
+
+Looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
+sweep would. Per dataset: layout and lists, number of videos against the published one, both classes in each
+split, people or clips in two splits, real counterparts and masks, files that are missing, files that cannot be
+read. Over all of them: room for the faces and, with --hash, the same content twice.
+
+Exit code: 0, 1 if something would spoil an experiment, 2 for wrong usage.
+"""
+
+import argparse
+import csv
+import importlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines import _examine, _probe, datasets, progress, sample_corpus, stages
+from pipelines._examine import ERROR, OK, WARNING, File, Finding, Row
+from pipelines._text import printable
+from pipelines.launch import SAMPLE_NOTE, datasets_file
+from pipelines.sandbox import NotStarted
+from pipelines.sweep import DEFAULT_STORAGE
+from pipelines.video import locate
+
+ALL = "all datasets"
+STYLES = {OK: "green", WARNING: "yellow", ERROR: "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How thoroughly to look, and for which extraction."""
+
+    decode: bool = False
+    hash: bool = False
+    jobs: int = 1
+    num_frames: int = 32
+    size_px: int = 224
+
+
+def examine(
+    names: Sequence[str],
+    roots: Mapping[str, str],
+    storage: Path,
+    options: Options,
+    console: Console,
+    *,
+    is_sample: bool = False,
+) -> dict[str, list[Finding]]:
+    """Dataset -> what its checks came to; what concerns all of them is under `ALL`."""
+    findings: dict[str, list[Finding]] = {}
+    rows: dict[str, list[Row]] = {}
+    for name in names:
+        try:
+            rows[name] = datasets.load(name, roots).to_pylist()
+        except datasets.DatasetError as error:
+            todo = "correct the folder or the line in datasets.toml"
+            findings[name] = [Finding(check="layout", result=ERROR, text=str(error), todo=todo)]
+    every = [row for own in rows.values() for row in own]
+    missing, unreadable = _look_at_files(every, roots, options, console)
+    for name, own in rows.items():
+        findings[name] = _of_dataset(name, own, missing, unreadable, is_sample)
+    findings[ALL] = [_space(every, storage, options)]
+    if options.hash:
+        findings[ALL].append(_duplicates(every, roots, missing, options, console))
+    return {name: findings[name] for name in (*names, ALL)}
+
+
+def _of_dataset(
+    name: str, rows: list[Row], missing: Mapping[File, str], unreadable: Mapping[File, str], is_sample: bool
+) -> list[Finding]:
+    bad = {**missing, **unreadable}
+    absent = "finish the download: a video that is not there counts as failed, and is scored or left out by rule"
+    broken = "fetch these files again; what stays unreadable counts as failed, and is scored or left out by rule"
+    return [
+        Finding(check="layout", result=OK, text="as expected"),
+        _examine.counts(rows, {} if is_sample else _published(name), missing),
+        _examine.classes(rows, bad),
+        _examine.identities(name, rows),
+        _examine.counterparts(rows, bad),
+        _examine.lost("missing files", rows, missing, absent),
+        _examine.lost("unreadable files", rows, unreadable, broken),
+    ]
+
+
+def _look_at_files(
+    rows: Iterable[Row], roots: Mapping[str, str], options: Options, console: Console
+) -> tuple[dict[File, str], dict[File, str]]:
+    """What is wrong with the files that are not there, and with those that are."""
+    columns = ("uri", "real_uri", "mask_uri")
+    files = {_examine.file_of(row, column) for row in rows for column in columns if row[column] is not None}
+    paths = {file: locate(roots, *file) for file in sorted(files)}
+    found = _probe.sizes(paths.values())
+    there = [path for path in paths.values() if found[path] is not None]
+    how = "every frame" if options.decode else "headers"
+    with progress.view(console, f"Reading {how} of {len(there)} files") as view:
+        problems = _probe.problems(
+            there,
+            look=_probe.EVERY_FRAME if options.decode else _probe.HEADER,
+            timeout_s=_probe.DECODE_S if options.decode else _probe.HEADER_S,
+            jobs=options.jobs,
+            on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
+        )
+    missing = {file: "is not there" for file, path in paths.items() if found[path] is None}
+    return missing, {file: problems[path] for file, path in paths.items() if path in problems}
+
+
+def _duplicates(
+    rows: Sequence[Row], roots: Mapping[str, str], missing: Mapping[File, str], options: Options, console: Console
+) -> Finding:
+    """Only files of equal size are read."""
+    files = {_examine.file_of(row): locate(roots, *_examine.file_of(row)) for row in rows}
+    found = _probe.sizes(path for file, path in files.items() if file not in missing)
+    by_size: dict[int, set[str]] = {}
+    for path, size in found.items():
+        if size is not None and size > 0:
+            by_size.setdefault(size, set()).add(path)
+    alike = sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths)
+    with progress.view(console, f"Comparing {len(alike)} files of equal size") as view:
+        digests = _probe.digests(
+            alike,
+            jobs=options.jobs,
+            on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
+        )
+    return _examine.duplicates(rows, {file: digests.get(path) or path for file, path in files.items()})
+
+
+def _space(rows: Sequence[Row], storage: Path, options: Options) -> Finding:
+    """A sweep extracts one compression, so that of several the most numerous counts."""
+    codecs = {row["codec"] for row in rows} - {"unknown"} or {"unknown"}
+    most = max(sum(row["codec"] in (codec, "unknown") for row in rows) for codec in codecs)
+    place = next(folder for folder in (storage.absolute(), *storage.absolute().parents) if folder.is_dir())
+    return _examine.space(most, options.num_frames, options.size_px, shutil.disk_usage(place).free)
+
+
+def _published(name: str) -> Mapping[tuple[str, str], int]:
+    if name not in datasets.names():
+        return {}  # one's own videos
+    return getattr(importlib.import_module(f"pipelines.datasets.{name}"), "PUBLISHED", {})
+
+
+# ----------------------------------------------------------------------------------------- output
+def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
+    """One table for each dataset; of many problems the first five are named."""
+    for name, own in findings.items():
+        table = Table(title=printable(name), title_justify="left", show_lines=True, expand=True)
+        for column, ratio in (("check", None), ("result", None), ("found", 3), ("what to do", 2)):
+            table.add_column(column, ratio=ratio, overflow="fold")
+        for one in own:
+            lines = "\n".join(printable(line) for line in one.text.splitlines())
+            table.add_row(one.check, Text(one.result, STYLES[one.result]), Text(lines), Text(printable(one.todo)))
+        console.print(table)
+
+
+def to_csv(findings: Mapping[str, Sequence[Finding]]) -> str:
+    """Every problem, one line each; checks that found nothing have none."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["dataset", "check", "result", "video_id", "uri", "problem", "what_to_do"])
+    for name, own in findings.items():
+        for one in own:
+            for problem in one.problems or ([_examine.Problem(text=one.text)] if one.result != OK else []):
+                texts = (problem.video_id, problem.uri, problem.text, one.todo)
+                writer.writerow([name, one.check, one.result, *map(printable, texts)])
+    return buffer.getvalue()
+
+
+# --------------------------------------------------------------------------------------- switches
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("names", metavar="DATASET", nargs="*", help="names in datasets.toml (default: all of them)")
+    p.add_argument("--datasets", metavar="FILE", help="datasets.toml, as for a sweep (default: as for a sweep)")
+    p.add_argument("--decode", action="store_true", help="decode every frame instead of reading headers; takes hours")
+    p.add_argument("--hash", action="store_true", help="look for the same content twice; reads files of equal size")
+    p.add_argument(
+        "--jobs", type=_positive, metavar="N", default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
+    )
+    p.add_argument(
+        "--storage", metavar="DIR", default=DEFAULT_STORAGE, help="where faces will be kept (default: ./%(default)s)"
+    )
+    p.add_argument("--frames", type=_positive, metavar="N", default=32, help="frames of each video (default: 32)")
+    p.add_argument("--size", type=_positive, metavar="PX", default=224, help="edge of a face's picture (default: 224)")
+    p.add_argument("--report", metavar="FILE.csv", help="write every problem there, one line each")
+    return p
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _roots(config: Path | None, storage: Path, console: Console) -> dict[str, str]:
+    if config is not None:
+        return datasets.read_config(config)
+    console.print(SAMPLE_NOTE, style="yellow", highlight=False, markup=False)
+    with progress.view(console, "The sample corpus (made once)") as view:
+        return sample_corpus.make(
+            storage,
+            progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total),
+        )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """The exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
+    config = datasets_file(arguments.datasets)
+    storage = stages.check_storage(arguments.storage, write=config is None)
+    roots = _roots(config, storage, console)
+    if unknown := sorted(set(arguments.names) - roots.keys()):
+        raise ValueError(f"no root is known for {', '.join(unknown)}; known are {', '.join(sorted(roots)) or 'none'}")
+    options = Options(
+        decode=arguments.decode,
+        hash=arguments.hash,
+        jobs=arguments.jobs,
+        num_frames=arguments.frames,
+        size_px=arguments.size,
+    )
+    names = list(dict.fromkeys(arguments.names)) or sorted(roots)
+    findings = examine(names, roots, storage, options, console, is_sample=config is None)
+    show(findings, console)
+    if arguments.report:
+        Path(arguments.report).write_text(to_csv(findings), encoding="utf-8")
+        console.print(f"Every problem: {arguments.report}", highlight=False, markup=False, soft_wrap=True)
+    results = [one.result for own in findings.values() for one in own]
+    console.print(f"{results.count(ERROR)} errors, {results.count(WARNING)} warnings", highlight=False)
+    return 1 if ERROR in results else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0, 1 if something would spoil an experiment, 2 for wrong usage, 130 when interrupted."""
+    arguments = parser().parse_args(argv)
+    console = Console()
+    try:
+        return run(arguments, console)
+    except (ValueError, OSError, NotStarted) as error:
+        text = "\n".join(printable(line) for line in str(error).splitlines())
+        console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped", highlight=False)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

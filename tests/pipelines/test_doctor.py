@@ -1,0 +1,283 @@
+"""What the doctor finds: rules on hand-made rows, then files that are broken in the ways that occur."""
+
+import csv
+import io
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ray import cloudpickle
+from rich.console import Console
+
+from pipelines import _examine, _probe, _text, doctor
+from pipelines._examine import ERROR, OK, WARNING
+
+GB = 10**9
+
+
+def row(name: str, label: int = 0, split: str = "test", **changes) -> dict:
+    usual = {"dataset": "toy", "video_id": f"toy/{name}", "uri": f"{name}.mp4", "root": "toy", "codec": "c23"}
+    usual |= {"label": label, "split": split, "method": "Swap" if label else "real", "source_ids": [name]}
+    return usual | {"real_id": None, "real_uri": None, "mask_uri": None} | changes
+
+
+def texts(finding: _examine.Finding) -> list[str]:
+    return [problem.text for problem in finding.problems]
+
+
+# Rules
+
+
+def test_fewer_videos_than_published_are_numbers_by_method_split_and_codec():
+    rows = [row("a"), row("b"), row("c", 1), row("d", codec="c40"), row("e", codec="c40"), row("f", 1, codec="c40")]
+    found = _examine.counts(rows, {("real", "test"): 2, ("Swap", ""): 2}, {("toy", "b.mp4")})
+    assert found.result == WARNING
+    assert texts(found) == ["Swap c23: 1 of 2", "real test c23: 1 of 2", "Swap c40: 1 of 2"]
+
+
+def test_the_published_number_is_ok_and_one_more_is_not():
+    rows = [row("a"), row("b")]
+    assert _examine.counts(rows, {("real", "test"): 2}, ()).result == OK
+    assert texts(_examine.counts(rows, {("real", "test"): 1}, ())) == ["real test c23: 2 of 1"]
+
+
+def test_a_split_with_one_class_is_an_error_also_where_the_other_has_no_files():
+    rows = [row("a"), row("b", 1), row("c", split="train"), row("d", 1, split="train")]
+    assert _examine.classes(rows, ()).result == OK
+    found = _examine.classes(rows, {("toy", "d.mp4")})
+    assert (found.result, texts(found)) == (ERROR, ["train c23: 1 real, 0 fake"])
+
+
+def test_a_compression_with_one_class_is_a_warning_and_unknown_joins_any():
+    rows = [row("a"), row("b", 1), row("c", codec="c40")]
+    assert texts(_examine.classes(rows, ())) == ["test c40: 1 real, 0 fake"]
+    assert _examine.classes(rows, ()).result == WARNING
+    rows[1]["codec"] = "unknown"
+    assert _examine.classes(rows, ()).result == OK
+
+
+@pytest.mark.parametrize(("dataset", "splits", "result"), [
+    ("toy", ("train", "val"), ERROR),
+    ("toy", ("train", "test"), WARNING),  # nothing to select on: it is never trained on
+    ("celeb_df", ("train", "val"), WARNING),
+])  # fmt: skip
+def test_a_person_in_two_splits(dataset, splits, result):
+    rows = [row("a", split=splits[0], source_ids=["p", "q"]), row("b", 1, split=splits[1], source_ids=["q"])]
+    found = _examine.identities(dataset, rows)
+    assert (found.result, texts(found)) == (result, [f"q is in {splits[0]} and {splits[1]}"])
+    rows[1]["source_ids"] = ["r"]
+    assert _examine.identities(dataset, rows).result == OK
+
+
+def test_masks_and_counterparts_that_others_of_the_method_have():
+    fake = {"label": 1, "real_id": "toy/a", "real_uri": "a.mp4"}
+    rows = [row("a"), row("b", **fake, mask_uri="m.mp4"), row("c", **fake), row("d", 1, "train")]
+    found = _examine.counterparts(rows, {})
+    assert (found.result, texts(found)) == (WARNING, ["has no mask, others of Swap in test do"])
+    assert "Swap: 3 fakes, 2 with real video, 1 with mask" in found.text
+    assert texts(_examine.counterparts(rows[:2], {("toy", "m.mp4"): "is not there"})) == ["mask: is not there"]
+
+
+@pytest.mark.parametrize("real_id", ["toy/nobody", "toy/b"])
+def test_a_counterpart_that_is_none_is_an_error(real_id):
+    found = _examine.counterparts([row("a"), row("b", 1), row("c", 1, real_id=real_id)], {})
+    assert found.result == ERROR
+
+
+def test_one_lost_video_in_a_hundred_is_a_warning_two_are_an_error():
+    rows = [row(str(i)) for i in range(100)] + [row(f"f{i}", 1) for i in range(300)]
+    assert _examine.lost("missing", rows, {}, "").result == OK
+    assert _examine.lost("missing", rows, {("toy", "0.mp4"): "gone"}, "").result == WARNING
+    found = _examine.lost("missing", rows, {("toy", f"{i}.mp4"): "gone" for i in range(2)}, "")
+    assert found.result == ERROR
+    assert "2 of 400 videos, up to 2.0%" in found.text
+
+
+def test_ten_thousand_problems_are_five_names_and_all_in_the_report():
+    rows = [row(f"{i:05d}") for i in range(10_000)]
+    found = _examine.lost("missing", rows, {_examine.file_of(r): "is not there" for r in rows}, "")
+    assert "toy/00004 and 9995 more" in found.text
+    assert "toy/00005" not in found.text
+    lines = list(csv.DictReader(io.StringIO(doctor.to_csv({"toy": [found]}))))
+    assert len(lines) == 10_000
+    assert lines[-1]["video_id"] == "toy/09999"
+
+
+def test_same_content():
+    rows = [row("a"), row("b"), row("c", 1), row("d", split="train"), row("e")]
+
+    def result(*same: str) -> str:
+        return _examine.duplicates(rows, {("toy", f"{name}.mp4"): "x" for name in same}).result
+
+    assert [result("e"), result("a", "b"), result("a", "c"), result("a", "d")] == [OK, WARNING, ERROR, ERROR]
+
+
+def test_a_file_that_two_datasets_list_is_no_duplicate_unless_they_disagree():
+    rows = [row("a"), row("a", dataset="other", video_id="other/a")]
+    assert _examine.duplicates(rows, {("toy", "a.mp4"): "x"}).result == OK
+    rows[1]["split"] = "train"
+    assert _examine.duplicates(rows, {("toy", "a.mp4"): "x"}).result == ERROR
+
+
+def test_space_is_counted_in_faces_scaled_by_area_and_wanted_twice():
+    # 1000 videos x 10 frames x 60 kB = 0.6 GB at 224 px, a quarter of it at 112 px
+    sizes = [(224, 2 * GB), (224, 1 * GB), (224, GB // 2), (112, GB // 2)]
+    results = [_examine.space(1000, 10, size, free).result for size, free in sizes]
+    assert results == [OK, WARNING, ERROR, OK]
+
+
+def test_names_cannot_steer_the_terminal():
+    assert _text.printable("a\x1b[31m\n\u202eb ü") == r"a\x1b[31m\n\u202eb ü"
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, write_video) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    noise = np.random.default_rng(0).integers(0, 255, (30, 64, 96, 3), np.uint8)
+    fast = {"movflags": "+faststart"}
+    made = {name: folder / f"{name}.mp4" for name in ("good", "cut", "cut_fast", "text", "empty", "flipped")}
+    write_video(made["good"], noise, g="5")
+    for name, container in (("cut", None), ("cut_fast", fast), ("flipped", fast)):
+        write_video(made[name], noise, g="5", container=container)
+        data = bytearray(made[name].read_bytes())
+        if name == "flipped":
+            data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
+        made[name].write_bytes(data if name == "flipped" else data[: 2 * len(data) // 3])
+    made["text"].write_text("not a video")
+    made["empty"].touch()
+    return made
+
+
+def test_headers_tell_what_cannot_be_opened_and_what_broke_off(files):
+    said = {name: _probe.look(str(path), decode_all=False) for name, path in files.items()}
+    assert said["good"] == said["flipped"] == ""
+    assert said["cut"] == said["text"] == "not a video file, or cut off before its index"
+    assert said["empty"] == "empty file"
+    assert "end" in said["cut_fast"]
+
+
+def test_decoding_tells_damage_within(files):
+    assert _probe.look(str(files["good"]), decode_all=True) == ""
+    assert "damaged" in _probe.look(str(files["flipped"]), decode_all=True)
+    assert _probe.look(str(files["cut_fast"]), decode_all=True) != ""
+
+
+def look_by_name() -> bytes:
+    """A factory that is pickled by value: the child need not import this file."""
+
+    def factory() -> Callable[[str], str]:
+        def look(path: str) -> str:
+            if path == "dies":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if path == "hangs":
+                time.sleep(60)
+            if path == "raises":
+                raise KeyError("odd")
+            return ""
+
+        return look
+
+    return cloudpickle.dumps(factory)
+
+
+def test_a_file_that_kills_or_hangs_the_decoder_costs_one_line():
+    seen: list[tuple[int, int]] = []
+    paths = ["fine", "dies", "hangs", "raises", "fine too"]
+    found = _probe.problems(
+        paths, look=look_by_name(), timeout_s=1, jobs=2, on_done=lambda done, total: seen.append((done, total))
+    )
+    assert found == {
+        "dies": "media process died of SIGSEGV",
+        "hangs": "took longer than 1 s",
+        "raises": "KeyError: 'odd'",
+    }
+    assert seen[-1] == (5, 5)
+
+
+def test_sizes_of_files_folders_archives_and_nothing(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"four")
+    (tmp_path / "b.tar.gz").write_bytes(b"x")
+    names = ["a.mp4", "b.tar.gz/1/real", "c.tar.gz/1/real", "d.mp4", ""]
+    found = _probe.sizes(str(tmp_path / name) for name in names)
+    assert [found[str(tmp_path / name)] for name in names] == [4, -1, None, None, -1]
+
+
+# The command
+
+
+@pytest.fixture
+def corpus(tiny_roots: Mapping[str, str], tmp_path: Path) -> dict[str, Path]:
+    """The tiny Celeb-DF, copied, so that it can be broken, and its datasets.toml."""
+    home = tmp_path / "Celeb-DF-v2"
+    for path in Path(tiny_roots["celeb_df"]).rglob("*.*"):
+        target = home / path.relative_to(tiny_roots["celeb_df"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    config = tmp_path / "datasets.toml"
+    config.write_text('celeb_df = "Celeb-DF-v2"\n')
+    return {"home": home, "config": config, "report": tmp_path / "report.csv"}
+
+
+def command(corpus: Mapping[str, Path], *more: str) -> int:
+    place = str(corpus["home"].parent)
+    return doctor.main(["--datasets", str(corpus["config"]), "--storage", place, "--jobs", "2", *more])
+
+
+def reported(corpus: Mapping[str, Path]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    with corpus["report"].open(newline="") as file:
+        for line in csv.DictReader(file):
+            found.setdefault(f"{line['check']} {line['result']}", []).append(line["video_id"])
+    return found
+
+
+def test_a_sound_dataset_passes(corpus, capsys):
+    assert command(corpus, "--decode", "--hash", "--report", str(corpus["report"])) == 0
+    assert "0 errors" in capsys.readouterr().out
+    assert not any("error" in name for name in reported(corpus))
+
+
+def test_each_broken_file_is_named_and_the_exit_code_says_so(corpus):
+    test_reals = sorted((corpus["home"] / "Celeb-real").glob("id[01]_*.mp4"))
+    test_reals[0].unlink()
+    test_reals[1].write_bytes(b"no video")
+    fake = next((corpus["home"] / "Celeb-synthesis").glob("id0_*.mp4"))
+    (corpus["home"] / "YouTube-real/00099.mp4").write_bytes(fake.read_bytes())  # a real of train
+    assert command(corpus, "--hash", "--report", str(corpus["report"])) == 1
+    found = reported(corpus)
+    assert found["missing files error"] == [f"celeb_df/Celeb-real/{test_reals[0].stem}"]
+    assert found["unreadable files error"] == [f"celeb_df/Celeb-real/{test_reals[1].stem}"]
+    assert len(found["duplicates error"]) == 1
+
+
+def test_a_wrong_layout_is_an_error_of_that_dataset(corpus, capsys):
+    (corpus["home"] / "List_of_testing_videos.txt").unlink()
+    assert command(corpus) == 1
+    assert "List_of_testing_videos.txt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["nobody"], ["celeb_df", "nobody"], ["--datasets", "/no/such.toml"]])
+def test_wrong_usage(corpus, wrong, capsys):
+    assert command(corpus, *wrong) == 2
+    assert "error:" in capsys.readouterr().out
+
+
+def test_published_counts_are_the_adapters(monkeypatch, tiny_roots, tmp_path):
+    from pipelines.datasets import celeb_df
+
+    monkeypatch.setattr(celeb_df, "PUBLISHED", {("real", "train"): 712}, raising=False)
+
+    def found(is_sample: bool) -> str:
+        console = Console(quiet=True)
+        findings = doctor.examine(["celeb_df"], tiny_roots, tmp_path, doctor.Options(), console, is_sample=is_sample)
+        return next(one.text for one in findings["celeb_df"] if one.check == "counts")
+
+    assert "real train: 2 of 712" in found(False)
+    assert "712" not in found(True)
