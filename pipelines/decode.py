@@ -1,4 +1,4 @@
-"""Video files -> exact frames.
+"""Videos -> exact frames: video files, folders of pictures, folders of pictures inside tar archives.
 
 A frame's index is its place in the decoded stream, in order of presentation, whatever the header says
 about frame rate and count. The index comes from the packets' timestamps, which costs a pass over the
@@ -6,41 +6,86 @@ file without decoding; the decoder then starts at the last keyframe before a wan
 out what no wanted frame refers to. Streams without usable timestamps are decoded from the start.
 
 Frames come upright (display matrix applied) as RGB. Pixels are taken as square: a sample aspect ratio
-is not applied, as in the papers' own tools.
+is not applied, as in the papers' own tools. Only local paths are opened: `pipelines.fetch` brings others.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import av
 import av.error
-import fsspec
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-# What reading a damaged container or stream raises; some are FFmpegError, some plain OSError (remote files).
+from pipelines import stills
+from pipelines._frames import Frame, Source, UnreadableVideo
+
+__all__ = [
+    "Clip",
+    "Frame",
+    "Sampling",
+    "Source",
+    "UnreadableVideo",
+    "even_indices",
+    "grab",
+    "indices",
+    "open_source",
+    "read",
+    "sample",
+]
+
+# What reading a damaged container or stream raises; some are FFmpegError, some plain OSError.
 _MEDIA_ERRORS = (av.error.FFmpegError, OSError)
+_REORDER = 16  # frames that a decoder may be late with: the most that H.264 and HEVC allow
+_SAME_TIME_S = 1e-6  # finer than any container's clock
 
 
-class UnreadableVideo(ValueError):
-    """No frame of the video can be had; the message is one line that says why."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """Which frames of a video are taken. `num_frames` is the most that are kept; None: no limit.
 
+        even    `num_frames` frames, evenly spaced
+        stride  every `stride`-th frame
+        fps     `fps` frames a second: the one shown at each tick, by timestamps, each once
+        clips   num_frames / clip_frames clips of consecutive frames, evenly spaced; fewer where they would overlap
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """`rgb` is uint8 (H, W, 3), upright; `time_s` counts from the first frame."""
+    Where stride or fps gives more than `num_frames`, an evenly spaced subset is kept, not the first: those would
+    show the beginning of a long video only.
+    """
 
-    frame_index: int
-    time_s: float
-    rgb: np.ndarray
+    kind: Literal["even", "stride", "fps", "clips"] = "even"
+    num_frames: int | None = 30
+    stride: int = 1
+    fps: float = 1.0
+    clip_frames: int = 16
+
+    def __post_init__(self) -> None:
+        kinds = get_args(Sampling.__annotations__["kind"])
+        if self.kind not in kinds:
+            raise ValueError(f"kind of sampling must be one of {', '.join(kinds)}; got {self.kind!r}")
+        if (self.num_frames is not None and self.num_frames < 1) or self.stride < 1 or self.clip_frames < 1:
+            raise ValueError(
+                f"num_frames, stride and clip_frames must be >= 1; got "
+                f"{self.num_frames}, {self.stride}, {self.clip_frames}"
+            )
+        if not 0 < self.fps < math.inf:
+            raise ValueError(f"fps must be above 0 and finite, got {self.fps}")
+        if self.kind == "clips" and self.num_frames is not None and self.num_frames % self.clip_frames:
+            raise ValueError(
+                f"with clips, num_frames must be a multiple of clip_frames; got {self.num_frames} and "
+                f"{self.clip_frames}, use {max(1, self.num_frames // self.clip_frames) * self.clip_frames}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +129,65 @@ def even_indices(total: int, n: int) -> list[int]:
     return [(2 * part + 1) * total // (2 * n) for part in range(n)]
 
 
+def indices(sampling: Sampling, times: Sequence[float]) -> list[int]:
+    """The frames that a sampling takes of a stream whose frames are shown from the given seconds on."""
+    total = len(times)
+    if sampling.kind == "clips":
+        return _clip_indices(total, sampling.clip_frames, sampling.num_frames)
+    if sampling.kind == "stride":
+        found = list(range(0, total, sampling.stride))
+    elif sampling.kind == "fps":
+        found = _tick_indices(times, sampling.fps)
+    else:
+        found = list(range(total))
+    if sampling.num_frames is None:
+        return found
+    return [found[place] for place in even_indices(len(found), sampling.num_frames)]
+
+
+def _clip_indices(total: int, clip_frames: int, num_frames: int | None) -> list[int]:
+    """Clips that lie in the middles of equal parts and share no frame; of a video shorter than one clip, all of it."""
+    if total < clip_frames:
+        return list(range(total))
+    fitting = total // clip_frames
+    count = fitting if num_frames is None else min(num_frames // clip_frames, fitting)
+    spare = total - count * clip_frames
+    starts = [clip * clip_frames + (2 * clip + 1) * spare // (2 * count) for clip in range(count)]
+    return [start + i for start in starts for i in range(clip_frames)]
+
+
+def _tick_indices(times: Sequence[float], fps: float) -> list[int]:
+    """The frames that are shown at 0, 1 / fps, 2 / fps ... seconds, the last for as long as the one before it."""
+    found = []
+    end = 2 * times[-1] - times[-2] if len(times) > 1 else 0.0
+    for index, (shown, until) in enumerate(zip(times, [*times[1:], end], strict=False)):
+        tick = math.ceil((shown - _SAME_TIME_S) * fps)
+        if index == 0 or tick < (until - _SAME_TIME_S) * fps:
+            found.append(index)
+    return found
+
+
 def sample(path: str | PathLike[str], num_frames: int) -> list[Frame]:
     """`num_frames` evenly spaced frames of a video, or all of them when it has fewer."""
     return read(path, num_frames).frames
 
 
-def read(path: str | PathLike[str], num_frames: int) -> Clip:
-    """As `sample`, with a note on what is damaged. Memory: `num_frames` frames, however long the video.
+def read(path: str | PathLike[str], sampling: Sampling | int) -> Clip:
+    """The sampled frames, with a note on what is damaged. A number n stands for n evenly spaced frames.
 
-    Raises UnreadableVideo when not one frame can be decoded.
+    Memory: the sampled frames, however long the video. Raises UnreadableVideo when none of them can be decoded.
     """
-    index = _index(path)
-    if index.usable:
-        wanted = even_indices(len(index.pts), num_frames)
-        frames = list(_grab_by_time(path, index, wanted))
-        if frames:
-            lost = len(wanted) - len(frames)
-            notes = [index.note, f"{lost} of {len(wanted)} sampled frames cannot be decoded" if lost else ""]
-            return Clip(frames, len(index.pts), "; ".join(filter(None, notes)))
-    total = sum(1 for _ in _decode(path))
-    if not total:
-        raise UnreadableVideo(f"{path}: no frame can be decoded")
-    return Clip(list(_grab_by_count(path, even_indices(total, num_frames))), total, index.note)
+    if isinstance(sampling, int):
+        sampling = Sampling(num_frames=sampling)
+    source = open_source(path)
+    wanted = indices(sampling, source.times)
+    frames = list(source.frames(wanted))
+    if not frames:
+        of = f"none of {len(wanted)} sampled frames" if wanted else "no frame"
+        raise UnreadableVideo("; ".join(filter(None, [f"{path}: {of} can be decoded", source.note])))
+    lost = len(wanted) - len(frames)
+    damage = f"{lost} of {len(wanted)} sampled frames cannot be decoded" if lost else ""
+    return Clip(frames, len(source.times), "; ".join(filter(None, [source.note, damage])))
 
 
 def grab(path: str | PathLike[str], frame_indices: Iterable[int]) -> Iterator[Frame]:
@@ -113,9 +195,56 @@ def grab(path: str | PathLike[str], frame_indices: Iterable[int]) -> Iterator[Fr
 
     Raises UnreadableVideo when the file cannot be read at all.
     """
-    wanted = sorted(set(frame_indices))
-    index = _index(path)
-    return _grab_by_time(path, index, wanted) if index.usable else _grab_by_count(path, wanted)
+    return open_source(path).frames(frame_indices)
+
+
+def open_source(path: str | PathLike[str]) -> Source:
+    """The video at a local path: a video file, a folder of pictures, or `archive.tar.gz/folder/inside`.
+
+    Costs one pass over the packets of a video file, or over the names in an archive. Raises UnreadableVideo.
+    """
+    if Path(path).is_dir():
+        return stills.open_folder(Path(path))
+    inside = stills.split(path)
+    if inside is not None:
+        return stills.open_archive(Path(inside[0]), inside[1])
+    return _Film(path)
+
+
+class _Film:
+    """A video file as a source (see `_frames.Source`)."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = path
+        self._index = _index(path)
+        self._counted = ""
+
+    @cached_property
+    def times(self) -> Sequence[float]:
+        if self._index.usable:
+            first = self._index.pts[0]
+            return [(pts - first) * self._index.time_base for pts in self._index.pts]
+        shown = [_seconds(frame, count) for count, frame in enumerate(_decode(self._path))]
+        return list(accumulate((time_s - shown[0] for time_s in shown), max))  # guesses may go backwards
+
+    @property
+    def note(self) -> str:
+        return "; ".join(filter(None, [self._index.note, self._counted]))
+
+    def frames(self, frame_indices: Iterable[int]) -> Iterator[Frame]:
+        wanted = sorted(set(frame_indices))
+        if not self._index.usable:
+            yield from _grab_by_count(self._path, wanted)
+            return
+        try:
+            yield from _grab_by_time(self._path, self._index, wanted)
+        except _ForeignTimes:
+            self._counted = "decoded frames carry other timestamps than the packets: frames are counted"
+            yield from _grab_by_count(self._path, wanted)
+
+
+class _ForeignTimes(Exception):
+    """Frames come out of the decoder, but none with a timestamp of the index."""
 
 
 def _index(path: str | PathLike[str]) -> Index:
@@ -140,27 +269,56 @@ def _index(path: str | PathLike[str]) -> Index:
 
 
 def _grab_by_time(path: str | PathLike[str], index: Index, wanted: Sequence[int]) -> Iterator[Frame]:
-    """Frames by timestamp: first by jumping between keyframes, then what that missed from the start.
+    """Frames by timestamp: by jumping between keyframes, and from the start on as soon as that misses one.
 
-    Jumping misses frames where a container's keyframe flags promise too much (gradual refresh, broken
-    seek tables).
+    Jumping misses frames that are damaged, and those where a container's keyframe flags promise too much
+    (gradual refresh, broken seek tables).
     """
-    missing = {index.pts[i] for i in wanted if 0 <= i < len(index.pts)}
-    early: dict[int, Frame] = {}  # found by jumping, held back until the frames before them are there
-    for jumping in (True, False):
-        if not missing:
+    queue = deque(index.pts[i] for i in wanted if 0 <= i < len(index.pts))
+    if not queue:
+        return
+    for frame in _decode(path, queue, index.keyframes):
+        if frame.pts is None or frame.pts < queue[0]:
+            continue
+        if frame.pts > queue[0] or frame.is_corrupt:
             break
-        last = max(missing)
-        for frame in _decode(path, missing, index.keyframes if jumping else ()):
-            if frame.pts in missing and not frame.is_corrupt:
-                missing.discard(frame.pts)
-                early[frame.pts] = _to_frame(frame, index.rank[frame.pts], (frame.pts - index.pts[0]) * index.time_base)
-                while early and min(early) < min(missing, default=math.inf):
-                    yield early.pop(min(early))
-            if not missing or (frame.pts is not None and frame.pts >= last):
-                break
-    for pts in sorted(early):
-        yield early[pts]
+        queue.popleft()
+        yield _indexed(frame, index)
+        if not queue:
+            return
+    yield from _grab_from_start(path, index, queue)
+
+
+def _grab_from_start(path: str | PathLike[str], index: Index, wanted: Iterable[int]) -> Iterator[Frame]:
+    """The frames at the wanted timestamps that can be decoded, in order, held back for those before them if late."""
+    missing = set(wanted)
+    last = max(missing)
+    held: dict[int, Frame] = {}
+    foreign = seen = False
+    behind = 0  # frames at or behind the last wanted one
+    for frame in _decode(path, missing):
+        if frame.pts is None:
+            continue
+        seen, foreign = seen or frame.pts in index.rank, foreign or frame.pts not in index.rank
+        if frame.pts in missing and not frame.is_corrupt:
+            missing.discard(frame.pts)
+            held[frame.pts] = _indexed(frame, index)
+        while held and (min(held) < min(missing, default=math.inf) or len(held) > _REORDER):
+            earliest = min(held)
+            missing = {pts for pts in missing if pts > earliest}  # what has not come by now is lost
+            yield held.pop(earliest)
+        behind += frame.pts >= last
+        if behind and (not missing or behind > _REORDER):
+            break
+    for pts in sorted(held):
+        yield held[pts]
+    if foreign and not seen:
+        raise _ForeignTimes
+
+
+def _indexed(frame: VideoFrame, index: Index) -> Frame:
+    assert frame.pts is not None
+    return _to_frame(frame, index.rank[frame.pts], (frame.pts - index.pts[0]) * index.time_base)
 
 
 def _grab_by_count(path: str | PathLike[str], wanted: Sequence[int]) -> Iterator[Frame]:
@@ -234,18 +392,11 @@ def _decode_packet(packet: Packet) -> list[VideoFrame]:
 def _open(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream, single-threaded: extraction runs one actor for each core."""
     name = str(path)
-    remote = "://" in name
-    if not remote and Path(name).is_dir():
-        raise UnreadableVideo(f"{name}: is a folder, not a video file")
     try:
-        if remote:
-            with fsspec.open(name, "rb") as file, av.open(file) as container:
-                yield container, _video_stream(name, container)
-        else:
-            if Path(name).stat().st_size == 0:
-                raise UnreadableVideo(f"{name}: empty file")
-            with av.open(name) as container:
-                yield container, _video_stream(name, container)
+        if Path(name).stat().st_size == 0:
+            raise UnreadableVideo(f"{name}: empty file")
+        with av.open(name) as container:
+            yield container, _video_stream(name, container)
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{name}: no such file") from error
     except PermissionError as error:

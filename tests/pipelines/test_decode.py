@@ -1,13 +1,18 @@
-"""Every test frame carries its own number as black and white blocks, so an exact index can be read back."""
+"""Video files, and which of their frames are taken.
 
+Every test frame carries its own number as black and white blocks, so an exact index can be read back."""
+
+import math
 import os
 import struct
 import wave
+from itertools import pairwise
 
 import av
-import fsspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import decode
 
@@ -59,6 +64,135 @@ def test_even_indices_never_repeat_and_reach_both_ends():
             assert len(set(indices)) == n
             assert indices[0] <= total / n
             assert indices[-1] >= total - 1 - total / n
+
+
+STEADY = [i / 10 for i in range(10)]  # ten frames, ten a second
+UNSTEADY = [0, 0.1, 0.2, 1.0, 1.1, 3.0, 3.1, 3.2]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "times", "expected"),
+    [
+        ({"kind": "even", "num_frames": 3}, STEADY, [1, 5, 8]),
+        ({"kind": "even", "num_frames": 3}, UNSTEADY, [1, 4, 6]),  # by count, not by time
+        ({"kind": "even", "num_frames": None}, STEADY, list(range(10))),
+        ({"kind": "stride", "stride": 4}, STEADY, [0, 4, 8]),
+        ({"kind": "stride", "stride": 1, "num_frames": None}, STEADY, list(range(10))),
+        (
+            {"kind": "stride", "stride": 2, "num_frames": 2},
+            STEADY,
+            [2, 6],
+        ),  # the 2nd and 4th of 0, 2, 4, 6, 8; not 0, 2
+        ({"kind": "fps", "fps": 5}, STEADY, [0, 2, 4, 6, 8]),
+        ({"kind": "fps", "fps": 10}, STEADY, list(range(10))),
+        ({"kind": "fps", "fps": 99}, STEADY, list(range(10))),  # each once
+        ({"kind": "fps", "fps": 4}, STEADY, [0, 2, 5, 7]),  # at 0.25 s the frame of 0.2 s is shown
+        ({"kind": "fps", "fps": 1}, UNSTEADY, [0, 3, 4, 5]),  # at 2 s the frame of 1.1 s is shown still
+        ({"kind": "fps", "fps": 5}, UNSTEADY, [0, 2, 3, 4, 5, 7]),  # 0.2 is shown until 1.0, 1.1 until 3.0
+        ({"kind": "fps", "fps": 1, "num_frames": 2}, UNSTEADY, [3, 5]),
+        ({"kind": "fps", "fps": 0.1}, STEADY, [0]),
+        ({"kind": "clips", "num_frames": 3, "clip_frames": 3}, STEADY, [3, 4, 5]),
+        ({"kind": "clips", "num_frames": 4, "clip_frames": 2}, STEADY, [1, 2, 6, 7]),  # 6 to spare: 1.5, 3, 1.5
+        (
+            {"kind": "clips", "num_frames": 20, "clip_frames": 4},
+            STEADY,
+            [0, 1, 2, 3, 5, 6, 7, 8],
+        ),  # two without overlap
+        ({"kind": "clips", "num_frames": None, "clip_frames": 5}, STEADY, list(range(10))),
+        ({"kind": "clips", "num_frames": 16, "clip_frames": 16}, STEADY, list(range(10))),
+        *(({"kind": kind, "num_frames": 16}, [], []) for kind in ("even", "stride", "fps", "clips")),
+    ],
+)
+def test_indices(sampling, times, expected):
+    assert decode.indices(decode.Sampling(**sampling), times) == expected
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.sampled_from([0.5, 1, 2, 3, 7, 10, 25]))
+def test_each_tick_has_the_frame_that_is_shown_then(steps, fps):
+    times = [sum(steps[:i]) / 10 for i in range(len(steps))]
+    end = times[-1] + (steps[-2] / 10 if len(steps) > 1 else 0.01)
+    ticks = [tick / fps for tick in range(math.ceil(end * fps) + 1) if tick / fps < end - 1e-9]
+    shown = {max(i for i, time in enumerate(times) if time <= tick + 1e-9) for tick in ticks}
+    assert decode.indices(decode.Sampling(kind="fps", fps=fps, num_frames=None), times) == sorted(shown)
+
+
+@given(st.integers(0, 300), st.integers(1, 20), st.integers(1, 8))
+def test_clips_are_whole_and_share_no_frame(total, clip_frames, count):
+    sampling = decode.Sampling(kind="clips", num_frames=count * clip_frames, clip_frames=clip_frames)
+    found = decode.indices(sampling, [i / 25 for i in range(total)])
+    if total >= clip_frames:
+        assert len(found) == min(count, total // clip_frames) * clip_frames
+        assert all(b - a == 1 for i, (a, b) in enumerate(pairwise(found), start=1) if i % clip_frames)
+    assert found == sorted(set(found))
+    assert all(0 <= index < total for index in found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kind": "random"}, "must be one of even, stride, fps, clips; got 'random'"),
+        ({"num_frames": 0}, "num_frames, stride and clip_frames must be >= 1; got 0"),
+        ({"stride": 0}, ">= 1; got 30, 0, 16"),
+        ({"clip_frames": -1}, ">= 1; got 30, 1, -1"),
+        ({"fps": 0.0}, "above 0 and finite, got 0.0"),
+        ({"fps": float("nan")}, "above 0 and finite, got nan"),
+        ({"kind": "clips", "num_frames": 30}, "got 30 and 16, use 16"),
+    ],
+)
+def test_a_sampling_that_makes_no_sense_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        decode.Sampling(**wrong)
+
+
+SAMPLINGS = [
+    (decode.Sampling(num_frames=3), [6, 20, 33], [4, 14, 23]),
+    (decode.Sampling(kind="stride", stride=7), [0, 7, 14, 21, 28, 35], [0, 7, 14, 21]),
+    (decode.Sampling(kind="fps", fps=2.0), [0, 5, 10, 15, 20, 25, 30, 35], [0, 5, 10, 15, 19, 20, 21, 22]),
+    (decode.Sampling(kind="clips", num_frames=6, clip_frames=3), [8, 9, 10, 28, 29, 30], [5, 6, 7, 19, 20, 21]),
+]
+
+
+@pytest.mark.parametrize(("sampling", "steady", "unsteady"), SAMPLINGS)
+def test_every_sampling_is_exact_in_h264_with_b_frames(tmp_path, write_video, sampling, steady, unsteady):
+    path = write_video(tmp_path / "v.mp4", numbered(40), bf="3", g="12")
+    assert numbers(decode.read(path, sampling).frames) == same(*steady)
+    # Twenty frames in two seconds, then half a second each: a frame taken by count is not one taken by time.
+    times = [*range(20), *range(20, 60, 5)]
+    path = write_video(tmp_path / "slow.mp4", numbered(28), pts=times, bf="3", g="12")
+    clip = decode.read(path, sampling)
+    assert numbers(clip.frames) == same(*decode.indices(sampling, [time / 10 for time in times]))
+    assert [frame.time_s for frame in clip.frames] == pytest.approx([times[i] / 10 for i, _ in numbers(clip.frames)])
+
+
+def test_a_source_is_indexed_once_and_gives_frames_as_they_are_asked_for(tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", numbered(12), bf="2", g="4")
+    passes = []
+    index = decode._index
+    monkeypatch.setattr(decode, "_index", lambda path: passes.append(path) or index(path))
+    source = decode.open_source(path)
+    assert source.times == pytest.approx([i / 10 for i in range(12)])
+    assert numbers(source.frames([7, 2])) == same(2, 7)
+    assert numbers(source.frames(range(12))) == same(*range(12))
+    assert (source.note, len(passes)) == ("", 1)
+
+
+def test_frames_are_let_go_while_one_is_missing(tmp_path, write_video, monkeypatch):
+    """Of 60 frames, those behind a lost one wait for it, but not until the end of the video."""
+    path = write_video(tmp_path / "v.mp4", numbered(60), bf="0", g="250")
+    decoded = []
+    whole, pts = decode._decode, decode._index(path).pts
+
+    def losing(*args):
+        for frame in whole(*args):
+            decoded.append(frame.pts)
+            if frame.pts != pts[1]:
+                yield frame
+
+    monkeypatch.setattr(decode, "_decode", losing)
+    given = decode.grab(path, range(60))
+    assert numbers([next(given), next(given)]) == same(0, 2)
+    assert max(decoded) < pts[20]
+    assert numbers(given) == same(*range(3, 60))
 
 
 @pytest.mark.parametrize("keyframe_every", ["5", "250"])
@@ -236,12 +370,3 @@ def test_no_permission(tmp_path, write_video):
     path.chmod(0)
     with pytest.raises(decode.UnreadableVideo, match="no permission"):
         decode.sample(path, 1)
-
-
-def test_a_remote_file_is_read_through_fsspec(tmp_path, write_video):
-    path = write_video(tmp_path / "v.mp4", numbered(20), g="5")
-    with fsspec.open("memory://videos/v.mp4", "wb") as file:
-        file.write(path.read_bytes())
-    assert numbers(decode.sample("memory://videos/v.mp4", 4)) == same(2, 7, 12, 17)
-    with pytest.raises(decode.UnreadableVideo, match="no such file"):
-        decode.sample("memory://videos/other.mp4", 4)
