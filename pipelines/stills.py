@@ -30,7 +30,7 @@ FPS = 25
 MAX_BYTES = 64 * 2**20  # of one file; larger ones are taken for decompression bombs
 MAX_PIXELS = 2**26  # 8 times 4K
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz")
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _SPOOL_BYTES = 2**26
 # What a damaged archive raises; gzip's own error is an OSError.
@@ -77,7 +77,7 @@ def split(path: str | PathLike[str]) -> tuple[str, str] | None:
     """(archive, folder inside it) of a path that leads into a tar archive, by its name; None of any other."""
     parts = str(path).split("/")
     for count in range(1, len(parts) + 1):
-        if parts[count - 1].lower().endswith(_ARCHIVES):
+        if parts[count - 1].lower().endswith(ARCHIVES):
             return "/".join(parts[:count]), "/".join(parts[count:])
     return None
 

@@ -1,0 +1,130 @@
+"""Remote video -> a local copy for as long as it is read. Knows fsspec, not what is in a video."""
+
+import errno
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import fsspec
+
+from pipelines import stills
+from pipelines._frames import UnreadableVideo
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+WAIT_S = 1.0  # before the second attempt; twice that before the third
+
+# What a transfer that fails raises: fsspec's timeouts and most backends' errors are OSErrors, aiohttp's are not all.
+_TRANSFER = (OSError, EOFError, aiohttp.ClientError)
+_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+@contextmanager
+def local(uri: str) -> Iterator[Path]:
+    """The path of a video on this machine: a local one as it is, of any fsspec URI a copy that is removed at the end.
+
+    Folders of pictures and paths into archives work as in `decode.open_source`. Raises UnreadableVideo when the
+    video cannot be had whole; what the caller raises as UnreadableVideo names the URI in place of the copy.
+    """
+    if "://" not in uri or uri.startswith("file://"):
+        yield Path(uri.removeprefix("file://"))
+        return
+    with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
+        path = _copy(uri, Path(folder))
+        try:
+            yield path
+        except UnreadableVideo as error:
+            raise UnreadableVideo(str(error).replace(str(path), uri)) from error
+
+
+def _copy(uri: str, folder: Path) -> Path:
+    """Raises UnreadableVideo."""
+    archive = stills.split(uri)
+    system, path = fsspec.url_to_fs(archive[0] if archive else uri)
+    # The name is ours, but for what tells kinds of files apart; a name on a server may be anything.
+    target = folder / f"video{_suffix(path)}"
+    try:
+        if archive:
+            _download(system, path, target)
+        else:
+            _download_any(system, path, target)
+    except FileNotFoundError as error:
+        raise UnreadableVideo(f"{uri}: no such file") from error
+    except PermissionError as error:
+        raise UnreadableVideo(f"{uri}: no permission to read it") from error
+    except _TRANSFER as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # says nothing about the video
+            raise
+        raise UnreadableVideo(f"{uri}: cannot be downloaded: {_brief(error)}") from error
+    return target / archive[1] if archive else target
+
+
+def _download_any(system: Any, path: str, target: Path) -> None:
+    """A file, or a folder of pictures: not every server knows which, so the name decides what is tried first."""
+    if _suffix(path):
+        try:
+            _download(system, path, target)
+        except (FileNotFoundError, IsADirectoryError):
+            if not _download_pictures(system, path, target):
+                raise
+    elif not _download_pictures(system, path, target):
+        _download(system, path, target)
+
+
+def _download_pictures(system: Any, path: str, target: Path) -> bool:
+    """False when `path` is no folder, or one without pictures."""
+    try:
+        found = _retry(lambda: system.ls(path, detail=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    names = {PurePosixPath(urlsplit(name).path).name: name for name in found if name.rstrip("/") != path.rstrip("/")}
+    pictures = {name: source for name, source in names.items() if stills.is_picture(name)}
+    for name, source in pictures.items():
+        target.mkdir(exist_ok=True)
+        _download(system, source, target / name)
+    return bool(pictures)
+
+
+def _download(system: Any, path: str, target: Path) -> None:
+    def once() -> None:
+        info = system.info(path)
+        if info["type"] == "directory":  # of which some backends would make a folder
+            raise IsADirectoryError(path)
+        system.get_file(path, str(target))
+        size, got = info.get("size"), target.stat().st_size
+        if size is not None and got != size:
+            raise EOFError(f"{got} of {size} bytes came")
+
+    _retry(once)
+
+
+def _retry(transfer: Callable[[], T]) -> T:
+    """Networks fail for a moment, and a video given up would be missing from the tables for good."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return transfer()
+        except _FINAL:
+            raise
+        except _TRANSFER as error:
+            log.info("attempt %d of %d failed: %s", attempt, ATTEMPTS, error)
+            time.sleep(WAIT_S * attempt)
+    return transfer()
+
+
+def _suffix(path: str) -> str:
+    name = PurePosixPath(urlsplit(path).path).name.lower()
+    archive = next((suffix for suffix in stills.ARCHIVES if name.endswith(suffix)), None)
+    return archive or PurePosixPath(name).suffix
+
+
+def _brief(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
