@@ -1,0 +1,110 @@
+"""Whether the label can be guessed from what extraction made of the videos.
+
+Rule, within each split of a dataset, all fakes and each manipulation against the real videos:
+    failed           share of videos without a usable face; Fisher's exact test p < 0.01 and a difference of
+                     2 percentage points or more
+    faces per frame  mean over the videos that have faces; Mann-Whitney U test p < 0.01 and a difference of 0.05
+                     or more
+Flags are not corrected for the number of tests.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import schemas
+
+MAX_P = 0.01
+MIN_SHARE = 0.02  # of videos
+MIN_FACES = 0.05  # per frame
+ALL_FAKES = "all fakes"
+PENDING = "pending"  # given, but not in the ledger
+KEY = ("dataset", "split", "label", "method")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Something about extraction from which the label can be guessed."""
+
+    dataset: str
+    split: str
+    method: str  # the fakes that were compared with the real videos
+    kind: str  # "failed" or "faces per frame"
+    real: float
+    fake: float
+    p: float
+    num_real: int
+    num_fake: int
+
+    def __str__(self) -> str:
+        name = f"{self.dataset} {self.split}, {self.method} against real, {self.kind}"
+        form = ".1%" if self.kind == "failed" else ".2f"
+        real, fake = format(self.real, form), format(self.fake, form)
+        return f"{name}: {fake} of {self.num_fake} videos against {real} of {self.num_real}, p = {self.p:.2g}"
+
+
+def leaks(videos: pa.Table, ledger: pa.Table) -> list[Leak]:
+    """What the rule above flags, in the order of dataset and split."""
+    rows = [row for row in joined(videos, ledger) if row["status"] != PENDING]
+    found = []
+    for dataset, split in sorted({(row["dataset"], row["split"]) for row in rows}, key=order):
+        own = [row for row in rows if (row["dataset"], row["split"]) == (dataset, split)]
+        real = [row for row in own if row["label"] == schemas.REAL]
+        fake = [row for row in own if row["label"] == schemas.FAKE]
+        methods = sorted({row["method"] for row in fake})
+        groups = {ALL_FAKES: fake} if len(methods) > 1 else {}
+        groups |= {method: [row for row in fake if row["method"] == method] for method in methods}
+        for name, some in groups.items():
+            for kind, compare in (("failed", _failed), ("faces per frame", _faces)):
+                if (values := compare(real, some)) is not None:
+                    found.append(Leak(dataset, split, name, kind, *values, len(real), len(some)))
+    return found
+
+
+def _failed(real: Sequence[Row], fake: Sequence[Row]) -> tuple[float, float, float] | None:
+    """The shares of failed videos among real and fake, and p; None where they do not differ."""
+    from scipy import stats  # here: half a second of import that callers of `table` do not need
+
+    if not real or not fake:
+        return None
+    bad = [sum(row["status"] != "ok" for row in rows) for rows in (real, fake)]
+    shares = bad[0] / len(real), bad[1] / len(fake)
+    if round(abs(shares[0] - shares[1]), 9) < MIN_SHARE:
+        return None
+    p = float(stats.fisher_exact([[bad[0], len(real) - bad[0]], [bad[1], len(fake) - bad[1]]]).pvalue)
+    return (*shares, p) if p < MAX_P else None
+
+
+def _faces(real: Sequence[Row], fake: Sequence[Row]) -> tuple[float, float, float] | None:
+    """As `_failed`, of the mean number of faces in a frame."""
+    from scipy import stats
+
+    per_frame = [
+        [row["num_faces"] / row["num_frames"] for row in rows if row["status"] == "ok" and row["num_frames"]]
+        for rows in (real, fake)
+    ]
+    if not all(per_frame):
+        return None
+    means = [sum(values) / len(values) for values in per_frame]
+    if round(abs(means[0] - means[1]), 9) < MIN_FACES:
+        return None
+    p = float(stats.mannwhitneyu(*per_frame).pvalue)
+    return (means[0], means[1], p) if p < MAX_P else None
+
+
+def joined(videos: pa.Table, ledger: pa.Table) -> list[dict[str, Any]]:
+    """A row for each video with its ledger's entry, or one that says it is pending."""
+    entries = {row["video_id"]: row for row in ledger.drop_columns("content").to_pylist()}
+    nothing = {"status": PENDING, "reason": "", "num_frames": 0, "num_faces": 0, "seconds": 0.0}
+    rows = videos.select(["video_id", *KEY]).to_pylist()
+    return [row | entries.get(row["video_id"], nothing) for row in rows]
+
+
+def order(key: Sequence[Any]) -> tuple[Any, ...]:
+    """train, val, test; real first."""
+    dataset, split, *rest = key
+    return (dataset, schemas.SPLITS.index(split), *rest)

@@ -1,0 +1,266 @@
+"""What an extraction made of its videos, by class and manipulation: python -m pipelines.coverage FACES_FOLDER ...
+
+A video that gives no face is scored by a rule, not by a model. Where such videos are more often fake than real,
+or the other way round, the rule tells the label, and a number that looks like detection is partly bookkeeping.
+
+Rule, within each split of a dataset, all fakes and each manipulation against the real videos:
+    failed           share of videos without a usable face; Fisher's exact test p < 0.01 and a difference of
+                     2 percentage points or more
+    faces per frame  mean over the videos that have faces; Mann-Whitney U test p < 0.01 and a difference of 0.05
+                     or more
+Flags are not corrected for the number of tests.
+"""
+
+import argparse
+import csv
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines import _text, facestore, schemas, stages
+from pipelines._leaks import KEY, MAX_P, MIN_FACES, MIN_SHARE, PENDING, Leak, Row, joined, leaks, order
+
+__all__ = ["Leak", "leaks", "lines", "markdown", "of_folder", "plot", "reasons", "table", "to_csv", "verdict"]
+
+OUTCOMES = (*schemas.STATUSES, PENDING)
+
+_COLOURS = {"ok": "#009E73", "no_face": "#E69F00", "unreadable": "#0072B2", "crashed": "#CC3311", PENDING: "0.85"}
+_MOST_REASONS = 10  # that are printed
+_COUNTED = ("given", *OUTCOMES, "frames", "faces")
+_WIDE = 130  # characters that the whole table needs
+_LEFT_OUT = ("dataset", "read", "frames", "faces", "s / video")  # of a narrower one
+_REASON = ("dataset", "split", "method", "status", "videos", "reason", "example")
+_SCHEMA = pa.schema(
+    [(name, pa.int8() if name == "label" else pa.string()) for name in KEY]
+    + [(name, pa.int64()) for name in ("given", "read", *OUTCOMES, "frames", "faces")]
+    + [("faces_per_frame", pa.float64()), ("seconds", pa.float64())]
+)
+
+
+# ------------------------------------------------------------------------------------------ tables
+def table(videos: pa.Table, ledger: pa.Table) -> pa.Table:
+    """One row per dataset, split, label and method: how many videos were given and what became of them.
+
+    `videos` needs the columns that FACES copies, `ledger` is of schemas.LEDGER; rows of other videos are left out.
+    `faces_per_frame` is null where no frame was sampled.
+    """
+    found: dict[tuple[Any, ...], Counter[str]] = {}
+    for row in joined(videos, ledger):
+        count = found.setdefault(tuple(row[name] for name in KEY), Counter())
+        count.update({"given": 1, row["status"]: 1, "frames": row["num_frames"], "faces": row["num_faces"]})
+        count["seconds"] += row["seconds"]
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for key in sorted(found, key=order):
+        count = found[key]
+        own = dict(zip(KEY, key, strict=True)) | {name: count[name] for name in _COUNTED}
+        own["read"] = count["ok"] + count["no_face"]
+        own["faces_per_frame"] = count["faces"] / count["frames"] if count["frames"] else None
+        own["seconds"] = float(count["seconds"])
+        for name, values in columns.items():
+            values.append(own[name])
+    return pa.table(columns, schema=_SCHEMA)
+
+
+def reasons(videos: pa.Table, ledger: pa.Table) -> list[dict[str, Any]]:
+    """How often each reason was given, by dataset, split, label, method and status, with a video as an example.
+
+    File names and numbers are taken out of the reasons, so that what is alike counts together. A video that is
+    `ok` has a reason if it is damaged or its mask is not known.
+    """
+    found: Counter[tuple[Any, ...]] = Counter()
+    example: dict[tuple[Any, ...], str] = {}
+    for row in joined(videos, ledger):
+        if row["reason"]:
+            key = (*(row[name] for name in KEY), row["status"], normalised(row["reason"]))
+            found[key] += 1
+            example.setdefault(key, row["video_id"])
+    names = (*KEY, "status", "reason")
+    ordered = sorted(found, key=lambda key: (order(key), -found[key]))
+    return [dict(zip(names, key, strict=True)) | {"videos": found[key], "example": example[key]} for key in ordered]
+
+
+def normalised(reason: str) -> str:
+    """The reason without what differs from video to video."""
+    text = re.sub(r"(?:\w+:/)?/[^:;]*(?=: )", "FILE", reason)  # a whole path, up to the colon that ends it
+    text = re.sub(r"\S*/\S+", "FILE", text)
+    return re.sub(r"\d+(?:\.\d+)?", "N", text)
+
+
+# ------------------------------------------------------------------------------------------ output
+def lines(coverage: pa.Table) -> list[list[str]]:
+    """The table as text, its heading first."""
+    rows = coverage.to_pylist()
+    counted = ["given", "read", *OUTCOMES, "frames", "faces"]
+    if not any(row[PENDING] for row in rows):
+        counted.remove(PENDING)
+    head = ["dataset", "split", "videos", *(name.replace("_", " ") for name in counted), "faces / frame", "s / video"]
+    body = []
+    for row in rows:
+        counts = [str(row[name]) for name in counted]
+        per_frame = "–" if row["faces_per_frame"] is None else f"{row['faces_per_frame']:.2f}"
+        done = row["given"] - row[PENDING]
+        seconds = f"{row['seconds'] / done:.1f}" if done else "–"
+        body.append([row["dataset"], row["split"], row["method"], *counts, per_frame, seconds])
+    return [head, *body]
+
+
+def verdict(found: Sequence[Leak]) -> list[str]:
+    """What is flagged, or that nothing is, with the rule."""
+    rule = (
+        f"rule: within a split, p < {MAX_P:g} and a difference of at least {100 * MIN_SHARE:g} percentage points of "
+        f"failed videos (Fisher's exact test) or {MIN_FACES:g} faces per frame (Mann-Whitney U test)"
+    )
+    if not found:
+        return [f"Nothing about extraction tells real from fake ({rule})"]
+    return [*(f"LEAK {leak}" for leak in found), f"The label can be guessed from extraction ({rule})"]
+
+
+def markdown(
+    coverage: pa.Table, why: Sequence[Mapping[str, Any]], found: Sequence[Leak], title: str = "Coverage"
+) -> str:
+    """`table`, `reasons` and `leaks` as a page."""
+    body = [[str(row[name]) for name in _REASON] for row in why]
+    parts = [f"# {_text.markdown(title)}", "", *_grid(lines(coverage)), ""]
+    parts += [f"- {_text.markdown(line)}" for line in verdict(found)]
+    if body:
+        parts += ["", "Reasons", "", *_grid([_REASON, *body])]
+    return "\n".join([*parts, ""])
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = [[_text.markdown(text) for text in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
+
+
+def to_csv(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def plot(path: Path, coverage: pa.Table, title: str = "") -> None:
+    """A panel for each split of a dataset, a bar for each manipulation: shares of what became of the videos."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import
+    from matplotlib.figure import Figure
+
+    rows = coverage.to_pylist()
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    splits = [split for split in schemas.SPLITS if any(row["split"] == split for row in rows)]
+    most = [max(sum((r["dataset"], r["split"]) == (d, s) for r in rows) for s in splits) for d in datasets]
+    size = (1.5 + 4 * max(1, len(splits)), 1.5 + sum(0.75 + 0.3 * number for number in most))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    ratios = {"height_ratios": [number + 2 for number in most]} if most else {}
+    panels = figure.subplots(max(1, len(datasets)), max(1, len(splits)), sharex=True, squeeze=False, gridspec_kw=ratios)
+    for (row, column), axis in ((at, panels[at]) for at in _places(panels.shape)):
+        own = [r for r in rows if (r["dataset"], r["split"]) == (datasets[row], splits[column])] if rows else []
+        _panel(axis, own)
+    handles, labels = next((h for h in (axis.get_legend_handles_labels() for axis in panels.flat) if h[0]), ([], []))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(OUTCOMES), fontsize="small", frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+
+
+def _places(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(row, column) for row in range(shape[0]) for column in range(shape[1])]
+
+
+def _panel(axis: Any, rows: Sequence[Row]) -> None:
+    if not rows:
+        axis.set_axis_off()
+        return
+    y = range(len(rows))
+    left = [0.0] * len(rows)
+    for outcome in OUTCOMES:
+        share = [100 * row[outcome] / row["given"] for row in rows]
+        axis.barh(y, share, left=left, height=0.7, color=_COLOURS[outcome], label=outcome.replace("_", " "))
+        left = [a + b for a, b in zip(left, share, strict=True)]
+    for place, row in zip(y, rows, strict=True):
+        axis.text(101.5, place, f"{row['ok']} of {row['given']}", va="center", fontsize="small")
+    axis.set_yticks(y, [_text.printable(row["method"]) for row in rows])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_title(f"{_text.printable(rows[0]['dataset'])}, {rows[0]['split']}", fontsize="medium")
+    axis.set_xlabel("% of videos; right: ok of given")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+# ----------------------------------------------------------------------------------------- command
+def of_folder(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """VIDEOS, as far as FACES copies it, and LEDGER of an extraction. Raises ValueError if it is not finished."""
+    ledger = facestore.Faces(folder).ledger
+    copied = [at.copied for at in facestore.compacted(folder).values()]
+    schema = pa.schema([schemas.VIDEOS.field(name) for name in schemas.COPIED])
+    return pa.Table.from_pylist(copied, schema=schema), ledger
+
+
+def _show(
+    console: Console, title: str, coverage: pa.Table, why: Sequence[Mapping[str, Any]], found: Sequence[Leak]
+) -> None:
+    columns = list(zip(*lines(coverage), strict=True))
+    if console.width < _WIDE:
+        columns = [column for column in columns if column[0] not in _LEFT_OUT]
+    shown = Table(title=_text.printable(title), title_justify="left")
+    for number, column in enumerate(columns):
+        shown.add_column(column[0], justify="left" if number < 2 else "right", overflow="fold")
+    for line in list(zip(*columns, strict=True))[1:]:
+        shown.add_row(*(Text(_text.printable(text)) for text in line))
+    console.print(shown)
+    for row in why[:_MOST_REASONS]:
+        text = f"  {row['videos']} {row['status']} of {row['method']} in {row['split']}: {row['reason']}"
+        console.print(_text.printable(f"{text}, e.g. {row['example']}"), highlight=False, markup=False)
+    if len(why) > _MOST_REASONS:
+        console.print(f"  and {len(why) - _MOST_REASONS} more reasons: --out writes all", highlight=False)
+    for text in verdict(found):
+        style = "bold red" if text.startswith("LEAK") else ""
+        console.print(_text.printable(text), style=style, highlight=False, markup=False)
+
+
+def run(folders: Sequence[Path], out: Path | None, console: Console) -> None:
+    for folder in folders:
+        videos, ledger = of_folder(folder)
+        coverage, why, found = table(videos, ledger), reasons(videos, ledger), leaks(videos, ledger)
+        title = f"{', '.join(sorted(set(videos['dataset'].to_pylist()))) or 'nothing'}, {folder.name}"
+        _show(console, title, coverage, why, found)
+        if out is not None:
+            name = title.replace(", ", "-")
+            stages.write_atomic(out / f"{name}.md", markdown(coverage, why, found, title).encode())
+            stages.write_atomic(out / f"{name}.csv", to_csv(coverage.to_pylist(), coverage.column_names).encode())
+            stages.write_atomic(out / f"{name}-reasons.csv", to_csv(why, _REASON).encode())
+            plot(out / f"{name}.png", coverage, title)
+            console.print(f"Written: {out / name}.md, .csv, -reasons.csv, .png", highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0, or 2 for a folder that cannot be read."""
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "folders", metavar="FACES_FOLDER", nargs="+", type=Path, help="e.g. crossforge-storage/faces/ffpp/<digest>"
+    )
+    p.add_argument("--out", metavar="DIR", type=Path, help="write Markdown, CSV and a plot there")
+    arguments = p.parse_args(argv)
+    console = Console()
+    try:
+        run(arguments.folders, arguments.out, console)
+    except (ValueError, OSError) as error:
+        text = _text.printable(str(error))
+        console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
