@@ -69,7 +69,7 @@ def test_pictures_come_in_the_order_of_their_numbers(store):
 
 
 def test_numbers_count_wherever_they_stand_in_the_name(store):
-    names = ["a2_x1.png", "a2_x02.png", "a10_x1.png", "b1.png"]
+    names = ["a2_x001.png", "a2_x02.png", "a10_x1.png", "b1.png"]
     path = store({name: picture(number) for number, name in reversed(list(enumerate(names)))})
     assert numbers(decode.sample(path, 9)) == same(0, 1, 2, 3)
 
