@@ -8,7 +8,6 @@ digests   SHA-256 of their content
 import hashlib
 import os
 import pickle
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,7 +21,7 @@ import fsspec
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from pipelines import decode
+from pipelines import decode, fetch, stills
 from pipelines.sandbox import Crashed, NotStarted, Sandbox
 
 OnDone = Callable[[int, int], None]  # how many are done, of how many
@@ -30,7 +29,6 @@ OnDone = Callable[[int, int], None]  # how many are done, of how many
 HEADER_S, DECODE_S = 60, 1800  # seconds that one file may take
 MEMORY_GIB = 8
 NOT_A_FILE = -1  # the size of a folder of pictures
-_ARCHIVE = re.compile(r"^(.+?\.(?:tar|tar\.gz|tgz))/", re.IGNORECASE)
 _MEDIA_ERRORS = (av.error.FFmpegError, OSError)
 
 
@@ -47,34 +45,33 @@ HEADER, EVERY_FRAME = pickle.dumps(header_only), pickle.dumps(every_frame)
 
 
 def look(path: str, *, decode_all: bool) -> str:
-    """What is wrong with a video, in one line; empty when nothing is."""
-    if _is_pictures(path):
-        return _look_at_pictures(path, decode_all)
+    """What is wrong with a video, in one line; empty when nothing is.
+
+    Of a remote video file only the parts that a header's check touches are read; all else is downloaded whole.
+    """
     try:
-        if "://" in path:
+        if "://" in path and not decode_all and stills.split(path) is None and Path(path).suffix:
             with fsspec.open(path, "rb") as file, av.open(file) as container:
                 return _look_at_video(container, decode_all)
-        if Path(path).stat().st_size == 0:
-            return "empty file"
-        with av.open(path) as container:
-            return _look_at_video(container, decode_all)
+        with fetch.local(path) as here:
+            return _look_here(here, decode_all)
+    except decode.UnreadableVideo as error:
+        return str(error).removeprefix(f"{path}: ")
     except av.error.InvalidDataError:
         return "not a video file, or cut off before its index"
     except _MEDIA_ERRORS as error:
-        return (str(error) or type(error).__name__).splitlines()[0]
+        return _brief(error)
 
 
-def _is_pictures(path: str) -> bool:
-    return bool(_ARCHIVE.match(path)) or Path(path).is_dir()
-
-
-def _look_at_pictures(path: str, decode_all: bool) -> str:
-    try:
-        if not decode_all:
-            return decode.read(path, 1).note
-        return "" if sum(1 for _ in decode.grab(path, range(1_000_000))) else "no picture can be read"
-    except decode.UnreadableVideo as error:
-        return str(error).removeprefix(f"{path}: ")
+def _look_here(path: Path, decode_all: bool) -> str:
+    if stills.split(path) is not None or path.is_dir():
+        pictures = decode.open_source(path)
+        num_read = sum(1 for _ in pictures.frames(range(len(pictures.times)) if decode_all else [0]))
+        return pictures.note or ("" if num_read else "no picture can be read")
+    if path.stat().st_size == 0:
+        return "empty file"
+    with av.open(str(path)) as container:
+        return _look_at_video(container, decode_all)
 
 
 def _look_at_video(container: InputContainer, decode_all: bool) -> str:
@@ -108,7 +105,7 @@ def _look_at_end(container: InputContainer, stream: VideoStream) -> str:
         if any(packet.size for packet in container.demux(stream)):
             return ""
     except _MEDIA_ERRORS as error:
-        return f"cannot be read to its end: {(str(error) or type(error).__name__).splitlines()[0]}"
+        return f"cannot be read to its end: {_brief(error)}"
     return "cut off: nothing lies where its end should be"
 
 
@@ -125,7 +122,7 @@ def _decode_all(container: InputContainer, stream: VideoStream) -> str:
             num_frames += len(frames)
             num_damaged += sum(frame.is_corrupt for frame in frames)
     except _MEDIA_ERRORS as error:
-        return f"reading stops after {num_frames} frames: {(str(error) or type(error).__name__).splitlines()[0]}"
+        return f"reading stops after {num_frames} frames: {_brief(error)}"
     if not num_frames:
         return "no frame can be decoded"
     if num_damaged:
@@ -133,6 +130,10 @@ def _decode_all(container: InputContainer, stream: VideoStream) -> str:
     if stream.frames > num_frames:
         return f"truncated: the header promises {stream.frames} frames, {num_frames} can be decoded"
     return ""
+
+
+def _brief(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 # --------------------------------------------------------------------------------- in the parent
@@ -191,8 +192,8 @@ def _in_threads(
 
 
 def _size(path: str) -> int | None:
-    archive = _ARCHIVE.match(path)
-    path = archive[1] if archive else path
+    inside = stills.split(path)
+    path = inside[0] if inside else path
     try:
         if "://" in path:
             files, name = fsspec.core.url_to_fs(path)
@@ -204,7 +205,7 @@ def _size(path: str) -> int | None:
         return None
     except OSError:
         return NOT_A_FILE  # there, but not to be looked at: opening it says why
-    return NOT_A_FILE if archive or is_folder else size
+    return NOT_A_FILE if inside or is_folder else size
 
 
 def _digest(path: str) -> str:

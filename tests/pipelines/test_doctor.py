@@ -4,10 +4,13 @@ import csv
 import io
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import cv2
+import fsspec
 import numpy as np
 import pytest
 from ray import cloudpickle
@@ -167,6 +170,37 @@ def test_decoding_tells_damage_within(files):
     assert _probe.look(str(files["good"]), decode_all=True) == ""
     assert "damaged" in _probe.look(str(files["flipped"]), decode_all=True)
     assert _probe.look(str(files["cut_fast"]), decode_all=True) != ""
+
+
+def test_pictures_in_folders_and_archives(tmp_path):
+    folder = tmp_path / "sequence"
+    folder.mkdir()
+    assert "without pictures" in _probe.look(str(folder), decode_all=False)
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    with tarfile.open(tmp_path / "1.tar.gz", "w:gz") as archive:
+        archive.add(folder, "1/real/0")
+    inside = f"{tmp_path}/1.tar.gz/1/real/0"
+    assert [_probe.look(path, decode_all=every) for path in (str(folder), inside) for every in (False, True)] == [
+        ""
+    ] * 4
+    (folder / "2.png").write_bytes(b"no picture")
+    assert _probe.look(str(folder), decode_all=False) == ""
+    assert "2.png" in _probe.look(str(folder), decode_all=True)
+    assert "holds no pictures" in _probe.look(f"{tmp_path}/1.tar.gz/1/real/1", decode_all=False)
+
+
+def test_a_remote_file_is_looked_at_where_it_is(files):
+    with fsspec.open("memory://doctor/good.mp4", "wb") as file:
+        file.write(files["good"].read_bytes())
+    for every in (False, True):
+        assert _probe.look("memory://doctor/good.mp4", decode_all=every) == ""
+    assert _probe.look("memory://doctor/none.mp4", decode_all=False) != ""
+    sizes = _probe.sizes(["memory://doctor/good.mp4", "memory://doctor/none.mp4"])
+    assert sizes == {
+        "memory://doctor/none.mp4": None,
+        "memory://doctor/good.mp4": files["good"].stat().st_size,
+    }
 
 
 def look_by_name() -> bytes:
