@@ -1,0 +1,193 @@
+"""Shows what an extraction cut out: python -m pipelines.browse FACES_FOLDER [VIDEO_ID or pattern ...]
+
+A contact sheet with a row for each video: its name, class, status and reason, and some of its faces with their
+landmarks (cyan) and the outline of the mask (pink). Only the faces that are shown are read.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+
+from pipelines import facestore, schemas, stages
+from pipelines._sheet import Strip, Tile, face, to_html, to_png
+from pipelines._text import first, printable
+from pipelines.decode import even_indices
+
+SUFFIXES = (".png", ".html")
+_KEY = ("frame_index", "face_index")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filter:
+    """Which videos are wanted; the empty value of a field asks for nothing."""
+
+    patterns: tuple[str, ...] = ()
+    failed: bool = False
+    split: str = ""
+    method: str = ""
+
+    def __call__(self, at: facestore.Extracted) -> bool:
+        return self.others(at) and (not self.patterns or any(_matches(at, pattern) for pattern in self.patterns))
+
+    def others(self, at: facestore.Extracted) -> bool:
+        """Whether it passes all but the patterns."""
+        return (
+            (not self.failed or at.ledger["status"] != "ok")
+            and self.split in ("", at.copied["split"])
+            and self.method in ("", at.copied["method"])
+        )
+
+
+def _matches(at: facestore.Extracted, pattern: str) -> bool:
+    name = at.ledger["video_id"]
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def choose(known: Mapping[str, facestore.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
+    """At most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
+
+    Raises ValueError, naming some ids there are, when none does.
+    """
+    found = sorted(name for name, at in known.items() if wanted(at))
+    if found:
+        return [found[place] for place in even_indices(len(found), most)], len(found)
+    rest = sorted(name for name, at in known.items() if wanted.others(at))
+    if not rest:
+        methods = sorted({at.copied["method"] for at in known.values()})
+        splits = [split for split in schemas.SPLITS if any(at.copied["split"] == split for at in known.values())]
+        raise ValueError(
+            f"none of {len(known)} videos passes {_described(wanted)}; "
+            f"splits: {', '.join(splits) or 'none'}; methods: {first(methods, 20) or 'none'}"
+        )
+    near = [name for pattern in wanted.patterns for name in get_close_matches(pattern, rest, n=2)]
+    raise ValueError(
+        f"no video matches {first(wanted.patterns)}; of {len(rest)} there are, e.g., "
+        f"{first(dict.fromkeys([*near, *rest]))}"
+    )
+
+
+def _described(wanted: Filter) -> str:
+    named = {"--split": wanted.split, "--method": wanted.method}
+    switches = [f"{name} {value}" for name, value in named.items() if value]
+    return " ".join([*(["--failed"] if wanted.failed else []), *switches]) or "no filter"
+
+
+def strip(faces: facestore.Faces, at: facestore.Extracted, num_faces: int, size_px: int) -> Strip:
+    """A video's row of the sheet, with faces evenly spread over its frames."""
+    copied, entry = at.copied, at.ledger
+    kind = "fake" if copied["label"] == schemas.FAKE else "real"
+    state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
+    parts = [kind, *([copied["method"]] if kind == "fake" else []), copied["split"], copied["codec"]]
+    counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames, {entry['seconds']:.1f} s"
+    lines = [state, f"{', '.join(parts)}; {counts}"]
+    tiles: list[Tile] = []
+    if entry["num_faces"]:
+        rows = faces.video(entry["video_id"]).to_pylist()
+        rows.sort(key=lambda row: tuple(row[name] for name in _KEY))
+        lines.append(_sizes(rows, kind))
+        tiles = [_tile(rows[place], size_px) for place in even_indices(len(rows), num_faces)]
+    return Strip(
+        title=entry["video_id"], kind=kind, lines=tuple(lines), failed=entry["status"] != "ok", tiles=tuple(tiles)
+    )
+
+
+def _sizes(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """How large faces and crops are in the film, and what is known of masks."""
+    widths = [_range([row[name]["x1"] - row[name]["x0"] for row in rows]) for name in ("box_px", "crop_px")]
+    masks = [_decoded(row["mask_png"]) for row in rows if row["mask_png"] is not None]
+    known = f"; masks known of {len(masks)} of {len(rows)} faces" if kind == "fake" else ""
+    if empty := sum(not mask.any() for mask in masks):
+        known += f", {empty} of them empty"
+    stored = _decoded(rows[0]["image_png"]).shape[1]
+    return f"faces {widths[0]} px wide, crops {widths[1]} px, stored at {stored} px{known}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = round(min(values)), round(max(values))
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _tile(row: Mapping[str, Any], size_px: int) -> Tile:
+    mask = None if row["mask_png"] is None else _decoded(row["mask_png"])
+    landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2)
+    score = f"score {row['face_score']:.2f}" if row["face_score"] else "box held"
+    caption = (f"frame {row['frame_index']}, {row['time_s']:.2f} s", f"face {row['face_index']}, {score}")
+    return Tile(face(_decoded(row["image_png"]), landmarks, mask, size_px), caption)
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    """RGB (H, W, 3), or gray (H, W)."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise ValueError("a stored picture is damaged: extract into a new folder")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if picture.ndim == 3 else picture
+
+
+# ----------------------------------------------------------------------------------------- command
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("folder", metavar="FACES_FOLDER", type=Path, help="e.g. crossforge-storage/faces/ffpp/<digest>")
+    p.add_argument("patterns", metavar="VIDEO_ID", nargs="*", help="or a pattern such as 'ffpp/*/c23/000_*'")
+    p.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.html"), help=".png or .html (%(default)s)")
+    p.add_argument("--failed", action="store_true", help="only videos without a usable face")
+    p.add_argument("--split", choices=schemas.SPLITS, default="", help="only this part")
+    p.add_argument("--method", metavar="X", default="", help="only this manipulation, or real")
+    p.add_argument("--frames", type=_positive, metavar="N", default=8, help="faces of each video (default: 8)")
+    p.add_argument("--videos", type=_positive, metavar="N", default=24, help="videos at most (default: 24)")
+    p.add_argument("--size", type=_positive, metavar="PX", default=160, help="edge of a shown face (default: 160)")
+    return p
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Raises ValueError or OSError for wrong input."""
+    out: Path = arguments.out
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
+    faces = facestore.Faces(arguments.folder)
+    known = facestore.compacted(faces.folder)
+    wanted = Filter(
+        patterns=tuple(arguments.patterns),
+        failed=arguments.failed,
+        split=arguments.split,
+        method=arguments.method,
+    )
+    names, found = choose(known, wanted, arguments.videos)
+    strips = [strip(faces, known[name], arguments.frames, arguments.size) for name in names]
+    some = f"{len(names)} of {found} matching videos" if len(names) < found else f"{found} videos"
+    title = f"{faces.folder}: {some}"
+    data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
+    stages.write_atomic(out, data)
+    console.print(f"{some}: {printable(str(out))}", highlight=False, markup=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0, or 2 for wrong usage."""
+    arguments = parser().parse_args(argv)
+    console = Console()
+    try:
+        run(arguments, console)
+    except (ValueError, OSError) as error:
+        console.print(f"error: {printable(str(error))}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
