@@ -8,6 +8,7 @@ digests   SHA-256 of their content
 import hashlib
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -33,15 +34,12 @@ _MEDIA_ERRORS = (av.error.FFmpegError, OSError)
 
 
 # ---------------------------------------------------------------------------------- in the child
-def header_only() -> Callable[[str], str]:
-    return partial(look, decode_all=False)
+def start(decode_all: bool) -> Callable[[str], str]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its children
+    return partial(look, decode_all=decode_all)
 
 
-def every_frame() -> Callable[[str], str]:
-    return partial(look, decode_all=True)
-
-
-HEADER, EVERY_FRAME = pickle.dumps(header_only), pickle.dumps(every_frame)
+HEADER, EVERY_FRAME = pickle.dumps(partial(start, False)), pickle.dumps(partial(start, True))
 
 
 def look(path: str, *, decode_all: bool) -> str:
