@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -116,7 +116,7 @@ def _look_at_files(
 def _duplicates(
     rows: Sequence[Row], roots: Mapping[str, str], missing: Mapping[File, str], options: Options, console: Console
 ) -> Finding:
-    """Only files of equal size are read."""
+    """Only files of equal size are read; folders of pictures and archives are not compared."""
     files = {_examine.file_of(row): locate(roots, *_examine.file_of(row)) for row in rows}
     found = _probe.sizes(path for file, path in files.items() if file not in missing)
     by_size: dict[int, set[str]] = {}
@@ -130,7 +130,10 @@ def _duplicates(
             jobs=options.jobs,
             on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
         )
-    return _examine.duplicates(rows, {file: digests.get(path) or path for file, path in files.items()})
+    finding = _examine.duplicates(rows, {file: digests.get(path) or path for file, path in files.items()})
+    num_pictures = sum(size == _probe.NOT_A_FILE for size in found.values())
+    left_out = f"; {num_pictures} videos given as pictures were not compared" if num_pictures else ""
+    return replace(finding, text=finding.text + left_out)
 
 
 def _space(rows: Sequence[Row], storage: Path, options: Options) -> Finding:

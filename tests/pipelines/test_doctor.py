@@ -315,3 +315,15 @@ def test_published_counts_are_the_adapters(monkeypatch, tiny_roots, tmp_path):
 
     assert "real train: 2 of 712" in found(False)
     assert "712" not in found(True)
+
+
+def test_pictures_are_not_compared_and_that_is_said(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"same")
+    rows = [row("a", uri="a"), row("b"), row("c", 1)]
+    options = doctor.Options(hash=True)
+    found = doctor._duplicates(rows, {"toy": str(tmp_path)}, {}, options, Console(quiet=True))
+    assert found.result == ERROR
+    assert "toy/b, toy/c" in found.text
+    assert "1 videos given as pictures were not compared" in found.text
