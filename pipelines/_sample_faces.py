@@ -362,8 +362,8 @@ class Take:
     expression: Points  # (T, 4): mouth open, smile, blink, brows up; 0 = as in the portrait, 1 = fully
 
 
-def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Generator) -> Take:
-    """A take of `person` as dataset `look` would film it."""
+def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Generator, at: float = 0.5) -> Take:
+    """A take of `person` as dataset `look` would film it, the head `at` this share of the frame's width."""
     width, height = look.size
     scale = rng.uniform(*look.face_px) / FACE_PX
     seconds = np.arange(num_frames) / FPS
@@ -372,7 +372,7 @@ def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Genera
         speed, start = rng.uniform(0.5, 1.4), rng.uniform(0, 2 * np.pi)
         return rng.uniform(0.4, 1) * size * np.sin(2 * np.pi * speed * seconds + start)
 
-    eyes = np.array([0.5 * width, 0.49 * height]) + rng.uniform(-0.03, 0.03, 2) * width
+    eyes = np.array([at * width, 0.49 * height]) + rng.uniform(-0.03, 0.03, 2) * width
     eyes[1] = max(eyes[1], height - 172 * scale)  # the canvas ends 180 px below the eyes
     place = np.c_[scale * (1 + sway(0.02)), eyes[0] + sway(7), eyes[1] + sway(4)]
     turn = np.c_[rng.uniform(-0.1, 0.1) + sway(0.16), sway(0.07), rng.uniform(-0.04, 0.04) + sway(0.05)]
@@ -393,19 +393,29 @@ def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Genera
     )
 
 
-def film(take: Take) -> Image:
-    """The frames of a take, (T, H, W, 3)."""
-    person = take.person
-    layers = np.dstack([person.image, (255 * person.alpha).astype(np.uint8)])
+def beside(other: Take, take: Take) -> Take:
+    """`other`'s person in the scene of `take`: same background, light and camera."""
+    return replace(other, background=take.background, light=take.light, noise=take.noise, shifts=take.shifts)
+
+
+def film(take: Take, behind: Take | None = None) -> Image:
+    """The frames of a take, (T, H, W, 3), with a second person in its scene where there is one."""
     frames = np.empty((len(take.place), *take.background.shape), np.uint8)
     for t in range(len(frames)):
-        points = _canvas_points(person.landmarks), _frame_points(take, t, person.landmarks, take.expression[t])
-        layer = warp(layers, *points, take.background.shape[1::-1]).astype(np.float32)
-        _darken_mouth(layer, points[1])
-        alpha = layer[..., 3:] / 255
-        clean = take.background + alpha * (layer[..., :3] - take.background)
+        clean = take.background if behind is None else _before(take.background, behind, t)
+        clean = _before(clean, take, t)
         frames[t] = np.clip(clean * take.light + _grain_at(take, t) + 0.5, 0, 255)
     return frames
+
+
+def _before(scene: np.ndarray, take: Take, t: int) -> Plane:
+    """The person of `take` in frame `t`, in front of a scene."""
+    person = take.person
+    layers = np.dstack([person.image, (255 * person.alpha).astype(np.uint8)])
+    points = _canvas_points(person.landmarks), _frame_points(take, t, person.landmarks, take.expression[t])
+    layer = warp(layers, *points, scene.shape[1::-1]).astype(np.float32)
+    _darken_mouth(layer, points[1])
+    return scene + layer[..., 3:] / 255 * (layer[..., :3] - scene)
 
 
 def _grain_at(take: Take, t: int) -> Plane:

@@ -1,13 +1,15 @@
 """The sample corpus: small videos in the folder layouts of the real datasets, made on first use.
 
 `make(folder)` writes FaceForensics++ (four manipulations with masks, c23 and c40, split lists), Celeb-DF-v2,
-DeeperForensics-1.0 and DFDC, a few dozen people each made from two public-domain portraits that installed
-packages carry (`skimage.data.astronaut`, NASA; matplotlib's `grace_hopper.jpg`, U.S. Navy). The adapters, the
-decoder and the models run on it as on the real thing; scores on it say that the machinery works, no more.
+DeeperForensics-1.0, DFDC, DFD, the DFDC preview, FFIW-10K and WildDeepfake, and on demand Celeb-DF++ and a list of
+one's own videos: a few dozen people each, made from two public-domain portraits that installed packages carry
+(`skimage.data.astronaut`, NASA; matplotlib's `grace_hopper.jpg`, U.S. Navy). The adapters, the decoder and the
+models run on it as on the real thing; scores on it say that the machinery works, no more.
 
 What is kept from the real datasets: nobody is in two splits; a fake differs from its real counterpart only
 where its mask is white (before compression); each dataset has its own forging, light, noise, frame size and
-compression, so that a detector trained on one meets something new in another.
+compression, so that a detector trained on one meets something new in another; in DFD and FFIW a second person
+stands beside the forged one.
 """
 
 import fcntl
@@ -15,27 +17,38 @@ import json
 import os
 import shutil
 import string
+import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from gzip import GzipFile
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from pipelines import _sample_faces as faces
 from pipelines._sample_faces import Forgery, Look
 
-VERSION = 2  # raise it when any frame of the corpus changes
+VERSION = 3  # raise it when any frame of the corpus changes
 
 FOLDERS = {
     "ffpp": "FaceForensics++",
     "celeb_df": "Celeb-DF-v2",
     "deeper_forensics": "DeeperForensics-1.0",
     "dfdc": "DFDC",
+    "dfd": "DeepFakeDetection",
+    "dfdcp": "DFDC-preview",
+    "ffiw": "FFIW-10K",
+    "wild_deepfake": "WildDeepfake",
+    "celeb_df_plus": "Celeb-DF++",
+    "own_videos": "own_videos.csv",
 }
-NAMES = tuple(FOLDERS)
+EXTRAS = ("celeb_df_plus", "own_videos")  # another root for the adapter of celeb_df; a manifest over other datasets
+NAMES = tuple(name for name in FOLDERS if name not in EXTRAS)
+NEEDS = {"deeper_forensics": ("ffpp",), "own_videos": ("celeb_df", "dfdc")}
 DONE = "_done.json"
 
 
@@ -44,7 +57,7 @@ class Size:
     """How much is made."""
 
     pairs: tuple[int, int, int]  # FF++ pairs of people in train, val, test: two reals, eight fakes each
-    others: tuple[int, int]  # people in train and test of Celeb-DF, and of DFDC: a real and a fake each; at least 2
+    others: tuple[int, int]  # people in train and test of each other dataset: a real and a fake each; at least 2
     num_frames: int
 
 
@@ -57,9 +70,29 @@ LOOKS = {
     "ffpp": Look(size=(320, 240), face_px=(110, 124), gain=(0.9, 1.1), noise=(0.8, 2.0), cast=0.04),
     "celeb_df": Look(size=(256, 256), face_px=(105, 125), gain=(0.95, 1.15), noise=(0.5, 1.5), cast=0.07),
     "dfdc": Look(size=(240, 320), face_px=(92, 108), gain=(0.6, 0.95), noise=(2.5, 5.0), cast=0.1),
+    "dfd": Look(size=(424, 240), face_px=(92, 102), gain=(0.95, 1.15), noise=(0.4, 1.2), cast=0.03),
+    "dfdcp": Look(size=(288, 288), face_px=(98, 114), gain=(0.7, 1.1), noise=(2.0, 3.5), cast=0.08),
+    "ffiw": Look(size=(424, 240), face_px=(90, 108), gain=(0.85, 1.15), noise=(1.0, 2.5), cast=0.06),
+    "wild_deepfake": Look(size=(224, 224), face_px=(120, 138), gain=(0.75, 1.2), noise=(0.1, 0.5), cast=0.08),
+    "celeb_df_plus": Look(size=(272, 256), face_px=(105, 125), gain=(0.9, 1.2), noise=(0.5, 1.8), cast=0.08),
 }
+# Who stands beside: in DFD nearer to the camera than the forged person, so that the largest face is the wrong one.
+BESIDE = {
+    "dfd": replace(LOOKS["dfd"], face_px=(114, 124)),
+    "ffiw": LOOKS["ffiw"],
+}
+LEFT, RIGHT = 0.26, 0.74  # where two people stand, in shares of the frame's width
 CODECS = {"c23": 23, "c40": 40}  # FF++ name -> constant rate factor of H.264
-CRF = {"celeb_df": 20, "deeper_forensics": 23, "dfdc": 28}
+CRF = {
+    "celeb_df": 20,
+    "deeper_forensics": 23,
+    "dfdc": 28,
+    "dfd": 23,
+    "dfdcp": 26,
+    "ffiw": 24,
+    "celeb_df_plus": 22,
+}
+JPEG_QUALITY = 60  # of the frames that WildDeepfake's pictures were cut from
 MASK_CRF = 8  # an edge in a mask must stay where it is
 
 MANIPULATIONS = {
@@ -78,12 +111,31 @@ FORGERIES = {
         swaps=True, keeps_shape=False, face_px=(90, 115), feather_px=(10, 18), match=(0.9, 1), grain=0.5
     ),
     "dfdc": Forgery(swaps=True, face_px=(52, 100), feather_px=(2, 14), match=(0.5, 1)),
+    "dfd": Forgery(swaps=True, keeps_shape=False, face_px=(64, 84), feather_px=(5, 10), match=(0.6, 0.9), grain=0.2),
+    "dfdcp/method_A": Forgery(swaps=True, face_px=(56, 76), feather_px=(3, 8), match=(0.3, 0.7)),
+    "dfdcp/method_B": Forgery(swaps=True, keeps_shape=False, face_px=(76, 100), feather_px=(8, 14), match=(0.6, 0.9)),
+    "ffiw": Forgery(swaps=True, face_px=(60, 84), feather_px=(6, 12), match=(0.6, 0.95), match_spread=True),
+    "wild_deepfake": Forgery(
+        swaps=True, keeps_shape=False, face_px=(64, 110), feather_px=(4, 14), match=(0.5, 1), sharpen=0.5
+    ),
+    "celeb_df_plus/FaceSwap/SimSwap": Forgery(
+        swaps=True, keeps_shape=False, face_px=(80, 100), feather_px=(10, 16), match=(0.8, 1), grain=0.4
+    ),
+    "celeb_df_plus/FaceReenact/LivePortrait": Forgery(
+        swaps=False, face_px=(70, 90), feather_px=(8, 12), match=(0.7, 0.9), grain=0.2
+    ),
+    "celeb_df_plus/TalkingFace/SadTalker": Forgery(
+        swaps=False, lower_face=True, face_px=(60, 80), feather_px=(5, 9), match=(0.7, 0.9)
+    ),
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fake:
-    """A forgery of a take; paths are below the corpus, with the constant rate factor to encode at."""
+    """A forgery of a take; paths are below the corpus, with the constant rate factor to encode at.
+
+    A path `N.tar.gz/inside` becomes pictures in an archive, and the number the quality of the JPEGs they came from.
+    """
 
     dataset: str
     forgery: Forgery
@@ -101,6 +153,9 @@ class Shot:
     dataset: str
     outputs: Mapping[str, int]
     fakes: list[Fake] = field(default_factory=list)
+    at: float = 0.5  # share of the frame's width
+    beside: str | None = None  # a second person, on the other side, whom nobody forges
+    frames: float = 1.0  # share of the usual number
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,39 +170,103 @@ def make(
     progress: Callable[[int, int], None] | None = None,
     *,
     size: str = "full",
+    names: Iterable[str] = NAMES,
 ) -> dict[str, str]:
-    """The corpus in a folder of its own below `folder`, made unless it is there: {dataset name: root}.
+    """The named datasets in a folder of the corpus below `folder`, made unless they are there: {dataset name: root}.
 
-    The same seed gives the same files. `progress(done, total)` is called as takes get finished. The corpus
-    appears under its final name only when it is complete; of two processes that want it, one makes it and the
-    other waits. Raises ValueError for an unknown `size`.
+    The same seed gives the same files, whatever else is made. `progress(done, total)` is called as takes get
+    finished. A dataset appears under its final name only when it is complete; of two processes that want it, one
+    makes it and the other waits. A dataset that needs another brings it. Raises ValueError for an unknown `size`
+    or name.
     """
+    wanted = _with_needs(names)
     plan = _plan(_size(size), seed)
-    home = Path(folder) / f"sample-corpus-v{VERSION}-{size}-seed{seed}"
-    roots = {name: str(home / FOLDERS[name]) for name in NAMES}
-    if (home / DONE).exists():
-        return roots
-    home.parent.mkdir(parents=True, exist_ok=True)
+    home = _home(folder, seed, size)
+    if set(wanted) <= _made(home):
+        return _roots(home, wanted)
+    home.mkdir(parents=True, exist_ok=True)
     with open(home.parent / f".{home.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the system even if this process is killed
-        if not (home / DONE).exists():
+        made = _made(home)
+        missing = [name for name in wanted if name not in made]
+        if missing:
             partial = home.parent / f".{home.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold the lock
-            _write(partial, plan, seed, _size(size).num_frames, progress)
-            (partial / DONE).write_text(json.dumps({"version": VERSION, "seed": seed, "size": size}) + "\n")
-            partial.rename(home)
-    return roots
+            _write(partial, _only(plan, missing), seed, _size(size).num_frames, progress)
+            for name in missing:
+                _replace(partial / FOLDERS[name], home / FOLDERS[name])
+            state = {"version": VERSION, "seed": seed, "size": size, "made": sorted(made | set(missing))}
+            (partial / DONE).write_text(json.dumps(state) + "\n")
+            _replace(partial / DONE, home / DONE)
+            partial.rmdir()
+    return _roots(home, wanted)
 
 
-def summary(size: str = "full") -> dict[str, dict[str, int]]:
+def made(
+    folder: str | Path, seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES
+) -> dict[str, str] | None:
+    """What `make` would return, if it had nothing to make; else None."""
+    wanted, home = _with_needs(names), _home(folder, seed, size)
+    return _roots(home, wanted) if set(wanted) <= _made(home) else None
+
+
+def summary(size: str = "full", names: Iterable[str] = NAMES) -> dict[str, dict[str, int]]:
     """What `make` would write, per dataset: numbers of `real` and `fake` video files and `frames` in each."""
-    num_frames = _size(size).num_frames
-    counts = {name: {"real": 0, "fake": 0, "frames": num_frames} for name in NAMES}
+    counts = {name: {"real": 0, "fake": 0, "frames": 0} for name in _with_needs(names)}
     for shot in _plan(_size(size), seed=0).shots:
-        counts[shot.dataset]["real"] += len(shot.outputs)
-        for fake in shot.fakes:
-            counts[fake.dataset]["fake"] += len(fake.outputs)
-    return counts
+        num_frames = _num_frames(shot, _size(size).num_frames)
+        for name, kind, outputs in [
+            (shot.dataset, "real", shot.outputs),
+            *((fake.dataset, "fake", fake.outputs) for fake in shot.fakes),
+        ]:
+            if name in counts:
+                counts[name][kind] += len(outputs)
+                counts[name]["frames"] = num_frames
+    return {name: facts for name, facts in counts.items() if facts["frames"]}
+
+
+def _home(folder: str | Path, seed: int, size: str) -> Path:
+    return Path(folder) / f"sample-corpus-v{VERSION}-{size}-seed{seed}"
+
+
+def _made(home: Path) -> set[str]:
+    done = home / DONE
+    return set(json.loads(done.read_text())["made"]) if done.exists() else set()
+
+
+def _roots(home: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: str(home / FOLDERS[name]) for name in names}
+
+
+def _replace(source: Path, target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)  # moved by a process that was killed before it could say so
+    source.rename(target)
+
+
+def _with_needs(names: Iterable[str]) -> tuple[str, ...]:
+    """The names and what they need, in the order of FOLDERS."""
+    asked = set(names)
+    if unknown := sorted(asked - FOLDERS.keys()):
+        raise ValueError(f"the sample corpus has no {', '.join(unknown)}; it has {', '.join(FOLDERS)}")
+    asked |= {other for name in asked for other in NEEDS.get(name, ())}
+    return tuple(name for name in FOLDERS if name in asked)
+
+
+def _only(plan: Plan, names: Iterable[str]) -> Plan:
+    """The part of a plan that belongs to some of the datasets."""
+    names = tuple(names)
+    shots = [
+        replace(
+            shot,
+            outputs=shot.outputs if shot.dataset in names else {},
+            fakes=[fake for fake in shot.fakes if fake.dataset in names],
+        )
+        for shot in plan.shots
+    ]
+    folders = {FOLDERS[name] for name in names}
+    texts = {path: text for path, text in plan.texts.items() if path.split("/")[0] in folders}
+    return Plan([shot for shot in shots if shot.outputs or shot.fakes], texts)
 
 
 def _size(name: str) -> Size:
@@ -164,6 +283,12 @@ def _plan(size: Size, seed: int) -> Plan:
     _plan_faceforensics(plan, size)
     _plan_celeb_df(plan, size)
     _plan_dfdc(plan, size, seed)
+    _plan_dfd(plan, size, seed)
+    _plan_dfdcp(plan, size)
+    _plan_ffiw(plan, size)
+    _plan_wild_deepfake(plan, size)
+    _plan_celeb_df_plus(plan, size)
+    _plan_own_videos(plan)
     return plan
 
 
@@ -262,6 +387,154 @@ def _plan_dfdc(plan: Plan, size: Size, seed: int) -> None:
     plan.texts[f"{home}/labels.csv"] = "\n".join(labels) + "\n"
 
 
+def _plan_dfd(plan: Plan, size: Size, seed: int) -> None:
+    """DFD: actors in two scenes; in one of them somebody stands beside the forged actor."""
+    home, crf, rng = FOLDERS["dfd"], CRF["dfd"], _rng(seed, "dfd/names")
+    actors = range(1, 1 + max(2, size.others[1] // 2))
+    for i in actors:
+        donor = actors[i % len(actors)]
+        for scene, beside in (("talking_against_wall", None), ("secure_conversation", f"dfd/beside{i}")):
+            code = "".join(rng.choice(list(string.ascii_uppercase + string.digits), 8))
+            folder, name = (
+                f"{home}/manipulated_sequences/DeepFakeDetection",
+                f"{i:02d}_{donor:02d}__{scene}__{code}.mp4",
+            )
+            fake = Fake(
+                dataset="dfd",
+                forgery=FORGERIES["dfd"],
+                donor=f"dfd/{donor:02d}",
+                outputs={f"{folder}/c23/videos/{name}": crf},
+                mask=f"{folder}/masks/videos/{name}",
+            )
+            plan.shots.append(
+                Shot(
+                    person=f"dfd/{i:02d}",
+                    take=f"dfd/{i:02d}/{scene}",
+                    dataset="dfd",
+                    outputs={f"{home}/original_sequences/actors/c23/videos/{i:02d}__{scene}.mp4": crf},
+                    fakes=[fake],
+                    at=0.5 if beside is None else (LEFT, RIGHT)[i % 2],
+                    beside=beside,
+                )
+            )
+
+
+def _plan_dfdcp(plan: Plan, size: Size) -> None:
+    """The DFDC preview: method_A and method_B take turns."""
+    home, crf = FOLDERS["dfdcp"], CRF["dfdcp"]
+    listed = {}
+    for split, members in _train_and_test(size):
+        for i in members:
+            person, donor = _dfdcp_id(i), _dfdcp_id(_next(members, i))
+            method = f"method_{'AB'[i % 2]}"
+            real = f"original_videos/{person}/{person}_A.mp4"
+            fake = f"{method}/{person}/{person}_A/{person}_A_{donor}_0.mp4"
+            usual = {"set": split, "target_id": person, "augmentations": []}
+            listed[real] = usual | {"label": "real", "swapped_id": None}
+            listed[fake] = usual | {"label": "fake", "swapped_id": donor}
+            forged = Fake(
+                dataset="dfdcp",
+                forgery=FORGERIES[f"dfdcp/{method}"],
+                donor=f"dfdcp/{donor}",
+                outputs={f"{home}/{fake}": crf},
+            )
+            plan.shots.append(_shot("dfdcp", str(person), {f"{home}/{real}": crf}, [forged]))
+    plan.texts[f"{home}/dataset.json"] = json.dumps(listed, indent=1)
+
+
+def _dfdcp_id(i: int) -> int:
+    return 643942 + 10007 * i
+
+
+def _plan_ffiw(plan: Plan, size: Size) -> None:
+    """FFIW: two people in each frame, of whom one is forged, now the left one, now the right one."""
+    home, crf = f"{FOLDERS['ffiw']}/FFIW10K-v1-release", CRF["ffiw"]
+    for split, members in _train_and_test(size):
+        part = "train" if split == "train" else "val"
+        for i in members:
+            name = f"{part}/{part}_{i:08d}.mp4"
+            fake = Fake(
+                dataset="ffiw",
+                forgery=FORGERIES["ffiw"],
+                donor=f"ffiw/{_next(members, i)}",
+                outputs={f"{home}/target/{name}": crf},
+                mask=f"{home}/target_mask/{name}",
+            )
+            shot = _shot("ffiw", str(i), {f"{home}/source/{name}": crf}, [fake])
+            plan.shots.append(replace(shot, at=(LEFT, RIGHT)[i % 2], beside=f"ffiw/beside{i}"))
+
+
+def _plan_wild_deepfake(plan: Plan, size: Size) -> None:
+    """WildDeepfake: for each person an archive with two sequences of face crops; real and fake share nobody."""
+    home = f"{FOLDERS['wild_deepfake']}/deepfake_in_the_wild"
+    for split, members in _train_and_test(size):
+        for i in members[: max(1, len(members) // 2)]:
+            for kind, sequence in ((kind, sequence) for kind in ("real", "fake") for sequence in range(2)):
+                person = f"wild_deepfake/{kind}{i}"
+                outputs = {f"{home}/{kind}_{split}/{i}.tar.gz/{i}/{kind}/{sequence}": JPEG_QUALITY}
+                shot = Shot(person=person, take=f"{person}/{sequence}", dataset="wild_deepfake", outputs={}, frames=0.3)
+                if kind == "real":
+                    plan.shots.append(replace(shot, outputs=outputs))
+                    continue
+                forgery, donor = FORGERIES["wild_deepfake"], f"{person}/donor"
+                fake = Fake(dataset="wild_deepfake", forgery=forgery, donor=donor, outputs=outputs)
+                plan.shots.append(replace(shot, fakes=[fake]))
+
+
+def _plan_celeb_df_plus(plan: Plan, size: Size) -> None:
+    """Celeb-DF++: the tree of Celeb-DF, with fakes of several kinds in nested folders."""
+    home, crf = FOLDERS["celeb_df_plus"], CRF["celeb_df_plus"]
+    listed = []
+    kinds = {
+        name.partition("/")[2]: forgery for name, forgery in FORGERIES.items() if name.startswith("celeb_df_plus/")
+    }
+    num_test = max(2, size.others[1] // 4)
+    for members in (range(num_test), range(num_test, num_test + 2)):
+        for i in members:
+            donor = _next(members, i)
+            real = f"Celeb-real/id{i}_0000.mp4"
+            fakes = {f"Celeb-synthesis/{kind}/id{i}_id{donor}_0000.mp4": forgery for kind, forgery in kinds.items()}
+            forged = [
+                Fake(
+                    dataset="celeb_df_plus",
+                    forgery=forgery,
+                    donor=f"celeb_df_plus/id{donor}",
+                    outputs={f"{home}/{name}": crf},
+                )
+                for name, forgery in fakes.items()
+            ]
+            plan.shots.append(_shot("celeb_df_plus", f"id{i}", {f"{home}/{real}": crf}, forged))
+            listed += [f"1 {real}", *(f"0 {name}" for name in fakes)] if i < num_test else []
+    plan.texts[f"{home}/List_of_testing_videos.txt"] = "\n".join(listed) + "\n"
+
+
+def _plan_own_videos(plan: Plan) -> None:
+    """A manifest over the first videos of two other datasets: what somebody with videos of their own would write."""
+    lines = ["path,label,split,method,person,real"]
+    for name in NEEDS["own_videos"]:
+        for shot in [shot for shot in plan.shots if shot.dataset == name and shot.fakes and shot.outputs][:2]:
+            (real,) = shot.outputs
+            ((fake, forged),) = ((path, fake) for fake in shot.fakes for path in fake.outputs)
+            lines.append(f"{real},real,test,,{shot.person},")
+            lines.append(f"{fake},fake,test,{name},{shot.person};{forged.donor},{real}")
+    plan.texts[FOLDERS["own_videos"]] = "\n".join(lines) + "\n"
+
+
+def _train_and_test(size: Size) -> tuple[tuple[str, range], tuple[str, range]]:
+    num_train, num_test = size.others
+    return ("train", range(num_train)), ("test", range(num_train, num_train + num_test))
+
+
+def _next(members: range, i: int) -> int:
+    """Who gives `i` a face: the next, and the first to the last."""
+    return members[(i - members[0] + 1) % len(members)]
+
+
+def _shot(dataset: str, name: str, outputs: Mapping[str, int], fakes: list[Fake]) -> Shot:
+    person = f"{dataset}/{name}"
+    return Shot(person=person, take=person, dataset=dataset, outputs=outputs, fakes=fakes)
+
+
 # --- making it -----------------------------------------------------------------------------------------------------
 
 
@@ -277,15 +550,19 @@ def _write(
     # process pool would import the caller's script again in each worker.
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
         pair = faces.portraits()
-        names = sorted(
-            {shot.person for shot in plan.shots} | {fake.donor for shot in plan.shots for fake in shot.fakes}
-        )
+        names = sorted({name for shot in plan.shots for name in _people(shot)})
         made = pool.map(lambda name: faces.make_person(pair, _rng(seed, f"person {name}")), names)
         people = dict(zip(names, made, strict=True))
         jobs = pool.map(lambda shot: _write_shot(home, shot, people, seed, num_frames), plan.shots)
         for done, _ in enumerate(jobs, start=1):
             if progress:
                 progress(done, len(plan.shots))
+    for folder in sorted(home.rglob("*.tar.gz")):
+        _pack(folder)
+
+
+def _people(shot: Shot) -> list[str]:
+    return [shot.person, *([shot.beside] if shot.beside else []), *(fake.donor for fake in shot.fakes)]
 
 
 def _paths(shot: Shot) -> list[str]:
@@ -294,28 +571,69 @@ def _paths(shot: Shot) -> list[str]:
 
 
 def _write_shot(home: Path, shot: Shot, people: Mapping[str, faces.Person], seed: int, num_frames: int) -> None:
-    take = _take(shot.take, shot.person, shot.dataset, people, seed, num_frames)
-    frames = faces.film(take)
-    for path, crf in shot.outputs.items():
-        encode(home / path, frames, crf)
+    num_frames = _num_frames(shot, num_frames)
+    look = LOOKS[shot.dataset]
+
+    def take_of(name: str, person: str, look: Look, at: float = 0.5) -> faces.Take:
+        return faces.make_take(people[person], look, num_frames, _rng(seed, f"take {name}"), at)
+
+    take, behind = take_of(shot.take, shot.person, look, shot.at), None
+    if shot.beside:
+        behind = faces.beside(take_of(f"{shot.take}/beside", shot.beside, BESIDE[shot.dataset], 1 - shot.at), take)
+    frames = faces.film(take, behind)
+    for path, quality in shot.outputs.items():
+        _write_frames(home / path, frames, quality)
     for fake in shot.fakes:
-        donor = _take(fake.donor, fake.donor, shot.dataset, people, seed, num_frames)
-        forged, masks = faces.forge(frames, take, donor, fake.forgery, _rng(seed, *fake.outputs))
-        for path, crf in fake.outputs.items():
-            encode(home / path, forged, crf)
+        forged, masks = faces.forge(
+            frames, take, take_of(fake.donor, fake.donor, look), fake.forgery, _rng(seed, *fake.outputs)
+        )
+        for path, quality in fake.outputs.items():
+            _write_frames(home / path, forged, quality)
         if fake.mask:
             encode(home / fake.mask, np.repeat(masks[..., None] * np.uint8(255), 3, -1), MASK_CRF)
 
 
-def _take(
-    name: str, person: str, dataset: str, people: Mapping[str, faces.Person], seed: int, num_frames: int
-) -> faces.Take:
-    return faces.make_take(people[person], LOOKS[dataset], num_frames, _rng(seed, f"take {name}"))
+def _num_frames(shot: Shot, num_frames: int) -> int:
+    return max(2, round(shot.frames * num_frames))
 
 
 def _rng(seed: int, *names: str) -> np.random.Generator:
     """A generator of its own for each thing made, so that none depends on the order of making."""
     return np.random.default_rng([seed, zlib.crc32(" ".join(names).encode())])
+
+
+def _write_frames(path: Path, frames: faces.Image, quality: int) -> None:
+    if path.suffix:
+        encode(path, frames, quality)
+    else:
+        _write_pictures(path, frames, quality)
+
+
+def _write_pictures(folder: Path, frames: faces.Image, jpeg_quality: int) -> None:
+    """Frames as PNG, numbered in fives: a sorted list of the names is not in their order."""
+    folder.mkdir(exist_ok=True)
+    for number, rgb in enumerate(frames):
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, jpeg_quality))
+        seen = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        assert seen is not None
+        (folder / f"{5 * number}.png").write_bytes(cv2.imencode(".png", seen)[1].tobytes())
+
+
+def _pack(folder: Path) -> None:
+    """A folder becomes the archive of its name; same content, same bytes."""
+    packed = folder.with_name(f".{folder.name}")
+    with (
+        open(packed, "wb") as file,
+        GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w") as tar,
+    ):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            member = tarfile.TarInfo(f"./{path.relative_to(folder).as_posix()}")
+            member.size = path.stat().st_size
+            with open(path, "rb") as content:
+                tar.addfile(member, content)
+    shutil.rmtree(folder)
+    packed.rename(folder)
 
 
 def encode(path: Path, frames: faces.Image, crf: int) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from pipelines import _sample_faces as faces
-from pipelines import datasets, sample_corpus
+from pipelines import datasets, decode, sample_corpus
+
+NAMES = [name for name in sample_corpus.NAMES if name in datasets.names()]
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +24,12 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def roots(folder) -> dict[str, str]:
-    return sample_corpus.make(folder, size="tiny")
+    return sample_corpus.make(folder, size="tiny", names=sample_corpus.FOLDERS)
 
 
 @pytest.fixture(scope="module")
 def rows(roots) -> dict[str, dict]:
-    return {row["video_id"]: row for name in sample_corpus.NAMES for row in datasets.load(name, roots).to_pylist()}
+    return {row["video_id"]: row for name in NAMES for row in datasets.load(name, roots).to_pylist()}
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +38,12 @@ def people() -> list[faces.Person]:
     return [faces.make_person(pair, np.random.default_rng(seed)) for seed in range(2)]
 
 
-def decode(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+def frames_of(path: Path) -> np.ndarray:
+    return np.stack([frame.rgb for frame in decode.read(path, 100).frames])
 
 
 def read(roots: dict[str, str], row: dict, column: str = "uri") -> np.ndarray:
-    return decode(Path(roots[row["root"]]) / row[column])
+    return frames_of(Path(roots[row["root"]]) / row[column])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -57,15 +58,38 @@ def test_adapters_find_what_the_summary_promises(rows):
         "celeb_df": {"real": 5, "fake": 4, "frames": 5},
         "deeper_forensics": {"real": 0, "fake": 8, "frames": 5},
         "dfdc": {"real": 4, "fake": 4, "frames": 5},
+        "dfd": {"real": 4, "fake": 4, "frames": 5},  # two actors, two scenes
+        "dfdcp": {"real": 4, "fake": 4, "frames": 5},
+        "ffiw": {"real": 4, "fake": 4, "frames": 5},
+        "wild_deepfake": {"real": 4, "fake": 4, "frames": 2},  # one archive of two sequences in train and in test
     }
-    for name, counts in sample_corpus.summary("tiny").items():
+    for name in NAMES:
+        counts = sample_corpus.summary("tiny")[name]
         real = 6 if name == "deeper_forensics" else counts["real"]  # FF++ in c23
         assert (found[name, 0], found[name, 1]) == (real, counts["fake"])
 
 
+@pytest.mark.parametrize("name", sample_corpus.FOLDERS)
+def test_every_file_is_a_video_of_the_adapter_or_one_of_its_lists_or_masks(roots, rows, name):
+    adapter = "celeb_df" if name == "celeb_df_plus" else name
+    if adapter not in datasets.names():
+        pytest.skip(f"no adapter for {adapter}")
+    own = datasets.load(adapter, roots | {adapter: roots[name]}).to_pylist()
+    root = Path(roots[name])
+    used = {row["uri"].split(".tar.gz")[0] + ".tar.gz" * (".tar.gz" in row["uri"]) for row in own}
+    used |= {row["mask_uri"] for row in own if row["mask_uri"]}
+    written = {path for path in contents(root) if Path(path).suffix not in (".json", ".txt", ".csv")}
+    if name == "own_videos":
+        assert len(own) == 8
+        assert all((root.parent / row["uri"]).is_file() for row in own)
+        return
+    assert written == {uri for uri in used if (root / uri).is_file()}
+    assert all(row["root"] != adapter or decode.open_source(root / row["uri"]).times for row in own)
+
+
 def test_every_fake_with_a_known_counterpart_has_one(rows):
     orphans = [key for key, row in rows.items() if row["label"] and row["real_id"] not in rows]
-    assert orphans == [key for key in orphans if key.startswith("dfdc/test/")]
+    assert orphans == [key for key in orphans if key.startswith(("dfdc/test/", "dfdcp/", "wild_deepfake/"))]
     assert all(row["mask_uri"] for row in rows.values() if row["dataset"] == "ffpp" and row["label"])
 
 
@@ -75,10 +99,15 @@ def test_nobody_is_in_two_splits(tmp_path, size):
     plan = sample_corpus._plan(sample_corpus.SIZES[size], seed=0)
     for path in [*plan.texts, *(path for shot in plan.shots for path in sample_corpus._paths(shot))]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        if ".tar.gz/" in path:
+            path += "/0.png"
+            (tmp_path / path).parent.mkdir()
         (tmp_path / path).write_text(plan.texts.get(path, ""))
+    for folder in list(tmp_path.rglob("*.tar.gz")):
+        sample_corpus._pack(folder)
     roots = {name: str(tmp_path / folder) for name, folder in sample_corpus.FOLDERS.items()}
     splits = defaultdict(set)
-    for name in sample_corpus.NAMES:
+    for name in NAMES:
         for row in datasets.load(name, roots).to_pylist():
             for source in row["source_ids"]:
                 splits[source].add(row["split"])
@@ -94,10 +123,20 @@ def test_a_person_is_drawn_from_one_split_only():
         if shot.dataset == "ffpp":
             donors = {fake.donor for fake in shot.fakes if fake.dataset == "ffpp"}
             assert donors <= tested if shot.person in tested else donors.isdisjoint(tested)
+    for name, train in (("dfdcp", "643942"), ("ffiw", "/train/"), ("wild_deepfake", "_train/")):
+        splits = defaultdict(set)
+        for shot in plan.shots:
+            if shot.dataset == name:
+                path = sample_corpus._paths(shot)[0]
+                in_train = int(Path(path).stem.split("_")[0]) < 643942 + 2 * 10007 if name == "dfdcp" else train in path
+                for person in sample_corpus._people(shot):
+                    splits[person].add(in_train)
+        assert len(splits) > 12
+        assert all(len(found) == 1 for found in splits.values())
 
 
 def test_files_are_h264_with_b_frames(roots, rows):
-    for row in list(rows.values())[::7]:
+    for row in [row for row in rows.values() if row["uri"].endswith(".mp4")][::7]:
         with av.open(str(Path(roots[row["root"]]) / row["uri"])) as container:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
@@ -117,15 +156,70 @@ def test_a_forgery_changes_its_mask_and_nothing_else(people, forgery):
     assert 0.01 < masks.mean() < 0.2  # a face is about 115 x 130 of 320 x 240 px
 
 
+def check_mask(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> None:
+    mask = mask.mean(-1)
+    assert ((mask < 40) | (mask > 215)).mean() > 0.99
+    difference = np.abs(fake.astype(float) - real).mean(-1)
+    assert difference.shape == mask.shape
+    assert difference[mask > 127].mean() > 3 * difference[mask <= 127].mean()
+    assert difference[mask <= 127].mean() < 1.5  # grey levels, H.264 at crf 23
+
+
 def test_after_compression_a_fake_still_differs_where_its_mask_says(roots, rows):
     for method in sample_corpus.MANIPULATIONS:
         fake = rows[f"ffpp/{method}/c23/004_005"]
-        mask = read(roots, fake, "mask_uri").mean(-1)
-        assert ((mask < 40) | (mask > 215)).mean() > 0.99
-        difference = np.abs(read(roots, fake).astype(float) - read(roots, rows[fake["real_id"]])).mean(-1)
-        assert difference.shape == mask.shape
-        assert difference[mask > 127].mean() > 3 * difference[mask <= 127].mean()
-        assert difference[mask <= 127].mean() < 1.5  # grey levels, H.264 at crf 23
+        check_mask(read(roots, fake), read(roots, rows[fake["real_id"]]), read(roots, fake, "mask_uri"))
+
+
+@pytest.fixture(scope="module")
+def couples(roots) -> dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """(fake, real, mask) of the videos with two people."""
+    dfd, ffiw = Path(roots["dfd"]), Path(roots["ffiw"]) / "FFIW10K-v1-release"
+    fakes = sorted(dfd.glob("manipulated_sequences/*/c23/videos/*__secure_conversation__*.mp4"))
+    triples = {
+        "dfd": [
+            (
+                path,
+                dfd / f"original_sequences/actors/c23/videos/{path.name[:2]}__secure_conversation.mp4",
+                path.parents[2] / "masks/videos" / path.name,
+            )
+            for path in fakes
+        ],
+        "ffiw": [
+            (path, ffiw / "source/val" / path.name, ffiw / "target_mask/val" / path.name)
+            for path in sorted(ffiw.glob("target/val/*.mp4"))
+        ],
+    }
+    return {name: [tuple(map(frames_of, paths)) for paths in found] for name, found in triples.items()}
+
+
+@pytest.mark.parametrize("name", ["dfd", "ffiw"])
+def test_of_two_people_one_is_forged_and_the_mask_says_which(couples, name):
+    detect = dlib.get_frontal_face_detector()
+    sides = set()
+    for fake, real, mask in couples[name]:
+        check_mask(fake, real, mask)
+        boxes = detect(fake[0], 0)
+        assert len(boxes) == 2
+        inside = [mask[0, box.top() : box.bottom(), box.left() : box.right()].mean() / 255 for box in boxes]
+        assert sorted(share > 0.5 for share in inside) == [False, True]
+        forged, other = (boxes[np.argmax(inside)], boxes[np.argmin(inside)])
+        sides.add(forged.left() < other.left())
+        assert min(inside) == pytest.approx(0, abs=0.01)
+        assert name == "ffiw" or other.width() > forged.width()  # the largest face is the wrong one
+    assert sides == {True, False}
+
+
+def test_sequences_of_wild_deepfake_are_face_crops_in_archives(roots):
+    home = Path(roots["wild_deepfake"]) / "deepfake_in_the_wild"
+    archives = sorted(home.glob("*/*.tar.gz"))
+    assert [path.relative_to(home).as_posix() for path in archives] == [
+        f"{kind}_{split}/{number}.tar.gz" for kind in ("fake", "real") for split, number in (("test", 2), ("train", 0))
+    ]
+    for path in archives:
+        number, kind = path.name.split(".")[0], path.parent.name.split("_")[0]
+        for sequence in range(2):
+            assert frames_of(path / number / kind / str(sequence)).shape == (2, 224, 224, 3)
 
 
 def test_c40_is_more_compressed_than_c23(roots):
@@ -137,7 +231,8 @@ def test_c40_is_more_compressed_than_c23(roots):
 
 def test_dlib_finds_one_face_in_each_frame(roots, rows):
     detect = dlib.get_frontal_face_detector()
-    frames = [frame for row in list(rows.values())[::4] for frame in read(roots, row)[::4]]
+    single = [row for row in rows.values() if row["dataset"] != "ffiw" and "secure" not in row["uri"]]
+    frames = [frame for row in single[::4] for frame in read(roots, row)[::4]]
     boxes = [detect(frame, 0) for frame in frames]  # without upsampling
     assert sum(len(found) == 1 for found in boxes) >= 0.95 * len(frames)
     assert all(75 <= box.width() <= 160 for found in boxes for box in found)
@@ -149,10 +244,12 @@ def test_people_look_different(people):
     assert np.abs(people[0].landmarks - people[1].landmarks).max() > 3
 
 
-def test_the_seed_decides_everything(roots, tmp_path):
-    again = sample_corpus.make(tmp_path, size="tiny")
-    assert contents(Path(again["ffpp"])) == contents(Path(roots["ffpp"]))
-    assert contents(Path(again["dfdc"])) == contents(Path(roots["dfdc"]))
+def test_the_seed_decides_everything_whatever_else_is_made(roots, tmp_path):
+    names = ("dfdc", "wild_deepfake", "dfd", "ffiw")
+    again = sample_corpus.make(tmp_path, size="tiny", names=names)
+    assert set(again) == set(names)
+    for name in names:
+        assert contents(Path(again[name])) == contents(Path(roots[name]))
 
 
 def test_another_seed_gives_other_people():
@@ -163,36 +260,61 @@ def test_another_seed_gives_other_people():
 
 def test_a_second_call_writes_nothing(folder, roots, monkeypatch):
     monkeypatch.setattr(sample_corpus, "_write", lambda *_: pytest.fail("made again"))
-    assert sample_corpus.make(folder, size="tiny") == roots
+    assert sample_corpus.make(folder, size="tiny", names=sample_corpus.FOLDERS) == roots
+    default = {name: roots[name] for name in sample_corpus.NAMES}
+    assert sample_corpus.make(folder, size="tiny") == default == sample_corpus.made(folder, size="tiny")
 
 
 @pytest.fixture
-def one_shot(monkeypatch) -> None:
-    """A corpus of a single video, for tests of how it is put in place."""
-    shot = sample_corpus.Shot(person="ffpp/000", take="ffpp/000", dataset="ffpp", outputs={"FaceForensics++/x.mp4": 23})
-    monkeypatch.setattr(sample_corpus, "_plan", lambda size, seed: sample_corpus.Plan([shot], {"DFDC/a.txt": "text"}))
+def two_shots(monkeypatch) -> None:
+    """A corpus of two videos, for tests of how it is put in place."""
+    shots = [
+        sample_corpus.Shot(person="ffpp/000", take="ffpp/000", dataset=name, outputs={f"{folder}/x.mp4": 23})
+        for name, folder in (("ffpp", "FaceForensics++"), ("dfdc", "DFDC"))
+    ]
+    monkeypatch.setattr(sample_corpus, "_plan", lambda size, seed: sample_corpus.Plan(shots, {"DFDC/a.txt": "text"}))
 
 
-@pytest.mark.usefixtures("one_shot")
-def test_what_a_killed_make_left_is_replaced(tmp_path):
-    partial = tmp_path / f".sample-corpus-v{sample_corpus.VERSION}-tiny-seed0.partial"
-    partial.mkdir()
-    (partial / "half.mp4").touch()
+@pytest.mark.usefixtures("two_shots")
+def test_only_what_is_asked_for_is_made_and_the_rest_later(tmp_path):
     calls = []
-    roots = sample_corpus.make(tmp_path, size="tiny", progress=lambda done, total: calls.append((done, total)))
+    assert sample_corpus.made(tmp_path, size="tiny", names=["ffpp"]) is None
+    roots = sample_corpus.make(tmp_path, 0, lambda *done: calls.append(done), size="tiny", names=["ffpp"])
     home = Path(roots["ffpp"]).parent
-    assert sorted(contents(home)) == ["DFDC/a.txt", "FaceForensics++/x.mp4", "_done.json"]
+    assert sorted(contents(home)) == ["FaceForensics++/x.mp4", "_done.json"]
+    before = (home / "FaceForensics++/x.mp4").stat()
+    assert sample_corpus.made(tmp_path, size="tiny", names=["ffpp", "dfdc"]) is None
+    sample_corpus.make(tmp_path, 0, lambda *done: calls.append(done), size="tiny", names=["dfdc", "ffpp"])
+    assert sorted(contents(home)) == ["DFDC/a.txt", "DFDC/x.mp4", "FaceForensics++/x.mp4", "_done.json"]
+    assert (home / "FaceForensics++/x.mp4").stat() == before
+    assert calls == [(1, 1), (1, 1)]
+
+
+def test_a_dataset_brings_what_it_needs():
+    assert sample_corpus._with_needs(["deeper_forensics"]) == ("ffpp", "deeper_forensics")
+    with pytest.raises(ValueError, match=r"no celebdf, dfds; it has ffpp, celeb_df, "):
+        sample_corpus.make("unused", names=["ffpp", "dfds", "celebdf"])
+
+
+@pytest.mark.usefixtures("two_shots")
+def test_what_a_killed_make_left_is_replaced(tmp_path):
+    name = f"sample-corpus-v{sample_corpus.VERSION}-tiny-seed0"
+    partial, home = tmp_path / f".{name}.partial", tmp_path / name
+    for folder in (partial, home / "DFDC"):  # killed while writing; killed before it said that DFDC is complete
+        folder.mkdir(parents=True)
+        (folder / "half.mp4").touch()
+    sample_corpus.make(tmp_path, size="tiny", names=["ffpp", "dfdc"])
+    assert sorted(contents(home)) == ["DFDC/a.txt", "DFDC/x.mp4", "FaceForensics++/x.mp4", "_done.json"]
     assert not partial.exists()
-    assert calls == [(1, 1)]
 
 
-@pytest.mark.usefixtures("one_shot")
+@pytest.mark.usefixtures("two_shots")
 def test_of_two_that_race_one_makes_it(tmp_path, monkeypatch):
     made = []
     write = sample_corpus._write
     monkeypatch.setattr(sample_corpus, "_write", lambda *args: (made.append(1), write(*args)))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: sample_corpus.make(tmp_path, size="tiny"), range(2))
+        first, second = pool.map(lambda _: sample_corpus.make(tmp_path, size="tiny", names=["ffpp", "dfdc"]), range(2))
     assert first == second
     assert made == [1]
 
