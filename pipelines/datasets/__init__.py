@@ -1,18 +1,23 @@
-"""Dataset adapters: one file per dataset, found by its file name.
+"""Dataset adapters: one file per dataset, found by its file name. One's own videos need none: see `_manifest`.
 
 An adapter is a module with
-    LAYOUT   the folder tree that it expects, shown in errors
-    NEEDS    names of other datasets whose roots it needs as well
+    LAYOUT     the folder tree that it expects, shown in errors
+    NEEDS      names of other datasets whose roots it needs as well
+    PUBLISHED  (method, split) -> number of videos in one compression, as its owners publish it; split "" where
+               only the sum over the splits is known
     videos(roots) -> rows of `schemas.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
-             split, codec and manipulation; who uses which is decided elsewhere
+               split, codec and manipulation; who uses which is decided elsewhere
 
 Two rules hold for all of them. The split is the dataset's own and is read from the dataset's own list; a
 file that no list explains is an error, never left out. And a video that such a list promises but the disk
 lacks keeps its row, so that extraction counts it as unreadable; the exception, FaceForensics++, is
 downloaded in parts of one's choice and says so.
+
+A root is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists folders.
 """
 
 import importlib
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -22,9 +27,12 @@ from types import ModuleType
 import pyarrow as pa
 
 from pipelines import schemas
+from pipelines.datasets import _manifest
 from pipelines.datasets._root import DatasetError, Root, shorten
 
-__all__ = ["DatasetError", "load", "names", "read_config"]
+__all__ = ["DatasetError", "Root", "folder_of", "load", "names", "read_config"]
+
+_OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def names() -> tuple[str, ...]:
@@ -35,30 +43,35 @@ def names() -> tuple[str, ...]:
 def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     """All videos of dataset `name` as a `schemas.VIDEOS` table, sorted by `video_id`.
 
-    `roots` maps dataset names to local folders. Raises DatasetError when the name is unknown, a root that
-    the adapter needs is not in `roots` or is no folder, or the folder does not hold what the adapter expects.
+    `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of one's own videos. Raises
+    DatasetError when the name is unknown, a root that the adapter needs is not in `roots` or cannot be read, or
+    the folder does not hold what the adapter expects.
     """
+    if name not in names() and _manifest.is_manifest(roots.get(name, "")):
+        return schemas.to_table(_manifest.videos(name, roots[name]), schemas.VIDEOS)
     adapter = _adapter(name)
-    wanted = (name, *adapter.NEEDS)
-    for other in wanted:
-        _check_root(other, roots, needed_by=name)
-    rows = adapter.videos({other: Path(roots[other]) for other in wanted})
+    there = {other: _root(other, roots, needed_by=name) for other in (name, *adapter.NEEDS)}
+    rows = adapter.videos(there)
     if not rows:
-        raise Root(name, Path(roots[name]), adapter.LAYOUT).error("no videos found")
+        raise there[name].error("no videos found")
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
     if twice:
-        raise Root(name, Path(roots[name]), adapter.LAYOUT).error(
-            f"found more than once: {shorten(twice)}; keep one copy of each"
-        )
+        raise there[name].error(f"found more than once: {shorten(twice)}; keep one copy of each")
     return schemas.to_table(rows, schemas.VIDEOS)
+
+
+def folder_of(root: str) -> str:
+    """The folder or URI that the uris of a root are below: the root itself, or the folder that a manifest lies in."""
+    return _manifest.folder_of(root) if _manifest.is_manifest(root) else root
 
 
 def read_config(path: str | Path) -> dict[str, str]:
     """`datasets.toml` as {dataset name: root}.
 
     The file holds lines `name = "root"`. `~` is the home folder, and a relative root starts at the file's own
-    folder; a URI is kept as it is. Raises DatasetError when the file is missing, is not TOML, names a dataset
-    that has no adapter, or gives a root that is not a string. Whether a root exists is checked by `load`.
+    folder; a URI is kept as it is. A name of one's own may stand for a manifest of videos, a .csv or .parquet file.
+    Raises DatasetError when the file is missing, is not TOML, names a dataset that has no adapter and is no
+    manifest, or gives a root that is not a string. Whether a root exists is checked by `load`.
     """
     path = Path(path)
     try:
@@ -68,12 +81,18 @@ def read_config(path: str | Path) -> dict[str, str]:
     except ValueError as error:  # tomllib.TOMLDecodeError, which names line and column, or UnicodeDecodeError
         raise DatasetError(f"{path} is not valid TOML: {error}") from error
     for name, root in entries.items():
-        if name not in names():
-            raise DatasetError(f"{path} names an unknown dataset {name!r}; known: {', '.join(names())}")
+        own = isinstance(root, str) and _manifest.is_manifest(root)
+        if name not in names() and not own:
+            raise DatasetError(
+                f"{path} names an unknown dataset {name!r}; known: {', '.join(names())}; "
+                "any other name must stand for a manifest of videos, a .csv or .parquet file"
+            )
+        if not _OWN_NAME.fullmatch(name):
+            raise DatasetError(f"{path}: {name!r} cannot be a name; use small letters, digits and _, a letter first")
         if not isinstance(root, str) or not root:
             raise DatasetError(f'{path}: {name} must be a folder, as in {name} = "/data/{name}", got {root!r}')
     return {
-        name: root if _is_uri(root) else str(path.absolute().parent / Path(root).expanduser())
+        name: root if "://" in root else str(path.absolute().parent / Path(root).expanduser())
         for name, root in entries.items()
     }
 
@@ -84,11 +103,7 @@ def _adapter(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def _is_uri(root: str) -> bool:
-    return "://" in root
-
-
-def _check_root(name: str, roots: Mapping[str, str], needed_by: str) -> None:
+def _root(name: str, roots: Mapping[str, str], needed_by: str) -> Root:
     layout = _adapter(name).LAYOUT
     if name not in roots:
         why = "" if name == needed_by else f", which {needed_by} needs as well"
@@ -97,8 +112,6 @@ def _check_root(name: str, roots: Mapping[str, str], needed_by: str) -> None:
             f'    {name} = "/path/to/{name}"\n'
             f"The folder must hold\n{layout}\nKnown roots: {', '.join(sorted(roots)) or 'none'}"
         )
-    if _is_uri(roots[name]):
-        raise DatasetError(f"root of {name}: {roots[name]} is not supported yet; mount it or copy it to a local folder")
-    if not Path(roots[name]).is_dir():
-        found = "is a file" if Path(roots[name]).exists() else "does not exist"
-        raise DatasetError(f"root of {name}: {roots[name]} {found}; datasets.toml must name a folder with\n{layout}")
+    root = Root(name, roots[name], layout)
+    root.entries()  # raises when it cannot be listed
+    return root

@@ -1,18 +1,22 @@
-"""Celeb-DF v2 (Li et al., CVPR 2020).
+"""Celeb-DF v2 (Li et al., CVPR 2020) and Celeb-DF++ (Li et al., 2025), which adds fakes of 21 further methods.
 
-Licence: the form at https://github.com/yuezunli/celeb-deepfakeforensics gives the download link.
+Licence: the forms at https://github.com/yuezunli/celeb-deepfakeforensics and, for Celeb-DF++,
+https://github.com/OUC-VAS/Celeb-DF-PP give the download link.
 Split: the dataset's `List_of_testing_videos.txt` is `test`, everything else `train`; there is no `val`. The
 list has no header, and its first column is 1 for real and 0 for fake, the reverse of ours.
 
 A listed video that is not on disk keeps its row, so that the 518 test videos never become fewer unnoticed.
-`idA_idB_NNNN` shows celebrity idB on the body of idA; its real counterpart is `Celeb-real/idA_NNNN`.
-video_id: `celeb_df/<folder>/<stem>`, since the two folders of real videos could share a stem. One celebrity
-appears in several videos, so that the dataset's own train and test parts share people.
+`idA_idB_NNNN` shows celebrity idB on the body of idA; its real counterpart is `Celeb-real/idA_NNNN`. Reenacted
+and talking faces move in their own way, so that they have none.
+video_id: `celeb_df/<folder>/<stem>`, since the two folders of real videos could share a stem, and
+`celeb_df/Celeb-synthesis/<method>/<stem>` for the methods of Celeb-DF++. Its FaceSwap/Celeb-DF are the fakes of
+v2: they have the same id, and the method "Celeb-synthesis", wherever they lie. One celebrity appears in several
+videos, so that the dataset's own train and test parts share people.
 """
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 
 from pipelines import schemas
 from pipelines.datasets._root import Root, by_id, row
@@ -21,7 +25,8 @@ LAYOUT = """\
     List_of_testing_videos.txt
     Celeb-real/idA_NNNN.mp4
     YouTube-real/NNNNN.mp4
-    Celeb-synthesis/idA_idB_NNNN.mp4                       each folder may have a videos/ level"""
+    Celeb-synthesis/idA_idB_NNNN.mp4                       each folder may have a videos/ level
+  or, in Celeb-DF++, Celeb-synthesis/{FaceSwap,FaceReenact,TalkingFace}/<method>/*.mp4"""
 NEEDS: tuple[str, ...] = ()
 
 FAKE_FOLDER = "Celeb-synthesis"
@@ -30,55 +35,94 @@ FOLDERS = {  # folder -> how its files are named
     "YouTube-real": re.compile(r"\d+"),
     FAKE_FOLDER: re.compile(r"(id\d+)_(id\d+)_(\d+)"),
 }
+SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
+V2 = ("celeb-df", "celeb-df-v2")  # what Celeb-DF++ calls the method of v2
 LIST = "List_of_testing_videos.txt"
+# v2: 590 and 300 real videos, 5,639 fakes; its list holds 178 real videos and 340 fakes.
+PUBLISHED = {("real", "train"): 712, ("real", "test"): 178, (FAKE_FOLDER, "train"): 5299, (FAKE_FOLDER, "test"): 340}
+
+Key = tuple[str, str, str]  # folder as in FOLDERS; scenario/method, "" of v2; stem
 
 
-def videos(roots: Mapping[str, Path]) -> list[dict]:
+def videos(roots: Mapping[str, Root]) -> list[dict]:
     """Rows of VIDEOS for every video on disk or in the list. Raises DatasetError."""
-    root = Root("celeb_df", roots["celeb_df"], LAYOUT)
+    root = roots["celeb_df"]
     tested = _read_list(root)
-    on_disk = {folder: root.videos(folder) for folder in FOLDERS}
-    if not any(on_disk.values()):
+    on_disk: dict[Key, str] = {}
+    for key, path in _on_disk(root):
+        if key in on_disk:
+            raise root.error(f"{path} and {on_disk[key]} are the same video; keep one")
+        on_disk[key] = path
+    if not on_disk:
         raise root.error(f"none of {', '.join(FOLDERS)} holds a video")
-    uris = {(folder, stem): root.uri(path) for folder, found in on_disk.items() for stem, path in found.items()}
-    uris = {key: f"{key[0]}/{key[1]}.mp4" for key in tested} | uris
-    return by_id(_row(root, folder, stem, uris, tested) for folder, stem in uris)
+    uris = tested | on_disk
+    return by_id(_row(root, key, uris, tested) for key in uris)
 
 
-def _read_list(root: Root) -> set[tuple[str, str]]:
-    """(folder, stem) of the test videos."""
-    listed = set()
-    spelled = {folder.lower(): folder for folder in FOLDERS}
+def _on_disk(root: Root) -> Iterator[tuple[Key, str]]:
+    for folder in FOLDERS:
+        for stem, path in root.videos(folder).items():
+            yield (folder, "", stem), path
+    for scenario in SCENARIOS:
+        place = root.folder(FAKE_FOLDER, scenario)
+        for folder in root.folders(place) if place else ():
+            for stem, path in root.videos(base=folder).items():
+                yield (FAKE_FOLDER, _part(scenario, PurePosixPath(folder).name), stem), path
+
+
+def _part(scenario: str, method: str) -> str:
+    return "" if method.lower() in V2 else f"{scenario}/{method}"
+
+
+def _read_list(root: Root) -> dict[Key, str]:
+    """{key: path as it is listed} of the test videos."""
+    listed: dict[Key, str] = {}
     for number, line in enumerate(root.text(LIST).splitlines(), start=1):
         if not line.strip():
             continue
-        match = re.fullmatch(r"([01])\s+([^/]+)/(?:videos/)?([^/]+)\.\w+", line.strip(), re.IGNORECASE)
-        folder = spelled.get(match[2].lower()) if match else None
-        if match is None or folder is None:
+        match = re.fullmatch(r"([01])\s+(\S+)\.\w+", line.strip())
+        key = _key(match[2].split("/")) if match else None
+        if match is None or key is None:
             raise root.error(f"{LIST}, line {number}: {line!r}, expected such as '1 YouTube-real/00170.mp4'")
-        if (match[1] == "0") != (folder == FAKE_FOLDER):
+        if (match[1] == "0") != (key[0] == FAKE_FOLDER):
             raise root.error(f"{LIST}, line {number}: {line!r}, but in this list 1 means real and 0 means fake")
-        listed.add((folder, match[3]))
+        listed[key] = f"{'/'.join(filter(None, key))}.mp4"
     if not listed:
         raise root.error(f"{LIST} is empty")
     return listed
 
 
-def _row(root: Root, folder: str, stem: str, uris: Mapping[tuple[str, str], str], tested: set) -> dict:
+def _key(parts: list[str]) -> Key | None:
+    """The key of a listed path; None when it is no path of this dataset."""
+    folder, *between, stem = [part for part in parts if part.lower() != "videos"]
+    spelled = {name.lower(): name for name in (*FOLDERS, *SCENARIOS)}
+    names = [spelled.get(name.lower(), name) for name in (folder, *between)]
+    if names in ([name] for name in FOLDERS):
+        return names[0], "", stem
+    if len(names) == 3 and names[0] == FAKE_FOLDER and names[1] in SCENARIOS:
+        return FAKE_FOLDER, _part(names[1], names[2]), stem
+    return None
+
+
+def _row(root: Root, key: Key, uris: Mapping[Key, str], tested: Mapping[Key, str]) -> dict:
+    folder, part, stem = key
     match = FOLDERS[folder].fullmatch(stem)
-    if match is None:
-        raise root.error(f"{uris[folder, stem]} is not named like the videos of {folder}")
-    fake = folder == FAKE_FOLDER
-    people = re.findall(r"id\d+", stem) or [f"{folder}/{stem}"]
-    real = f"{match[1]}_{match[3]}" if fake and ("Celeb-real", f"{match[1]}_{match[3]}") in uris else None
+    if match is None and not part:
+        raise root.error(f"{uris[key]} is not named like the videos of {folder}")
+    fake, method = folder == FAKE_FOLDER, part.rpartition("/")[2]
+    video_id = "/".join(filter(None, ("celeb_df", folder, method, stem)))
+    people = re.findall(r"id\d+", stem)
+    swapped = fake and (not part or part.startswith("FaceSwap/"))
+    real = ("Celeb-real", "", f"{match[1]}_{match[3]}") if swapped and match else None
+    real = real if real in uris else None
     return row(
         "celeb_df",
-        f"celeb_df/{folder}/{stem}",
-        uris[folder, stem],
+        video_id,
+        uris[key],
         label=schemas.FAKE if fake else schemas.REAL,
-        method=FAKE_FOLDER if fake else "real",
-        split="test" if (folder, stem) in tested else "train",
-        real_id=f"celeb_df/Celeb-real/{real}" if real else None,
-        real_uri=uris["Celeb-real", real] if real else None,
-        source_ids=[f"celeb_df/{person}" for person in people],
+        method=(method or FAKE_FOLDER) if fake else "real",
+        split="test" if key in tested else "train",
+        real_id="/".join(("celeb_df", real[0], real[2])) if real else None,
+        real_uri=uris[real] if real else None,
+        source_ids=[f"celeb_df/{person}" for person in people or [f"{folder}/{stem}"]],
     )

@@ -13,7 +13,7 @@ video that one of them lacks keeps its row. video_id: `deeper_forensics/<method>
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from pipelines import schemas
 from pipelines.datasets import ffpp
@@ -26,12 +26,23 @@ LAYOUT = """\
 NEEDS = ("ffpp",)
 
 CODEC = "c23"  # of the real class
+METHODS = (
+    "end_to_end",
+    *(f"end_to_end_level_{level}" for level in range(1, 6)),
+    "end_to_end_random_level",
+    *(f"end_to_end_mix_{number}_distortions" for number in (2, 3, 4)),
+    "reenact_postprocess",
+)
+# The dataset's lists name 703, 96 and 201 fakes, for each of the folders that it comes with.
+PUBLISHED = {("real", split): ffpp.PUBLISHED["real", split] for split in schemas.SPLITS} | {
+    (method, split): number for method in METHODS for split, number in {"train": 703, "val": 96, "test": 201}.items()
+}
 
 
-def videos(roots: Mapping[str, Path]) -> list[dict]:
+def videos(roots: Mapping[str, Root]) -> list[dict]:
     """Rows of VIDEOS for the fakes on disk or in the test list, and for the real class. Raises DatasetError."""
-    reals = _reals(Root("ffpp", roots["ffpp"], ffpp.LAYOUT))
-    fakes = _fakes(Root("deeper_forensics", roots["deeper_forensics"], LAYOUT), {real["video_id"] for real in reals})
+    reals = _reals(roots["ffpp"])
+    fakes = _fakes(roots["deeper_forensics"], {real["video_id"] for real in reals})
     return by_id(reals + fakes)
 
 
@@ -43,7 +54,7 @@ def _reals(root: Root) -> list[dict]:
         row(
             "deeper_forensics",
             _real_id(stem),
-            root.uri(path),
+            path,
             label=schemas.REAL,
             codec=CODEC,
             root="ffpp",
@@ -60,19 +71,19 @@ def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
     if methods is None:
         raise root.error("manipulated_videos is missing")
     rows = []
-    for folder in sorted(entry for entry in methods.iterdir() if entry.is_dir()):
-        found = root.videos(base=folder)
+    for folder in root.folders(methods):
+        found, method = root.videos(base=folder), PurePosixPath(folder).name
         for stem in sorted(found.keys() | {name for name, split in splits.items() if found and split == "test"}):
             target, _, actor = stem.partition("_")
             if stem not in splits:
-                raise root.error(f"{root.uri(found[stem])} is in none of lists/splits/{{train,val,test}}.txt")
+                raise root.error(f"{found[stem]} is in none of lists/splits/{{train,val,test}}.txt")
             rows.append(
                 row(
                     "deeper_forensics",
-                    f"deeper_forensics/{folder.name}/{stem}",
-                    root.uri(found.get(stem, folder / f"{stem}.mp4")),
+                    f"deeper_forensics/{method}/{stem}",
+                    found.get(stem, f"{folder}/{stem}.mp4"),
                     label=schemas.FAKE,
-                    method=folder.name,
+                    method=method,
                     split=splits[stem],
                     real_id=_real_id(target) if _real_id(target) in real_ids else None,
                     source_ids=[f"ffpp/{target}", f"deeper_forensics/{actor}"],
@@ -88,7 +99,7 @@ def _read_splits(root: Root) -> dict[str, str]:
     splits: dict[str, str] = {}
     for split in schemas.SPLITS:
         for line in root.text(f"lists/splits/{split}.txt", f"splits/{split}.txt").splitlines():
-            stem = Path(line.strip()).stem
+            stem = PurePosixPath(line.strip()).stem
             if stem and "_" not in stem:
                 raise root.error(f"lists/splits/{split}.txt: {line!r} is not named TTT_<actor>.mp4")
             if stem and splits.setdefault(stem, split) != split:

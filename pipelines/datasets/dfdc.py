@@ -13,7 +13,7 @@ differently (0, 00) and names are unique over all parts.
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from pipelines import schemas
 from pipelines.datasets._root import Root, by_id, row, shorten
@@ -25,55 +25,59 @@ LAYOUT = """\
 NEEDS: tuple[str, ...] = ()
 
 LABELS_AT = ("labels.csv", "test/labels.csv")
+# The paper's 119,154 training videos with 100,000 fakes; half of the 5,000 videos of labels.csv are fakes.
+PUBLISHED = {("real", "train"): 19154, ("dfdc", "train"): 100000, ("real", "test"): 2500, ("dfdc", "test"): 2500}
 METHOD = "dfdc"  # eight methods were used; which one made a video is not published
 LABELS = {"REAL": schemas.REAL, "FAKE": schemas.FAKE, "0": schemas.REAL, "1": schemas.FAKE}
 
 
-def videos(roots: Mapping[str, Path]) -> list[dict]:
+def videos(roots: Mapping[str, Root]) -> list[dict]:
     """Rows of VIDEOS for every video that the dataset's own lists name. Raises DatasetError."""
-    root = Root("dfdc", roots["dfdc"], LAYOUT)
+    root = roots["dfdc"]
+    train = root.folder("train")
     parts = [
         part
-        for place in filter(None, (root.path, root.folder("train")))
-        for part in sorted(place.iterdir())
-        if part.is_dir() and part.name.lower().startswith("dfdc_train_part")
+        for place in ("", train)
+        if place is not None
+        for part in root.folders(place)
+        if PurePosixPath(part).name.lower().startswith("dfdc_train_part")
     ]
     test = root.videos("test") or root.videos("videos")
-    listed = any(root.find(*place.split("/")) for place in LABELS_AT)
+    listed = any(root.find(place) for place in LABELS_AT)
     if not parts and not test and not listed:
         raise root.error("neither train parts nor a test part")
     return by_id(_train(root, parts) + (_test(root, test) if test or listed else []))
 
 
-def _train(root: Root, parts: Iterable[Path]) -> list[dict]:
+def _train(root: Root, parts: Iterable[str]) -> list[dict]:
     entries: dict[str, tuple[str, dict]] = {}  # file name -> its uri, its metadata
     for part in parts:
-        found = {path.name: path for path in root.videos(base=part).values()}
+        found = {PurePosixPath(path).name: path for path in root.videos(base=part).values()}
         metadata = _read_metadata(root, part)
-        _check_all_listed(root, found.values(), metadata, f"{part.name}/metadata.json")
+        _check_all_listed(root, found.values(), metadata, f"{PurePosixPath(part).name}/metadata.json")
         for name, entry in metadata.items():
             if name in entries:
                 raise root.error(f"{name} is in two train parts")
-            entries[name] = root.uri(found.get(name, part / name)), entry
+            entries[name] = found.get(name, f"{part}/{name}"), entry
     rows = []
     for name, (uri, entry) in entries.items():
         original = entry.get("original")
         rows.append(
             _row(
-                f"dfdc/train/{Path(name).stem}",
+                f"dfdc/train/{PurePosixPath(name).stem}",
                 uri,
                 LABELS[entry["label"]],
                 "train",
                 original or name,
-                real_id=f"dfdc/train/{Path(original).stem}" if original in entries else None,
+                real_id=f"dfdc/train/{PurePosixPath(original).stem}" if original in entries else None,
                 real_uri=entries[original][0] if original in entries else None,
             )
         )
     return rows
 
 
-def _read_metadata(root: Root, part: Path) -> dict[str, dict]:
-    place = root.uri(part / "metadata.json")
+def _read_metadata(root: Root, part: str) -> dict[str, dict]:
+    place = f"{part}/metadata.json"
     try:
         metadata = json.loads(root.text(place))
     except json.JSONDecodeError as error:
@@ -86,15 +90,17 @@ def _read_metadata(root: Root, part: Path) -> dict[str, dict]:
     return metadata
 
 
-def _test(root: Root, test: Mapping[str, Path]) -> list[dict]:
+def _test(root: Root, test: Mapping[str, str]) -> list[dict]:
     labels = _read_labels(root)
     if not test:
         raise root.error(f"labels.csv names {len(labels)} test videos, but test/, test/videos/ and videos/ hold none")
-    found = {path.name: path for path in test.values()}
+    found = {PurePosixPath(path).name: path for path in test.values()}
     _check_all_listed(root, found.values(), labels, "labels.csv")
-    folder = next(iter(found.values())).parent
+    folder = PurePosixPath(next(iter(found.values()))).parent
     return [
-        _row(f"dfdc/test/{Path(name).stem}", root.uri(found.get(name, folder / name)), label, "test", f"test/{name}")
+        _row(
+            f"dfdc/test/{PurePosixPath(name).stem}", found.get(name, f"{folder}/{name}"), label, "test", f"test/{name}"
+        )
         for name, label in labels.items()
     ]
 
@@ -115,8 +121,8 @@ def _read_labels(root: Root) -> dict[str, int]:
     return labels
 
 
-def _check_all_listed(root: Root, found: Iterable[Path], listed: Mapping[str, object], list_name: str) -> None:
-    unlisted = [root.uri(path) for path in found if path.name not in listed]
+def _check_all_listed(root: Root, found: Iterable[str], listed: Mapping[str, object], list_name: str) -> None:
+    unlisted = [path for path in found if PurePosixPath(path).name not in listed]
     if unlisted:
         raise root.error(f"{list_name} does not name {shorten(unlisted)}")
 

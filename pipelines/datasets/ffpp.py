@@ -5,39 +5,49 @@ Split: `train.json`, `val.json`, `test.json` of that repository, pairs of ids su
 place ids; a fake belongs to the split of its two ids, and a fake across two splits is an error.
 
 `TTT_SSS` is target and source: the paired real video is TTT, in the same compression. The download script
-fetches any part one asks for, so there are rows only for files on disk, and a fake whose real counterpart
+fetches any part one asks for, so there are rows only for what is on disk, and a fake whose real counterpart
 was not fetched has no `real_id`. `c0` is the older name of `raw`. video_id: `ffpp/<method>/<codec>/<stem>`.
-DeepFakeDetection and its actors lie in the same tree but are another dataset.
+DeepFakeDetection and its actors lie in the same tree but are another dataset, `dfd`.
+
+Where a part has no `videos/`, folders of pictures in `images/` or `frames/` serve as videos. Which frames they
+hold is not known, so that nothing is compared with them frame by frame: `real_uri` is empty, and the mask is one
+that was unpacked as well.
 """
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from pipelines import schemas
-from pipelines.datasets._root import Root, by_id, row, shorten
+from pipelines.datasets._root import Root, by_id, is_video, row, shorten
 
 LAYOUT = """\
     train.json, val.json, test.json                        here or in splits/
     original_sequences/youtube/{raw,c23,c40}/videos/NNN.mp4
     manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures}/{raw,c23,c40}/videos/TTT_SSS.mp4
-    manipulated_sequences/<method>/masks/videos/TTT_SSS.mp4"""
+    manipulated_sequences/<method>/masks/videos/TTT_SSS.mp4
+  or, for videos/NNN.mp4, pictures in images/NNN/ or frames/NNN/"""
 NEEDS: tuple[str, ...] = ()
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 CODECS = {"raw": "raw", "c0": "raw", "c23": "c23", "c40": "c40"}  # folder name -> codec
+# The split lists hold 360, 70 and 70 pairs: two real videos each, and with each method two fakes.
+PUBLISHED = {
+    (method, split): number
+    for method in ("real", *METHODS)
+    for split, number in {"train": 720, "val": 140, "test": 140}.items()
+}
 
 
-def videos(roots: Mapping[str, Path]) -> list[dict]:
+def videos(roots: Mapping[str, Root]) -> list[dict]:
     """Rows of VIDEOS for every video on disk. Raises DatasetError."""
-    root = Root("ffpp", roots["ffpp"], LAYOUT)
+    root = roots["ffpp"]
     splits = read_splits(root)
     reals = {codec: originals(root, codec) for codec in CODECS.values()}
     rows = [
         row(
             "ffpp",
             f"ffpp/real/{codec}/{stem}",
-            root.uri(path),
+            path,
             label=schemas.REAL,
             codec=codec,
             split=split_of(root, splits, path, [stem]),
@@ -47,10 +57,11 @@ def videos(roots: Mapping[str, Path]) -> list[dict]:
         for stem, path in found.items()
     ]
     for method in METHODS:
-        masks = root.videos("manipulated_sequences", method, "masks")
-        for folder, codec in CODECS.items():
-            for stem, path in root.videos("manipulated_sequences", method, folder).items():
-                rows.append(_fake(root, splits, method, codec, path, reals[codec], masks.get(stem)))
+        masks = masks_of(root, method)
+        for codec in reals:
+            for stem, path in footage(root, codec, "manipulated_sequences", method).items():
+                mask = masks.get((stem, is_video(path)))
+                rows.append(_fake(root, splits, method, codec, stem, path, reals[codec], mask))
     return by_id(rows)
 
 
@@ -65,25 +76,37 @@ def read_splits(root: Root) -> dict[str, str]:
     return splits
 
 
-def originals(root: Root, codec: str) -> dict[str, Path]:
+def originals(root: Root, codec: str) -> dict[str, str]:
     """{id: path} of the real videos on disk in one compression."""
-    found: dict[str, Path] = {}
-    for folder in (name for name, value in CODECS.items() if value == codec):
-        for stem, path in root.videos("original_sequences", "youtube", folder).items():
+    return footage(root, codec, "original_sequences", "youtube")
+
+
+def footage(root: Root, codec: str, *folder: str) -> dict[str, str]:
+    """{stem: path} of the videos, or folders of frames, of one part in one compression."""
+    found: dict[str, str] = {}
+    for name in (name for name, value in CODECS.items() if value == codec):
+        for stem, path in (root.videos(*folder, name) or root.frames(*folder, name)).items():
             if stem in found:
-                raise root.error(f"{root.uri(path)} and {root.uri(found[stem])} are the same video; keep one")
+                raise root.error(f"{path} and {found[stem]} are the same video; keep one")
             found[stem] = path
     return found
 
 
-def split_of(root: Root, splits: Mapping[str, str], path: Path, ids: list[str]) -> str:
+def masks_of(root: Root, method: str) -> dict[tuple[str, bool], str]:
+    """{(stem, is it a video file): path}: a fake that is given as frames needs a mask that is, too."""
+    masks = ("manipulated_sequences", method, "masks")
+    found = (root.videos(*masks), root.frames(*masks))
+    return {(stem, is_video(path)): path for part in found for stem, path in part.items()}
+
+
+def split_of(root: Root, splits: Mapping[str, str], path: str, ids: list[str]) -> str:
     """The split that all `ids` of a video are in. Raises DatasetError when there is none."""
     unlisted = [id_ for id_ in ids if id_ not in splits]
     if unlisted:
-        raise root.error(f"{root.uri(path)}: id {shorten(unlisted)} is in none of train.json, val.json, test.json")
+        raise root.error(f"{path}: id {shorten(unlisted)} is in none of train.json, val.json, test.json")
     found = sorted({splits[id_] for id_ in ids})
     if len(found) > 1:
-        raise root.error(f"{root.uri(path)} mixes ids of {' and '.join(found)}, so that it would leak between them")
+        raise root.error(f"{path} mixes ids of {' and '.join(found)}, so that it would leak between them")
     return found[0]
 
 
@@ -106,24 +129,25 @@ def _fake(
     splits: Mapping[str, str],
     method: str,
     codec: str,
-    path: Path,
-    reals: Mapping[str, Path],
-    mask: Path | None,
+    stem: str,
+    path: str,
+    reals: Mapping[str, str],
+    mask: str | None,
 ) -> dict:
-    ids = path.stem.split("_")
+    ids = stem.split("_")
     if len(ids) != 2:
-        raise root.error(f"{root.uri(path)} is not named TTT_SSS (target id, source id)")
-    target = ids[0]
+        raise root.error(f"{path} is not named TTT_SSS (target id, source id)")
+    real = reals.get(ids[0])
     return row(
         "ffpp",
-        f"ffpp/{method}/{codec}/{path.stem}",
-        root.uri(path),
+        f"ffpp/{method}/{codec}/{stem}",
+        path,
         label=schemas.FAKE,
         method=method,
         codec=codec,
         split=split_of(root, splits, path, ids),
-        mask_uri=root.uri(mask) if mask else None,
-        real_id=f"ffpp/real/{codec}/{target}" if target in reals else None,
-        real_uri=root.uri(reals[target]) if target in reals else None,
+        mask_uri=mask,
+        real_id=f"ffpp/real/{codec}/{ids[0]}" if real else None,
+        real_uri=real if real and is_video(path) and is_video(real) else None,
         source_ids=[f"ffpp/{id_}" for id_ in ids],
     )
