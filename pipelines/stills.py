@@ -88,8 +88,11 @@ def is_picture(name: str) -> bool:
 
 
 def open_folder(folder: Path) -> Pictures:
-    """Raises UnreadableVideo when the folder holds no picture."""
-    names = sorted((path.name for path in folder.iterdir() if is_picture(path.name)), key=_natural)
+    """Raises UnreadableVideo when the folder cannot be listed or holds no picture."""
+    try:
+        names = sorted((path.name for path in folder.iterdir() if is_picture(path.name)), key=_natural)
+    except OSError as error:
+        raise UnreadableVideo(f"{folder}: {_why(error)}") from error
     if not names:
         raise UnreadableVideo(f"{folder}: is a folder without pictures ({', '.join(SUFFIXES)})")
 
@@ -108,10 +111,8 @@ def open_archive(archive: Path, folder: str) -> Pictures:
     try:
         state = archive.stat()
         listing, damage = _listing(archive, state.st_size, state.st_mtime_ns)
-    except FileNotFoundError as error:
-        raise UnreadableVideo(f"{archive}: no such file") from error
-    except PermissionError as error:
-        raise UnreadableVideo(f"{archive}: no permission to read it") from error
+    except OSError as error:
+        raise UnreadableVideo(f"{archive}: {_why(error)}") from error
     inside = "/".join(_parts(folder) or ())
     places = listing.get(inside, {})
     names = sorted(places, key=_natural)
@@ -251,6 +252,11 @@ def _parts(name: str) -> tuple[str, ...] | None:
 
 def _too_large() -> _BadPicture:
     return _BadPicture(f"larger than {MAX_BYTES // 2**20} MB")
+
+
+def _why(error: OSError) -> str:
+    known = {FileNotFoundError: "no such file", PermissionError: "no permission to read it"}
+    return known.get(type(error)) or error.strerror or str(error)
 
 
 def _brief(error: Exception) -> str:

@@ -265,3 +265,16 @@ def test_what_is_no_archive_is_refused(tmp_path, data, reason):
 def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(decode.UnreadableVideo, match=r"1.tar.gz: no such file"):
         decode.read(tmp_path / "1.tar.gz/a", 3)
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(decode.UnreadableVideo, match=r"1.tar.gz: Not a directory"):
+        decode.read(tmp_path / "a/1.tar.gz/a", 3)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    (tmp_path / "v").mkdir(mode=0)
+    with pytest.raises(decode.UnreadableVideo, match="no permission"):
+        decode.sample(tmp_path / "v", 1)
