@@ -25,6 +25,7 @@ import av.error
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -426,7 +427,9 @@ def _upright(rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
     The matrix holds x' = a x + c y, y' = b x + d y as 16.16 fixed point in rows (a, b, u), (c, d, v), (x, y, w).
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # Not `frame.side_data`: what that makes refers to the frame and the frame to it, and 12 MB of a 4K frame would wait
+    # for the garbage collector, which counts objects and not bytes.
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if matrix is not None:
         a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
         if abs(a) < abs(b):

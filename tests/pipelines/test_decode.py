@@ -2,6 +2,7 @@
 
 Every test frame carries its own number as black and white blocks, so an exact index can be read back."""
 
+import gc
 import math
 import os
 import struct
@@ -174,6 +175,19 @@ def test_a_source_is_indexed_once_and_gives_frames_as_they_are_asked_for(tmp_pat
     assert numbers(source.frames([7, 2])) == same(2, 7)
     assert numbers(source.frames(range(12))) == same(*range(12))
     assert (source.note, len(passes)) == ("", 1)
+
+
+def test_no_decoded_frame_outlives_its_turn(tmp_path, write_video):
+    """Without the garbage collector: it counts objects, and would let hundreds of megabytes pass."""
+    path = write_video(tmp_path / "v.mp4", numbered(30))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in decode.open_source(path).frames(range(30)):
+            pass
+        assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) < 5
+    finally:
+        gc.enable()
 
 
 def test_frames_are_let_go_while_one_is_missing(tmp_path, write_video, monkeypatch):
