@@ -55,20 +55,29 @@ def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: C
     if not published:
         return Finding(check="counts", result=OK, text=f"{len(rows)} videos; no published numbers to compare with")
     there = [row for row in rows if file_of(row) not in bad]
-    problems = []
+    problems: list[Problem] = []
+    texts: list[str] = []  # for each method, its splits together
     for codec in _codecs(rows):
         own = [row for row in there if row["codec"] in (codec, "unknown")]
-        for (method, split), expected in sorted(published.items()):
-            found = sum(row["method"] == method and split in ("", row["split"]) for row in own)
-            if found != expected:
-                name = " ".join(filter(None, (method, split, codec.replace("unknown", ""))))
-                problems.append(Problem(text=f"{name}: {found} of {expected}"))
+        for method in sorted({name for name, _ in published}):
+            name = f"{method} {codec}".removesuffix(" unknown")
+            off = {}
+            for split in (name for name in ("", *schemas.SPLITS) if (method, name) in published):
+                expected = published[method, split]
+                found = sum(row["method"] == method and split in ("", row["split"]) for row in own)
+                if found != expected:
+                    off[split] = f"{split} {found} of {expected}".strip()
+            problems += [Problem(text=f"{name} {text}") for text in off.values()]
+            if any(row["method"] == method for row in own):
+                texts += [f"{name}: {', '.join(off.values())}"] if off else []
+            else:
+                texts.append(f"{name}: none")
     if not problems:
         return Finding(check="counts", result=OK, text=f"{len(there)} videos, as published")
     return Finding(
         check="counts",
         result=WARNING,
-        text=f"not the published number of videos (found of published): {_named(problems)}",
+        text=f"not the published number of videos: {'; '.join(printable(text) for text in texts)}",
         todo="download the rest, or say with the numbers what they were measured on",
         problems=tuple(problems),
     )
@@ -182,12 +191,12 @@ def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
             groups[digest].append(row)
     wrong, harmless = [], []
     for group in groups.values():
-        names = first(row["video_id"] for row in group)
+        others = first([row["video_id"] for row in group[1:]])
         if any(len({row[column] for row in group}) > 1 for column in ("label", "split")):
             parts = sorted({f"{'fake' if row['label'] else 'real'} in {row['split']}" for row in group})
-            wrong.append(_problem(group[0], f"the same content as {' and as '.join(parts)}: {names}"))
+            wrong.append(_problem(group[0], f"the same content as {others}, once {' and once '.join(parts)}"))
         elif len({file_of(row) for row in group}) > 1:
-            harmless.append(_problem(group[0], f"the same content, {len(group)} times: {names}"))
+            harmless.append(_problem(group[0], f"the same content as {others}"))
     problems = (*wrong, *harmless)
     return Finding(
         check="duplicates",

@@ -99,7 +99,7 @@ def _look_at_files(
     files = {_examine.file_of(row, column) for row in rows for column in columns if row[column] is not None}
     paths = {file: locate(roots, *file) for file in sorted(files)}
     found = _probe.sizes(paths.values())
-    there = [path for path in paths.values() if found[path] is not None]
+    there = [path for path, size in found.items() if size is not None]
     how = "every frame" if options.decode else "headers"
     with progress.view(console, f"Reading {how} of {len(there)} files") as view:
         problems = _probe.problems(
@@ -203,13 +203,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _roots(config: Path | None, storage: Path, console: Console) -> dict[str, str]:
+def _roots(config: Path | None, names: Sequence[str], storage: Path, console: Console) -> dict[str, str]:
     if config is not None:
         return datasets.read_config(config)
     console.print(SAMPLE_NOTE, style="yellow", highlight=False, markup=False)
     with progress.view(console, "The sample corpus (made once)") as view:
         return sample_corpus.make(
             storage,
+            names=names or sample_corpus.NAMES,
             progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total),
         )
 
@@ -218,7 +219,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """The exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
     config = datasets_file(arguments.datasets)
     storage = stages.check_storage(arguments.storage, write=config is None)
-    roots = _roots(config, storage, console)
+    roots = _roots(config, arguments.names, storage, console)
     if unknown := sorted(set(arguments.names) - roots.keys()):
         raise ValueError(f"no root is known for {', '.join(unknown)}; known are {', '.join(sorted(roots)) or 'none'}")
     options = Options(

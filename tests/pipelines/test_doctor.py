@@ -39,13 +39,21 @@ def test_fewer_videos_than_published_are_numbers_by_method_split_and_codec():
     rows = [row("a"), row("b"), row("c", 1), row("d", codec="c40"), row("e", codec="c40"), row("f", 1, codec="c40")]
     found = _examine.counts(rows, {("real", "test"): 2, ("Swap", ""): 2}, {("toy", "b.mp4")})
     assert found.result == WARNING
-    assert texts(found) == ["Swap c23: 1 of 2", "real test c23: 1 of 2", "Swap c40: 1 of 2"]
+    assert texts(found) == ["Swap c23 1 of 2", "real c23 test 1 of 2", "Swap c40 1 of 2"]
+    assert "Swap c23: 1 of 2; real c23: test 1 of 2; Swap c40: 1 of 2" in found.text
 
 
 def test_the_published_number_is_ok_and_one_more_is_not():
     rows = [row("a"), row("b")]
     assert _examine.counts(rows, {("real", "test"): 2}, ()).result == OK
-    assert texts(_examine.counts(rows, {("real", "test"): 1}, ())) == ["real test c23: 2 of 1"]
+    assert texts(_examine.counts(rows, {("real", "test"): 1}, ())) == ["real c23 test 2 of 1"]
+
+
+def test_a_method_that_was_not_downloaded_is_named_once():
+    expected = {("Swap", split): 9 for split in ("train", "val", "test")} | {("real", "test"): 1}
+    found = _examine.counts([row("a")], expected, ())
+    assert found.text.endswith(": Swap c23: none")
+    assert len(found.problems) == 3
 
 
 def test_a_split_with_one_class_is_an_error_also_where_the_other_has_no_files():
@@ -313,7 +321,7 @@ def test_published_counts_are_the_adapters(monkeypatch, tiny_roots, tmp_path):
         findings = doctor.examine(["celeb_df"], tiny_roots, tmp_path, doctor.Options(), console, is_sample=is_sample)
         return next(one.text for one in findings["celeb_df"] if one.check == "counts")
 
-    assert "real train: 2 of 712" in found(False)
+    assert "real: train 2 of 712" in found(False)
     assert "712" not in found(True)
 
 
@@ -325,5 +333,5 @@ def test_pictures_are_not_compared_and_that_is_said(tmp_path):
     options = doctor.Options(hash=True)
     found = doctor._duplicates(rows, {"toy": str(tmp_path)}, {}, options, Console(quiet=True))
     assert found.result == ERROR
-    assert "toy/b, toy/c" in found.text
+    assert "the same content as toy/c, once fake in test and once real in test: toy/b" in found.text
     assert "1 videos given as pictures were not compared" in found.text
