@@ -211,7 +211,7 @@ def _show(
     columns = list(zip(*lines(coverage), strict=True))
     if console.width < _WIDE:
         columns = [column for column in columns if column[0] not in _LEFT_OUT]
-    shown = Table(title=_text.printable(title), title_justify="left")
+    shown = Table(title=Text(_text.printable(title)), title_justify="left")
     for number, column in enumerate(columns):
         shown.add_column(column[0], justify="left" if number < 2 else "right", overflow="fold")
     for line in list(zip(*columns, strict=True))[1:]:
