@@ -452,15 +452,15 @@ def _plan_ffiw(plan: Plan, size: Size) -> None:
     for split, members in _train_and_test(size):
         part = "train" if split == "train" else "val"
         for i in members:
-            name = f"{part}/{part}_{i:08d}.mp4"
+            name = f"{part}/{part}_{i:08d}"
             fake = Fake(
                 dataset="ffiw",
                 forgery=FORGERIES["ffiw"],
                 donor=f"ffiw/{_next(members, i)}",
-                outputs={f"{home}/target/{name}": crf},
-                mask=f"{home}/target_mask/{name}",
+                outputs={f"{home}/target/{name}.mp4": crf},
+                mask=f"{home}/target_mask/{name}_mask.mp4",
             )
-            shot = _shot("ffiw", str(i), {f"{home}/source/{name}": crf}, [fake])
+            shot = _shot("ffiw", str(i), {f"{home}/source/{name}.mp4": crf}, [fake])
             plan.shots.append(replace(shot, at=(LEFT, RIGHT)[i % 2], beside=f"ffiw/beside{i}"))
 
 
