@@ -148,7 +148,7 @@ def _csv_lines(uri: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]
     except UnicodeDecodeError as error:
         raise DatasetError(f"{uri} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
-        raise DatasetError(f"{uri}, line {reader.line_num}: not CSV: {error}") from error
+        raise DatasetError(f"{uri} is not CSV after line {reader.line_num}: {error}") from error
 
 
 def _parquet_lines(uri: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:

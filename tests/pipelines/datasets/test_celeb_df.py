@@ -1,4 +1,4 @@
-"""Celeb-DF v2: the list without a header, its inverted label, test videos that must not vanish."""
+"""Celeb-DF v2 and Celeb-DF++: the list without a header, its inverted label, test videos that must not vanish."""
 
 import pytest
 
@@ -59,6 +59,39 @@ def test_other_spellings(tree):
     assert rows["celeb_df/YouTube-real/00170"]["uri"] == "YouTube-real/videos/00170.mp4"
 
 
+PLUS = "0 Celeb-synthesis/FaceSwap/BlendFace/id0_id1_0001.mp4\n0 Celeb-synthesis/FaceSwap/Celeb-DF/id0_id16_0001.mp4\n"
+
+
+def test_the_methods_of_celeb_df_plus_plus(tree):
+    root = tree(
+        "cdf",
+        {LIST: TESTED.replace("0 Celeb-synthesis/id0_id16_0001.mp4\n", PLUS)},
+        *FILES[:4],
+        "Celeb-synthesis/FaceSwap/Celeb-DF/id0_id16_0001.mp4",
+        "Celeb-synthesis/FaceSwap/BlendFace/videos/id0_id1_0001.mp4",
+        "Celeb-synthesis/FaceSwap/SimSwap/id0_id1_0001.mp4",
+        "Celeb-synthesis/FaceReenact/LIA/id0_id1_0001.mp4",
+        "Celeb-synthesis/TalkingFace/IP_LAP/anything.mp4",
+    )
+    rows = {key: row for key, row in load(root).items() if row["label"]}
+    real, start = "celeb_df/Celeb-real/id0_0001", "celeb_df/Celeb-synthesis"
+    assert {key: (row["method"], row["split"], row["real_id"]) for key, row in rows.items()} == {
+        f"{start}/id0_id16_0001": ("Celeb-synthesis", "test", real),  # as in v2
+        f"{start}/BlendFace/id0_id1_0001": ("BlendFace", "test", real),
+        f"{start}/SimSwap/id0_id1_0001": ("SimSwap", "train", real),
+        f"{start}/LIA/id0_id1_0001": ("LIA", "train", None),
+        f"{start}/IP_LAP/anything": ("IP_LAP", "train", None),
+    }
+
+
+def test_the_list_of_celeb_df_plus_plus_finds_the_fakes_of_v2_where_v2_keeps_them(tree):
+    rows = load(tree("cdf", {LIST: PLUS}, "Celeb-synthesis/id0_id16_0001.mp4"))
+    assert {key: row["uri"] for key, row in rows.items()} == {
+        "celeb_df/Celeb-synthesis/id0_id16_0001": "Celeb-synthesis/id0_id16_0001.mp4",
+        "celeb_df/Celeb-synthesis/BlendFace/id0_id1_0001": "Celeb-synthesis/FaceSwap/BlendFace/id0_id1_0001.mp4",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "paths", "message"),
     [
@@ -66,6 +99,12 @@ def test_other_spellings(tree):
         (TESTED.replace("1 Celeb", "0 Celeb"), FILES, "line 3: .*in this list 1 means real"),
         ("label path\n" + TESTED, FILES, "line 1: 'label path', expected such as '1 YouTube-real/00170.mp4'"),
         ("1 Other/00170.mp4", FILES, "line 1: '1 Other/00170.mp4', expected"),
+        ("0 Celeb-synthesis/Other/X/id0_id1_0001.mp4", FILES, "line 1: .*expected such as"),
+        (
+            PLUS,
+            ["Celeb-synthesis/id0_id1_0001.mp4", "Celeb-synthesis/FaceSwap/Celeb-DF/id0_id1_0001.mp4"],
+            "same video",
+        ),
         ("\n", FILES, "List_of_testing_videos.txt is empty"),
         (TESTED, ["Celeb-real/readme.txt"], "none of Celeb-real, YouTube-real, Celeb-synthesis holds a video"),
         (TESTED, ["Celeb-synthesis/id0_0001.mp4"], "id0_0001.mp4 is not named like the videos of Celeb-synthesis"),

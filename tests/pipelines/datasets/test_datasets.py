@@ -11,7 +11,8 @@ from pipelines.datasets import DatasetError
 
 
 def test_adapters_are_found_by_file_name():
-    assert {"celeb_df", "deeper_forensics", "dfdc", "ffpp"} <= set(datasets.names())
+    known = {"celeb_df", "deeper_forensics", "dfd", "dfdc", "dfdcp", "ffiw", "ffpp", "wild_deepfake"}
+    assert known <= set(datasets.names())
     assert not any(name.startswith("_") for name in datasets.names())
 
 
@@ -43,6 +44,38 @@ def test_a_bad_config_says_what_is_wrong(tmp_path, text, message):
     config.write_text(text)
     with pytest.raises(DatasetError, match=message):
         datasets.read_config(config)
+
+
+def test_a_name_of_ones_own_stands_for_a_manifest(tmp_path):
+    config = tmp_path / "datasets.toml"
+    config.write_text('ours = "data/list.csv"\ntheirs_2 = "s3://b/list.PARQUET"\n')
+    roots = datasets.read_config(config)
+    assert roots == {"ours": str(tmp_path / "data/list.csv"), "theirs_2": "s3://b/list.PARQUET"}
+    assert [datasets.folder_of(root) for root in roots.values()] == [str(tmp_path / "data"), "s3://b"]
+    assert datasets.folder_of("/data/ffpp") == "/data/ffpp"
+    config.write_text('"Ours-1" = "list.csv"\n')
+    with pytest.raises(DatasetError, match="'Ours-1' cannot be a name; use small letters, digits and _"):
+        datasets.read_config(config)
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_published_numbers_are_of_known_splits_and_methods(name):
+    published = datasets._adapter(name).PUBLISHED
+    assert published
+    assert {split for _, split in published} <= {"", *schemas.SPLITS}
+    assert "real" in {method for method, _ in published}
+    assert all(number > 0 for number in published.values())
+
+
+def test_published_numbers_add_up():
+    """To what the owners say of the whole: 1,000 videos of each kind in FF++, 518 in the test list of Celeb-DF."""
+    sums = {name: datasets._adapter(name).PUBLISHED for name in datasets.names()}
+    assert sum(sums["ffpp"].values()) == 6 * 1000
+    assert sums["celeb_df"]["real", "test"] + sums["celeb_df"]["Celeb-synthesis", "test"] == 518
+    assert sum(sums["celeb_df"].values()) == 590 + 300 + 5639
+    assert sum(sums["deeper_forensics"].values()) == (1 + 11) * 1000
+    assert sum(sums["wild_deepfake"].values()) == 7314
+    assert sum(sums["dfdc"].values()) == 119154 + 5000
 
 
 def test_a_missing_config_is_named(tmp_path):

@@ -110,6 +110,27 @@ def test_deepfakedetection_in_the_same_tree_is_another_dataset(tree):
     assert list(rows) == ["ffpp/real/c23/000"]
 
 
+@pytest.mark.parametrize("name", ["images", "frames", "Frames"])
+def test_where_there_are_no_videos_frames_stand_for_them(tree, name):
+    fake, mask = f"{FORGED}/Deepfakes/c23/{name}/071_054", f"{FORGED}/Deepfakes/masks/{name}/071_054"
+    rows = load(
+        tree(
+            "ff", SPLITS, f"{fake}/0001.png", f"{mask}/0001.png", f"{YOUTUBE}/c23/{name}/071/0001.png",
+            f"{YOUTUBE}/c40/videos/071.mp4", f"{YOUTUBE}/c40/{name}/071/0001.png",
+        )
+    )  # fmt: skip
+    row = rows["ffpp/Deepfakes/c23/071_054"]
+    assert (row["uri"], row["mask_uri"], row["split"]) == (fake, mask, "test")
+    assert (row["real_id"], row["real_uri"]) == ("ffpp/real/c23/071", None)  # they may be other frames
+    assert rows["ffpp/real/c23/071"]["uri"] == f"{YOUTUBE}/c23/{name}/071"
+    assert rows["ffpp/real/c40/071"]["uri"] == f"{YOUTUBE}/c40/videos/071.mp4"
+
+
+def test_masks_of_all_frames_do_not_fit_some_frames(tree):
+    paths = [f"{FORGED}/Deepfakes/c23/frames/071_054/0001.png", f"{FORGED}/Deepfakes/masks/videos/071_054.mp4"]
+    assert load(tree("ff", SPLITS, *paths))["ffpp/Deepfakes/c23/071_054"]["mask_uri"] is None
+
+
 REAL, FAKE = f"{YOUTUBE}/c23/videos/000.mp4", f"{FORGED}/Deepfakes/c23/videos"
 
 
@@ -125,6 +146,7 @@ REAL, FAKE = f"{YOUTUBE}/c23/videos/000.mp4", f"{FORGED}/Deepfakes/c23/videos"
         ({}, [f"{FAKE}/000_071.mp4"], r"000_071\.mp4 mixes ids of test and train"),
         ({}, [f"{FAKE}/000.mp4"], "is not named TTT_SSS"),
         ({}, [f"{YOUTUBE}/c0/videos/000.mp4", f"{YOUTUBE}/raw/videos/000.mp4"], "are the same video"),
+        ({}, [f"{YOUTUBE}/c23/{name}/000/1.png" for name in ("images", "frames")], "the same frames in images and in"),
         ({}, [f"{FAKE}/000_003.mp4/frame.png"], r"000_003\.mp4 is a folder where a video file should be"),
         ({}, [f"{YOUTUBE}/c23"], "original_sequences/youtube/c23 is a file where a folder should be"),
         ({}, ["original_sequences/readme.txt"], "no videos found"),

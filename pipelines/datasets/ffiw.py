@@ -1,0 +1,92 @@
+"""Face Forensics in the Wild, FFIW-10K (Zhou et al., CVPR 2021): several people in each frame, few of them forged.
+
+Licence: the form at https://github.com/tfzhou/FFIW gives the download link.
+Split: the folders that the videos lie in. `val` is the part on which results are published (250 real and 250 fake
+videos) and nothing may be chosen on, so that it is `test` here, unless there is a `test` folder beside it.
+
+`source` is real, `target` fake, and the two have the same names; a mask has `_mask` added to its own. Every face
+counts: the score of a frame is the highest of its faces, of real videos as of fakes. There is no list: there are
+rows for what is on disk. The release lies in the root or in its own folder there, such as
+FFIW10K-v1-release or FFIW10K-v1-release-test. video_id: `ffiw/{source,target}/<folder>/<stem>`.
+"""
+
+from collections.abc import Mapping
+
+from pipelines import schemas
+from pipelines.datasets._root import Root, by_id, is_video, join, row
+
+LAYOUT = """\
+    source/{train,val}/NAME.mp4                            here or in FFIW10K-v1-release/, as all below
+    target/{train,val}/NAME.mp4
+    target_mask/{train,val}/NAME_mask.mp4                  each folder may have a videos/ level"""
+NEEDS: tuple[str, ...] = ()
+
+METHOD = "ffiw"
+RELEASE = "ffiw10k"  # how the release's own folder starts
+KINDS = ("source", "target")
+PARTS = ("train", "val", "test")
+PUBLISHED = {("real", "test"): 250, (METHOD, "test"): 250}
+
+
+def videos(roots: Mapping[str, Root]) -> list[dict]:
+    """Rows of VIDEOS for every video on disk. Raises DatasetError."""
+    root = roots["ffiw"]
+    base = _base(root)
+    _check_parts(root, base)
+    rows = []
+    has_test = any(root.folder(kind, "test", base=base) for kind in KINDS)
+    for part in PARTS:
+        split = "test" if part == "val" and not has_test else part
+        reals = root.videos("source", part, base=base)
+        masks = root.videos("target_mask", part, base=base)
+        rows += [_row(part, split, stem, path, label=schemas.REAL) for stem, path in reals.items()]
+        for stem, path in root.videos("target", part, base=base).items():
+            mask = masks.get(f"{stem}_mask") or masks.get(stem)
+            rows.append(_row(part, split, stem, path, label=schemas.FAKE, real_uri=reals.get(stem), mask_uri=mask))
+    return by_id(rows)
+
+
+def _base(root: Root) -> str:
+    if root.folder("source") or root.folder("target"):
+        return ""
+    releases = [path for path in root.folders() if path.lower().startswith(RELEASE)]
+    if len(releases) != 1:
+        found = f"several releases: {', '.join(releases)}" if releases else "neither source nor target"
+        raise root.error(f"found {found}")
+    return releases[0]
+
+
+def _check_parts(root: Root, base: str) -> None:
+    """A video outside the folders that tell its split must not be left out in silence."""
+    for kind in KINDS:
+        place = root.folder(kind, base=base)
+        for name in root.entries(place) if place else ():
+            strange = name.lower() not in PARTS and not name.startswith(".") and root.is_folder(join(place or "", name))
+            if strange or is_video(name):
+                raise root.error(f"{place}/{name} is in none of {', '.join(PARTS)}, so that its split is not known")
+
+
+def _row(
+    part: str,
+    split: str,
+    stem: str,
+    path: str,
+    *,
+    label: int,
+    real_uri: str | None = None,
+    mask_uri: str | None = None,
+) -> dict:
+    fake = label == schemas.FAKE
+    return row(
+        "ffiw",
+        f"ffiw/{'target' if fake else 'source'}/{part}/{stem}",
+        path,
+        label=label,
+        method=METHOD if fake else "real",
+        split=split,
+        source_ids=[f"ffiw/{part}/{stem}"],
+        real_id=f"ffiw/source/{part}/{stem}" if real_uri else None,
+        real_uri=real_uri,
+        mask_uri=mask_uri,
+        face_rule="all",
+    )
