@@ -5,12 +5,13 @@ Paths below a root are plain `str` with `/`; "" is the root itself.
 
 import errno
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import fsspec
 
@@ -183,9 +184,11 @@ class Root:
         own = _name(place, web)
         if [(_name(one["name"], web), one["type"]) for one in listed] == [(own, "file")] and not web:
             raise self._refusal(folder, NotADirectoryError(errno.ENOTDIR, "is a file"))
-        # A bucket may hold an empty object in place of the folder itself, a web page links to sort its columns.
-        inside = [one for one in listed if one["name"].rstrip("/") != place.rstrip("/")]
-        found = {_name(one["name"], web): one["type"] == "directory" for one in inside}
+        found = {}
+        for one in listed:
+            path = re.split("[?#]", one["name"])[0] if web else one["name"]  # pages have links to sort their columns
+            if path.rstrip("/") != place.rstrip("/"):  # a bucket may hold an empty object in place of the folder
+                found[_name(path, web)] = one["type"] == "directory"
         return {name: is_folder for name, is_folder in found.items() if name not in ("", ".", "..")}
 
     def _info(self, path: str) -> Mapping[str, Any]:
@@ -281,10 +284,8 @@ def shorten(names: Iterable[str], limit: int = 5) -> str:
 
 
 def _name(place: str, web: bool) -> str:
-    """The last part of a path; of a URL without what follows `?`, and decoded."""
-    if web:
-        place = unquote(urlsplit(place).path)
-    return place.rstrip("/").rpartition("/")[2]
+    name = place.rstrip("/").rpartition("/")[2]
+    return unquote(name) if web else name
 
 
 def _brief(error: Exception) -> str:

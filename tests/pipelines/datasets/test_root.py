@@ -202,6 +202,14 @@ def test_names_on_a_web_server_may_hold_spaces(local, web):
         assert file.read() == b"x"
 
 
+def test_pages_of_a_web_server_hold_other_links_too(local, web):
+    """Links that sort the columns, up, out, and to the names in any of the ways in which servers write them."""
+    links = ("?C=N;O=D", "../", "/", "http://elsewhere/x.mp4", "a%20b.mp4", "./c.mp4", f"{web}/page/d.mp4", "e/")
+    Path(local, "page").mkdir()
+    Path(local, "page", "index.html").write_text("".join(f'<a href="{link}">link</a>' for link in links))
+    assert Root("x", web, "").entries("page") == {"a b.mp4": False, "c.mp4": False, "d.mp4": False, "e": True}
+
+
 def test_each_folder_is_listed_once(local, monkeypatch):
     root, asked = Root("celeb_df", local, ""), []
     original = root._list_local
