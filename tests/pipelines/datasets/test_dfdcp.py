@@ -69,6 +69,12 @@ def changed(**entry):
 TWINS = {f"method_A/{number}/x/1_2_C_001.mp4": LISTED[FAKE_A] for number in (1, 2)}
 
 
+def test_names_that_come_twice_are_told_apart_by_their_folders(tree):
+    paths = {name: name.replace("/x/", "/videos/x/") for name in TWINS}
+    rows = load(tree("dfdcp", {"dataset.json": json.dumps(TWINS)}, *paths.values()))
+    assert {name: row["uri"] for name, row in rows.items()} == {key(name): path for name, path in paths.items()}
+
+
 @pytest.mark.parametrize(
     ("texts", "paths", "message"),
     [

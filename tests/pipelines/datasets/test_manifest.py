@@ -1,6 +1,7 @@
 """One's own videos: what is left out has a default, what cannot be meant is an error with file and line."""
 
 import re
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -73,6 +74,13 @@ def test_a_videos_own_name_is_not_that_of_an_adapter(tmp_path):
     (tmp_path / "list.csv").write_text(FULL)
     with pytest.raises(DatasetError, match=r"list\.csv is a file; datasets\.toml must name a folder"):
         datasets.load("ffpp", {"ffpp": str(tmp_path / "list.csv")})
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    text = (Path(datasets.__file__).parents[2] / "docs" / "adding.md").read_text(encoding="utf-8")
+    rows = load(tmp_path, text.partition("```csv\n")[2].partition("```")[0])
+    assert rows["ours/fake/0001"]["source_ids"] == ["ours/ann", "ours/bob"]
+    assert rows["ours/fake/0001"]["real_id"] == "ours/real/0001"
 
 
 HEAD = "path,label,split,method,codec,person,mask,real,face_rule\n"
