@@ -21,7 +21,7 @@ from rich.table import Table
 import models
 from pipelines import cluster, datasets, facestore, metrics, progress, protocol, run, sample_corpus
 from pipelines.experiment import PRESETS, Experiment
-from pipelines.launch import faces_folder, recipe_of
+from pipelines.preprocess import faces_folder, recipe_of
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC
@@ -79,7 +79,7 @@ def main() -> None:
     cluster.prepare_environment(None)
     console = Console()
     storage = arguments.storage.resolve()
-    roots = sample_corpus.make(storage)
+    roots = sample_corpus.make(storage, names=TEST_ON)
     table = Table(title=f"Video AUC in %, {arguments.preset} preset, sample corpus, {arguments.seeds} seeds")
     columns: list[str] = []
     lines = []

@@ -52,7 +52,7 @@ from models._layers import timm_model
 from models._xception import Features, Xception
 from pipelines import cluster, datasets, device, evaluate, facestore, ingest, protocol, run, sample_corpus
 from pipelines.experiment import PRESETS, Experiment
-from pipelines.launch import faces_folder, recipe_of
+from pipelines.preprocess import faces_folder, recipe_of
 from pipelines.stages import PlannedStage, write_json
 from pipelines.train import Job
 
@@ -253,7 +253,7 @@ def uncached(job: Job) -> Callable[[], ingest.Samples]:
 
     def make() -> ingest.Samples:  # in loaders too, to which nothing of this file is known
         samples = job.samples()
-        samples.track = samples.track.__wrapped__
+        samples._rows = samples._read_rows  # type: ignore[assignment]
         if samples.derived is not None:
             samples.derived.video = samples.derived.video.__wrapped__
         return samples
@@ -369,7 +369,7 @@ def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
     experiment = Experiment(
         model=method, train_on="ffpp", test_on=("ffpp",), preset=preset, model_args={"pretrained": False}
     )
-    roots = sample_corpus.make(storage)
+    roots = sample_corpus.make(storage, names=("ffpp",))
     videos = {"ffpp": datasets.load("ffpp", roots)}
     built = protocol.build(experiment, videos)
     wanted = {i for part in (built.train, built.select, *built.test) for i in part.video_ids}

@@ -235,11 +235,23 @@ def run(folders: Sequence[Path], out: Path | None, console: Console) -> None:
         _show(console, title, coverage, why, found)
         if out is not None:
             name = title.replace(", ", "-")
-            stages.write_atomic(out / f"{name}.md", markdown(coverage, why, found, title).encode())
-            stages.write_atomic(out / f"{name}.csv", to_csv(coverage.to_pylist(), coverage.column_names).encode())
-            stages.write_atomic(out / f"{name}-reasons.csv", to_csv(why, _REASON).encode())
-            plot(out / f"{name}.png", coverage, title)
+            write(out, name, title, videos, ledger)
             console.print(f"Written: {out / name}.md, .csv, -reasons.csv, .png", highlight=False, soft_wrap=True)
+
+
+def write(out: Path, name: str, title: str, videos: pa.Table, ledger: pa.Table) -> list[Path]:
+    """The files `name`.md, .csv, -reasons.csv and .png in the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    coverage, why = table(videos, ledger), reasons(videos, ledger)
+    texts = {
+        f"{name}.md": markdown(coverage, why, leaks(videos, ledger), title),
+        f"{name}.csv": to_csv(coverage.to_pylist(), coverage.column_names),
+        f"{name}-reasons.csv": to_csv(why, _REASON),
+    }
+    for file, text in texts.items():
+        stages.write_atomic(out / file, text.encode())
+    plot(out / f"{name}.png", coverage, title)
+    return [*(out / file for file in texts), out / f"{name}.png"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from rich.text import Text
 from pipelines import _examine, _probe, datasets, progress, sample_corpus, stages
 from pipelines._examine import ERROR, OK, WARNING, File, Finding, Row
 from pipelines._text import printable
-from pipelines.launch import SAMPLE_NOTE, datasets_file
+from pipelines.preprocess import datasets_file
 from pipelines.sandbox import NotStarted
 from pipelines.sweep import DEFAULT_STORAGE
 from pipelines.video import locate
@@ -206,7 +206,7 @@ def _positive(text: str) -> int:
 def _roots(config: Path | None, names: Sequence[str], storage: Path, console: Console) -> dict[str, str]:
     if config is not None:
         return datasets.read_config(config)
-    console.print(SAMPLE_NOTE, style="yellow", highlight=False, markup=False)
+    console.print(sample_corpus.NOTE, style="yellow", highlight=False, markup=False)
     with progress.view(console, "The sample corpus (made once)") as view:
         return sample_corpus.make(
             storage,

@@ -3,13 +3,15 @@
 In   schemas.VIDEOS  one row per video
 Out  folder/recipe.json                        what decides the rows; a folder has one recipe for ever
      folder/parts/<digest>.parquet             one video, written by the actor that decoded it; gone at the end
-     folder/faces/split=<split>/<name>.parquet schemas.FACES, one row group per video, sorted by video_id
+     folder/faces/split=<split>/<name>.parquet schemas.FACES, sorted by video_id; no row group holds two videos
      folder/ledger.parquet                     schemas.LEDGER, sorted by video_id
      folder/_done.json                         written last: readers refuse a folder without it
 
 Every file appears under its name by an atomic rename. A part and a faces file carry in their metadata what the
 ledger says about their videos, so the files themselves say what is done, and ledger and `_done.json` follow from
 them. On a cluster `folder` must lie on storage that all nodes share.
+
+Several folders with a recipe each (the crops of several papers) are made in one pass over the videos.
 """
 
 import hashlib
@@ -19,9 +21,9 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -36,53 +38,63 @@ from ray import cloudpickle
 
 from pipelines import faces, sandbox, schemas
 from pipelines.faces import Recipe
-from pipelines.facestore import METADATA, Extracted, compacted, scan
-from pipelines.video import VideoReader, without_faces
+from pipelines.facestore import METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
+from pipelines.video import Result, VideoReader, without_faces
 
 log = logging.getLogger(__name__)
 
-Reader = Callable[[Mapping[str, Any]], tuple[pa.Table, dict[str, Any]]]
+Reader = Callable[[Mapping[str, Any], Sequence[int]], list[Result]]
 
-_NEEDED = (*schemas.COPIED, "root", "uri", "mask_uri", "real_uri")
+_NEEDED = (*schemas.COPIED, "root", "uri", "mask_uri", "real_uri", "face_rule")
+_WITH_STATISTICS = ["video_id", "label", "method", "codec", "status", "frame_index", "face_index", "time_s"]
+_PNG = ("image_png", "mask_png")
 _VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
 _ROUNDS = 2  # passes over videos whose actor was lost, with its node or to the out-of-memory killer
 
 
-class ExtractionError(RuntimeError):
-    """The extraction could not be completed; what is done so far is kept, and the next run goes on from there."""
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A folder and what it is to hold: the faces of `videos` (schemas.VIDEOS) as `recipe` cuts them."""
+
+    folder: Path
+    recipe: Recipe
+    videos: pa.Table
 
 
 class ExtractFaces:
-    """The actor: one video in, its part on disk and its ledger row out.
+    """The actor: one video in, its parts on disk and a ledger row out.
 
     Decoding happens in a child process: a video that crashes or hangs it is recorded as `crashed`.
     """
 
-    def __init__(self, factory: bytes, folder: str, timeout_s: int, memory_gib: float) -> None:
-        self.folder = Path(folder)
+    def __init__(self, factory: bytes, folders: Sequence[str], timeout_s: int, memory_gib: float) -> None:
+        self.folders = [Path(folder) for folder in folders]
         self.read = sandbox.Sandbox(factory, timeout_s=timeout_s, memory_gib=memory_gib)
 
     def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
-        """The ledger row, and `error`: why the extraction as a whole cannot go on, else empty."""
+        """The ledger row of its first target, and `error`: why the extraction as a whole cannot go on, else empty."""
+        targets = video["targets"]
         try:
-            table, ledger = self._rows(video)
+            results = self._results(video, targets)
             copied = {name: video[name] for name in schemas.COPIED}
-            _write_faces(_part(self.folder, video["video_id"]), [table], [{"copied": copied, "ledger": ledger}])
+            for target, (table, ledger) in zip(targets, results, strict=True):
+                part = _part(self.folders[target], video["video_id"])
+                _write_faces(part, [table], [{"copied": copied, "ledger": ledger}])
         except (sandbox.NotStarted, OSError) as error:
             _, ledger = without_faces(video, "crashed", str(error), 0.0)
             return ledger | {"error": str(error)}
-        return ledger | {"error": ""}
+        return results[0][1] | {"error": ""}
 
-    def _rows(self, video: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+    def _results(self, video: dict[str, Any], targets: Sequence[int]) -> list[Result]:
         start = time.monotonic()
         try:
             try:
-                return self.read(video)
+                return self.read(video, targets)
             except sandbox.Crashed as error:
                 # SIGKILL comes from outside, as a rule from the out-of-memory killer: maybe another's fault.
                 if "SIGKILL" not in str(error):
                     raise
-                return self.read(video)
+                return self.read(video, targets)
         except sandbox.Crashed as error:
             reason = str(error)
         except sandbox.NotStarted:
@@ -90,14 +102,17 @@ class ExtractFaces:
         except Exception as error:  # whatever a media library raises on this one video
             log.warning("%s: %s", video["video_id"], error, exc_info=True)
             reason = f"{type(error).__name__}: {error}"
-        return without_faces(video, "crashed", reason, time.monotonic() - start)
+        return [without_faces(video, "crashed", reason, time.monotonic() - start)] * len(targets)
 
 
-def extract(
-    videos: pa.Table,
+def extract(videos: pa.Table, roots: Mapping[str, str], folder: Path, recipe: Recipe, **options: Any) -> pa.Table:
+    """As `extract_all`, into one folder; returns the LEDGER rows of `videos`, in their order."""
+    return extract_all([Target(folder=folder, recipe=recipe, videos=videos)], roots, **options)[0]
+
+
+def extract_all(
+    targets: Sequence[Target],
     roots: Mapping[str, str],
-    folder: Path,
-    recipe: Recipe,
     *,
     actors: int | None = None,
     on_video: Callable[[dict[str, Any]], None] | None = None,
@@ -105,44 +120,70 @@ def extract(
     timeout_s: int = 900,
     memory_gib: float = 8,
     reader: Callable[..., Reader] = VideoReader,
-) -> pa.Table:
-    """Make sure that `folder` holds the faces of `videos`; returns their LEDGER rows, in the order of `videos`.
+) -> list[pa.Table]:
+    """Make sure that each target's folder holds the faces of its videos; returns their LEDGER rows, per target.
 
-    Only what the folder lacks is extracted. `on_video` is called in this process for each video that is finished,
-    with its ledger row and the counts `num_done` (earlier runs included) and `num_videos`. A video may take
-    `timeout_s` seconds and `memory_gib` of memory. `reader(roots, recipe, predictor)` makes what reads a video.
-    Ray must be initialised; at most one actor runs for each free CPU.
+    Only what the folders lack is extracted, and a video is decoded once for all that want it. `on_video` is called
+    in this process for each video that is finished, with a ledger row and the counts `num_done` (earlier runs
+    included) and `num_videos`. A video may take `timeout_s` seconds and `memory_gib` of memory.
+    `reader(roots, recipes, predictor)` makes what reads a video. Ray must be initialised; at most one actor runs
+    for each free CPU.
 
     Raises ValueError for a table, root or folder that cannot be used, ExtractionError when videos are missing
     at the end.
     """
-    asked = _check(videos, roots)
-    folder = Path(folder).absolute()
-    with _claimed(folder, recipe):
-        known = compacted(folder)
-        known |= scan(folder.glob("parts/*.parquet"))
-        _check_unchanged(asked, known, folder)
-        todo = {video_id: video for video_id, video in asked.items() if video_id not in known}
-        num_done = len(asked) - len(todo)
-        factory = cloudpickle.dumps(partial(reader, dict(roots), recipe, predictor))
-        arguments = {"factory": factory, "folder": str(folder), "timeout_s": timeout_s, "memory_gib": memory_gib}
+    targets = [Target(folder=Path(t.folder).absolute(), recipe=t.recipe, videos=t.videos) for t in targets]
+    if len({target.folder for target in targets}) < len(targets):
+        raise ValueError("two targets name the same folder: a folder has one recipe")
+    asked = [_check(target.videos, roots) for target in targets]
+    everything = {name: row for rows in asked for name, row in rows.items()}
+    with ExitStack() as stack:
+        for target in sorted(targets, key=lambda target: target.folder):  # in one order: no two can wait for each other
+            stack.enter_context(_claimed(target.folder, target.recipe))
+        todo = _todo(targets, asked)
+        num_done = len(everything) - len(todo)
+        recipes = tuple(target.recipe for target in targets)
+        arguments = {
+            "factory": cloudpickle.dumps(partial(reader, dict(roots), recipes, predictor)),
+            "folders": [str(target.folder) for target in targets],
+            "timeout_s": timeout_s,
+            "memory_gib": memory_gib,
+        }
         for _ in range(_ROUNDS):
             for row in _run(list(todo.values()), arguments, actors):
                 if error := row.pop("error"):
-                    raise ExtractionError(f"extraction into {folder} stopped at {row['video_id']}: {error}")
+                    raise ExtractionError(f"extraction stopped at {row['video_id']}: {error}")
                 if todo.pop(row["video_id"], None) is not None:
                     num_done += 1
                     if on_video is not None:
-                        on_video(row | {"num_done": num_done, "num_videos": len(asked)})
-        compact(folder)
-        known = compacted(folder)
-        missing = sorted(asked.keys() - known.keys())
-        if missing:
-            raise ExtractionError(
-                f"{len(missing)} of {len(asked)} videos were lost with their actors, twice: {', '.join(missing[:5])}; "
-                "the others are kept, so run the same command again"
-            )
-        _finish(folder, recipe, known)
+                        on_video(row | {"num_done": num_done, "num_videos": len(everything)})
+        return [_complete(target, rows) for target, rows in zip(targets, asked, strict=True)]
+
+
+def _todo(targets: Sequence[Target], asked: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """video_id -> its row, with the numbers of the `targets` that lack it."""
+    todo: dict[str, dict[str, Any]] = {}
+    for number, (target, rows) in enumerate(zip(targets, asked, strict=True)):
+        known = compacted(target.folder)
+        known |= scan(target.folder.glob("parts/*.parquet"))
+        _check_unchanged(rows, known, target.folder)
+        for video_id, row in rows.items():
+            if video_id not in known:
+                todo.setdefault(video_id, row | {"targets": []})["targets"].append(number)
+    return todo
+
+
+def _complete(target: Target, asked: Mapping[str, dict[str, Any]]) -> pa.Table:
+    """Compact the folder and mark it as done. Raises ExtractionError when videos are missing."""
+    compact(target.folder)
+    known = compacted(target.folder)
+    missing = sorted(asked.keys() - known.keys())
+    if missing:
+        raise ExtractionError(
+            f"{len(missing)} of {len(asked)} videos were lost with their actors, twice: {', '.join(missing[:5])}; "
+            "the others are kept, so run the same command again"
+        )
+    _finish(target.folder, target.recipe, known)
     return schemas.to_table([known[video_id].ledger for video_id in asked], schemas.LEDGER)
 
 
@@ -293,15 +334,24 @@ def _part(folder: Path, video_id: str) -> Path:
 
 
 def _write_faces(path: Path, tables: Iterable[pa.Table], records: list[dict[str, Any]]) -> None:
-    """One row group for each table. Uncompressed: nearly all of it is PNG."""
+    """The rows of one video for each table and record. Readers find a video, or a part of it, by its row groups."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = iter(tables)
     first = next(tables)
     schema = first.schema.with_metadata({**schemas.FACES.metadata, METADATA: json.dumps(records).encode()})
-    how = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **how) as writer:
+    with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **_parquet_options(schema)) as writer:
         for table in chain([first], tables):
-            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=table.num_rows)
+            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=ROWS_PER_GROUP)
+
+
+def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """PNG is compressed already; statistics of what one selects by let any Parquet reader skip the rest."""
+    repeated = [name for name in ("dataset", "video_id", "method", "codec", "status") if name in schema.names]
+    return {
+        "compression": {name: "none" if name in _PNG else "zstd" for name in schema.names},
+        "use_dictionary": repeated,
+        "write_statistics": [name for name in _WITH_STATISTICS if name in schema.names],
+    }
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -11,7 +11,12 @@ import pyarrow.parquet as pq
 
 from pipelines import schemas
 
-METADATA = b"videos"  # of a faces file: JSON, one object for each row group, {"copied": {...}, "ledger": {...}}
+METADATA = b"videos"  # of a faces file: JSON, one object for each video in order, {"copied": {...}, "ledger": {...}}
+ROWS_PER_GROUP = 16  # about 1 MB at 224 pixels: what is read for the sake of one face
+
+
+class ExtractionError(RuntimeError):
+    """The extraction could not be completed; what is done so far is kept, and the next run goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class Extracted:
     """Where a video's rows lie, and what was recorded about it."""
 
     path: Path
-    row_group: int
+    row_groups: range  # full ones of ROWS_PER_GROUP rows, then one with the rest
     copied: dict[str, Any]
     ledger: dict[str, Any]
 
@@ -27,7 +32,7 @@ class Extracted:
 class Faces:
     """Read access to an extracted folder, one video at a time.
 
-    `ledger` is a table of schemas.LEDGER, `index` maps a video_id to its file and row group. Files stay open
+    `ledger` is a table of schemas.LEDGER, `index` maps a video_id to its file and row groups. Files stay open
     once used. Pickles as its path. Raises ValueError for a folder without `_done.json`, or of another schema.
     """
 
@@ -43,21 +48,30 @@ class Faces:
                 f"this code reads {schemas.VERSION}: extract into a new folder"
             )
         self.ledger = pq.read_table(self.folder / "ledger.parquet", schema=schemas.LEDGER)
-        self.index = {name: (at.path, at.row_group) for name, at in compacted(self.folder).items()}
+        self.index = {name: (at.path, at.row_groups) for name, at in compacted(self.folder).items()}
         self._files: dict[Path, pq.ParquetFile] = {}
 
     def __reduce__(self) -> tuple[type["Faces"], tuple[Path]]:
         return Faces, (self.folder,)
 
-    def video(self, video_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The FACES rows of one video, by face_index then frame_index; only `columns` if given."""
+    def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
+        """The FACES rows of one video, by face_index then frame_index; only `columns` if given.
+
+        With `rows`, a range of step 1, only those of them are read and returned.
+        """
         if video_id not in self.index:
             raise ValueError(f"{self.folder} has no video {video_id!r}; its ledger names the {len(self.index)} it has")
-        path, row_group = self.index[video_id]
+        path, groups = self.index[video_id]
         if path not in self._files:
             self._files[path] = pq.ParquetFile(path, memory_map=True)
         names = list(columns) if columns is not None else schemas.FACES.names
-        table = self._files[path].read_row_group(row_group, columns=[name for name in names if name != "split"])
+        first = 0
+        if rows is not None:
+            first, last = rows.start // ROWS_PER_GROUP, (rows.stop - 1) // ROWS_PER_GROUP
+            groups = groups[first : last + 1]
+        table = self._files[path].read_row_groups(list(groups), columns=[name for name in names if name != "split"])
+        if rows is not None:
+            table = table.slice(rows.start - first * ROWS_PER_GROUP, len(rows))
         split = pa.array([path.parent.name.removeprefix("split=")] * table.num_rows, pa.string())
         arrays = [split if name == "split" else table[name] for name in names]
         schema = pa.schema([schemas.FACES.field(name) for name in names], schemas.FACES.metadata)
@@ -72,8 +86,12 @@ def scan(paths: Iterable[Path]) -> dict[str, Extracted]:
     """video_id -> where it is, from the files' footers."""
     found = {}
     for path in paths:
-        for row_group, record in enumerate(json.loads(pq.read_schema(path).metadata[METADATA])):
-            found[record["ledger"]["video_id"]] = Extracted(path, row_group, record["copied"], record["ledger"])
+        first = 0
+        for record in json.loads(pq.read_schema(path).metadata[METADATA]):
+            num_rows = max(1, record["ledger"]["num_faces"])  # a video without faces has one row that says so
+            groups = range(first, first - (-num_rows // ROWS_PER_GROUP))
+            found[record["ledger"]["video_id"]] = Extracted(path, groups, record["copied"], record["ledger"])
+            first = groups.stop
     return found
 
 

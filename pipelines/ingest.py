@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from models import BadSample, Feed, Mode, Stage
 from pipelines import schemas
-from pipelines.facestore import Faces
+from pipelines.facestore import ROWS_PER_GROUP, Faces
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
 MOST_BLOCKS = 2000  # of a training's steps, for Ray Data
 MOST_DONORS = 10_000  # faces among which the nearest are looked for (LAA-Net's BI)
 TRIES_PER_VIDEO, MOST_TRIES = 3, 12  # where a stage cannot use a face: other frames of the video, then other videos
+_LIGHT = tuple(name for name in schemas.FACES.names if not name.endswith("_png"))
 Arrays = dict[str, np.ndarray]
 
 
@@ -223,17 +224,29 @@ class Samples:
         self.stage, self.config, self.derived = stage, config, derived
         self.feed = stage.feed(config)
         self.faces = {name: Faces(folder) for name, folder in faces.items()}
-        self.track = lru_cache(maxsize=128)(self._track)  # a video is asked for once per frame or clip
+        self.track = lru_cache(maxsize=4096)(self._track)
+        self._rows = lru_cache(maxsize=64)(self._read_rows)  # neighbouring frames are asked for one after the other
         self.donors = _Donors(self, donors) if self.feed.donors and donors else None  # none are needed to score
 
-    def track_without_pictures(self, video_id: str) -> list[dict[str, Any]]:
-        """The largest face of a video, quick to read."""
-        return self._track(video_id, 0, ("status", "face_index", "frame_index", "landmarks_px"))
-
-    def _track(self, video_id: str, face_index: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        rows = self.faces[video_id.split("/", 1)[0]].video(video_id, columns).to_pylist()
+    def _track(self, video_id: str, face_index: int) -> list[dict[str, Any]]:
+        """One face of a video, frame by frame, without its pictures; `place` is where they are among its rows."""
+        rows = self._faces_of(video_id).video(video_id, _LIGHT).to_pylist()
+        rows = [row | {"place": place} for place, row in enumerate(rows)]
         track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
         return sorted(track, key=lambda row: row["frame_index"])
+
+    def face(self, row: Mapping[str, Any]) -> Arrays:
+        """A face of a track, with its pictures, at the size that the stage wants."""
+        first = row["place"] // ROWS_PER_GROUP * ROWS_PER_GROUP
+        pictures = self._rows(row["video_id"], first)[row["place"] - first]
+        return face({**row, **pictures}, self.feed.input_px)
+
+    def _read_rows(self, video_id: str, first: int) -> list[dict[str, Any]]:
+        rows = range(first, first + ROWS_PER_GROUP)
+        return self._faces_of(video_id).video(video_id, ("image_png", "mask_png"), rows).to_pylist()
+
+    def _faces_of(self, video_id: str) -> Faces:
+        return self.faces[video_id.split("/", 1)[0]]
 
     def training_sample(self, pick: Pick) -> Arrays:
         """The largest face of the video; the frame or clip that `where` points to. Raises BadSample."""
@@ -249,7 +262,7 @@ class Samples:
 
         In mode select a face that the stage cannot use is left out.
         """
-        rows = self.faces[video.video_id.split("/", 1)[0]].video(video.video_id, ["face_index"])
+        rows = self._faces_of(video.video_id).video(video.video_id, ["face_index"])
         for face_index in sorted({index for index in rows["face_index"].to_pylist() if index is not None}):
             track = self.track(video.video_id, face_index)
             if self.stage.view in CLIP_VIEWS:
@@ -280,7 +293,7 @@ class Samples:
         length = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         # A video with fewer frames than a clip repeats its last one.
         frames = [track[min(start + i, len(track) - 1)] for i in range(length)]
-        parts = [face(row, self.feed.input_px) for row in frames]
+        parts = [self.face(row) for row in frames]
         sample: dict[str, Any] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         if self.derived is not None:
             sample |= self.derived.frames(
@@ -302,7 +315,7 @@ class _Donors:
         faces, points = [], []
         for video in videos:
             if video.label == schemas.REAL:
-                for place, row in enumerate(samples.track_without_pictures(video.video_id)):
+                for place, row in enumerate(samples.track(video.video_id, 0)):
                     faces.append((video.video_id, place))
                     points.append(_landmarks(row))
         if len({video_id for video_id, _ in faces}) < 2:
@@ -318,7 +331,7 @@ class _Donors:
         distance[self.video_ids == video.video_id] = np.inf
         number = min(self.number, int(np.isfinite(distance).sum()))
         video_id, place = self.faces[rng.choice(np.argpartition(distance, number - 1)[:number])]
-        found = face(self.samples.track(video_id, 0)[place], self.samples.feed.input_px)
+        found = self.samples.face(self.samples.track(video_id, 0)[place])
         return {name: found[name] for name in ("image", "landmarks")}
 
 

@@ -5,12 +5,11 @@ Every step asks what is there already, so the same command goes on after any int
 
 import argparse
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,43 +21,26 @@ from pipelines import (
     cluster,
     datasets,
     facestore,
+    preprocess,
     progress,
     protocol,
     report,
     run,
     sample_corpus,
-    schemas,
     stages,
     tuning,
 )
-from pipelines.experiment import Experiment, digest
-from pipelines.faces import VERSION as FACES_VERSION
+from pipelines.experiment import digest
 from pipelines.faces import Recipe
+from pipelines.preprocess import Extraction, datasets_file, faces_folder, recipe_of
 
 if TYPE_CHECKING:
     from pipelines.sweep import Sweep
     from pipelines.tracking import Tracker
 
-SAMPLE_NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
 UNKNOWN = "not extracted yet"
 
 Key = tuple[str, int]  # row of the table, seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """The faces of one dataset as one recipe cuts them, and for which of its videos the sweep needs them."""
-
-    dataset: str
-    recipe: Recipe
-    folder: Path
-    wanted: frozenset[str]  # video_ids
-    videos: pa.Table  # VIDEOS rows of those
-
-    @property
-    def missing(self) -> int:
-        """How many videos are still to be extracted."""
-        return len(self.wanted - facestore.ledger(self.folder).keys())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +101,17 @@ class Launch:
     # ------------------------------------------------------------------------------------- data
     def _roots(self) -> dict[str, str] | None:
         """None: a dry run that would have to make the sample corpus first."""
-        if self.config_file:
-            return datasets.read_config(self.config_file)
-        if any(self.storage.glob("sample-corpus-*/_done.json")):
-            return sample_corpus.make(self.storage)
-        if self.arguments.dry_run:
-            return None
-        with progress.view(self.console, "Making the sample corpus (once)") as view:
-            return sample_corpus.make(
-                self.storage, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total)
-            )
+        return preprocess.roots_of(self.config_file, self.storage, self.datasets, self.console, self.arguments.dry_run)
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Those that the experiments name, in alphabetical order."""
+        experiments = self.experiments.values()
+        return tuple(sorted({e.train_on for e in experiments}.union(*(e.test_on for e in experiments))))
 
     def _data(self, roots: Mapping[str, str]) -> Data:
-        names = {e.train_on for e in self.experiments.values()}.union(*(e.test_on for e in self.experiments.values()))
         problems, videos = [], {}
-        for name in sorted(names):
+        for name in self.datasets:
             try:
                 videos[name] = datasets.load(name, roots)
             except datasets.DatasetError as error:
@@ -152,7 +130,6 @@ class Launch:
                 dataset=name,
                 recipe=recipe,
                 folder=faces_folder(self.storage, name, recipe, roots[name] if self.is_sample else None),
-                wanted=frozenset(ids),
                 videos=videos[name].filter(pc.is_in(videos[name]["video_id"], pa.array(sorted(ids)))),
             )
             for (name, recipe), ids in wanted.items()
@@ -176,7 +153,8 @@ class Launch:
 
     # ------------------------------------------------------------------------------------- plan
     def _describe_sample(self) -> None:
-        rows = [(name, str(facts["real"] + facts["fake"]), "all") for name, facts in sample_corpus.summary().items()]
+        made = sample_corpus.summary(names=self.datasets)
+        rows = [(name, str(facts["real"] + facts["fake"]), "all") for name, facts in made.items()]
         self._print_sources("made on first use", rows)
         self._print_stages(self._planned(None))
 
@@ -184,7 +162,7 @@ class Launch:
         rows = []
         for one in data.extractions:
             missing = one.missing
-            rows.append((data.name(one), str(len(one.wanted)), str(missing) if missing else "none, all extracted"))
+            rows.append((data.name(one), str(one.videos.num_rows), str(missing) if missing else "none, all extracted"))
         self._print_sources("sample corpus" if self.is_sample else str(self.config_file), rows)
         self._print_stages(self._planned(data if data.extracted else None))
 
@@ -194,7 +172,7 @@ class Launch:
     def _print_sources(self, source: str, rows: Sequence[tuple[str, str, str]]) -> None:
         self._heading(self.sweep.title)
         if self.is_sample:
-            self.console.print(f"[yellow]{SAMPLE_NOTE}[/yellow]", highlight=False)
+            self.console.print(f"[yellow]{sample_corpus.NOTE}[/yellow]", highlight=False)
         self._heading(f"Videos ({source})")
         table = Table()
         for column in ("dataset", "needed", "to extract"):
@@ -233,7 +211,7 @@ class Launch:
     def _work(self, data: Data) -> dict[Key, run.Trial]:
         with cluster.connect(self.arguments.address) as resources:
             compute, concurrent = self._compute(resources)
-            self._extract(data)
+            preprocess.run(data.extractions, data.roots, self.console)
             trials = self._trials(data)
             for trial in trials.values():
                 run.check(trial, compute)
@@ -272,34 +250,6 @@ class Launch:
         concurrent = max(1, min(by_cpu, by_memory, by_gpu, len(self.experiments)))
         actors = max(1, resources.cpus // concurrent)
         return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
-
-    def _extract(self, data: Data) -> None:
-        from pipelines.extract import extract  # here: it imports Ray, which a dry run has no use for
-
-        for one in data.extractions:
-            if not one.missing:
-                continue
-            failed = 0
-            with progress.view(self.console, f"Extracting faces: {data.name(one)}") as view:
-
-                def on_video(row: Mapping[str, Any], view: progress.View = view) -> None:
-                    nonlocal failed
-                    failed += row["status"] != "ok"
-                    done, total = row["num_done"], row["num_videos"]
-                    text = f"{done} of {total}" + (f", {failed} without a usable face" if failed else "")
-                    view.update("videos", text, done, total)
-
-                extract(one.videos, data.roots, one.folder, one.recipe, on_video=on_video)
-        self._print_failures(data)
-
-    def _print_failures(self, data: Data) -> None:
-        for one in data.extractions:
-            bad = [e for i, e in facestore.ledger(one.folder).items() if i in one.wanted and e["status"] != "ok"]
-            for entry in bad[:10]:
-                text = f"  {entry['status']}: {entry['video_id']}: {entry['reason']}"
-                self.console.print(text, style="yellow", highlight=False, markup=False)
-            if len(bad) > 10:
-                self.console.print(f"  and {len(bad) - 10} more; all are in {one.folder / 'ledger.parquet'}")
 
     def _run_trials(
         self,
@@ -358,7 +308,7 @@ class Launch:
         cells = self._cells(trials)
         done = [trial for trial in trials.values() if trial.done]
         facts = {
-            "data": SAMPLE_NOTE if data.is_sample else f"own datasets, {self.config_file}",
+            "data": sample_corpus.NOTE if data.is_sample else f"own datasets, {self.config_file}",
             "preset": self.preset,
             "numbers": f"{self.sweep.level}-level {self.sweep.metric} in %, mean over "
             f"{len({seed for _, seed in trials})} seed(s); score of a video = {_pooling_text(trials.values())}",
@@ -369,10 +319,10 @@ class Launch:
             "videos without a face": next(iter(self.experiments.values())).failed_videos,
             "commit": ", ".join(sorted({c for t in done for c in t.results()["commit"].to_pylist()})) or run.commit(),
         }
-        lines = report.notes(cells, facts)
+        lines = [*report.notes(cells, facts), *(f"LEAK {leak}" for leak in preprocess.leaks(data.extractions))]
         name = digest([self.sweep.name, sorted(trial.digest for trial in trials.values())])
         folder = self.storage / "reports" / f"{self.sweep.name}-{name}"
-        paths = self._write_report(folder, cells, lines)
+        paths = self._write_report(folder, cells, lines) + preprocess.write_coverage(data.extractions, folder)
         self._print_table(cells, lines)
         ui = self._log_results(data, trials, paths)
         self.console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
@@ -401,7 +351,7 @@ class Launch:
         stages.write_atomic(paths[0], report.markdown(s.title, s.row_name, cells, lines).encode())
         stages.write_atomic(paths[1], report.to_csv(s.row_name, cells).encode())
         metric = f"{s.level} {s.metric.upper()}"
-        report.plot(paths[2], s.title, s.row_name, metric, cells, SAMPLE_NOTE if self.is_sample else "")
+        report.plot(paths[2], s.title, s.row_name, metric, cells, sample_corpus.NOTE if self.is_sample else "")
         return paths
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
@@ -474,28 +424,3 @@ class _AnyRows(dict[str, str]):
 
     def __missing__(self, view: str) -> str:
         return UNKNOWN
-
-
-def recipe_of(experiment: Experiment) -> Recipe:
-    """The paper's crop: its frames per video and margin, at the largest size that one of its stages asks for."""
-    config = experiment.config()
-    size = max(stage.feed(config).input_px for stage in models.stages(experiment.model))
-    return Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
-
-
-def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:
-    """Where a dataset's faces lie; `sample_root`: its root, if it is of the sample corpus.
-
-    The made-up videos are named like the real ones: faces of one must not pass for faces of the other.
-    """
-    source = Path(sample_root).parent.name if sample_root else "own"  # names the corpus, its version and seed
-    return storage / "faces" / dataset / digest([schemas.VERSION, FACES_VERSION, recipe, source])
-
-
-def datasets_file(switch: str | None) -> Path | None:
-    """`--datasets`, else $CROSSFORGE_DATASETS, else ./datasets.toml if there is one, else None."""
-    named = switch or os.environ.get("CROSSFORGE_DATASETS")
-    if named:
-        return Path(named)
-    here = Path("datasets.toml")
-    return here if here.exists() else None

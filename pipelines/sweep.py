@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pipelines import cluster
 from pipelines.experiment import PRESETS, Experiment
+from pipelines.facestore import ExtractionError
 
 DEFAULT_STORAGE = "crossforge-storage"
 
@@ -134,7 +135,7 @@ def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None
     console = Console()
     try:
         code = Launch(sweep, arguments, console).execute()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ExtractionError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         code = 2
     except KeyboardInterrupt:

@@ -1,14 +1,18 @@
-"""One video -> its rows in FACES and its row in the ledger. Knows labels, not Ray.
+"""One video -> its rows in FACES and in the ledger, for each recipe that is asked for. Knows labels, not Ray.
 
 In   one row of schemas.VIDEOS
 Out  schemas.FACES   one row for each face in each sampled frame, or one row saying why there is none
      schemas.LEDGER  one row
+
+Recipes share what they can: the video is decoded once for all of them, and faces are followed once for those that
+sample the same frames and differ in the crop only. The rows of a recipe don't depend on which others are asked for.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,74 +20,186 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipelines import decode, masks, schemas
-from pipelines.faces import Crop, Face, FaceFinder, Recipe
+from pipelines import decode, fetch, masks, schemas
+from pipelines._boxes import Crop
+from pipelines._spool import Chosen, Spool
+from pipelines.datasets import folder_of
+from pipelines.decode import Frame
+from pipelines.faces import Face, FaceFinder, Recipe
+from pipelines.follow import Track
 
 # Run lengths of filtered rows: on face crops 2.5 ms and 57 kB, against 67 ms and 53 kB at zlib's best effort.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+_FRAME_BYTES = 760 * 2**20  # of decoded frames held in memory, 128 in 1080p; more lie in a file
+
+Result = tuple[pa.Table, dict[str, Any]]  # FACES rows of a video, its LEDGER row
 
 
 class VideoReader:
     """Turns videos into rows; holds the loaded models, so one serves many videos.
 
-    `roots` gives the path or URI of each root that VIDEOS names, `predictor` a 68-point dlib predictor other
-    than the packaged one.
+    `roots` gives the path or URI of each root that VIDEOS names, `predictor` a dlib landmark predictor other than
+    the packaged one of 68 points.
     """
 
-    def __init__(self, roots: Mapping[str, str], recipe: Recipe, predictor: Path | None = None) -> None:
+    def __init__(self, roots: Mapping[str, str], recipes: Sequence[Recipe], predictor: Path | None = None) -> None:
         cv2.setNumThreads(1)  # one actor for each core
         self.roots = roots
-        self.recipe = recipe
-        self.find = FaceFinder(recipe, predictor)
+        self.recipes = tuple(recipes)
+        models = {_models_of(recipe): FaceFinder(recipe, predictor) for recipe in self.recipes}
+        self.finders = {recipe: models[_models_of(recipe)] for recipe in self.recipes}
 
-    def __call__(self, video: Mapping[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
-        """FACES rows of a video, by face_index then frame_index, and its LEDGER row.
+    def __call__(self, video: Mapping[str, Any], wanted: Sequence[int] = (0,)) -> list[Result]:
+        """For each recipe in `wanted`, FACES rows of the video, by face_index then frame_index, and its LEDGER row.
 
         A video that cannot be read has status `unreadable` and the reason; one that can, but holds damage or
-        lacks a readable counterpart for its masks, is `ok` with a reason.
+        lacks a readable counterpart for its masks, is `ok` with a reason. `seconds` is shared among the recipes.
         """
         start = time.monotonic()
+        recipes = [self.recipes[number] for number in wanted]
         try:
-            clip = decode.read(locate(self.roots, video["root"], video["uri"]), self.recipe.num_frames)
+            with fetch.local(locate(self.roots, video["root"], video["uri"])) as path:
+                results = self._read(video, path, recipes)
         except decode.UnreadableVideo as error:
-            return without_faces(video, "unreadable", str(error), time.monotonic() - start)
-        found = list(self.find(clip.frames))
-        if not found:
-            reason = "; ".join(filter(None, [f"no face in {len(clip.frames)} frames", clip.note]))
-            return without_faces(video, "no_face", reason, time.monotonic() - start, len(clip.frames))
-        truth, mask_note = self._masks(video, found, clip.frames)
-        copied = {name: video[name] for name in schemas.COPIED}
-        rows = [copied | {"status": "ok"} | _row(face, mask) for face, mask in zip(found, truth, strict=True)]
-        table = schemas.to_table(rows, schemas.FACES)
-        reason = "; ".join(filter(None, [clip.note, mask_note]))
-        return table, _ledger_row(table, "ok", reason, len(clip.frames), len(rows), time.monotonic() - start)
+            results = [without_faces(video, "unreadable", str(error), 0.0)] * len(recipes)
+        seconds = (time.monotonic() - start) / len(recipes)
+        return [(table, ledger | {"seconds": seconds}) for table, ledger in results]
 
-    def _masks(
-        self, video: Mapping[str, Any], found: Sequence[Face], frames: Sequence[decode.Frame]
-    ) -> tuple[list[np.ndarray | None], str]:
-        """For each face its mask or None, and a note on those that should have one and do not.
+    def _read(self, video: Mapping[str, Any], path: Path, recipes: Sequence[Recipe]) -> list[Result]:
+        source = decode.open_source(path)
+        asked = {recipe: decode.indices(recipe.frames(), source.times) for recipe in recipes}
+        frames, place = Spool(_FRAME_BYTES), {}
+        for frame in source.frames(sorted({index for indices in asked.values() for index in indices})):
+            place[frame.frame_index] = len(frames)
+            frames.append(frame)
+        if not place:
+            raise decode.UnreadableVideo(f"{path}: {source.note or 'no frame can be decoded'}")
+        tracked: dict[Any, _Tracked] = {}
+        found = []
+        for recipe in recipes:
+            own = [index for index in asked[recipe] if index in place]
+            key = _tracking_of(recipe)
+            if key not in tracked:
+                tracked[key] = self._follow(video, Chosen(frames, [place[index] for index in own]), recipe)
+            lost = len(asked[recipe]) - len(own)
+            damage = f"{lost} of {len(asked[recipe])} sampled frames cannot be decoded" if lost else ""
+            at = tracked[key]
+            faces = self.finders[recipe].faces(at.frames, at.tracks, recipe, video["face_rule"], at.covered)
+            notes = [source.note, damage, at.note]
+            found.append(_Found(recipe, {index: i for i, index in enumerate(own)}, at.frames, list(faces), notes))
+        self._add_masks(video, found)
+        return [one.rows(video) for one in found]
+
+    def _follow(self, video: Mapping[str, Any], frames: Sequence[Frame], recipe: Recipe) -> "_Tracked":
+        rule = video["face_rule"]
+        tracks = self.finders[recipe].tracks(frames, recipe, rule)
+        if rule not in ("mask", "all") or video["mask_uri"] is None or len(tracks) < 2:
+            return _Tracked(frames, tracks)
+        try:
+            with fetch.local(locate(self.roots, video["root"], video["mask_uri"])) as path:
+                covered = _covered(path, frames, tracks)
+        except decode.UnreadableVideo as error:
+            return _Tracked(frames, tracks, note=f"the largest face is taken, for the mask cannot be read: {error}")
+        if not any(covered):
+            return _Tracked(frames, tracks, note="the largest face is taken, for the mask covers none")
+        return _Tracked(frames, tracks, covered)
+
+    def _add_masks(self, video: Mapping[str, Any], found: Sequence["_Found"]) -> None:
+        """Masks of all faces that should have one, and a note where there is none; each file is decoded once.
 
         A real face has no mask: by definition it is all zero.
         """
-        truth: list[np.ndarray | None] = [None] * len(found)
-        column = _mask_column(video, self.recipe)
-        if column is None:
-            return truth, ""
-        rgb = {frame.frame_index: frame.rgb for frame in frames}
-        try:
-            for other in decode.grab(locate(self.roots, video["root"], video[column]), rgb):
-                for place, face in enumerate(found):
-                    if face.frame_index == other.frame_index and other.rgb.shape == rgb[other.frame_index].shape:
-                        truth[place] = _mask(column, self.recipe, rgb[other.frame_index], other.rgb, face.crop)
-        except decode.UnreadableVideo as error:
-            return truth, f"no mask: {error}"
-        unknown = sum(mask is None for mask in truth)
-        if unknown:
-            return (
-                truth,
-                f"no mask for {unknown} of {len(truth)} faces: {video[column]} lacks the frame or has another size",
-            )
-        return truth, ""
+        columns = {_mask_column(video, one.recipe) for one in found if one.faces} - {None}
+        for column in sorted(column for column in columns if column):
+            own = [one for one in found if _mask_column(video, one.recipe) == column]
+            wanted = {face.frame_index for one in own for face in one.faces}
+            try:
+                with fetch.local(locate(self.roots, video["root"], video[column])) as path:
+                    for other in decode.grab(path, wanted):
+                        for one in own:
+                            one.take_masks(column, other)
+            except decode.UnreadableVideo as error:
+                for one in own:
+                    one.notes.append(f"no mask: {error}")
+                continue
+            for one in own:
+                unknown, empty = len(one.faces) - len(one.masks) - one.num_empty, one.num_empty
+                for number, why in ((unknown, "lacks the frame or has another size"), (empty, "shows no change there")):
+                    if number:
+                        one.notes.append(f"no mask for {number} of {len(one.faces)} faces: {video[column]} {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tracked:
+    """What recipes share that sample the same frames."""
+
+    frames: Sequence[Frame]
+    tracks: Sequence[Track]
+    covered: Sequence[float] = ()  # how much of each track's face the mask covers
+    note: str = ""
+
+
+@dataclass(slots=True)
+class _Found:
+    """The faces of one recipe."""
+
+    recipe: Recipe
+    frames: Mapping[int, int]  # frame_index -> place in `pictures`
+    pictures: Sequence[Frame]
+    faces: list[Face]
+    notes: list[str]
+    masks: dict[int, np.ndarray] = field(default_factory=dict)  # place in `faces` -> mask
+    num_empty: int = 0  # masks that were left out
+
+    def take_masks(self, column: str, other: Frame) -> None:
+        """The masks of the faces in one frame, of which `other` is the counterpart.
+
+        An empty mask would say that this face of a fake is untouched. All it says is that the change is below the
+        threshold, or beside this face: what is manipulated is not known.
+        """
+        here = [place for place, face in enumerate(self.faces) if face.frame_index == other.frame_index]
+        rgb = self.pictures[self.frames[other.frame_index]].rgb if here else other.rgb
+        if rgb.shape == other.rgb.shape:
+            for place in here:
+                mask = _mask(column, self.recipe, rgb, other.rgb, self.faces[place].crop)
+                if mask.any():
+                    self.masks[place] = mask
+                else:
+                    self.num_empty += 1
+
+    def rows(self, video: Mapping[str, Any]) -> Result:
+        reason = "; ".join(dict.fromkeys(filter(None, self.notes)))
+        if not self.faces:
+            reason = "; ".join(filter(None, [f"no face in {len(self.frames)} frames", reason]))
+            return without_faces(video, "no_face", reason, 0.0, len(self.frames))
+        copied = {name: video[name] for name in schemas.COPIED} | {"status": "ok"}
+        rows = [copied | _row(face, self.masks.get(place)) for place, face in enumerate(self.faces)]
+        table = schemas.to_table(rows, schemas.FACES)
+        return table, _ledger_row(table, "ok", reason, len(self.frames), len(rows), 0.0)
+
+
+def _covered(path: Path, frames: Sequence[Frame], tracks: Sequence[Track]) -> list[float]:
+    """For each track the share of its boxes that the mask covers, summed over the frames, 0 to their number."""
+    places = {frame.frame_index: place for place, frame in enumerate(frames)}
+    covered = [0.0] * len(tracks)
+    for other in decode.grab(path, places):
+        mask = masks.from_dataset(other.rgb)
+        for number, track in enumerate(tracks):
+            seen = track.found.get(places[other.frame_index])
+            if seen is not None:
+                x0, y0, x1, y1 = np.clip(np.round(seen.box), 0, [*mask.shape[::-1]] * 2).astype(int)
+                inside = mask[y0:y1, x0:x1]
+                covered[number] += float(inside.mean()) / 255 if inside.size else 0.0
+    return covered
+
+
+def _models_of(recipe: Recipe) -> tuple[Any, ...]:
+    return recipe.detector, recipe.landmarks
+
+
+def _tracking_of(recipe: Recipe) -> tuple[Any, ...]:
+    """Recipes that agree in this find the same tracks."""
+    return recipe.frames(), recipe.detector, recipe.max_faces > 1
 
 
 def without_faces(
@@ -99,7 +215,7 @@ def locate(roots: Mapping[str, str], root: str, uri: str) -> str:
     """The path or URI of a file below a named root. Raises ValueError when the name is not among `roots`."""
     if root not in roots:
         raise ValueError(f"root {root!r} is not known; roots are {', '.join(sorted(roots)) or 'none'}")
-    return f"{roots[root].rstrip('/')}/{uri.lstrip('/')}"
+    return f"{folder_of(roots[root]).rstrip('/')}/{uri.lstrip('/')}"
 
 
 def content_digest(rows: pa.Table) -> str:

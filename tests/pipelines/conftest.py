@@ -53,7 +53,9 @@ def tiny_experiment() -> Experiment:
 
 @pytest.fixture(scope="session")
 def tiny_roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    return sample_corpus.make(tmp_path_factory.mktemp("corpus"), size="tiny")
+    return sample_corpus.make(
+        tmp_path_factory.mktemp("corpus"), size="tiny", names=("ffpp", "celeb_df", "deeper_forensics", "dfdc")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 
 from pipelines import extract as extraction
 from pipelines import sandbox, schemas, video
-from pipelines.extract import ExtractionError, extract
+from pipelines.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces import Recipe
 from pipelines.facestore import Faces
 
@@ -62,14 +63,14 @@ def by_name(**actions):
     A closure, so that it is pickled by value: workers need not import this file.
     """
 
-    def factory(roots, recipe, predictor):
+    def factory(roots, recipes, predictor):
         from pipelines.video import without_faces
 
-        def read(video):
+        def read(video, targets):
             action = actions.get(video["video_id"].removeprefix("toy/"))
             if action is not None:
                 action()
-            return without_faces(video, "no_face", "", 0.0)
+            return [without_faces(video, "no_face", "", 0.0)] * len(targets)
 
         return read
 
@@ -117,8 +118,10 @@ def roots(corpus) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def reader(roots) -> video.VideoReader:
-    return video.VideoReader(roots, RECIPE)
+def reader(roots) -> Callable[..., video.Result]:
+    """Reads a video with the one recipe."""
+    read = video.VideoReader(roots, [RECIPE])
+    return lambda item: read(item)[0]
 
 
 @pytest.fixture(scope="module")
@@ -197,12 +200,12 @@ def test_a_mask_that_cannot_be_known_is_null_and_the_ledger_says_why(reader, roo
         assert bool(reason) == bool(ledger["reason"])
 
 
-def test_the_mask_source_can_be_chosen(reader, monkeypatch):
+def test_the_mask_source_can_be_chosen(roots):
     both = row("fake", **FORGED, real_uri="real.mp4", mask_uri="missing.mp4")
-    for source, null in (("auto", 0), ("difference", 0), ("dataset", 4), ("none", 4)):
-        monkeypatch.setattr(reader, "recipe", Recipe(num_frames=4, size_px=48, mask_source=source))
-        rows, _ = reader(both)
-        assert rows["mask_png"].null_count == null
+    sources = {"auto": 0, "difference": 0, "dataset": 4, "none": 4}
+    read = video.VideoReader(roots, [Recipe(num_frames=4, size_px=48, mask_source=source) for source in sources])
+    nulls = [rows["mask_png"].null_count for rows, _ in read(both, range(4))]
+    assert dict(zip(sources, nulls, strict=True)) == sources
 
 
 @pytest.mark.parametrize(
@@ -335,6 +338,31 @@ def test_the_rows_are_those_of_the_videos_with_one_actor_or_two(tmp_path, ray_lo
         assert all(len(group) == 1 for group in groups)
         assert groups == sorted(groups)
     assert not list((tmp_path / "1" / "parts").iterdir())
+
+
+@ray_test
+def test_several_recipes_in_one_pass_give_the_folders_of_each_alone(tmp_path, ray_local, corpus, roots):
+    """Also where one of them was there in part, and where they want different videos."""
+    other = Recipe(num_frames=3, size_px=32, margin=1.6)
+    alone = {RECIPE: table(row("real"), row("other"), row("text")), other: table(row("real"), row("other"))}
+    for recipe, videos in alone.items():
+        extract(videos, roots, tmp_path / f"alone{recipe.size_px}", recipe)
+    extract(table(row("real")), roots, tmp_path / "48", RECIPE)  # an earlier sweep
+    read: list[dict] = []
+    targets = [
+        Target(folder=tmp_path / str(recipe.size_px), recipe=recipe, videos=videos) for recipe, videos in alone.items()
+    ]
+    ledgers = extract_all(targets, roots, on_video=read.append)
+    assert sorted(item["video_id"] for item in read) == ["toy/other", "toy/real", "toy/text"]
+    assert [item["num_done"] for item in read] == [1, 2, 3]
+    for (recipe, videos), ledger in zip(alone.items(), ledgers, strict=True):
+        assert ledger["video_id"].to_pylist() == videos["video_id"].to_pylist()
+        assert contents(tmp_path / str(recipe.size_px)) == contents(tmp_path / f"alone{recipe.size_px}")
+
+
+def test_two_recipes_cannot_share_a_folder(tmp_path, roots):
+    with pytest.raises(ValueError, match="a folder has one recipe"):
+        extract_all([Target(folder=tmp_path, recipe=RECIPE, videos=table(row("real")))] * 2, roots)
 
 
 @ray_test
@@ -503,6 +531,66 @@ def test_a_folder_without_permission_is_refused(tmp_path, roots):
 def test_no_videos_is_an_empty_extraction(tmp_path, roots):
     assert extract(table(), roots, tmp_path, RECIPE).num_rows == 0
     assert Faces(tmp_path).index == {}
+
+
+@pytest.fixture
+def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
+    """A folder with a real video of 4 faces and one of 40 beside it."""
+    rows, ledger = read_once(row("other"))
+    many = pa.concat_tables([rows] * 10)
+    indices = pa.array(range(40), pa.int32())
+    many = many.set_column(many.schema.get_field_index("frame_index"), schemas.FACES.field("frame_index"), indices)
+    long = {"toy/long": (many.set_column(1, schemas.FACES.field("video_id"), pa.array(["toy/long"] * 40)), 40)}
+    (tmp_path / "parts").mkdir()
+    for name, (faces, count) in {**long, "toy/real": (read_once(row("real"))[0], 4)}.items():
+        item = row(name.removeprefix("toy/"))
+        record = {
+            "copied": {key: item[key] for key in schemas.COPIED},
+            "ledger": ledger | {"video_id": name, "num_faces": count},
+        }
+        extraction._write_faces(extraction._part(tmp_path, name), [faces], [record])
+    extract(table(row("real"), row("long")), roots, tmp_path, RECIPE)
+    return tmp_path, long["toy/long"][0]
+
+
+def test_a_part_of_a_video_is_read_without_the_rest(long_rows, monkeypatch):
+    folder, many = long_rows
+    faces = Faces(folder)
+    assert [len(groups) for _, groups in faces.index.values()] == [3, 1]  # 16 + 16 + 8 rows; 4
+    assert faces.video("toy/long").num_rows == 40
+    for rows in (range(0, 1), range(15, 17), range(20, 30), range(39, 40), range(30, 60)):
+        found = faces.video("toy/long", ["frame_index", "image_png"], rows)
+        assert found["frame_index"].to_pylist() == [index for index in rows if index < 40]
+        assert found["image_png"].to_pylist() == many["image_png"].to_pylist()[rows.start : rows.stop]
+    read: list[list[int]] = []
+    real = pq.ParquetFile.read_row_groups
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_groups",
+        lambda self, groups, **more: read.append(groups) or real(self, groups, **more),
+    )
+    faces.video("toy/long", rows=range(17, 20))
+    assert len(read[0]) == 1
+
+
+def test_any_parquet_reader_can_skip_what_it_does_not_want(long_rows):
+    """Statistics in each row group; nothing spent on compressing PNG again."""
+    folder, _ = long_rows
+    (path,) = folder.glob("faces/split=train/*.parquet")
+    metadata = pq.ParquetFile(path).metadata
+    assert metadata.num_row_groups == 4
+    columns = {metadata.row_group(0).column(i).path_in_schema: i for i in range(metadata.num_columns)}
+    for group in range(4):
+        for name in ("video_id", "method", "frame_index"):
+            assert metadata.row_group(group).column(columns[name]).statistics.has_min_max
+        assert metadata.row_group(group).column(columns["image_png"]).compression == "UNCOMPRESSED"
+        assert metadata.row_group(group).column(columns["video_id"]).compression == "ZSTD"
+    import pyarrow.dataset as ds
+
+    wanted = (ds.field("video_id") == "toy/long") & (ds.field("frame_index") >= 32)
+    fragments = list(ds.dataset(folder / "faces", partitioning="hive").get_fragments(filter=wanted))
+    groups = [group.id for fragment in fragments for group in fragment.split_by_row_group(filter=wanted)[0].row_groups]
+    assert len(groups) == 1
 
 
 def test_readers_refuse_an_unfinished_folder_another_schema_and_an_unknown_video(tmp_path, roots, read_once):

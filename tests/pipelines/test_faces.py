@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import faces, masks
+from pipelines import _boxes, faces, follow, masks
 from pipelines.decode import Frame
-from pipelines.faces import Detection, FaceFinder, HogDetector, Recipe, Track
+from pipelines.detect import Detection, HogDetector, Landmarks
+from pipelines.faces import FaceFinder, Recipe
+from pipelines.follow import Track
 
 SMALL = Recipe(num_frames=8, size_px=64)
 
@@ -16,11 +18,10 @@ def finder() -> FaceFinder:
     return FaceFinder(SMALL)
 
 
-def with_recipe(finder: FaceFinder, **values) -> FaceFinder:
-    """The same loaded models under another recipe."""
-    other = FaceFinder.__new__(FaceFinder)
-    other.recipe, other.detect, other.landmarks = Recipe(size_px=64, **values), finder.detect, finder.landmarks
-    return other
+def find(finder: FaceFinder, frames, **recipe) -> list[faces.Face]:
+    """The faces of a film under a recipe."""
+    chosen = Recipe(num_frames=8, size_px=64, **recipe)
+    return list(finder.faces(frames, finder.tracks(frames, chosen), chosen))
 
 
 def paste(portrait, *places, height=360, width=640):
@@ -41,7 +42,7 @@ def detection(x0, y0, side, score=1.0):
 
 
 def test_a_moving_face_is_followed_in_one_track(finder, portrait):
-    found = list(finder(film(paste(portrait, (40 + 25 * step, 30, 1)) for step in range(8))))
+    found = find(finder, film(paste(portrait, (40 + 25 * step, 30, 1)) for step in range(8)))
     assert [(face.frame_index, face.face_index) for face in found] == [(10 * step, 0) for step in range(8)]
     assert [face.time_s for face in found] == pytest.approx([step / 3 for step in range(8)])
     moves = np.diff([face.box[0] for face in found])
@@ -51,9 +52,9 @@ def test_a_moving_face_is_followed_in_one_track(finder, portrait):
 
 def test_followed_boxes_and_landmarks_are_those_of_the_plain_detector(finder, portrait):
     frames = film(paste(portrait, (40 + 25 * step, 30, 1)) for step in range(8))
-    for face, frame in zip(finder(frames), frames, strict=True):
+    for face, frame in zip(find(finder, frames), frames, strict=True):
         (plain,) = HogDetector()(frame.rgb)
-        assert faces._overlap(face.box, plain.box) > 0.7
+        assert _boxes.overlap(face.box, plain.box) > 0.7
         in_frame = (face.landmarks + 0.5) * (face.crop[2] - face.crop[0]) / 64 - 0.5 + np.array(face.crop[:2])
         points = finder.landmarks(frame.rgb, plain.box)
         between_eyes = np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))
@@ -61,7 +62,7 @@ def test_followed_boxes_and_landmarks_are_those_of_the_plain_detector(finder, po
 
 
 def test_landmarks_lie_on_the_face_in_the_crop(finder, portrait):
-    (face,) = finder(film([paste(portrait, (200, 30, 1))]))
+    (face,) = find(finder, film([paste(portrait, (200, 30, 1))]))
     eyes, mouth = face.landmarks[36:48], face.landmarks[48:]
     assert face.landmarks.shape == (68, 2)
     assert face.landmarks.dtype == np.float32
@@ -71,15 +72,15 @@ def test_landmarks_lie_on_the_face_in_the_crop(finder, portrait):
 
 def test_two_faces_are_kept_apart_and_the_larger_is_face_0(finder, portrait):
     frames = film(paste(portrait, (20 + 10 * step, 60, 0.9), (380 - 10 * step, 60, 1)) for step in range(6))
-    found = list(with_recipe(finder, max_faces=2)(frames))
+    found = find(finder, frames, max_faces=2)
     assert [(face.face_index, face.frame_index) for face in found] == [
         (i, 10 * step) for i in (0, 1) for step in range(6)
     ]
     right, left = found[:6], found[6:]
     assert all(a.box[0] > b.box[2] for a, b in zip(right, left, strict=True))
-    alone = list(finder(frames))  # max_faces = 1: the larger only
+    alone = find(finder, frames)  # max_faces = 1: the larger only
     assert [face.face_index for face in alone] == [0] * 6
-    assert all(faces._overlap(a.box, b.box) > 0.6 for a, b in zip(alone, right, strict=True))
+    assert all(_boxes.overlap(a.box, b.box) > 0.6 for a, b in zip(alone, right, strict=True))
 
 
 def test_a_larger_face_that_comes_in_later_becomes_face_0(finder, portrait):
@@ -88,32 +89,32 @@ def test_a_larger_face_that_comes_in_later_becomes_face_0(finder, portrait):
     alone = [paste(portrait, (20, 60, 0.6), **wide)] * 2
     both = [paste(portrait, (20, 60, 0.6), (600, 60, 1), **wide)] * 8
     frames = film(alone + both)
-    assert faces.shots(frames) == [range(10)]
-    found = [face for face in finder(frames) if face.score > 0]
+    assert follow.shots(frames) == [range(10)]
+    found = [face for face in find(finder, frames) if face.score > 0]
     assert [face.frame_index for face in found if face.box[0] > 500] == [10 * place for place in range(2, 10)]
 
 
 def test_a_lost_face_is_held_from_the_nearest_frame_with_score_0(finder, portrait):
     seen, hidden = paste(portrait, (200, 30, 1)), paste(portrait, (200, 30, 1))
     hidden[30:140, 260:420] = 90  # something passes before the face
-    found = list(finder(film([seen] * 3 + [hidden] * 2 + [seen] * 3)))
+    found = find(finder, film([seen] * 3 + [hidden] * 2 + [seen] * 3))
     assert [face.score == 0 for face in found] == [False] * 3 + [True] * 2 + [False] * 3
     np.testing.assert_array_equal(found[3].landmarks, found[2].landmarks)
     np.testing.assert_array_equal(found[4].box, found[5].box)
     assert not np.array_equal(found[3].image, found[2].image)  # the picture is the frame's own
-    gaps = with_recipe(finder, hold_lost=False)(film([seen] * 3 + [hidden] * 2 + [seen] * 3))
+    gaps = find(finder, film([seen] * 3 + [hidden] * 2 + [seen] * 3), hold_lost=False)
     assert [face.frame_index for face in gaps] == [0, 10, 20, 50, 60, 70]
 
 
 def test_a_face_seen_in_less_than_half_of_a_shot_is_not_held(finder, portrait):
     seen, hidden = paste(portrait, (200, 30, 1)), paste(portrait, (200, 30, 1))
     hidden[30:140, 260:420] = 90
-    assert [face.frame_index for face in finder(film([seen] * 3 + [hidden] * 5))] == [0, 10, 20]
+    assert [face.frame_index for face in find(finder, film([seen] * 3 + [hidden] * 5))] == [0, 10, 20]
 
 
 def test_hold_takes_the_earlier_of_two_equally_near_frames():
     track = Track(range(5), {place: detection(0, 0, 50) for place in (0, 2, 4)})
-    assert faces.hold({0: 0, 2: 0, 4: 0}, [track]) == {0: (0, 0), 1: (0, 0), 2: (2, 0), 3: (2, 0), 4: (4, 0)}
+    assert follow.hold({0: 0, 2: 0, 4: 0}, [track]) == {0: (0, 0), 1: (0, 0), 2: (2, 0), 3: (2, 0), 4: (4, 0)}
 
 
 def test_at_a_cut_a_new_track_begins_and_face_0_goes_on(finder, portrait):
@@ -121,8 +122,8 @@ def test_at_a_cut_a_new_track_begins_and_face_0_goes_on(finder, portrait):
     other = cv2.resize(rng.integers(0, 255, (9, 16, 3), np.uint8), (640, 360), interpolation=cv2.INTER_CUBIC)
     other[60:316, 30:286] = portrait
     frames = film([paste(portrait, (330, 20, 1.2))] * 4 + [other] * 4)
-    assert faces.shots(frames) == [range(4), range(4, 8)]
-    found = list(finder(frames))
+    assert follow.shots(frames) == [range(4), range(4, 8)]
+    found = find(finder, frames)
     assert [face.face_index for face in found] == [0] * 8
     assert len({face.crop for face in found}) == 2
 
@@ -132,15 +133,15 @@ def test_chains_give_face_0_to_the_heaviest_and_never_one_index_to_two_faces_of_
     large = Track(shot, {place: detection(0, 0, 100) for place in (0, 1, 2)})  # weight 3 x 10000
     small = Track(shot, {place: detection(200, 0, 60) for place in (2, 3)})  # 2 x 3600, meets `large` in frame 2
     later = Track(shot, {place: detection(0, 0, 50) for place in (4, 5)})  # 2 x 2500
-    assert faces.chains([small, later, large], 2) == [{0: 2, 1: 2, 2: 2, 4: 1, 5: 1}, {2: 0, 3: 0}]
-    assert faces.chains([small, later, large], 1) == [{0: 2, 1: 2, 2: 2, 4: 1, 5: 1}]
+    assert follow.chains([small, later, large], 2) == [{0: 2, 1: 2, 2: 2, 4: 1, 5: 1}, {2: 0, 3: 0}]
+    assert follow.chains([small, later, large], 1) == [{0: 2, 1: 2, 2: 2, 4: 1, 5: 1}]
 
 
 def test_no_face(finder):
     rng = np.random.default_rng(0)
-    assert list(finder(film(rng.integers(0, 255, (3, 180, 320, 3), np.uint8)))) == []
-    assert list(finder(film(np.full((2, 64, 64, 3), 7, np.uint8)))) == []
-    assert list(finder([])) == []
+    assert find(finder, film(rng.integers(0, 255, (3, 180, 320, 3), np.uint8))) == []
+    assert find(finder, film(np.full((2, 64, 64, 3), 7, np.uint8))) == []
+    assert find(finder, []) == []
 
 
 @pytest.mark.parametrize("side", [48, 400])
@@ -148,17 +149,17 @@ def test_small_and_large_faces_are_found(finder, portrait, side):
     """A face fills about a third of the portrait: from 16 to 130 pixels here need one upsampling or none."""
     scale = side / 90
     picture = paste(portrait, (10, 10, scale), height=round(256 * scale) + 20, width=round(256 * scale) + 400)
-    (face,) = finder(film([picture]))
+    (face,) = find(finder, film([picture]))
     assert 0.6 * side < face.box[2] - face.box[0] < 1.5 * side
 
 
 def test_a_picture_cut_tight_around_a_face_is_searched_with_a_border(finder, portrait):
-    (whole,) = finder(film([paste(portrait, (200, 30, 1))]))
+    (whole,) = find(finder, film([paste(portrait, (200, 30, 1))]))
     x0, y0, x1, y1 = (int(value) for value in whole.box)
     tight = np.ascontiguousarray(paste(portrait, (200, 30, 1))[y0 + 12 : y1 - 2, x0 + 8 : x1 - 8])
     assert not HogDetector()(cv2.resize(tight, None, fx=2, fy=2))  # what the plain detector makes of it
-    (face,) = finder(film([tight]))
-    assert faces._overlap(face.box, whole.box - [x0 + 8, y0 + 12] * 2) > 0.6
+    (face,) = find(finder, film([tight]))
+    assert _boxes.overlap(face.box, whole.box - [x0 + 8, y0 + 12] * 2) > 0.6
 
 
 @pytest.mark.parametrize(
@@ -202,10 +203,10 @@ def test_points_follow_the_crop():
 
 def test_a_wrong_predictor_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
-        faces.Landmarks(tmp_path / "none.dat")
+        Landmarks(tmp_path / "none.dat")
     (tmp_path / "text.dat").write_text("hello")
     with pytest.raises(ValueError, match="not a dlib shape predictor"):
-        faces.Landmarks(tmp_path / "text.dat")
+        Landmarks(tmp_path / "text.dat")
 
 
 @pytest.mark.parametrize(

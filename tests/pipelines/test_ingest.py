@@ -310,8 +310,9 @@ def faces(monkeypatch) -> dict[str, list[dict]]:
         def __init__(self, folder: Path) -> None:
             assert folder == Path("faces/ffpp")
 
-        def video(self, video_id: str, columns: Sequence[str] | None = None) -> pa.Table:
+        def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
             table = schemas.to_table(stored[video_id], schemas.FACES)
+            table = table if rows is None else table.slice(rows.start, len(rows))
             return table if columns is None else table.select(list(columns))
 
     monkeypatch.setattr(ingest, "Faces", Store)

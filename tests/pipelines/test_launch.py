@@ -17,7 +17,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from pipelines import launch, report, run
+from pipelines import launch, report, run, sample_corpus
 from pipelines.cluster import Resources
 from pipelines.experiment import Experiment
 from pipelines.sweep import Sweep, parser
@@ -155,7 +155,7 @@ def test_the_table_shows_published_and_ours(whole: Ended, storage: Path) -> None
             assert cell.split() == [f"{theirs:.1f}", f"{mine:.1f}*", f"{mine - theirs:+.1f}"]
     assert "own datasets" in whole.out
     assert "one seed only" in whole.out
-    assert launch.SAMPLE_NOTE not in whole.out
+    assert sample_corpus.NOTE not in whole.out
 
 
 def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:

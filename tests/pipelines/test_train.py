@@ -52,18 +52,18 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.by_id = {video.video_id: video for video in (*TRAIN, *SELECT)}
 
-    def video(self, video_id: str, columns: Sequence[str] | None = None) -> "Store.Rows":
+    def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> "Store.Rows":
         import cv2
 
         video = self.by_id[video_id]
         rng = np.random.default_rng(len(video_id) + sum(map(ord, video_id)))
         angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
         landmarks = np.stack([PX / 2 + 10 * np.cos(angle), PX / 2 + 10 * np.sin(angle)], 1).astype(np.float32)
-        rows = []
+        found = []
         for frame in range(6):
             image = np.clip(rng.normal(90 + 60 * video.label, 20, (PX, PX, 3)), 0, 255).astype(np.uint8)
             mask = np.full((PX, PX), 255, np.uint8)
-            rows.append(
+            found.append(
                 {
                     "status": "ok",
                     "label": video.label,
@@ -77,7 +77,7 @@ class Store:
                     "crop_px": {"x0": 0.0, "y0": 0.0, "x1": 32.0, "y1": 32.0},
                 }
             )
-        return Store.Rows(rows)
+        return Store.Rows(found if rows is None else found[rows.start : rows.stop])
 
     class Rows(list[dict[str, Any]]):
         def to_pylist(self) -> list[dict[str, Any]]:

@@ -1,0 +1,48 @@
+"""Boxes: float (x0, y0, x1, y1) in source pixels, x1 and y1 exclusive."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Crop = tuple[int, int, int, int]  # x0, y0, x1, y1, whole pixels inside the frame
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union."""
+    both = common(a, b)
+    return both / (area(a) + area(b) - both)
+
+
+def common(a: np.ndarray | Crop, b: np.ndarray | Crop) -> float:
+    """Area that two boxes share."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return float(max(width, 0) * max(height, 0))
+
+
+def area(box: np.ndarray) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def side(box: np.ndarray) -> float:
+    """The longer one."""
+    return float(max(box[2] - box[0], box[3] - box[1]))
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Between the centres."""
+    return float(np.hypot(a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]) / 2)
+
+
+def continues(before: np.ndarray, now: np.ndarray) -> bool:
+    """Can the two be one face in neighbouring frames: centres within one side, sizes within a factor of 1.7?"""
+    sides = sorted((side(before), side(now)))
+    return distance(before, now) < sides[1] and sides[1] < 1.7 * sides[0]
+
+
+def window(box: np.ndarray, width: float, shape: Sequence[int]) -> Crop:
+    """The square of this width around the box's centre, cut off at the frame (H, W); never empty."""
+    frame_height, frame_width = shape[:2]
+    middles = ((box[0] + box[2]) / 2, frame_width), ((box[1] + box[3]) / 2, frame_height)
+    x0, y0 = (int(np.clip(middle - width / 2, 0, end - 1)) for middle, end in middles)
+    x1, y1 = (int(np.clip(middle + width / 2, 1, end)) for middle, end in middles)
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)

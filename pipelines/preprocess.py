@@ -1,0 +1,300 @@
+"""Videos -> faces, as the papers cut them, before any sweep needs them.
+
+    python -m pipelines.preprocess [DATASET ...] [--methods lre delocate] [--splits train val test] [--codec c23]
+
+A sweep extracts what it needs by itself; this command does it ahead, for instance over night on CPU machines.
+Each method's crop is a recipe of its own; a video is decoded once for all of them. Without `--datasets` the
+made-up sample corpus is used. The same command again continues, and does nothing when all is there.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+import models
+from pipelines import cluster, coverage, datasets, facestore, progress, sample_corpus, schemas, stages
+from pipelines.experiment import PRESETS, Experiment, Preset, digest
+from pipelines.faces import VERSION as FACES_VERSION
+from pipelines.faces import Recipe
+from pipelines.facestore import ExtractionError
+from pipelines.sweep import DEFAULT_STORAGE
+
+FACE_BYTES = 60_000  # a stored face of 224 x 224 pixels, measured on real videos; grows with its area
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """The faces of one dataset as one recipe cuts them, and for which of its videos they are needed."""
+
+    dataset: str
+    recipe: Recipe
+    folder: Path
+    videos: pa.Table  # VIDEOS rows
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """video_ids"""
+        return frozenset(self.videos["video_id"].to_pylist())
+
+    @property
+    def missing(self) -> int:
+        """How many videos are still to be extracted."""
+        return len(self.wanted - facestore.ledger(self.folder).keys())
+
+    @property
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """LEDGER rows of the wanted videos, by video_id."""
+        return {name: row for name, row in facestore.ledger(self.folder).items() if name in self.wanted}
+
+    def ledger_table(self) -> pa.Table:
+        return schemas.to_table(self.ledger.values(), schemas.LEDGER)
+
+    @property
+    def bytes_needed(self) -> int:
+        """An estimate of what the missing videos will take on disk."""
+        faces = self.missing * self.recipe.num_frames * self.recipe.max_faces
+        return round(faces * FACE_BYTES * (self.recipe.size_px / 224) ** 2)
+
+
+def recipe_of(experiment: Experiment) -> Recipe:
+    """The paper's crop: its frames per video and margin, at the largest size that one of its stages asks for."""
+    config = experiment.config()
+    size = max(stage.feed(config).input_px for stage in models.stages(experiment.model))
+    return Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
+
+
+def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:
+    """Where a dataset's faces lie; `sample_root`: its root, if it is of the sample corpus.
+
+    The made-up videos are named like the real ones: faces of one must not pass for faces of the other.
+    """
+    source = Path(sample_root).parent.name if sample_root else "own"  # names the corpus, its version and seed
+    return storage / "faces" / dataset / digest([schemas.VERSION, FACES_VERSION, recipe, source])
+
+
+def datasets_file(switch: str | None) -> Path | None:
+    """`--datasets`, else $CROSSFORGE_DATASETS, else ./datasets.toml if there is one, else None."""
+    named = switch or os.environ.get("CROSSFORGE_DATASETS")
+    if named:
+        return Path(named)
+    here = Path("datasets.toml")
+    return here if here.exists() else None
+
+
+def roots_of(
+    config_file: Path | None, storage: Path, names: Iterable[str], console: Console, dry_run: bool
+) -> dict[str, str] | None:
+    """Dataset name -> root, for all that the file has, else for `names` of the sample corpus.
+
+    None: a dry run that would have to make the sample corpus first.
+    """
+    if config_file:
+        return datasets.read_config(config_file)
+    names = tuple(names)
+    there = sample_corpus.made(storage, names=names)
+    if there is not None or dry_run:
+        return there
+    with progress.view(console, "Making the sample corpus (once)") as view:
+        return sample_corpus.make(
+            storage, names=names, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total)
+        )
+
+
+def run(
+    extractions: Sequence[Extraction], roots: Mapping[str, str], console: Console, predictor: Path | None = None
+) -> None:
+    """Extract what is missing, dataset by dataset, and print what failed. Ray must be initialised."""
+    from pipelines.extract import Target, extract_all  # here: Ray, which a dry run has no use for
+
+    for name in dict.fromkeys(one.dataset for one in extractions if one.missing):
+        own = [one for one in extractions if one.dataset == name and one.missing]
+        failed = 0
+        crops = f" ({len(own)} crops)" if len(own) > 1 else ""
+        with progress.view(console, f"Extracting faces: {name}{crops}") as view:
+
+            def on_video(row: Mapping[str, Any], view: progress.View = view) -> None:
+                nonlocal failed
+                failed += row["status"] != "ok"
+                done, total = row["num_done"], row["num_videos"]
+                text = f"{done} of {total}" + (f", {failed} without a usable face" if failed else "")
+                view.update("videos", text, done, total)
+
+            targets = [Target(folder=one.folder, recipe=one.recipe, videos=one.videos) for one in own]
+            extract_all(targets, roots, on_video=on_video, predictor=predictor)
+    _print_failures(extractions, console)
+
+
+def _print_failures(extractions: Sequence[Extraction], console: Console) -> None:
+    """The videos that gave no face, each once, and where failing depends on the label."""
+    shown: set[tuple[str, str]] = set()
+    for one in extractions:
+        bad = [entry for entry in one.ledger.values() if entry["status"] != "ok"]
+        bad = [entry for entry in bad if (entry["video_id"], entry["reason"]) not in shown]
+        shown |= {(entry["video_id"], entry["reason"]) for entry in bad}
+        for entry in bad[:10]:
+            text = f"  {entry['status']}: {entry['video_id']}: {entry['reason']}"
+            console.print(text, style="yellow", highlight=False, markup=False)
+        if len(bad) > 10:
+            console.print(f"  and {len(bad) - 10} more; all are in {one.folder / 'ledger.parquet'}")
+
+
+def leaks(extractions: Sequence[Extraction]) -> list[str]:
+    """From what about extraction the label can be guessed, each once."""
+    found = (str(leak) for one in extractions for leak in coverage.leaks(one.videos, one.ledger_table()))
+    return list(dict.fromkeys(found))
+
+
+def write_coverage(extractions: Sequence[Extraction], folder: Path) -> list[Path]:
+    """What became of every video, per recipe, as Markdown, CSV and a plot."""
+    paths = []
+    for recipe in dict.fromkeys(one.recipe for one in extractions):
+        own = [one for one in extractions if one.recipe == recipe]
+        videos = pa.concat_tables([one.videos for one in own])
+        ledger = pa.concat_tables([one.ledger_table() for one in own])
+        title = f"Coverage: {recipe.num_frames} frames, {recipe.margin:g} boxes at {recipe.size_px} px"
+        name = f"coverage-{recipe.num_frames}-frames-{recipe.size_px}-px-{digest(recipe)[:6]}"
+        paths += coverage.write(folder, name, title, videos, ledger)
+    return paths
+
+
+# ---------------------------------------------------------------------------------------- the command
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.preprocess",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("dataset", nargs="*", metavar="DATASET", help="which datasets (default: all in datasets.toml)")
+    p.add_argument("--methods", nargs="+", choices=models.names(), default=list(models.names()), metavar="METHOD")
+    p.add_argument("--preset", choices=PRESETS, help="whose crops (default: paper; small on the sample corpus)")
+    settings = "name=value, e.g. num_frames=64 margin=1.5 detector=dlib-cnn; a folder of its own"
+    p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"change the recipes: {settings}")
+    p.add_argument("--splits", nargs="+", choices=schemas.SPLITS, default=list(schemas.SPLITS))
+    p.add_argument("--codec", nargs="+", default=["c23"], help="of datasets in several compressions (default: c23)")
+    p.add_argument("--datasets", metavar="FILE", help="datasets.toml (default: as for the sweeps)")
+    p.add_argument(
+        "--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: ./%(default)s)"
+    )
+    p.add_argument("--predictor", metavar="FILE", type=Path, help="a dlib landmark predictor of your own")
+    p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster: auto, host:port or ray://host:port")
+    p.add_argument("--dry-run", action="store_true", help="print what would be extracted and stop")
+    return p
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with `name=value` applied. Raises ValueError naming the settings, or what is wrong with a value."""
+    hints = get_type_hints(Recipe)
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name not in hints:
+            raise ValueError(f"unknown setting {setting!r}; write name=value with a name of {', '.join(hints)}")
+        kind = hints[name] if isinstance(hints[name], type) else type(get_args(hints[name])[0])
+        try:
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise ValueError(f"{setting!r}: {name} must be {_meaning(kind)}") from None
+    return dataclasses.replace(recipe, **values)
+
+
+def _meaning(kind: type) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a word")
+
+
+def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path, is_sample: bool) -> list[Extraction]:
+    """One extraction for each dataset and distinct recipe."""
+    preset: Preset = arguments.preset or ("small" if is_sample else "paper")
+    names = arguments.dataset or sorted(roots)
+    made_for = [Experiment(model=name, train_on="ffpp", test_on=(), preset=preset) for name in arguments.methods]
+    recipes = dict.fromkeys(changed(recipe_of(experiment), arguments.set) for experiment in made_for)
+    extractions = []
+    for name in names:
+        videos = datasets.load(name, roots)
+        kept = pc.and_(
+            pc.is_in(videos["split"], pa.array(arguments.splits)),
+            pc.is_in(videos["codec"], pa.array([*arguments.codec, "unknown"])),
+        )
+        videos = videos.filter(kept)
+        if not videos.num_rows:
+            raise ValueError(f"{name} has no videos in {arguments.splits} and {arguments.codec}")
+        for recipe in recipes:
+            folder = faces_folder(storage, name, recipe, roots[name] if is_sample else None)
+            extractions.append(Extraction(dataset=name, recipe=recipe, folder=folder, videos=videos))
+    return extractions
+
+
+def _print_plan(extractions: Sequence[Extraction], console: Console) -> None:
+    table = Table(title="Faces to extract", title_justify="left")
+    for column in ("dataset", "frames", "crop", "videos", "to extract", "about"):
+        table.add_column(column, justify="left" if column in ("dataset", "crop") else "right")
+    for one in extractions:
+        crop = f"{one.recipe.margin:g} boxes at {one.recipe.size_px} px"
+        size = f"{one.bytes_needed / 1e9:.2f} GB" if one.missing else "–"
+        table.add_row(one.dataset, str(one.recipe.num_frames), crop, str(one.videos.num_rows), str(one.missing), size)
+    console.print(table)
+
+
+def _report(extractions: Sequence[Extraction], storage: Path, console: Console) -> None:
+    for leak in leaks(extractions):
+        console.print(f"LEAK {leak}", style="bold red", highlight=False, markup=False)
+    paths = write_coverage(extractions, storage / "reports" / "coverage")
+    for name in dict.fromkeys(one.dataset for one in extractions):
+        own = [one for one in extractions if one.dataset == name]
+        statuses = Counter(entry["status"] for entry in own[0].ledger.values())
+        text = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+        console.print(f"{name}: {text}", highlight=False)
+        for one in own:
+            console.print(f"  {one.recipe.size_px} px: {one.folder}", highlight=False, soft_wrap=True)
+    for path in paths:
+        if path.suffix == ".md":
+            console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> int:
+    config_file = datasets_file(arguments.datasets)
+    storage = stages.check_storage(arguments.storage, write=not arguments.dry_run)
+    names = arguments.dataset or sample_corpus.NAMES
+    roots = roots_of(config_file, storage, names, console, arguments.dry_run)
+    if roots is None:
+        console.print("The sample corpus would be made first; run without --dry-run, or name --datasets")
+        return 0
+    extractions = plan(arguments, roots, storage, is_sample=config_file is None)
+    _print_plan(extractions, console)
+    if arguments.dry_run:
+        return 0
+    if any(one.missing for one in extractions):
+        with cluster.connect(arguments.address):
+            run(extractions, roots, console, arguments.predictor)
+    _report(extractions, storage, console)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exits with 0: all videos accounted for, 2: the input was wrong, 130: interrupted."""
+    arguments = _parser().parse_args(argv)
+    cluster.prepare_environment(arguments.address)
+    console = Console()
+    try:
+        code = execute(arguments, console)
+    except (ValueError, OSError, ExtractionError) as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        code = 2
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The command that extracts ahead of the sweeps: the same recipes and folders, one pass, an account of every video."""
+
+import dataclasses
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines import facestore, preprocess, sample_corpus
+from pipelines.experiment import Experiment
+from pipelines.faces import Recipe
+
+METHODS = ("plain", "lre", "laa_net")
+
+
+def text(width: int = 140) -> Console:
+    return Console(record=True, width=width)
+
+
+def recipe_of(method: str) -> Recipe:
+    return preprocess.recipe_of(Experiment(model=method, train_on="ffpp", test_on=(), preset="small"))
+
+
+def arguments(*argv: str):
+    return preprocess._parser().parse_args(argv)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("num_frames=64", "num_frames", 64),
+        ("margin=1.5", "margin", 1.5),
+        ("constant_box=false", "constant_box", False),
+        ("sampling=fps", "sampling", "fps"),
+        ("landmarks=81", "landmarks", 81),
+        ("detector=dlib-cnn", "detector", "dlib-cnn"),
+    ],
+)
+def test_a_recipe_can_be_changed_by_name(setting, name, value):
+    recipe = preprocess.changed(Recipe(), [setting])
+    assert getattr(recipe, name) == value
+    assert dataclasses.replace(recipe, **{name: getattr(Recipe(), name)}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("frames=64", "unknown setting 'frames=64'; write name=value with a name of num_frames, sampling"),
+        ("margin", "margin must be a number"),
+        ("num_frames=many", "num_frames must be a whole number"),
+        ("hold_lost=yes", "hold_lost must be true or false"),
+        ("detector=magic", "detector must be one of dlib, dlib-cnn; got 'magic'"),
+        ("num_frames=0", "num_frames must be >= 1"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        preprocess.changed(Recipe(), [setting])
+
+
+def test_the_plan_has_an_extraction_for_each_dataset_and_distinct_crop(tiny_roots, tmp_path):
+    recipes = {recipe_of(method) for method in METHODS}
+    planned = preprocess.plan(
+        arguments("ffpp", "celeb_df", "--methods", *METHODS, "--splits", "test"), tiny_roots, tmp_path, is_sample=True
+    )
+    assert [one.dataset for one in planned] == ["ffpp"] * len(recipes) + ["celeb_df"] * len(recipes)
+    assert {one.recipe for one in planned} == recipes
+    assert len({one.folder for one in planned}) == 2 * len(recipes)
+    ffpp = planned[0].videos
+    assert set(ffpp["split"].to_pylist()) == {"test"}
+    assert set(ffpp["codec"].to_pylist()) == {"c23"}
+    assert planned[0].missing == ffpp.num_rows
+    # 60 kB for a face of 224 pixels, by area
+    recipe = planned[0].recipe
+    expected = ffpp.num_rows * recipe.num_frames * 60_000 * recipe.size_px**2 / 224**2
+    assert planned[0].bytes_needed == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_codec_that_is_not_there_is_an_error(tiny_roots, tmp_path):
+    with pytest.raises(ValueError, match=r"ffpp has no videos in .* and \['raw'\]"):
+        preprocess.plan(arguments("ffpp", "--codec", "raw"), tiny_roots, tmp_path, is_sample=True)
+
+
+@pytest.fixture
+def storage(tmp_path: Path, tiny_roots, monkeypatch) -> Path:
+    """A storage folder that has a sample corpus already: the tiny one, in the place of the full one."""
+    home = tmp_path / f"sample-corpus-v{sample_corpus.VERSION}-full-seed0"
+    shutil.copytree(Path(tiny_roots["ffpp"]).parent, home)
+    monkeypatch.delenv("CROSSFORGE_DATASETS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.ray
+def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, ray_local, monkeypatch):
+    monkeypatch.setattr(preprocess.cluster, "connect", lambda address: nullcontext())  # the tests' Ray is there
+    broken = next(storage.glob("sample-corpus-*/DFDC/test/*.mp4"))
+    broken.write_bytes(b"not a video")
+    argv = ("dfdc", "--methods", *METHODS, "--splits", "test", "--set", "num_frames=2", "size_px=32")
+    argv = (*argv, "--storage", str(storage))
+    console = text()
+    assert preprocess.execute(arguments(*argv, "--dry-run"), console) == 0
+    assert not (storage / "faces").exists()
+    assert preprocess.execute(arguments(*argv), console) == 0
+    shown = console.export_text()
+    assert f"unreadable: dfdc/test/{broken.stem}" in shown
+    assert "dfdc: 3 ok, 1 unreadable" in shown
+    folders = list((storage / "faces" / "dfdc").iterdir())
+    crops = {
+        preprocess.recipe_of(Experiment(model=m, train_on="ffpp", test_on=(), preset="small")).margin for m in METHODS
+    }
+    assert len(folders) == len(crops)  # with the same frames and size, methods differ in the margin only
+    assert all(len(facestore.ledger(folder)) == 4 for folder in folders)
+    assert list((storage / "reports" / "coverage").glob("*.png"))
+    before = {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")}
+    assert preprocess.execute(arguments(*argv), text()) == 0
+    assert {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")} == before
+
+
+def test_wrong_use_is_exit_code_2_and_one_line(storage, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        preprocess.main(["ffpp", "--set", "frames=1", "--storage", str(storage)])
+    assert stopped.value.code == 2
+    assert "unknown setting 'frames=1'" in capsys.readouterr().out

@@ -1,0 +1,187 @@
+"""One video under several recipes, and which of its faces count; pictures are made from a public-domain portrait."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import dlib
+import numpy as np
+import pytest
+
+from pipelines import _spool, schemas, video
+from pipelines.decode import Frame
+from pipelines.detect import Landmarks
+from pipelines.faces import Recipe
+
+LOSSLESS = {"crf": "0", "pix_fmt": "yuv444p"}
+
+
+def row(uri: str, **changes) -> dict:
+    """A row of VIDEOS for a file below the root."""
+    nothing = dict.fromkeys(("mask_uri", "real_id", "real_uri"))
+    usual = {"dataset": "toy", "video_id": f"toy/{uri}", "label": 0, "method": "real", "codec": "raw", "split": "test"}
+    return usual | nothing | {"root": "toy", "uri": uri, "source_ids": [uri], "face_rule": "largest"} | changes
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, write_video, portrait) -> Path:
+    """two.mp4: a large face on the left, a small one on the right, whose lower half is white in mask.mp4."""
+    root = tmp_path_factory.mktemp("videos")
+    two, mask = [], []
+    for step in range(12):
+        frame = np.full((300, 520, 3), 90, np.uint8)
+        frame[20:276, 2 * step : 2 * step + 256] = portrait
+        frame[60:240, 330:510] = cv2.resize(portrait, (180, 180), interpolation=cv2.INTER_AREA)
+        two.append(frame)
+        white = np.zeros_like(frame)
+        white[100:180, 380:460] = 255
+        mask.append(white)
+    write_video(root / "two.mp4", two, bf="2", **LOSSLESS)
+    write_video(root / "mask.mp4", mask, **LOSSLESS)
+    write_video(root / "black.mp4", [np.zeros_like(frame) for frame in mask], **LOSSLESS)
+    folder = root / "crops"
+    folder.mkdir()
+    for number in (1, 2, 10):  # natural order: 1, 2, 10
+        face = cv2.cvtColor(portrait[20:200, 50:230], cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{number}.png"), face if number != 2 else np.full_like(face, number))
+    return root
+
+
+@pytest.fixture(scope="module")
+def read(root) -> Callable[..., list[video.Result]]:
+    def run(item: dict, *recipes: Recipe) -> list[video.Result]:
+        return video.VideoReader({"toy": str(root)}, recipes)(item, range(len(recipes)))
+
+    return run
+
+
+def middle(face: dict) -> float:
+    return (face["box_px"]["x0"] + face["box_px"]["x1"]) / 2
+
+
+def test_recipes_asked_for_together_give_the_rows_of_each_alone(read):
+    """Other frames, other crops, more faces, other masks: nothing of one shows in another."""
+    recipes = [
+        Recipe(num_frames=4, size_px=48),
+        Recipe(num_frames=4, size_px=64, margin=1.8, constant_box=False),
+        Recipe(num_frames=3, size_px=48, max_faces=2, mask_source="none"),
+        Recipe(num_frames=6, sampling="clips", clip_frames=3, size_px=32),
+    ]
+    item = row("two.mp4", label=1, method="made", mask_uri="mask.mp4")
+    together = read(item, *recipes)
+    assert [ledger["num_faces"] for _, ledger in together] == [4, 4, 6, 6]
+    for recipe, (rows, ledger) in zip(recipes, together, strict=True):
+        ((alone, alone_ledger),) = read(item, recipe)
+        assert rows.equals(alone)
+        assert ledger["content"] == alone_ledger["content"]
+        assert ledger["reason"] == alone_ledger["reason"]
+
+
+def test_each_recipe_decides_which_frames_are_sampled(read):
+    indices = {
+        "even": [1, 4, 7, 10],  # middles of four parts of 12
+        "stride": [0, 5, 10],
+        "fps": [0, 5, 10],  # of 10 frames a second, two
+        "clips": [2, 3, 8, 9],  # 8 frames to spare: 2.7 before, between and after
+    }
+    recipes = {
+        "even": Recipe(num_frames=4, size_px=32),
+        "stride": Recipe(num_frames=4, sampling="stride", stride=5, size_px=32),
+        "fps": Recipe(num_frames=4, sampling="fps", fps=2, size_px=32),
+        "clips": Recipe(num_frames=4, sampling="clips", clip_frames=2, size_px=32),
+    }
+    results = read(row("two.mp4"), *recipes.values())
+    found = {name: rows["frame_index"].to_pylist() for name, (rows, _) in zip(recipes, results, strict=True)}
+    assert {name: found[name] for name in ("even", "stride", "fps")} == {
+        n: indices[n] for n in ("even", "stride", "fps")
+    }
+    clips = found["clips"]
+    assert (clips[1] - clips[0], clips[3] - clips[2]) == (1, 1)
+    assert clips[2] > clips[1] + 1
+
+
+def test_the_largest_face_counts_unless_the_row_says_otherwise(read):
+    recipe = Recipe(num_frames=3, size_px=32)
+    for rule, mask, expected in (
+        ("largest", "mask.mp4", [(0, True)] * 3),
+        ("mask", "mask.mp4", [(0, False)] * 3),
+        ("mask", None, [(0, True)] * 3),  # a real video has no mask
+        ("all", "mask.mp4", [(0, False)] * 3 + [(1, True)] * 3),
+        ("all", None, [(0, True)] * 3 + [(1, False)] * 3),
+    ):
+        item = row("two.mp4", label=1, method="made", mask_uri=mask, face_rule=rule)
+        ((rows, ledger),) = read(item, recipe)
+        assert [(face["face_index"], middle(face) < 300) for face in rows.to_pylist()] == expected, rule
+        # The mask lies on the small face: it says nothing about the large one.
+        known = [face["mask_png"] is not None for face in rows.to_pylist()]
+        assert known == [mask is not None and not left for _, left in expected], rule
+        assert ("mask.mp4 shows no change there" in ledger["reason"]) == (mask is not None and not all(known))
+
+
+@pytest.mark.parametrize(("mask", "why"), [("black.mp4", "covers none"), ("gone.mp4", "cannot be read")])
+def test_a_mask_that_cannot_tell_the_face_is_said(read, mask, why):
+    item = row("two.mp4", label=1, method="made", mask_uri=mask, face_rule="mask")
+    ((rows, ledger),) = read(item, Recipe(num_frames=2, size_px=32))
+    assert [middle(face) < 300 for face in rows.to_pylist()] == [True, True]
+    assert "the largest face is taken" in ledger["reason"]
+    assert why in ledger["reason"]
+
+
+def test_a_picture_that_is_a_face_crop_is_taken_whole(read):
+    ((rows, ledger),) = read(row("crops", face_rule="whole"), Recipe(num_frames=8, size_px=90))
+    faces = rows.to_pylist()
+    assert [face["frame_index"] for face in faces] == [0, 1, 2]
+    assert all(face["crop_px"] == {"x0": 0, "y0": 0, "x1": 180, "y1": 180} for face in faces)
+    assert [face["face_score"] > 0 for face in faces] == [True, False, True]  # in 2.png there is nothing to see
+    assert all(len(face["landmarks_px"]) == 136 for face in faces)
+    assert (ledger["status"], ledger["num_faces"]) == ("ok", 3)
+
+
+def test_frames_beyond_the_memory_allowed_come_back_from_the_file(read, monkeypatch):
+    recipe = Recipe(num_frames=5, size_px=48)
+    ((rows, _),) = read(row("two.mp4"), recipe)
+    monkeypatch.setattr(video, "_FRAME_BYTES", 2 * 300 * 520 * 3)
+    ((spilled, _),) = read(row("two.mp4"), recipe)
+    assert rows.equals(spilled)
+
+
+def test_a_spool_holds_no_more_than_it_may():
+    frames = [Frame(10 * i, i / 2, np.full((4, 5, 3), i, np.uint8)) for i in range(5)]
+    spool = _spool.Spool(memory_bytes=130)  # two frames of 60 bytes
+    for frame in frames:
+        spool.append(frame)
+    assert sum(isinstance(held, Frame) for held in spool._frames) == 2
+    for _ in range(2):
+        for held, frame in zip(spool, frames, strict=True):
+            assert (held.frame_index, held.time_s) == (frame.frame_index, frame.time_s)
+            np.testing.assert_array_equal(held.rgb, frame.rgb)
+    assert [frame.frame_index for frame in _spool.Chosen(spool, [4, 0, 3])[1:]] == [0, 30]
+
+
+@pytest.fixture(scope="module")
+def predictor_81(tmp_path_factory, portrait) -> Path:
+    """A predictor of 81 points that has seen one face."""
+    box = dlib.rectangle(90, 60, 180, 150)
+    points = [dlib.point(90 + 10 * (i % 9), 60 + 10 * (i // 9)) for i in range(81)]
+    shape = dlib.full_object_detection(box, dlib.points(points))
+    options = dlib.shape_predictor_training_options()
+    options.cascade_depth, options.num_trees_per_cascade_level, options.tree_depth = 1, 2, 2
+    options.oversampling_amount, options.num_test_splits = 2, 2
+    path = tmp_path_factory.mktemp("predictor") / "81.dat"
+    predictor = dlib.train_shape_predictor([portrait, portrait], [[shape], [shape]], options)
+    predictor.save(str(path))
+    return path
+
+
+def test_81_landmarks_come_from_a_predictor_of_ones_own(root, predictor_81):
+    recipe = Recipe(num_frames=2, size_px=48, landmarks=81)
+    ((rows, _),) = video.VideoReader({"toy": str(root)}, [recipe], predictor_81)(row("two.mp4"))
+    assert [len(points) for points in rows["landmarks_px"].to_pylist()] == [162, 162]
+    schemas.to_table(rows.to_pylist(), schemas.FACES)
+
+
+def test_a_predictor_of_another_number_of_points_is_refused(predictor_81):
+    with pytest.raises(ValueError, match="finds 81 points, 68 are asked for"):
+        Landmarks(predictor_81)
+    with pytest.raises(ValueError, match="81 landmarks need a predictor of your own"):
+        Landmarks(number=81)
