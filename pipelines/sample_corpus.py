@@ -33,6 +33,7 @@ from pipelines import _sample_faces as faces
 from pipelines._sample_faces import Forgery, Look
 
 VERSION = 3  # raise it when any frame of the corpus changes
+NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
 
 FOLDERS = {
     "ffpp": "FaceForensics++",
@@ -98,9 +99,9 @@ MASK_CRF = 8  # an edge in a mask must stay where it is
 MANIPULATIONS = {
     "Deepfakes": Forgery(swaps=True, keeps_shape=False, face_px=(56, 72), feather_px=(8, 14), match=(0.3, 0.8)),
     "Face2Face": Forgery(swaps=False, face_px=(64, 84), feather_px=(6, 10), match=(0.5, 0.8)),
-    "FaceSwap": Forgery(swaps=True, face_px=(95, 124), feather_px=(1, 2.5), match=(0.6, 1), match_spread=True),
+    "FaceSwap": Forgery(swaps=True, face_px=(95, 124), feather_px=(1, 2), match=(0.2, 0.7), match_spread=True),
     "NeuralTextures": Forgery(
-        swaps=False, lower_face=True, face_px=(42, 56), feather_px=(4, 8), match=(0.8, 1), sharpen=1.6
+        swaps=False, lower_face=True, face_px=(30, 40), feather_px=(4, 8), match=(0.8, 1), sharpen=0.8
     ),
 }
 FORGERIES = {
