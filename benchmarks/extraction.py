@@ -1,16 +1,23 @@
-"""Extraction against the classic way, video by video, in one run on one core.
+"""Extraction against the classic way and against its own floor, video by video, in one run on one core.
 
-    python benchmarks/extraction.py [video ...] [--num-frames 30]
+    uv run python benchmarks/extraction.py [video ...] [--num-frames 32 128] [--no-classic]
 
 Classic: OpenCV decodes every frame in turn; dlib's HOG detector with one upsampling looks at each sampled frame;
-68 landmarks, crop and PNG of the largest face. Ours: `pipelines.video.VideoReader`. Both sample the same frames.
-Without videos: three made from a portrait that scikit-image carries, moving through 1280 x 720.
+68 landmarks, crop and PNG of the largest face. Ours: `pipelines.video.VideoReader`, which also makes PNGs and the
+FACES table. Floor: what cannot be left out, called bare: decode the frames that are needed, one search of the whole
+frame for each cut, and for each sampled frame one look into a window and 68 landmarks.
+All sample the same frames. Without videos: three made from a portrait that scikit-image carries, moving through
+1280 x 720.
 
 Printed for each video and in all:
-    frames/s       sampled frames per second of CPU time, with decoding and PNG
+    frames/s       sampled frames per second of CPU time: classic, ours
+    ratio          CPU time of the classic way in CPU times of ours
+    of floor       CPU time of the floor as a share of ours
     faces          frames with a face: classic, ours (held ones not counted)
     found again    share of the classic faces where ours overlaps with IoU >= 0.5
     landmarks      mean distance of the 68 points on those, as a share of the distance between the eyes
+Then the frames where only one of the two found a face: what is not in the classic result is a gain or a false face,
+which only eyes can tell (`python -m pipelines.browse`).
 """
 
 import argparse
@@ -28,7 +35,9 @@ import numpy as np
 import skimage.data
 
 from pipelines import decode
-from pipelines.faces import Landmarks, Recipe, cut, square_crop
+from pipelines.detect import HogDetector, Landmarks
+from pipelines.faces import Recipe, cut, square_crop
+from pipelines.follow import Follower, shots
 from pipelines.video import VideoReader, encode_png
 
 Found = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels
@@ -39,17 +48,22 @@ class Compared:
     frames: int
     classic_s: float
     ours_s: float
+    floor_s: float
     classic_faces: int
     our_faces: int
     again: int
     deviation: list[float]
 
+    only_classic: int = 0
+    only_ours: int = 0
+
     def line(self, name: str) -> str:
         again = f"{self.again / self.classic_faces:.3f}" if self.classic_faces else "-"
         landmarks = f"{np.mean(self.deviation):.4f}" if self.deviation else "-"
-        speeds = self.frames / self.classic_s, self.frames / self.ours_s, self.classic_s / self.ours_s
+        classic = f"{self.frames / self.classic_s:8.2f}" if self.classic_s else "       -"
+        ratio = f"{self.classic_s / self.ours_s:7.1f}" if self.classic_s else "      -"
         return (
-            f"{name[:34]:34s} {speeds[0]:8.2f} {speeds[1]:8.2f} {speeds[2]:7.1f} "
+            f"{name[:30]:30s} {classic} {self.frames / self.ours_s:8.2f} {ratio} {self.floor_s / self.ours_s:8.2f} "
             f"{self.classic_faces:6d} {self.our_faces:6d} {again:>7s} {landmarks:>9s}"
         )
 
@@ -80,27 +94,50 @@ class Classic:
         return found
 
 
+class Floor:
+    """The operations that no extraction can do without, and nothing else."""
+
+    def __init__(self, landmarks: Landmarks) -> None:
+        self.landmarks = landmarks
+        self.follow = Follower(HogDetector(), several=False)
+
+    def __call__(self, path: Path, wanted: Sequence[int]) -> None:
+        frames = list(decode.open_source(path).frames(wanted))
+        starts = {shot[0] for shot in shots(frames)}
+        box = None
+        for place, frame in enumerate(frames):
+            if place in starts:
+                found = self.follow._search_all(frame.rgb, coarse_first=True)
+                box = max((seen.box for seen in found), key=lambda b: b[2] - b[0], default=box)
+            if box is not None:
+                self.follow._search_near(frame.rgb, box)
+                self.landmarks(frame.rgb, box)
+
+
 def ours(reader: VideoReader, path: Path) -> Found:
     row = {"dataset": "", "video_id": path.stem, "label": 0, "method": "real", "codec": "", "split": "test"}
-    table, _ = reader(row | {"root": "videos", "uri": path.name, "mask_uri": None, "real_uri": None})
+    row |= {"root": "videos", "uri": path.name, "mask_uri": None, "real_uri": None, "face_rule": "largest"}
+    ((table, _),) = reader(row)
+    size_px = reader.recipes[0].size_px
     found: Found = {}
     for face in table.to_pylist():
         if face["face_index"] == 0 and face["face_score"] > 0:
             x0, y0, x1, _ = face["crop_px"].values()
-            scale = (x1 - x0) / reader.recipe.size_px
+            scale = (x1 - x0) / size_px
             points = (np.array(face["landmarks_px"]).reshape(-1, 2) + 0.5) * scale - 0.5 + [x0, y0]
             found[face["frame_index"]] = np.array(list(face["box_px"].values())), points
     return found
 
 
-def compare(path: Path, recipe: Recipe, classic: Classic, finder: VideoReader) -> Compared:
-    wanted = [frame.frame_index for frame in decode.sample(path, recipe.num_frames)]
+def compare(path: Path, wanted: Sequence[int], classic: Classic | None, finder: VideoReader, floor: Floor) -> Compared:
     finder.roots = {"videos": str(path.parent)}
-    start = time.process_time()
-    theirs = classic(path, wanted)
-    middle = time.process_time()
+    times = [time.process_time()]
+    theirs = classic(path, wanted) if classic else {}
+    times.append(time.process_time())
     mine = ours(finder, path)
-    end = time.process_time()
+    times.append(time.process_time())
+    floor(path, wanted)
+    times.append(time.process_time())
     deviation = []
     again = 0
     for index, (box, points) in theirs.items():
@@ -108,7 +145,11 @@ def compare(path: Path, recipe: Recipe, classic: Classic, finder: VideoReader) -
             again += 1
             eyes = np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))
             deviation.append(float(np.linalg.norm(points - mine[index][1], axis=1).mean() / eyes))
-    return Compared(len(wanted), middle - start, end - middle, len(theirs), len(mine), again, deviation)
+    classic_s, ours_s, floor_s = np.diff(times) * [classic is not None, 1, 1]
+    only = len(theirs.keys() - mine.keys()), len(mine.keys() - theirs.keys())
+    return Compared(
+        len(wanted), float(classic_s), float(ours_s), float(floor_s), len(theirs), len(mine), again, deviation, *only
+    )
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -117,8 +158,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return common / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common)
 
 
-def make_videos(folder: Path) -> list[Path]:
-    """A face of about 70, 140 and 280 pixels, moving through 1280 x 720 for 90 frames."""
+def make_videos(folder: Path, num_frames: int = 300) -> list[Path]:
+    """A face of about 70, 140 and 280 pixels, moving through 1280 x 720 for 300 frames."""
     portrait = skimage.data.astronaut()[:256, 100:356]
     paths = []
     for face_px in (70, 140, 280):
@@ -128,9 +169,9 @@ def make_videos(folder: Path) -> list[Path]:
         with av.open(str(path), "w") as out:
             stream = out.add_stream("libx264", rate=30)
             stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
-            for number in range(90):
+            for number in range(num_frames):
                 picture = np.full((720, 1280, 3), 100, np.uint8)
-                x = (1280 - side) * number // 89
+                x = (1280 - side) * (number % 150) // 149
                 y = (720 - small.shape[0]) * (number % 45) // 44
                 picture[y : y + small.shape[0], x : x + side] = small
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -141,35 +182,57 @@ def make_videos(folder: Path) -> list[Path]:
     return paths
 
 
+def warm_up(finder: VideoReader, floor: Floor) -> None:
+    """The first call of everything costs more; it is no video's."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path, *_) = make_videos(Path(folder), num_frames=2)
+        finder.roots = {"videos": folder}
+        ours(finder, path)
+        floor(path, [0, 1])
+
+
+def run(paths: Sequence[Path], num_frames: int, with_classic: bool) -> None:
+    recipe = Recipe(num_frames=num_frames)
+    finder = VideoReader({}, [recipe])
+    classic, floor = Classic(recipe) if with_classic else None, Floor(Landmarks())
+    cv2.setNumThreads(1)
+    print(f"\n{num_frames} frames a video")
+    print(f"{'':30s} {'frames/s':>17s} {'':7s} {'of':>8s} {'faces':>13s} {'found':>7s} {'land-':>9s}")
+    heads = f"{'classic':>8s} {'ours':>8s} {'ratio':>7s} {'floor':>8s} {'class.':>6s} {'ours':>6s}"
+    print(f"{'':30s} {heads} {'again':>7s} {'marks':>9s}")
+    results: list[Compared] = []
+    warm_up(finder, floor)
+    for path in paths:
+        try:
+            wanted = decode.indices(recipe.frames(), decode.open_source(path).times)
+        except decode.UnreadableVideo as error:
+            print(f"{path.stem[:30]:30s} {error}")
+            continue
+        results.append(compare(path.absolute(), wanted, classic, finder, floor))
+        print(results[-1].line(path.stem), flush=True)
+    sums = {
+        name: sum(getattr(one, name) for one in results)
+        for name in Compared.__dataclass_fields__
+        if name != "deviation"
+    }
+    total = Compared(**sums, deviation=[value for one in results for value in one.deviation])
+    print(total.line("in all"))
+    print(f"frames with a face in the classic result only: {total.only_classic}, in ours only: {total.only_ours}")
+    if total.deviation:
+        median, most = np.quantile(total.deviation, (0.5, 0.95))
+        print(f"landmarks, median and 95 % quantile: {median:.4f}, {most:.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--num-frames", type=int, default=30, help="sampled frames of a video")
+    parser.add_argument("--num-frames", nargs="+", type=int, default=[32, 128], help="sampled frames of a video")
+    parser.add_argument("--no-classic", action="store_true", help="only ours against the floor")
     arguments = parser.parse_args()
-    recipe = Recipe(num_frames=arguments.num_frames)
-    classic, finder = Classic(recipe), VideoReader({}, recipe)
-    cv2.setNumThreads(1)
-    print(f"{'':34s} {'frames/s':>17s} {'':7s} {'faces':>13s} {'found':>7s} {'land-':>9s}")
-    print(
-        f"{'':34s} {'classic':>8s} {'ours':>8s} {'ratio':>7s} {'class.':>6s} {'ours':>6s} {'again':>7s} {'marks':>9s}"
-    )
-    results = []
     with tempfile.TemporaryDirectory() as folder:
-        for path in arguments.videos or make_videos(Path(folder)):
-            results.append(compare(path.absolute(), recipe, classic, finder))
-            print(results[-1].line(path.stem), flush=True)
-    total = Compared(
-        sum(one.frames for one in results),
-        sum(one.classic_s for one in results),
-        sum(one.ours_s for one in results),
-        sum(one.classic_faces for one in results),
-        sum(one.our_faces for one in results),
-        sum(one.again for one in results),
-        [value for one in results for value in one.deviation],
-    )
-    print(total.line("in all"))
-    median, most = np.quantile(total.deviation, (0.5, 0.95))
-    print(f"landmarks, median and 95 % quantile: {median:.4f}, {most:.4f}")
+        paths = arguments.videos or make_videos(Path(folder))
+        for num_frames in arguments.num_frames:
+            run(paths, num_frames, not arguments.no_classic)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ SWEEP = Sweep(
         test_on=("celeb_df", "deeper_forensics", "dfdc"),
     ),
     small={  # a third of what Delocate's small preset trains: five rows in minutes, on made-up videos
-        "model.recover.num_epochs": 10,
+        "model.recover.num_epochs": 8,
         "model.finetune.num_epochs": 3,
-        "model.localize.num_epochs": 4,
+        "model.localize.num_epochs": 3,
         "model.localize.steps_per_epoch": 20,
     },
     cost={
