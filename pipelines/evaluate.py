@@ -136,7 +136,8 @@ class _ScoreVideos:
                     box = row["box_px"]
                     areas[key] = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
                     if "mask" in out:
-                        masks[key] = _compare(out["mask"][sample], row)
+                        predicted = out["mask"][sample]
+                        masks[key] = _compare(predicted, samples.face(row, predicted.shape[0]))
         for (video, frame_index, face_index), values in scores.items():
             yield {
                 "stage": name,
@@ -156,10 +157,9 @@ _MASK_COLUMNS = ("mask_png", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
 _NO_MASK = dict.fromkeys(_MASK_COLUMNS)
 
 
-def _compare(predicted: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
+def _compare(predicted: np.ndarray, face: ingest.Arrays) -> dict[str, Any]:
     """Predicted mask (H, W) in [0, 1] as PNG, and its pixels counted against the true one, at threshold 0.5."""
     _, png = cv2.imencode(".png", np.round(predicted * 255).astype(np.uint8))
-    face = ingest.face(row, predicted.shape[0])
     if not face["mask_valid"]:
         return {**_NO_MASK, "mask_png": png.tobytes()}
     p, t = predicted > 0.5, face["mask"] > 0

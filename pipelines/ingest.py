@@ -235,11 +235,11 @@ class Samples:
         track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
         return sorted(track, key=lambda row: row["frame_index"])
 
-    def face(self, row: Mapping[str, Any]) -> Arrays:
-        """A face of a track, with its pictures, at the size that the stage wants."""
+    def face(self, row: Mapping[str, Any], size_px: int | None = None) -> Arrays:
+        """A face of a track, with its pictures, by default at the size that the stage wants."""
         first = row["place"] // ROWS_PER_GROUP * ROWS_PER_GROUP
         pictures = self._rows(row["video_id"], first)[row["place"] - first]
-        return face({**row, **pictures}, self.feed.input_px)
+        return face({**row, **pictures}, size_px or self.feed.input_px)
 
     def _read_rows(self, video_id: str, first: int) -> list[dict[str, Any]]:
         rows = range(first, first + ROWS_PER_GROUP)
