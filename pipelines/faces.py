@@ -43,7 +43,7 @@ class Recipe:
     hold_lost: bool = True  # fill a track's gaps with the nearest box, face_score 0
     detector: Literal["dlib", "dlib-cnn"] = "dlib"
     landmarks: Literal[68, 81] = 68  # 81: with a predictor file of one's own
-    mask_source: Literal["auto", "difference", "dataset", "none"] = "auto"  # auto: difference if it can be had
+    mask_source: Literal["auto", "difference", "dataset", "none"] = "auto"  # auto: difference, else dataset
     mask_threshold: float = 0.1  # |fake - real| in gray levels / 255 that counts as manipulated
     mask_clean_px: int = 5  # kernel of the closing and opening that remove codec specks; 0: none
 

@@ -107,26 +107,27 @@ class VideoReader:
     def _add_masks(self, video: Mapping[str, Any], found: Sequence["_Found"]) -> None:
         """Masks of all faces that should have one, and a note where there is none; each file is decoded once.
 
-        A real face has no mask: by definition it is all zero.
+        What one source does not tell, the next does. A real face has no mask: by definition it is all zero.
         """
-        columns = {_mask_column(video, one.recipe) for one in found if one.faces} - {None}
-        for column in sorted(column for column in columns if column):
-            own = [one for one in found if _mask_column(video, one.recipe) == column]
-            wanted = {face.frame_index for one in own for face in one.faces}
+        for column in ("real_uri", "mask_uri"):
+            own = [one for one in found if column in _mask_columns(video, one.recipe) and one.unmasked()]
+            if not own:
+                continue
+            wanted = {one.faces[place].frame_index for one in own for place in one.unmasked()}
             try:
                 with fetch.local(locate(self.roots, video["root"], video[column])) as path:
                     for other in decode.grab(path, wanted):
                         for one in own:
                             one.take_masks(column, other)
+                why = f"{video[column]} lacks the frame, has another size or shows no change there"
             except decode.UnreadableVideo as error:
-                for one in own:
-                    one.notes.append(f"no mask: {error}")
-                continue
+                why = str(error)
             for one in own:
-                unknown, empty = len(one.faces) - len(one.masks) - one.num_empty, one.num_empty
-                for number, why in ((unknown, "lacks the frame or has another size"), (empty, "shows no change there")):
-                    if number:
-                        one.notes.append(f"no mask for {number} of {len(one.faces)} faces: {video[column]} {why}")
+                one.no_mask.append(why)
+        for one in found:
+            if one.no_mask and one.unmasked():
+                reasons = ", ".join(one.no_mask)
+                one.notes.append(f"no mask for {len(one.unmasked())} of {len(one.faces)} faces: {reasons}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,11 @@ class _Found:
     faces: list[Face]
     notes: list[str]
     masks: dict[int, np.ndarray] = field(default_factory=dict)  # place in `faces` -> mask
-    num_empty: int = 0  # masks that were left out
+    no_mask: list[str] = field(default_factory=list)  # why the sources asked so far left faces without
+
+    def unmasked(self) -> list[int]:
+        """Places in `faces` without a mask."""
+        return [place for place in range(len(self.faces)) if place not in self.masks]
 
     def take_masks(self, column: str, other: Frame) -> None:
         """The masks of the faces in one frame, of which `other` is the counterpart.
@@ -157,15 +162,14 @@ class _Found:
         An empty mask would say that this face of a fake is untouched. All it says is that the change is below the
         threshold, or beside this face: what is manipulated is not known.
         """
-        here = [place for place, face in enumerate(self.faces) if face.frame_index == other.frame_index]
-        rgb = self.pictures[self.frames[other.frame_index]].rgb if here else other.rgb
-        if rgb.shape == other.rgb.shape:
-            for place in here:
-                mask = _mask(column, self.recipe, rgb, other.rgb, self.faces[place].crop)
-                if mask.any():
-                    self.masks[place] = mask
-                else:
-                    self.num_empty += 1
+        here = [place for place in self.unmasked() if self.faces[place].frame_index == other.frame_index]
+        if not here:
+            return
+        rgb = self.pictures[self.frames[other.frame_index]].rgb
+        for place in here if rgb.shape == other.rgb.shape else ():
+            mask = _mask(column, self.recipe, rgb, other.rgb, self.faces[place].crop)
+            if mask.any():
+                self.masks[place] = mask
 
     def rows(self, video: Mapping[str, Any]) -> Result:
         reason = "; ".join(dict.fromkeys(filter(None, self.notes)))
@@ -238,12 +242,12 @@ def encode_png(picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def _mask_column(video: Mapping[str, Any], recipe: Recipe) -> str | None:
-    """The column of VIDEOS that names the file to take masks from."""
+def _mask_columns(video: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """The columns of VIDEOS that name files to take masks from, in the order of preference."""
     if video["label"] == schemas.REAL:
-        return None
+        return []
     allowed = {"auto": ("real_uri", "mask_uri"), "difference": ("real_uri",), "dataset": ("mask_uri",), "none": ()}
-    return next((column for column in allowed[recipe.mask_source] if video[column] is not None), None)
+    return [column for column in allowed[recipe.mask_source] if video[column] is not None]
 
 
 def _mask(column: str, recipe: Recipe, fake: np.ndarray, other: np.ndarray, crop: Crop) -> np.ndarray:

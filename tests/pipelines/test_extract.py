@@ -189,7 +189,8 @@ def test_the_mask_of_a_forgery_covers_what_was_changed(reader, source):
 
 def test_a_mask_that_cannot_be_known_is_null_and_the_ledger_says_why(reader, roots):
     for source, reason in (
-        ({"real_uri": "small_real.mp4"}, "small_real.mp4 lacks the frame or has another size"),
+        ({"real_uri": "small_real.mp4"}, "small_real.mp4 lacks the frame, has another size or shows no change there"),
+        ({"real_uri": "fake.mp4"}, "no mask for 4 of 4 faces: fake.mp4"),  # no difference: what was forged is not known
         ({"real_uri": "missing.mp4"}, "no such file"),
         ({}, ""),
     ):
@@ -198,6 +199,14 @@ def test_a_mask_that_cannot_be_known_is_null_and_the_ledger_says_why(reader, roo
         assert ledger["status"] == "ok"
         assert reason in ledger["reason"]
         assert bool(reason) == bool(ledger["reason"])
+
+
+def test_where_the_difference_says_nothing_the_datasets_mask_is_taken(reader):
+    by_dataset, _ = reader(row("fake", **FORGED, mask_uri="mask.mp4"))
+    for useless in ("fake.mp4", "small_real.mp4", "missing.mp4"):
+        rows, ledger = reader(row("fake", **FORGED, real_uri=useless, mask_uri="mask.mp4"))
+        assert rows["mask_png"].to_pylist() == by_dataset["mask_png"].to_pylist()
+        assert ledger["reason"] == ""
 
 
 def test_the_mask_source_can_be_chosen(roots):
