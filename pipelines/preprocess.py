@@ -41,6 +41,7 @@ class Extraction:
     recipe: Recipe
     folder: Path
     videos: pa.Table  # VIDEOS rows
+    methods: tuple[str, ...] = ()  # whose crop it is
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -217,7 +218,9 @@ def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path,
     preset: Preset = arguments.preset or ("small" if is_sample else "paper")
     names = arguments.dataset or sorted(roots)
     made_for = [Experiment(model=name, train_on="ffpp", test_on=(), preset=preset) for name in arguments.methods]
-    recipes = dict.fromkeys(changed(recipe_of(experiment), arguments.set) for experiment in made_for)
+    recipes: dict[Recipe, list[str]] = {}
+    for experiment in made_for:
+        recipes.setdefault(changed(recipe_of(experiment), arguments.set), []).append(experiment.model)
     extractions = []
     for name in names:
         videos = datasets.load(name, roots)
@@ -228,20 +231,23 @@ def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path,
         videos = videos.filter(kept)
         if not videos.num_rows:
             raise ValueError(f"{name} has no videos in {arguments.splits} and {arguments.codec}")
-        for recipe in recipes:
+        for recipe, methods in recipes.items():
             folder = faces_folder(storage, name, recipe, roots[name] if is_sample else None)
-            extractions.append(Extraction(dataset=name, recipe=recipe, folder=folder, videos=videos))
+            extractions.append(
+                Extraction(dataset=name, recipe=recipe, folder=folder, videos=videos, methods=tuple(methods))
+            )
     return extractions
 
 
 def _print_plan(extractions: Sequence[Extraction], console: Console) -> None:
     table = Table(title="Faces to extract", title_justify="left")
-    for column in ("dataset", "frames", "crop", "videos", "to extract", "about"):
-        table.add_column(column, justify="left" if column in ("dataset", "crop") else "right")
+    for column in ("dataset", "for", "frames", "crop", "videos", "to extract", "about"):
+        table.add_column(column, justify="left" if column in ("dataset", "for", "crop") else "right")
     for one in extractions:
         crop = f"{one.recipe.margin:g} boxes at {one.recipe.size_px} px"
         size = f"{one.bytes_needed / 1e9:.2f} GB" if one.missing else "–"
-        table.add_row(one.dataset, str(one.recipe.num_frames), crop, str(one.videos.num_rows), str(one.missing), size)
+        counts = str(one.videos.num_rows), str(one.missing)
+        table.add_row(one.dataset, ", ".join(one.methods), str(one.recipe.num_frames), crop, *counts, size)
     console.print(table)
 
 
@@ -255,7 +261,7 @@ def _report(extractions: Sequence[Extraction], storage: Path, console: Console) 
         text = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         console.print(f"{name}: {text}", highlight=False)
         for one in own:
-            console.print(f"  {one.recipe.size_px} px: {one.folder}", highlight=False, soft_wrap=True)
+            console.print(f"  {', '.join(one.methods)}: {one.folder}", highlight=False, soft_wrap=True)
     for path in paths:
         if path.suffix == ".md":
             console.print(f"Report: {path}", highlight=False, soft_wrap=True)
