@@ -1,11 +1,12 @@
 """PREDICTIONS -> RESULTS: AUC, AP, EER, accuracy by frame and by video, IoU and PBCA of masks.
 
-Every value lies in [0, 1]. A video's score is the mean over its faces, or what its method's `Pooling` says.
+Every value lies in [0, 1]. A video's score is the mean over its faces, or what its method's `Pooling` says. Of videos
+in which every face counts (`face_rule` "all"), `highest_faces` makes one score of each frame first.
 Intervals are 95 % percentile intervals over resampled videos: frames of one video are not independent, so a
 video is drawn whole; real and fake videos are drawn apart, so that every resample has both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from models import Pooling
 
 LEVELS = ("frame", "video")
 MEAN = Pooling()
+SCORES = ("video_id", "frame_index", "label", "score", "face_area_px")  # columns of PREDICTIONS that make a score
 _NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
 NUM_RESAMPLES = 1000
 CHUNK_VALUES = 4_000_000  # resamples x scores held at once
@@ -106,6 +108,19 @@ def _eer(tp: Floats, fp: Floats) -> Floats:
 
 
 # ---------------------------------------------------------------------------------------- tables
+def highest_faces(predictions: pa.Table, video_ids: Collection[str]) -> pa.Table:
+    """The `SCORES` of PREDICTIONS, of the named videos one row for each frame: the highest score of its faces.
+
+    A frame shows a forgery if one of its faces does. Applied first, so that each frame counts once at level frame
+    too, and a method's own rule about faces finds one in each frame and changes nothing.
+    """
+    table = predictions.select(SCORES)
+    named = pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))
+    frames = table.filter(named).group_by(["video_id", "frame_index"])
+    highest = frames.aggregate([(name, "max") for name in SCORES[2:]]).rename_columns(list(SCORES))
+    return pa.concat_tables([table.filter(pc.invert(named)), highest.cast(table.schema)])
+
+
 def by_video(predictions: pa.Table, pooling: Pooling = MEAN) -> pa.Table:
     """One row per video: `video_id`, `label`, and `score` pooled from its faces."""
     table = predictions

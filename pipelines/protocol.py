@@ -43,6 +43,11 @@ class Part:
     def video_ids(self) -> tuple[str, ...]:
         return tuple(str(row["video_id"]) for row in self.rows)
 
+    @property
+    def every_face(self) -> frozenset[str]:
+        """video_ids of those in which every face counts, so that a frame's score is the highest of its faces."""
+        return frozenset(str(row["video_id"]) for row in self.rows if row["face_rule"] == "all")
+
     def count(self, label: int) -> int:
         return sum(row["label"] == label for row in self.rows)
 

@@ -6,7 +6,7 @@ A trial that is done is read, not run again; one that is not goes on where its s
 """
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,7 +102,7 @@ def plan(
     name = digest(
         {
             "stages": {stage.name: stage.digest for stage in planned},
-            "test": {part.part.name: [part.digest, sorted(part.failed), sorted(part.part.excluded)] for part in test},
+            "test": {part.part.name: _scored(part) for part in test},
             "failed_videos": experiment.failed_videos,
         }
     )
@@ -115,6 +115,12 @@ def plan(
         faces=faces,
         folder=storage / "runs" / name,
     )
+
+
+def _scored(part: Usable) -> list[Any]:
+    """What decides the numbers of a part besides its stages. Where no rule about faces is set, none is named."""
+    every_face = sorted(part.part.every_face)
+    return [part.digest, sorted(part.failed), sorted(part.part.excluded), *([every_face] if every_face else [])]
 
 
 def _rows_digest(view: str, *parts: Usable) -> str:
@@ -232,7 +238,6 @@ def finish(trial: Trial) -> None:
 
 def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> list[dict[str, Any]]:
     experiment = trial.experiment
-    labels = {str(row["video_id"]): int(row["label"]) for row in part.part.rows}
     scored = [video.label for video in part.videos]
     common = {
         "run_id": trial.digest,
@@ -250,21 +255,35 @@ def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> l
         "seed": experiment.seed,
         "commit": commit(),
     }
-    pooling = pooling_of(trial)
+    return [
+        common | {"level": level, "metric": name, "value": value.value, "low": value.low, "high": value.high}
+        for (level, name), value in _values(trial, part, predictions).items()
+    ]
+
+
+def _values(trial: Trial, part: Usable, predictions: pa.Table) -> dict[tuple[str, str], metrics.Value]:
+    """(level, metric) -> value."""
     values = {("frame", name): value for name, value in metrics.localization(predictions).items()}
+    scores = metrics.highest_faces(predictions, part.part.every_face)
     for level in ("frame", "video"):
-        table = predictions
-        if level == "video" and experiment.failed_videos == "half" and part.failed:
-            table = _with_half(predictions, {video_id: labels[video_id] for video_id in part.failed})
-        if len(table["label"].unique()) == 2:
-            found = metrics.detection(table, level, pooling)
+        if level == "video" and trial.experiment.failed_videos == "half":
+            scores = _with_half(scores, part)
+        if len(scores["label"].unique()) == 2:
+            found = metrics.detection(scores, level, pooling_of(trial))
         else:  # extraction left only one class: the counts in the row say so
             found = {"auc": metrics.Value(float("nan"), float("nan"), float("nan"))}
         values |= {(level, name): value for name, value in found.items()}
-    return [
-        common | {"level": level, "metric": name, "value": value.value, "low": value.low, "high": value.high}
-        for (level, name), value in values.items()
+    return values
+
+
+def _with_half(scores: pa.Table, part: Usable) -> pa.Table:
+    """The failed videos of a part counted with score 0.5."""
+    extra = [
+        {"video_id": row["video_id"], "frame_index": 0, "label": row["label"], "score": 0.5, "face_area_px": 0}
+        for row in part.part.rows
+        if row["video_id"] in part.failed
     ]
+    return pa.concat_tables([scores, pa.Table.from_pylist(extra, schema=scores.schema)])
 
 
 def pooling_of(trial: Trial) -> models.Pooling:
@@ -272,14 +291,15 @@ def pooling_of(trial: Trial) -> models.Pooling:
     return [stage for name in trial.planned if (stage := models.stage(name.paper, name.name)).scores][-1].pooling
 
 
-def _with_half(predictions: pa.Table, failed: Mapping[str, int]) -> pa.Table:
-    """Failed videos counted with score 0.5."""
-    columns = predictions.select(["video_id", "frame_index", "label", "score", "face_area_px"])
-    extra = [
-        {"video_id": video_id, "frame_index": 0, "label": label, "score": 0.5, "face_area_px": 0}
-        for video_id, label in failed.items()
-    ]
-    return pa.concat_tables([columns, pa.Table.from_pylist(extra, schema=columns.schema)])
+def pooling_text(trials: Iterable[Trial]) -> str:
+    """How the scores of faces became that of a video: completes "score of a video =" in a report."""
+    trials = list(trials)
+    rules = {pooling_of(trial) for trial in trials}
+    text = "as each method pools its faces" if len(rules) > 1 else f"pooled by {next(iter(rules), None)}"
+    if rules == {models.Pooling()}:
+        text = "mean over its faces"
+    crowds = sorted({part.part.name for trial in trials for part in trial.test if part.part.every_face})
+    return f"{text}; in {', '.join(crowds)}, of each frame only its highest face" if crowds else text
 
 
 @cache

@@ -171,6 +171,49 @@ def test_mean_of_log_odds():
     assert pooled([(0, 1.0, 1.0), (1, 0.0, 1.0)], frames="mean_logit") == pytest.approx(0.5, abs=1e-6)
 
 
+# Of a crowd: frame 0 with scores .2 and .9, frame 1 with .4 and .6 (areas in brackets: the forged faces are small).
+CROWD = [(0, 0.2, 100.0), (0, 0.9, 10.0), (1, 0.4, 100.0), (1, 0.6, 10.0)]
+
+
+def crowd(video_id: str, label: int) -> list[dict]:
+    return [
+        face(video_id, label, score, frame, face_area_px=area, face_index=i % 2)
+        for i, (frame, score, area) in enumerate(CROWD)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "score"),
+    [
+        ({}, (0.9 + 0.6) / 2),
+        ({"faces": "max", "min_area": 0.5}, (0.9 + 0.6) / 2),  # a method's own rule would drop the small faces
+        ({"frames": "mean_logit"}, 1 / (1 + (1 / 9 * 4 / 6) ** 0.5)),  # odds 9 and 6/4: their geometric mean
+    ],
+)
+def test_where_every_face_counts_a_frame_scores_as_its_highest_face_whatever_the_method_says(rules, score):
+    predictions = table([*crowd("all", 1), *crowd("other", 1)])
+    videos = metrics.by_video(metrics.highest_faces(predictions, {"all"}), Pooling(**rules)).to_pylist()
+    assert {v["video_id"]: v["score"] for v in videos}["all"] == pytest.approx(score)
+    (alone,) = metrics.by_video(table(crowd("other", 1)), Pooling(**rules)).to_pylist()
+    assert alone in videos  # the others keep the method's rule
+
+
+def test_where_every_face_counts_a_frame_counts_once_at_level_frame():
+    # frames of the crowd, real: .9 and .6; fakes .7 and .95: of four pairs .7 loses one; of eight by face, too.
+    fakes = [face("fake", 1, 0.7), face("fake", 1, 0.95, 1)]
+    predictions = table([*crowd("real", 0), *fakes])
+    assert metrics.detection(metrics.highest_faces(predictions, {"real"}), "frame")["auc"].value == 3 / 4
+    assert metrics.detection(metrics.highest_faces(predictions, ()), "frame")["auc"].value == 7 / 8
+
+
+def test_the_highest_face_is_that_of_the_final_score_not_of_each_stage():
+    """Stages that disagree about which face is forged: .9 and .1, .1 and .9; each face has a mean of .5."""
+    scores = ((0.9, 0.1), (0.1, 0.9))
+    stages = [table([face("x", 1, s, face_index=i) for i, s in enumerate(pair)]) for pair in scores]
+    (frame,) = metrics.highest_faces(metrics.mean_of_stages(stages), {"x"}).to_pylist()
+    assert frame["score"] == pytest.approx(0.5)
+
+
 def test_final_score_is_the_mean_of_stages_face_by_face():
     a = table([face("x", 0, 0.2, 0), face("x", 0, 0.4, 1), face("y", 1, 1.0, 0)])
     b = table([face("y", 1, 0.5, 0, stage="other"), face("x", 0, 0.0, 1), face("x", 0, 0.6, 0)])

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import metrics, run, schemas
+from pipelines import datasets, facestore, metrics, run, sample_corpus, schemas
 from pipelines.experiment import Experiment
+from pipelines.extract import extract
+from pipelines.faces import Recipe
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray
@@ -244,6 +247,62 @@ def test_in_dataset_scores_the_test_part_of_the_training_dataset(storage: Path, 
     assert row["test_dataset"] == "ffpp"
     assert (row["n_real"], row["n_fake"]) == (2, 8)
     assert 0 <= row["value"] <= 1
+
+
+# ------------------------------------------------------------------- datasets that are only tested on
+@pytest.fixture(scope="module")
+def others(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`tiny`, with the test parts of FFIW-10K (several faces in a frame) and DFD in place of its test datasets."""
+    names = ("ffiw", "dfd")
+    folder = tmp_path_factory.mktemp("others")
+    roots = sample_corpus.make(folder, size="tiny", names=names)
+    videos, faces = {"ffpp": tiny.videos["ffpp"]}, {"ffpp": tiny.faces["ffpp"]}
+    for name in names:
+        videos[name] = datasets.load(name, roots)
+        faces[name] = folder / "faces" / name
+        part = videos[name].filter(pc.equal(videos[name]["split"], "test"))
+        extract(part, roots, faces[name], Recipe(num_frames=4, size_px=64), actors=2)
+    ledgers = {"ffpp": tiny.ledgers["ffpp"]} | {name: facestore.ledger(faces[name]) for name in names}
+    experiment = tiny.experiment.override({"test_on": names})
+    return replace(tiny, experiment=experiment, roots=roots, videos=videos, faces=faces, ledgers=ledgers)
+
+
+def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, storage: Path, trial: Trial) -> None:
+    """End to end on parts without training videos: the published numbers, counted from PREDICTIONS pair by pair."""
+    scored = ran(planned(others, storage))
+    assert [one.digest for one in scored.planned] == [one.digest for one in trial.planned]
+    predictions = pq.read_table(scored.folder / "predictions.parquet").to_pylist()
+    faces = [row for row in predictions if (row["stage"], row["dataset"]) == (run.FINAL, "ffiw")]
+    frames: dict[tuple[str, int], list[float]] = {}
+    for row in faces:
+        frames.setdefault((row["video_id"], row["frame_index"]), []).append(row["score"])
+    assert max(map(len, frames.values())) > 1
+    label = {row["video_id"]: row["label"] for row in faces}
+    highest = [(video_id, max(scores)) for (video_id, _), scores in frames.items()]
+    means = {name: np.mean([score for other, score in highest if other == name]) for name in label}
+    (by_video, by_frame) = (
+        next(iter(rows_of(scored, stage=run.FINAL, test_dataset="ffiw", level=level, metric="auc")))
+        for level in ("video", "frame")
+    )
+    assert by_video["value"] == pytest.approx(metrics.auc([label[name] for name in means], list(means.values())))
+    assert by_frame["value"] == pytest.approx(
+        metrics.auc([label[name] for name, _ in highest], [score for _, score in highest])
+    )
+    assert (by_video["n_real"], by_video["n_fake"]) == (2, 2)
+    (dfd,) = rows_of(scored, stage=run.FINAL, test_dataset="dfd", level="video", metric="auc")
+    assert (dfd["n_real"], dfd["n_fake"], dfd["n_missing"], dfd["n_excluded"]) == (4, 4, 0, 0)
+
+
+def test_the_rule_about_faces_is_part_of_a_trial_and_of_its_report(others: Any, storage: Path, tiny: Any) -> None:
+    rules = others.videos["ffiw"].to_pylist()
+    largest = pa.Table.from_pylist([row | {"face_rule": "largest"} for row in rules], others.videos["ffiw"].schema)
+    every, one = (
+        planned(replace(others, videos=dict(others.videos) | {"ffiw": table}), storage)
+        for table in (others.videos["ffiw"], largest)
+    )
+    assert every.digest != one.digest
+    assert run.pooling_text([every]) == "mean over its faces; in ffiw, of each frame only its highest face"
+    assert run.pooling_text([one]) == run.pooling_text([planned(tiny, storage)]) == "mean over its faces"
 
 
 # ------------------------------------------------------------------------------------------ check
