@@ -5,7 +5,7 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from pipelines import protocol, schemas
+from pipelines import datasets, protocol, sample_corpus, schemas
 from pipelines.experiment import Experiment
 from pipelines.protocol import Part, Protocol, ProtocolError
 
@@ -237,3 +237,36 @@ def test_a_dataset_of_which_sharing_leaves_one_class_is_refused_with_the_reason(
     rows = [r for r in away() if r["video_id"] not in ("away/real/unknown/1", "away/real/unknown/2")]
     with pytest.raises(ProtocolError, match="0 real and 2 fake videos; 2 more share a source with training"):
         build({"home": TABLES["home"], "away": table(rows)})
+
+
+# ------------------------------------------------------------------- datasets that are only tested on
+TESTED = ("dfd", "dfdcp", "ffiw", "wild_deepfake")
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_roots, tmp_path_factory) -> dict[str, pa.Table]:
+    """VIDEOS of FaceForensics++ and of the datasets without a part to select on, DFD also without one to train on."""
+    folder = tmp_path_factory.mktemp("tested")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        roots = dict(tiny_roots) | sample_corpus.make(folder, size="tiny", names=TESTED)
+        return {name: datasets.load(name, roots) for name in ("ffpp", *TESTED)}
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_a_dataset_without_a_part_to_select_on_is_scored_whole_but_not_trained_on(corpus, name):
+    built = build(corpus, train_on="ffpp", test_on=(name,))
+    (part,) = built.test
+    rows = [r for r in corpus[name].to_pylist() if r["split"] == "test"]
+    assert (part.name, part.split, part.excluded) == (name, "test", ())
+    assert set(part.video_ids) == {r["video_id"] for r in rows}
+    assert min(part.count(schemas.REAL), part.count(schemas.FAKE)) > 0
+    assert part.every_face == (set(part.video_ids) if name == "ffiw" else set())
+    with pytest.raises(ProtocolError, match=rf"the (train|val) part of {name} .* has 0 real and 0 fake"):
+        build(corpus, train_on=name, test_on=("ffpp",))
+
+
+def test_people_of_two_datasets_never_share_a_name(corpus):
+    """DFD has actors 01 to 28, FaceForensics++ clips 000 to 999: numbers that must not pass for each other."""
+    sources = {name: {s for r in table.to_pylist() for s in r["source_ids"]} for name, table in corpus.items()}
+    assert all(source.startswith(f"{name}/") for name, own in sources.items() for source in own)
