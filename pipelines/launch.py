@@ -30,15 +30,14 @@ from pipelines import (
     stages,
     tuning,
 )
-from pipelines.experiment import digest
+from pipelines.experiment import Experiment, digest
 from pipelines.faces import Recipe
+from pipelines.ingest import REAL_VIEWS, VIEWS
 from pipelines.preprocess import Extraction, datasets_file, faces_folder, recipe_of
 
 if TYPE_CHECKING:
     from pipelines.sweep import Sweep
     from pipelines.tracking import Tracker
-
-UNKNOWN = "not extracted yet"
 
 Key = tuple[str, int]  # row of the table, seed
 
@@ -186,11 +185,11 @@ class Launch:
         if data:
             planned = [stage for trial in self._trials(data).values() for stage in trial.planned]
         else:
-            planned = [s for e in self.experiments.values() for s in stages.plan(e, _AnyRows(), self.storage)]
+            planned = [s for e in self.experiments.values() for s in stages.plan(e, rows_unseen(e), self.storage)]
         return {stage.folder: stage for stage in planned}
 
     def _print_stages(self, planned: Mapping[Path, stages.PlannedStage]) -> None:
-        used = sum(len(stages.plan(e, _AnyRows(), self.storage)) for e in self.experiments.values())
+        used = sum(len(stages.plan(e, rows_unseen(e), self.storage)) for e in self.experiments.values())
         self._heading(f"Stages ({self.preset} preset, {len(self.experiments)} trials)")
         table = Table()
         for column in ("paper", "stage", "distinct", "to train", "reused", "trained before took"):
@@ -310,7 +309,7 @@ class Launch:
         facts = {
             "data": sample_corpus.NOTE if data.is_sample else f"own datasets, {self.config_file}",
             "preset": self.preset,
-            "numbers": f"{self.sweep.level}-level {self.sweep.metric} in %, mean over "
+            "numbers": f"{report.numbers(self.sweep.columns)} in %, mean over "
             f"{len({seed for _, seed in trials})} seed(s); score of a video = {_pooling_text(trials.values())}",
             "trained on": ", ".join(
                 sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
@@ -329,10 +328,15 @@ class Launch:
         self.console.print(f"MLflow: {ui}", highlight=False, soft_wrap=True)
         return 0 if len(done) == len(trials) else 1
 
-    def _published(self, row: str) -> dict[str, float]:
-        s = self.sweep
-        known = {name: value for name, value in s.published[row].items() if math.isfinite(value)}
-        return {f"{name}/{s.level}/{s.metric}/published": value for name, value in known.items()}
+    def _published(self, row: str, trial: run.Trial) -> dict[str, float]:
+        """As MLflow metrics, named like ours."""
+        values = {}
+        for column in self.sweep.columns:
+            value = self.sweep.published[row][column.name]
+            if math.isfinite(value):
+                part = column.test or trial.test[0].part.name
+                values[f"{part}/{column.level}/{column.metric}/published"] = value
+        return values
 
     def _cells(self, trials: Mapping[Key, run.Trial]) -> list[report.Cell]:
         cells = []
@@ -340,8 +344,8 @@ class Launch:
             own = [trial for (name, _), trial in trials.items() if name == row]
             results = [trial.results() for trial in own if trial.done]
             failure = next((tuning.failure_of(trial) for trial in own if not trial.done), "")
-            for column, value in published.items():
-                cells.append(report.cell(row, column, value, results, self.sweep.level, self.sweep.metric, failure))
+            for column in self.sweep.columns:
+                cells.append(report.cell(row, column, published[column.name], results, failure))
         return cells
 
     def _write_report(self, folder: Path, cells: Sequence[report.Cell], lines: Sequence[str]) -> list[Path]:
@@ -350,22 +354,25 @@ class Launch:
         paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
         stages.write_atomic(paths[0], report.markdown(s.title, s.row_name, cells, lines).encode())
         stages.write_atomic(paths[1], report.to_csv(s.row_name, cells).encode())
-        metric = f"{s.level} {s.metric.upper()}"
+        kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
+        metric = kinds.pop() if len(kinds) == 1 else "value"
         report.plot(paths[2], s.title, s.row_name, metric, cells, sample_corpus.NOTE if self.is_sample else "")
         return paths
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
-        """One column per test dataset, so that three fit into 80 characters; intervals on a line of their own."""
+        """Three columns of the paper's fit into 80 characters, more follow below; intervals on a line of their own."""
         columns = list(dict.fromkeys(cell.column for cell in cells))
         self._heading(f"{self.sweep.title}: published against ours")
-        table = Table(show_lines=True)
-        table.add_column(self.sweep.row_name)
-        for column in columns:
-            table.add_column(f"{column}\npubl.   ours  diff.", justify="right")
-        for row in dict.fromkeys(cell.row for cell in cells):
-            own = {cell.column: cell for cell in cells if cell.row == row}
-            table.add_row(row, *(report.two_lines(own[column]) for column in columns))
-        self.console.print(table)
+        for first in range(0, len(columns), 3):
+            shown = columns[first : first + 3]
+            table = Table(show_lines=True)
+            table.add_column(self.sweep.row_name)
+            for column in shown:
+                table.add_column(f"{column}\npubl.   ours  diff.", justify="right")
+            for row in dict.fromkeys(cell.row for cell in cells):
+                own = {cell.column: cell for cell in cells if cell.row == row}
+                table.add_row(row, *(report.two_lines(own[column]) for column in shown))
+            self.console.print(table)
         for line in lines:
             self.console.print(f"  {line}", highlight=False, markup=False)
 
@@ -380,7 +387,7 @@ class Launch:
             elif not tracker.finished(run_id):
                 for stage in trial.planned:
                     tracker.curve(run_id, stage.name, stage.curve())
-                tracker.values(run_id, metric_values(trial.results()) | self._published(key[0]))
+                tracker.values(run_id, metric_values(trial.results()) | self._published(key[0], trial))
                 tracker.files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
                 tracker.end(run_id)
         if not tracker.finished(parent):
@@ -419,8 +426,8 @@ def _pooling_text(trials: Iterable[run.Trial]) -> str:
     return "as each method pools its faces" if len(rules) > 1 else f"pooled by {rules.pop()}"
 
 
-class _AnyRows(dict[str, str]):
-    """Stands for the digest of any view, where only the number of stages matters."""
-
-    def __missing__(self, view: str) -> str:
-        return UNKNOWN
+def rows_unseen(experiment: Experiment) -> dict[str, str]:
+    """Stands for the digest of each view before there are faces: other videos to train on, other rows."""
+    real = [experiment.train_on, experiment.codec]
+    seen = {view: real if view in REAL_VIEWS else [*real, *experiment.manipulations] for view in VIEWS}
+    return {view: f"not extracted yet: {', '.join(names)}" for view, names in seen.items()}

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.run import FINAL
+from pipelines.sweep import LOCALIZING, Column
 
 ONE_SEED = "*"
+PANELS = 4  # of a plot, side by side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One row of the paper's table on one test dataset. All values in [0, 1]; NaN where there is none."""
+    """One row of the paper's table in one column. All values in [0, 1]; NaN where there is none."""
 
     row: str
     column: str
     published: float
+    test: str = ""  # the part that was scored
+    level: str = ""
+    metric: str = ""
     ours: float = math.nan  # mean over seeds
     spread: float = math.nan  # standard deviation over seeds; NaN for one seed
     low: float = math.nan  # 95 % interval over videos, mean over seeds
@@ -43,21 +48,21 @@ class Cell:
         return self.ours - self.published
 
 
-def cell(
-    row: str, column: str, published: float, results: Sequence[pa.Table], level: str, metric: str, failure: str = ""
-) -> Cell:
+def cell(row: str, column: Column, published: float, results: Sequence[pa.Table], failure: str = "") -> Cell:
     """results: RESULTS of the row's finished trials, one per seed."""
-    found = [entry for table in results for entry in _pick(table, column, level, metric)]
+    found = [entry for table in results for entry in _pick(table, column)]
+    empty = Cell(
+        row=row, column=column.name, published=published, test=column.test, level=column.level, metric=column.metric
+    )
     if not found:
-        return Cell(row=row, column=column, published=published, failure=failure or f"no {level} {metric}")
+        return replace(empty, failure=failure or _why_none(column))
     ours = [entry["value"] for entry in found]
     counts = {name: max(entry[name] for entry in found) for name in ("n_real", "n_fake", "n_missing", "n_excluded")}
     if not np.isfinite(ours).all():
         failure = f"{counts['n_real']} real and {counts['n_fake']} fake videos with a face: not defined"
-    return Cell(
-        row=row,
-        column=column,
-        published=published,
+    return replace(
+        empty,
+        test=found[0]["test_dataset"],
         ours=float(np.mean(ours)),
         spread=float(np.std(ours, ddof=1)) if len(ours) > 1 else math.nan,
         low=float(np.mean([entry["low"] for entry in found])),
@@ -68,11 +73,28 @@ def cell(
     )
 
 
-def _pick(table: pa.Table, column: str, level: str, metric: str) -> list[dict[str, Any]]:
-    wanted = {"test_dataset": column, "level": level, "metric": metric, "stage": FINAL}
+def _pick(table: pa.Table, column: Column) -> list[dict[str, Any]]:
+    wanted = {"level": column.level, "metric": column.metric, "stage": FINAL}
+    if column.test:
+        wanted["test_dataset"] = column.test
     for name, value in wanted.items():
         table = table.filter(pc.equal(table[name], value))
     return table.to_pylist()
+
+
+def _why_none(column: Column) -> str:
+    if column.metric in LOCALIZING:
+        return f"no {column.metric}: of no forged face there are a true and a predicted mask"
+    return f"no {column.level} {column.metric}"
+
+
+def numbers(columns: Sequence[Column]) -> str:
+    """What the columns hold, in words: `video-level auc and eer, frame-level iou`."""
+    by_level: dict[str, list[str]] = {}
+    for column in columns:
+        if column.metric not in by_level.setdefault(column.level, []):
+            by_level[column.level].append(column.metric)
+    return ", ".join(f"{level}-level {' and '.join(metrics)}" for level, metrics in by_level.items())
 
 
 def percent(value: float) -> str:
@@ -101,12 +123,13 @@ def two_lines(cell: Cell) -> str:
 def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
     """What a reader must know to read the numbers."""
     lines = [f"{name}: {value}" for name, value in facts.items()]
-    for column in dict.fromkeys(cell.column for cell in cells):
-        scored = [cell for cell in cells if cell.column == column and cell.seeds]
-        if scored:
-            c = scored[0]
-            excluded = f", {c.n_excluded} excluded (share a source with training)" if c.n_excluded else ""
-            lines.append(f"{column}: {c.n_real} real and {c.n_fake} fake videos scored, {c.n_missing} failed{excluded}")
+    scored: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.seeds:
+            scored.setdefault(cell.test or cell.column, cell)
+    for part, c in scored.items():
+        excluded = f", {c.n_excluded} excluded (share a source with training)" if c.n_excluded else ""
+        lines.append(f"{part}: {c.n_real} real and {c.n_fake} fake videos scored, {c.n_missing} failed{excluded}")
     if any(len(cell.seeds) == 1 for cell in cells):
         lines.append(f"{ONE_SEED} one seed only: the spread between seeds is not known")
     lines.append("[low, high]: 95 % interval, bootstrap over test videos; ±: standard deviation over seeds")
@@ -136,13 +159,13 @@ def texts(cell: Cell) -> tuple[str, str, str]:
 
 def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
     buffer = io.StringIO()
-    names = ["published", "ours", "difference", "spread", "low", "high", "seeds"]
+    names = ["level", "metric", "published", "ours", "difference", "spread", "low", "high", "seeds"]
     names += ["n_real", "n_fake", "n_missing", "n_excluded", "failure"]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([row_name, "test_dataset", *names])
     for cell in cells:
         values = [getattr(cell, name) for name in names]
-        writer.writerow([cell.row, cell.column, *(_plain(value) for value in values)])
+        writer.writerow([cell.row, cell.test or cell.column, *(_plain(value) for value in values)])
     return buffer.getvalue()
 
 
@@ -153,37 +176,46 @@ def _plain(value: Any) -> Any:
 
 
 def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequence[Cell], footer: str) -> None:
-    """One panel per test dataset: published (line) and ours (points with intervals) over the rows."""
+    """One panel per column of the table: published (line) and ours (points with intervals) over the rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import that a dry run does not need
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    figure = Figure(figsize=(3.6 * len(columns) + 0.6, 4.2), layout="constrained")
+    wide = min(PANELS, len(columns))
+    high = -(-len(columns) // wide)
+    figure = Figure(figsize=(3.6 * wide + 0.6, 3.9 * high + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axis, column in zip(axes, columns, strict=True):
-        of_column = [cell for cell in cells if cell.column == column]
-        x = range(len(of_column))
-        axis.plot(x, [100 * cell.published for cell in of_column], "o--", color="0.45", label="published")
-        known = [(i, cell) for i, cell in zip(x, of_column, strict=True) if math.isfinite(cell.ours)]
-        if known:
-            ours = np.array([100 * cell.ours for _, cell in known])
-            bars = 100 * np.array([[cell.ours - cell.low, cell.high - cell.ours] for _, cell in known]).T
-            axis.errorbar(
-                [i for i, _ in known],
-                ours,
-                np.maximum(bars, 0),
-                fmt="s-",
-                color="C0",
-                capsize=4,
-                label="ours, 95 % interval",
-            )
+    grid = figure.subplots(high, wide, sharey=True, squeeze=False)
+    for axis, column in zip(grid.flat, columns, strict=False):
+        _panel(axis, row_name, [cell for cell in cells if cell.column == column])
         axis.set_title(column)
-        axis.set_xticks(list(x), [cell.row for cell in of_column], rotation=0 if len(of_column) < 7 else 60)
-        axis.set_xlabel(row_name)
-        axis.grid(axis="y", alpha=0.3)
-    axes[0].set_ylabel(f"{metric_name} (%)")
-    axes[-1].legend(loc="best", fontsize="small")
+    for axis in grid.flat[len(columns) :]:
+        axis.remove()
+    for axis in grid[:, 0]:
+        axis.set_ylabel(f"{metric_name} (%)")
+    grid.flat[len(columns) - 1].legend(loc="best", fontsize="small")
     figure.suptitle(title)
     figure.supxlabel(footer, fontsize="x-small", color="0.35")
     figure.savefig(path, dpi=130)
+
+
+def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
+    x = range(len(cells))
+    axis.plot(x, [100 * cell.published for cell in cells], "o--", color="0.45", label="published")
+    known = [(i, cell) for i, cell in zip(x, cells, strict=True) if math.isfinite(cell.ours)]
+    if known:
+        ours = np.array([100 * cell.ours for _, cell in known])
+        bars = 100 * np.array([[cell.ours - cell.low, cell.high - cell.ours] for _, cell in known]).T
+        axis.errorbar(
+            [i for i, _ in known],
+            ours,
+            np.maximum(bars, 0),
+            fmt="s-",
+            color="C0",
+            capsize=4,
+            label="ours, 95 % interval",
+        )
+    fits = sum(len(cell.row) for cell in cells) < 30
+    axis.set_xticks(list(x), [cell.row for cell in cells], rotation=0 if fits else 60, ha="center" if fits else "right")
+    axis.set_xlabel(row_name)
+    axis.grid(axis="y", alpha=0.3)

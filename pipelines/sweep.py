@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,28 @@ from pipelines.experiment import PRESETS, Experiment
 from pipelines.facestore import ExtractionError
 
 DEFAULT_STORAGE = "crossforge-storage"
+
+LEVELS = ("video", "frame")
+LOCALIZING = ("iou", "pbca")  # counted in pixels of faces: there is no video level
+METRICS = ("auc", "ap", "eer", "acc_at_0_5", *LOCALIZING)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Which number of a trial stands in a column of the table."""
+
+    name: str  # the heading
+    test: str  # a test dataset or dataset/manipulation; empty: the only part that the row's trial scores
+    level: str
+    metric: str
+
+    @classmethod
+    def of(cls, name: str, level: str, metric: str) -> "Column":
+        """From its heading: `celeb_df`, `ffpp/Deepfakes`, `celeb_df ap`, or `ap` alone where a row scores one part."""
+        test, _, last = name.rpartition(" ")
+        if last not in METRICS:
+            test, last = name, metric
+        return cls(name=name, test=test, level="frame" if last in LOCALIZING else level, metric=last)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,32 +51,76 @@ class Sweep:
     base: Experiment
     row_name: str  # heading of the first column
     rows: Mapping[str, Mapping[str, Any]]  # row label -> overrides of the base
-    published: Mapping[str, Mapping[str, float]]  # row label -> test dataset -> value in [0, 1]; NaN: none
+    published: Mapping[str, Mapping[str, float]]  # row label -> column (see `Column.of`) -> in [0, 1]; NaN: none
     small: Mapping[str, Any] = field(default_factory=dict)  # overrides in the small preset: all rows in minutes
     level: str = "video"
-    metric: str = "auc"
+    metric: str = "auc"  # of the columns that name none
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
     seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1})  # preset -> number of seeds
 
     def __post_init__(self) -> None:
         if self.rows.keys() != self.published.keys():
             raise ValueError(f"{self.name}: rows {list(self.rows)} but published values for {list(self.published)}")
+        if self.level not in LEVELS or self.metric not in METRICS:
+            raise ValueError(f"{self.name}: {self.level} {self.metric}; levels are {LEVELS}, metrics {METRICS}")
+        headings = {row: list(values) for row, values in self.published.items()}
+        for row, names in headings.items():
+            if names != (first := next(iter(headings.values()))):
+                raise ValueError(
+                    f"{self.name}: {row} has the columns {names}, the first row {first}; NaN stands for none"
+                )
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        first: Mapping[str, float] = next(iter(self.published.values()), {})
+        return tuple(Column.of(name, self.level, self.metric) for name in first)
 
     def experiments(self, preset: str, num_seeds: int, changes: Mapping[str, Any]) -> dict[tuple[str, int], Experiment]:
-        """(row, seed) -> experiment. Raises ValueError on an unknown or bad setting."""
+        """(row, seed) -> experiment. Raises ValueError on a bad setting, or a column that nothing scores."""
         shorter = self.small if preset == "small" else {}
-        return {
+        found = {
             (row, seed): self.base.override({"preset": preset, **shorter, **changes}).override(
                 {**overrides, "seed": seed}
             )
             for row, overrides in self.rows.items()
             for seed in range(num_seeds)
         }
+        self._check_columns(found)
+        return found
+
+    def _check_columns(self, experiments: Mapping[tuple[str, int], Experiment]) -> None:
+        """A misspelt column would come out after the training."""
+        for (row, _), experiment in experiments.items():
+            for column in self.columns:
+                if not _scores(experiment, column.test):
+                    raise ValueError(
+                        f"{self.name}: row {row!r} ({experiment.protocol}: train on {experiment.train_on}, test on "
+                        f"{', '.join(experiment.test_on) or 'the same'}) has no number for the column {column.name!r}"
+                    )
+
+
+def _scores(experiment: Experiment, test: str) -> bool:
+    """Whether one part that an experiment scores has this name; empty: whether it scores one part only."""
+    if experiment.protocol == "cross_dataset":
+        return test in experiment.test_on or (not test and len(experiment.test_on) == 1)
+    if experiment.protocol == "in_dataset":
+        return test in ("", experiment.train_on)
+    dataset, _, manipulation = test.partition("/")
+    return (dataset == experiment.train_on and bool(manipulation)) or (
+        not test and experiment.protocol != "cross_manipulation"
+    )
 
 
 def grid(key: str, values: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """One row per value of one setting."""
     return {str(value): {key: value} for value in values}
+
+
+def printed(columns: Sequence[str], rows: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """`Sweep.published` of a table in percent, as papers print it: columns, then row label -> its values."""
+    return {
+        row: {name: value / 100 for name, value in zip(columns, values, strict=True)} for row, values in rows.items()
+    }
 
 
 # --------------------------------------------------------------------------------------- switches

@@ -1,6 +1,7 @@
 """RESULTS of a few trials, to the table that is published; expected numbers by hand."""
 
 import csv
+import dataclasses
 import io
 import math
 
@@ -11,6 +12,7 @@ import pytest
 
 from pipelines import report, schemas
 from pipelines.report import Cell
+from pipelines.sweep import Column
 
 COMMON = {
     "run_id": "abc",
@@ -39,8 +41,8 @@ def results(*changes: dict) -> pa.Table:
     return schemas.to_table([COMMON | change for change in changes], schemas.RESULTS)
 
 
-def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84) -> Cell:
-    return report.cell("0.75", "dfdc", published, tables, "video", "auc", failure)
+def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84, column: str = "dfdc") -> Cell:
+    return report.cell("0.75", Column.of(column, "video", "auc"), published, tables, failure)
 
 
 THREE = [
@@ -64,6 +66,33 @@ def test_a_cell_takes_its_own_number_and_no_other():
     others = [{name: other, "value": 0.1} for name, other in (("stage", "localize"), ("test_dataset", "celeb_df"))]
     others += [{name: other, "value": 0.1} for name, other in (("level", "frame"), ("metric", "eer"))]
     assert make_cell(results(*others, {})).ours == 0.8
+
+
+def test_a_column_may_name_another_metric():
+    table = results({"value": 0.1}, {"metric": "eer", "value": 0.2}, {"level": "frame", "metric": "iou", "value": 0.3})
+    cells = [make_cell(table, column=name) for name in ("dfdc", "dfdc eer", "dfdc iou")]
+    assert [cell.ours for cell in cells] == [0.1, 0.2, 0.3]
+    assert [(cell.column, cell.test, cell.level, cell.metric) for cell in cells] == [
+        ("dfdc", "dfdc", "video", "auc"),
+        ("dfdc eer", "dfdc", "video", "eer"),
+        ("dfdc iou", "dfdc", "frame", "iou"),
+    ]
+
+
+def test_a_column_without_a_test_dataset_takes_the_part_that_the_row_scored():
+    parts = ("ffpp/Deepfakes", "ffpp/FaceSwap")
+    cells = [make_cell(results({"test_dataset": part}), column="auc") for part in parts]
+    assert [(cell.column, cell.test, cell.ours) for cell in cells] == [("auc", part, 0.8) for part in parts]
+    assert [line.split(":")[0] for line in report.notes(cells, {})[:2]] == list(parts)
+
+
+def test_a_mask_that_nobody_knows_is_told_apart_from_a_failure():
+    assert make_cell(results({}), column="dfdc iou").failure.startswith("no iou: of no forged face")
+
+
+def test_the_metrics_are_told_by_level():
+    columns = [Column.of(name, "video", "auc") for name in ("dfdc", "celeb_df", "dfdc eer", "dfdc iou", "dfdc pbca")]
+    assert report.numbers(columns) == "video-level auc and eer, frame-level iou and pbca"
 
 
 def test_the_spread_of_one_seed_is_not_known():
@@ -177,6 +206,8 @@ def test_csv_can_be_read_back():
     assert rows[0] == {
         "mask ratio": "0.75",
         "test_dataset": "dfdc",
+        "level": "video",
+        "metric": "auc",
         "published": "0.840000",
         "ours": "0.830000",
         "difference": "-0.010000",
@@ -205,5 +236,7 @@ def test_plot_shows_our_points_where_there_are_any(tmp_path):
     report.plot(tmp_path / "both.png", "Table 5", "mask ratio", "video AUC", [*CELLS, FAILED], "footer")
     none = [Cell(row=cell.row, column=cell.column, published=cell.published) for cell in CELLS]
     report.plot(tmp_path / "none.png", "Table 5", "mask ratio", "video AUC", none, "footer")
-    assert of_ours(tmp_path / "both.png") > 200
+    six = [dataclasses.replace(cell, column=f"{cell.column} {i}") for i in range(3) for cell in CELLS]
+    report.plot(tmp_path / "six.png", "Table 5", "a row name that is long", "value", six, "footer")
+    assert of_ours(tmp_path / "six.png") > 2 * of_ours(tmp_path / "both.png") > 400
     assert of_ours(tmp_path / "none.png") == 0

@@ -7,15 +7,19 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
-from math import isnan, nan
+from itertools import product
+from math import nan
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from pipelines import datasets, ingest, stages
-from pipelines.experiment import PRESETS
-from pipelines.sweep import Sweep, parser
+from pipelines import datasets, protocol, schemas, stages
+from pipelines.datasets import ffpp
+from pipelines.experiment import PRESETS, Experiment
+from pipelines.launch import rows_unseen
+from pipelines.sweep import Column, Sweep, parser
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "sweeps").glob("[!_]*.py"))
@@ -30,31 +34,6 @@ SWITCHES = {
     "--no-pretrained",
     "--address",
     "--dry-run",
-}
-
-# Typed from the papers, in %: sweep -> the columns, then row -> values.
-PRINTED: Mapping[str, tuple[tuple[str, ...], Mapping[str, tuple[float, ...]]]] = {
-    "mask_ratio": (  # Delocate, Table 5
-        ("celeb_df", "deeper_forensics", "dfdc"),
-        {
-            "0.55": (89.0, 94.2, 80.8),
-            "0.65": (90.6, 92.6, 81.8),
-            "0.75": (91.3, 99.1, 84.0),
-            "0.85": (90.3, 92.8, 81.9),
-            "0.95": (89.9, 92.7, 81.0),
-        },
-    ),
-    "methods": (  # Delocate, Table 1; BBMG + NRS, Table 8; LAA-Net, Table 1
-        ("ffpp", "celeb_df", "deeper_forensics", "dfdc"),
-        {
-            "plain": (nan, nan, nan, nan),
-            "lre": (nan, nan, nan, nan),
-            "mc_lcr": (nan, nan, nan, nan),
-            "delocate": (nan, 91.3, 99.1, 84.0),
-            "adfd": (nan, 91.37, nan, 72.98),
-            "laa_net": (nan, 95.4, nan, nan),
-        },
-    ),
 }
 
 
@@ -72,15 +51,39 @@ def docstring(name: str) -> str:
     return ast.get_docstring(ast.parse((ROOT / "sweeps" / f"{name}.py").read_text())) or ""
 
 
-def script(name: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Runs a sweep file as a person does, from another folder; its stderr is the list of what it imported."""
+def python(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs python in another folder, as a person does; its stderr is the list of what it imported."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_", "CROSSFORGE_"))}
-    command = [sys.executable, "-X", "importtime", str(ROOT / "sweeps" / f"{name}.py"), *arguments]
+    command = [sys.executable, "-X", "importtime", *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
 
 def imported(ended: "subprocess.CompletedProcess[str]") -> set[str]:
     return {line.rsplit("|", 1)[1].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")}
+
+
+# All sweeps in one process, for the seconds that imports take; one line per sweep: its name and exit code.
+ALL = """
+import contextlib, importlib, io, pathlib, sys
+for name in sys.argv[1].split(","):
+    module = importlib.import_module(f"sweeps.{name}")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            importlib.import_module("pipelines.sweep").main(module.SWEEP, module.__doc__, sys.argv[2:])
+        except SystemExit as ended:
+            code = ended.code
+    pathlib.Path(f"{name}.out").write_text(out.getvalue())
+    print(name, code)
+"""
+
+
+def run_all(*switches: str, cwd: Path) -> tuple[dict[str, str], set[str]]:
+    """What every sweep printed, and what was imported for it; all of them must exit with 0."""
+    ended = python("-c", ALL, ",".join(NAMES), *switches, cwd=cwd)
+    said = {name: (cwd / f"{name}.out").read_text() for name in NAMES if (cwd / f"{name}.out").exists()}
+    assert ended.stdout.splitlines() == [f"{name} 0" for name in NAMES], (ended.stderr[-2000:], said)
+    return said, imported(ended)
 
 
 def test_there_are_sweeps() -> None:
@@ -103,19 +106,37 @@ def test_the_docstring_asks_and_its_commands_can_be_typed(name: str, sweep: Swee
     assert any("--dry-run" in command for command in commands)
 
 
-def test_the_published_values_are_those_of_the_paper(name: str, sweep: Sweep) -> None:
-    columns, rows = PRINTED[name]
-    assert list(sweep.rows) == list(sweep.published) == list(rows)
-    for row, values in rows.items():
-        assert tuple(sweep.published[row]) == columns
-        assert all(0 <= value <= 1 or isnan(value) for value in sweep.published[row].values())
-        assert [round(100 * value, 6) for value in sweep.published[row].values()] == pytest.approx(values, nan_ok=True)
+def test_every_column_can_be_scored(sweep: Sweep) -> None:
+    for experiment in (*sweep.experiments("paper", 1, {}).values(), *sweep.experiments("small", 1, {}).values()):
+        assert {experiment.train_on, *experiment.test_on} <= set(datasets.names())
+        assert experiment.protocol in protocol.names()
+        assert set(experiment.manipulations) <= set(ffpp.METHODS)
 
 
-def test_every_column_is_scored(sweep: Sweep) -> None:
-    for published in sweep.published.values():
-        assert {column.split("/")[0] for column in published} <= {*sweep.base.test_on, sweep.base.train_on}
-    assert {sweep.base.train_on, *sweep.base.test_on} <= set(datasets.names())
+def videos_of(name: str, preset: str) -> pa.Table:
+    """VIDEOS of one dataset, two of each kind; FF++ as the sample corpus has it, or as it can be downloaded."""
+    codecs, methods, splits = ("unknown",), ("swap",), ("train", "test")
+    if name == "ffpp":
+        codecs = ("c23", "c40") if preset == "small" else ("raw", "c23", "c40")
+        methods, splits = ffpp.METHODS[:4], schemas.SPLITS
+    rows = []
+    for codec, method, split, number in product(codecs, ("real", *methods), splits, range(2)):
+        row = dict.fromkeys(schemas.VIDEOS.names, "x") | {"codec": codec, "method": method, "split": split}
+        row |= {"dataset": name, "video_id": f"{name}/{method}/{codec}/{split}{number}", "label": int(method != "real")}
+        rows.append(row | {"source_ids": [f"{name}/{split}{number}"]})
+    return schemas.to_table(rows, schemas.VIDEOS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_column_names_a_part_that_the_protocol_scores(sweep: Sweep, preset: str) -> None:
+    experiments = sweep.experiments(preset, 1, {})
+    needed = {name for one in experiments.values() for name in (one.train_on, *one.test_on)}
+    videos = {name: videos_of(name, preset) for name in needed}
+    for (row, _), experiment in experiments.items():
+        scored = [part.name for part in protocol.build(experiment, videos).test]
+        for column in sweep.columns:
+            if column.test or len(scored) != 1:
+                assert column.test in scored, f"{row}, {column.name}"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -124,12 +145,11 @@ def test_the_sweep_expands_into_valid_distinct_experiments(sweep: Sweep, preset:
     assert list(experiments) == [(row, seed) for row in sweep.rows for seed in (0, 1)]
     assert {experiment.preset for experiment in experiments.values()} == {preset}
     assert all(experiment.seed == seed for (_, seed), experiment in experiments.items())
-    rows = dict.fromkeys(ingest.VIEWS, "rows")
     names = [
-        tuple(stage.digest for stage in stages.plan(experiment, rows, Path("storage")))
-        for experiment in experiments.values()
+        (*(stage.digest for stage in stages.plan(one, rows_unseen(one), Path("storage"))), one.protocol, one.test_on)
+        for one in experiments.values()
     ]
-    assert len(set(names)) == len(names), "two rows would be the same training"
+    assert len(set(names)) == len(names), "two rows would be the same training and the same test"
 
 
 def test_the_rows_of_the_mask_ratio_sweep_hide_what_they_say() -> None:
@@ -151,6 +171,73 @@ def test_a_sweep_whose_rows_and_published_values_differ_is_refused(sweep: Sweep)
         dataclasses.replace(sweep, published={"another row": {}})
 
 
+# ---------------------------------------------------------------------------------------- columns
+@pytest.mark.parametrize(
+    ("name", "test", "level", "metric"),
+    [
+        ("celeb_df", "celeb_df", "video", "auc"),
+        ("celeb_df eer", "celeb_df", "video", "eer"),
+        ("ffpp/Deepfakes acc_at_0_5", "ffpp/Deepfakes", "video", "acc_at_0_5"),
+        ("ap", "", "video", "ap"),
+        ("dfdc iou", "dfdc", "frame", "iou"),
+    ],
+)
+def test_a_column_is_read_from_its_heading(name: str, test: str, level: str, metric: str) -> None:
+    assert Column.of(name, "video", "auc") == Column(name, test, level, metric)
+
+
+def table(column: str, **experiment: Any) -> Sweep:
+    base = Experiment(model="plain", **{"train_on": "ffpp", "test_on": ("celeb_df", "dfdc")} | experiment)
+    return Sweep(name="t", title="", base=base, row_name="row", rows={"a": {}}, published={"a": {column: nan}})
+
+
+@pytest.mark.parametrize(
+    ("column", "experiment"),
+    [
+        ("celeb_df ap", {}),
+        ("auc", {"test_on": ("dfdc",)}),
+        ("ffpp", {"protocol": "in_dataset"}),
+        ("auc", {"protocol": "in_dataset"}),
+        ("ffpp/FaceSwap", {"protocol": "cross_manipulation"}),
+        ("auc", {"protocol": "per_manipulation"}),
+        ("ffpp/FaceSwap", {"protocol": "leave_one_out"}),
+    ],
+)
+def test_a_column_that_the_protocol_scores_is_taken(column: str, experiment: dict[str, Any]) -> None:
+    assert len(table(column, **experiment).experiments("small", 1, {})) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "experiment"),
+    [
+        ("celeb_dv", {}),
+        ("ffpp", {}),
+        ("auc", {}),
+        ("celeb_df acc", {}),
+        ("celeb_df", {"protocol": "in_dataset"}),
+        ("auc", {"protocol": "cross_manipulation"}),
+        ("ffpp", {"protocol": "cross_manipulation"}),
+        ("dfdc/FaceSwap", {"protocol": "cross_manipulation"}),
+    ],
+)
+def test_a_column_that_nothing_scores_is_refused_before_any_training(column: str, experiment: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no number for the column"):
+        table(column, **experiment).experiments("small", 1, {})
+
+
+def test_rows_with_different_columns_are_refused(sweep: Sweep) -> None:
+    one, *_ = sweep.rows
+    published = {row: {"celeb_df": nan, **({} if row == one else {"dfdc": nan})} for row in (*sweep.rows, "more")}
+    with pytest.raises(ValueError, match="NaN stands for none"):
+        dataclasses.replace(sweep, rows={row: {} for row in published}, published=published)
+
+
+@pytest.mark.parametrize("wrong", [{"metric": "accuracy"}, {"level": "clip"}])
+def test_a_metric_or_level_that_is_none_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="metrics"):
+        dataclasses.replace(table("dfdc"), **wrong)
+
+
 # --------------------------------------------------------------------------------------- switches
 def test_the_switches_are_these(sweep: Sweep) -> None:
     """The same for every sweep. What varies an experiment belongs into a sweep file, not onto the command line."""
@@ -159,20 +246,25 @@ def test_the_switches_are_these(sweep: Sweep) -> None:
     assert set(options) - SWITCHES == {"-h"}
 
 
-def test_help_works_in_a_fresh_process(name: str, tmp_path: Path) -> None:
-    ended = script(name, "--help", cwd=tmp_path)
+def test_a_sweep_is_a_script(tmp_path: Path) -> None:
+    ended = python(str(ROOT / "sweeps" / "mask_ratio.py"), "--help", cwd=tmp_path)
     assert ended.returncode == 0
-    assert docstring(name).splitlines()[0] in ended.stdout
+    assert docstring("mask_ratio").splitlines()[0] in ended.stdout
     assert all(switch in ended.stdout for switch in SWITCHES)
     assert not {"ray", "mlflow", "matplotlib"} & imported(ended)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_without_data_plans_on_the_sample_corpus_and_makes_nothing(name: str, tmp_path: Path) -> None:
-    ended = script(name, "--dry-run", "--storage", "empty", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stdout
-    assert "sample corpus" in ended.stdout
-    assert "nothing about the world" in " ".join(ended.stdout.split())
-    assert "to train" in ended.stdout
-    assert not {"ray", "mlflow", "matplotlib"} & imported(ended)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+def test_every_sweep_ends_as_a_script_does(name: str) -> None:
+    last = ast.parse((ROOT / "sweeps" / f"{name}.py").read_text()).body[-1]
+    assert ast.unparse(last) == "if __name__ == '__main__':\n    main(SWEEP, __doc__)"
+
+
+def test_a_dry_run_without_data_plans_on_the_sample_corpus_and_makes_nothing(tmp_path: Path) -> None:
+    said, names = run_all("--dry-run", "--storage", "empty", cwd=tmp_path)
+    for name, text in said.items():
+        assert "sample corpus" in text, name
+        assert "nothing about the world" in " ".join(text.split())
+        assert "to train" in text
+    assert not {"ray", "mlflow", "matplotlib"} & names
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {f"{name}.out" for name in NAMES}

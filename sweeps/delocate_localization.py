@@ -1,0 +1,41 @@
+"""How well does Delocate outline what is forged in datasets that it has never seen?
+
+Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with Randomly-Located Tampered
+Traces", IJCAI 2024, Table 3, last row: trained on all four manipulations of FF++; intersection over union (IoU) and
+share of pixels that are right (PBCA) on Celeb-DF-v2, DeeperForensics and DFDC. How both are counted, and why
+the paper's IoU above its PBCA can't be of the same pixels: docs/protocol.md, docs/papers.md.
+
+    python sweeps/delocate_localization.py                              # no datasets: made-up sample corpus
+    python sweeps/delocate_localization.py --datasets datasets.toml     # the experiment itself: 3 seeds
+    python sweeps/delocate_localization.py --dry-run                    # only the plan
+
+Differs from the paper: the true mask is the difference between a forged face and its real counterpart at the same
+time. Only Celeb-DF names counterparts that have the same frames: DFDC names none of its test videos', and those of
+DeeperForensics are other clips of FF++; their columns stay without a number. Trains what Table 1 trains.
+"""
+
+from pipelines.experiment import Experiment
+from pipelines.sweep import Sweep, main, printed
+from sweeps._delocate import SHORT
+from sweeps._ffpp import FOUR
+
+SWEEP = Sweep(
+    name="delocate_localization",
+    title="Delocate, Table 3: localization",
+    base=Experiment(
+        model="delocate",
+        train_on="ffpp",
+        manipulations=FOUR,
+        test_on=("celeb_df", "deeper_forensics", "dfdc"),
+    ),
+    small=SHORT,
+    row_name="method",
+    rows={"Delocate": {}},
+    published=printed(
+        ("celeb_df iou", "celeb_df pbca", "deeper_forensics iou", "deeper_forensics pbca", "dfdc iou", "dfdc pbca"),
+        {"Delocate": (80.1, 80.2, 93.7, 92.6, 73.8, 72.7)},  # printed as 0.801 and so on
+    ),
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)

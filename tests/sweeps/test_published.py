@@ -1,0 +1,127 @@
+"""The numbers that stand beside ours, typed from the papers a second time, line by line as they print them.
+
+A line is a row's label, `:`, and its values in %, `-` where the paper gives none.
+"""
+
+import importlib
+from collections.abc import Mapping
+from math import isnan, nan
+from pathlib import Path
+
+import pytest
+
+from pipelines.sweep import Sweep, printed
+
+NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "sweeps").glob("[!_]*.py"))
+
+PRINTED: Mapping[str, tuple[str, str]] = {
+    # ------------------------------------------------------------------------------------- Delocate
+    "delocate_cross_dataset": (  # Table 1
+        "celeb_df, celeb_df eer, deeper_forensics, deeper_forensics eer, dfdc, dfdc eer",
+        "Delocate: 91.3 14.1 99.1 6.6 84.0 24.7",
+    ),
+    "delocate_one_manipulation": (  # Table 2; its row "Delocate" is DF, F2F, FS, NT side by side
+        "celeb_df, deeper_forensics, dfdc",
+        """
+        Deepfakes: 78.2 94.5 76.3
+        Face2Face: 80.9 93.3 79.9
+        FaceSwap: 81.6 91.5 80.8
+        NeuralTextures: 76.8 90.9 75.9
+        """,
+    ),
+    "delocate_localization": (  # Table 3
+        "celeb_df iou, celeb_df pbca, deeper_forensics iou, deeper_forensics pbca, dfdc iou, dfdc pbca",
+        "Delocate: 80.1 80.2 93.7 92.6 73.8 72.7",
+    ),
+    "delocate_in_dataset": (  # Table 4: DF, FS, F2F, NT
+        "auc",
+        """
+        Deepfakes: 99.8
+        FaceSwap: 99.7
+        Face2Face: 99.7
+        NeuralTextures: 99.3
+        """,
+    ),
+    "mask_ratio": (  # Table 5
+        "celeb_df, deeper_forensics, dfdc",
+        """
+        0.55: 89.0 94.2 80.8
+        0.65: 90.6 92.6 81.8
+        0.75: 91.3 99.1 84.0
+        0.85: 90.3 92.8 81.9
+        0.95: 89.9 92.7 81.0
+        """,
+    ),
+    "delocate_mask_strategy": (  # Table 6
+        "celeb_df, deeper_forensics, dfdc",
+        """
+        MAE: 86.4 95.8 79.1
+        VideoMAE: 86.5 95.6 79.5
+        eyes: 91.1 98.7 80.1
+        cheek and nose: 90.2 88.2 81.3
+        lips: 90.8 88.2 81.7
+        w/o ROIs: 90.9 88.9 83.5
+        proposed: 91.3 99.1 84.0
+        """,
+    ),
+    "delocate_components": (  # Table 7
+        "celeb_df, deeper_forensics, dfdc",
+        """
+        MAE: 76.4 88.2 71.1
+        VideoMAE: 77.4 89.3 71.8
+        w/o Recovering: 89.0 96.5 80.9
+        w/o Localization: 85.8 95.4 80.0
+        w/o Meta-learning: 89.6 96.1 81.4
+        w/o Mapping: 88.2 95.3 80.9
+        w/o Encoder-Decoder: 89.9 96.7 82.8
+        MAE + Localization: 82.8 92.9 75.1
+        VideoMAE + Localization: 83.7 93.2 75.8
+        Delocate: 91.3 99.1 84.0
+        """,
+    ),
+    # --------------------------------------------------------------------------- of several papers
+    "methods": (  # Delocate, Table 1; BBMG + NRS, Table 8; LAA-Net, Table 1
+        "ffpp, celeb_df, deeper_forensics, dfdc",
+        """
+        plain: - - - -
+        lre: - - - -
+        mc_lcr: - - - -
+        delocate: - 91.3 99.1 84.0
+        adfd: - 91.37 - 72.98
+        laa_net: - 95.4 - -
+        """,
+    ),
+}
+
+
+def sweep_of(name: str) -> Sweep:
+    return importlib.import_module(f"sweeps.{name}").SWEEP
+
+
+def rows_of(text: str) -> dict[str, list[float]]:
+    split = [line.strip().rpartition(": ") for line in text.strip().splitlines()]
+    return {label: [nan if value == "-" else float(value) for value in values.split()] for label, _, values in split}
+
+
+def test_every_sweep_is_typed_twice() -> None:
+    assert sorted(PRINTED) == NAMES
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_published_values_are_those_of_the_paper(name: str) -> None:
+    columns, text = PRINTED[name]
+    sweep, rows = sweep_of(name), rows_of(text)
+    assert list(sweep.rows) == list(sweep.published) == list(rows)
+    for row, values in rows.items():
+        published = sweep.published[row]
+        assert list(published) == columns.split(", ")
+        assert all(0 <= value <= 1 or isnan(value) for value in published.values())
+        assert [round(100 * value, 6) for value in published.values()] == pytest.approx(values, nan_ok=True)
+
+
+def test_a_printed_table_is_in_percent_and_has_a_value_in_every_cell() -> None:
+    table = printed(("celeb_df", "dfdc"), {"row": (91.3, nan)})
+    assert table["row"]["celeb_df"] == pytest.approx(0.913)
+    assert isnan(table["row"]["dfdc"])
+    with pytest.raises(ValueError, match="shorter"):
+        printed(("celeb_df", "dfdc"), {"row": (91.3,)})
