@@ -33,8 +33,8 @@ MAX_PIXELS = 2**26  # 8 times 4K
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _SPOOL_BYTES = 2**26
-# What a damaged archive raises; gzip's own error is an OSError.
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
+# What a damaged archive raises. gzip's own error is an OSError, but not every OSError says that an archive is damaged.
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 Place = tuple[int, int]  # of a file in an archive: first byte, number of bytes
 
@@ -106,7 +106,8 @@ def open_folder(folder: Path) -> Pictures:
 def open_archive(archive: Path, folder: str) -> Pictures:
     """The pictures of a folder inside a tar archive, compressed or not.
 
-    Raises UnreadableVideo when the archive cannot be read or the folder holds no picture.
+    Raises UnreadableVideo when the archive cannot be read or the folder holds no picture; of the archive as a whole,
+    folder "", also when it is damaged: what it holds is not known then.
     """
     try:
         state = archive.stat()
@@ -116,7 +117,7 @@ def open_archive(archive: Path, folder: str) -> Pictures:
     inside = "/".join(_parts(folder) or ())
     places = listing.get(inside, {})
     names = sorted(places, key=_natural)
-    if not names:
+    if not names or (damage and not inside):
         why = damage or f"holds no pictures in {inside or 'its top folder'!r}"
         raise UnreadableVideo(f"{archive}: {why}")
 
@@ -139,21 +140,31 @@ def _file_bytes(path: Path) -> bytes | _BadPicture:
 def _listing(archive: Path, size: int, mtime_ns: int) -> tuple[Mapping[str, Mapping[str, Place]], str]:
     """{folder: {name: place}} of the pictures in an archive, of that size and time, and what is damaged."""
     found: dict[str, dict[str, Place]] = {}
+    with _unpacked(archive) as file:
+        damage = walk(file, lambda folder, name, place: found.setdefault(folder, {}).update({name: place}))
+    return MappingProxyType(found), damage
+
+
+def walk(file: IO[bytes], on_picture: Callable[[str, str, Place], None]) -> str:
+    """Calls on_picture(folder, name, place) for the pictures in a tar, in its order; returns what is damaged, or "".
+
+    Of a name that comes twice the later one counts, as when tar unpacks. Raises OSError when the storage fails.
+    """
     count = 0
+    bounded = _Bounded(file)
     try:
-        with _unpacked(archive) as file, tarfile.open(fileobj=cast(IO[bytes], _Bounded(file)), mode="r:") as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
             while member := tar.next():
                 count += 1
                 parts = _parts(member.name)
                 if parts and member.isreg() and not member.issparse() and is_picture(parts[-1]):
-                    # A name that comes twice: the later one counts, as when tar unpacks.
-                    found.setdefault("/".join(parts[:-1]), {})[parts[-1]] = (member.offset_data, member.size)
+                    on_picture("/".join(parts[:-1]), parts[-1], (member.offset_data, member.size))
                 tar.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps them all
+        bounded.check_end()
     except _DAMAGED as error:
-        if not count:
-            return found, f"not a tar archive: {_brief(error)}"
-        return found, f"reading the archive stops after {count} entries: {_brief(error)}"
-    return MappingProxyType(found), ""
+        what = f"reading the archive stops after {count} entries" if count else "not a tar archive"
+        return f"{what}: {_brief(error)}"
+    return ""
 
 
 def _members(archive: Path, wanted: Mapping[int, Place]) -> Iterator[tuple[int, bytes | _BadPicture]]:
@@ -186,7 +197,7 @@ def _member_bytes(file: IO[bytes], place: Place) -> bytes | _BadPicture:
     try:
         file.seek(start)
         data = file.read(size)
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
         return _BadPicture(_brief(error))
     return data if len(data) == size else _BadPicture("cut off")
 
@@ -203,11 +214,26 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._last = b""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_BYTES:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._file.read(size)
+        self._last = self._file.read(size)
+        return self._last
+
+    def check_end(self) -> None:
+        """Raises ReadError unless what was read last ends a tar: tarfile takes a header that it cannot read for that.
+
+        Zeros end it, and nothing but zeros may follow, or they are a gap in the middle.
+        """
+        if not self._last:
+            raise tarfile.ReadError("cut off")
+        rest = self._last
+        while rest:
+            if rest.count(0) < len(rest):
+                raise tarfile.ReadError("damaged in the middle")
+            rest = self._file.read(2**20)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

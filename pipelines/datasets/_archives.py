@@ -8,57 +8,49 @@ import gzip
 import hashlib
 import json
 import os
-import tarfile
 import tempfile
-import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, cast
 
-from pipelines.datasets._root import Root, is_picture, is_remote
+from pipelines import stills
+from pipelines.datasets._root import Root, is_remote
 
-SUFFIXES = (".tar.gz", ".tgz", ".tar")
-VERSION = 1
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
-
-
-def is_archive(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+VERSION = 2
 
 
-def picture_folders(root: Root, archive: str) -> list[str]:
-    """The folders in the archive at this path that hold pictures, in order. Raises DatasetError."""
+def is_archive(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.lower().endswith(stills.ARCHIVES) and not name.startswith(".")
+
+
+def picture_folders(root: Root, archive: str) -> tuple[list[str], str]:
+    """The folders in the archive at this path that hold pictures, in order, and what is damaged, or "".
+
+    Of a damaged archive they are those before the damage, without its top folder "", and nothing is kept: it is to be
+    fetched again. Raises DatasetError when the storage cannot be read; that says nothing about the archive.
+    """
     kept = _kept(root, archive)
     try:
         found = json.loads(kept.read_text(encoding="utf-8"))
         if isinstance(found, list) and all(isinstance(folder, str) for folder in found):
-            return found
+            return found, ""
     except (OSError, ValueError):
         pass  # not kept yet, or spoiled
     with root.open(archive) as file:
-        try:
-            found = _read_through(file)
-        except _DAMAGED as error:
-            why = (str(error) or type(error).__name__).splitlines()[0]
-            raise root.error(f"{archive} cannot be read through ({why}); fetch it again") from error
+        found, damage = root._ask(archive, lambda: _read_through(file))
+    if damage:
+        return [folder for folder in found if folder], damage
     _keep(kept, found)
-    return found
+    return found, ""
 
 
-def _read_through(file: IO[bytes]) -> list[str]:
+def _read_through(file: IO[bytes]) -> tuple[list[str], str]:
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     plain = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
-    folders: dict[str, None] = {}
-    with tarfile.open(fileobj=plain, mode="r:") as tar:
-        for member in tar:
-            path = PurePosixPath(member.name.lstrip("/"))  # without "./"
-            if member.isreg() and is_picture(path.name) and ".." not in path.parts:
-                folders[str(path.parent)] = None
-    # tarfile takes a header that it cannot read for the end; behind the true end there are zeros only.
-    while block := plain.read(2**20):
-        if block.count(0) < len(block):
-            raise tarfile.ReadError("damaged in the middle")
-    return sorted(folders)
+    folders: set[str] = set()
+    damage = stills.walk(plain, lambda folder, name, place: folders.add(folder))
+    return sorted(folders), damage
 
 
 def _kept(root: Root, archive: str) -> Path:

@@ -6,9 +6,11 @@ Split: the folders `{real,fake}_train` are `train`, `{real,fake}_test` are `test
 A sequence of face crops is the "video": its uri is a folder of pictures, or a path into an archive such as
 real_train/12.tar.gz/12/real/3. The picture is the face, so that none is looked for. Nothing is told about people,
 methods or counterparts; `real` and `fake` inside an archive must say the same as the folder it lies in.
-Archives need not be unpacked; the first time, they are read through to list them.
+Archives need not be unpacked; the first time, they are read through to list them. A damaged one gives the sequences
+before the damage, and one row for the archive itself, which stands for what is lost: no face can be had from it, so
+that it counts as unreadable.
 video_id: `wild_deepfake/<label>_<split>/<number of the archive>/<sequence>`, packed or not; copies that were
-unpacked without the archives' folders lack the number.
+unpacked without the archives' folders lack the number. A damaged archive has its file's name in place of both.
 """
 
 import re
@@ -73,9 +75,12 @@ def _sequences(root: Root, folder: str) -> Iterator[tuple[str, list[str]]]:
                 yield path, [name]
         elif is_archive(name):
             number = name.partition(".")[0]
-            for inside in picture_folders(root, path):
+            folders, damage = picture_folders(root, path)
+            for inside in folders:
                 parts = list(PurePosixPath(inside).parts)
-                yield f"{path}/{inside}", parts if parts[:1] == [number] else [number, *parts]
+                yield join(path, inside), parts if parts[:1] == [number] else [number, *parts]
+            if damage:
+                yield path, [name]
 
 
 def _row(label: str, split: str, uri: str, levels: list[str]) -> dict:

@@ -108,6 +108,16 @@ def test_one_lost_video_in_a_hundred_is_a_warning_two_are_an_error():
     assert "2 of 400 videos, up to 2.0%" in found.text
 
 
+def test_a_damaged_archive_is_no_video_but_may_have_lost_many():
+    rows = [row(str(i), uri=f"0.tar/0/{i}") for i in range(300)] + [row("real/0.tar", uri="real/0.tar")]
+    rows.append(row("real/1", uri="real/1.tar"))  # a sound one, with pictures in its top folder
+    assert _examine.counts(rows, {("real", "test"): 301}, ()).result == OK
+    assert _examine.lost("unreadable", rows, {("toy", "real/1.tar"): "broken"}, "").result == WARNING
+    found = _examine.lost("unreadable", rows, {("toy", "real/0.tar"): "cut off"}, "")
+    assert found.result == ERROR
+    assert "1 of them archives, each with an unknown number of videos" in found.text
+
+
 def test_ten_thousand_problems_are_five_names_and_all_in_the_report():
     rows = [row(f"{i:05d}") for i in range(10_000)]
     found = _examine.lost("missing", rows, {_examine.file_of(r): "is not there" for r in rows}, "")
@@ -297,6 +307,29 @@ def test_each_broken_file_is_named_and_the_exit_code_says_so(corpus):
     assert found["missing files error"] == [f"celeb_df/Celeb-real/{test_reals[0].stem}"]
     assert found["unreadable files error"] == [f"celeb_df/Celeb-real/{test_reals[1].stem}"]
     assert len(found["duplicates error"]) == 1
+
+
+def test_a_damaged_archive_is_named_and_the_dataset_is_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    picture = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    for part in ("real_test", "fake_test"):
+        (tmp_path / part).mkdir()
+        with tarfile.open(tmp_path / part / "0.tar", "w") as tar:
+            for sequence in range(2):
+                member = tarfile.TarInfo(f"0/{part[:4]}/{sequence}/1.png")
+                member.size = len(picture)
+                tar.addfile(member, io.BytesIO(picture))
+    damaged = tmp_path / "real_test/0.tar"
+    damaged.write_bytes(damaged.read_bytes()[:1024])  # one entry
+    report = tmp_path / "report.csv"
+    config = tmp_path / "datasets.toml"
+    config.write_text('wild_deepfake = "."\n')
+    storage = str(tmp_path / "storage")
+    assert doctor.main(["--datasets", str(config), "--storage", storage, "--report", str(report)]) == 1
+    capsys.readouterr()
+    lines = list(csv.DictReader(report.open(newline="")))
+    unreadable = [(line["video_id"], line["problem"]) for line in lines if line["check"] == "unreadable files"]
+    assert ("wild_deepfake/real_test/0.tar", "reading the archive stops after 1 entries: cut off") in unreadable
 
 
 def test_a_wrong_layout_is_an_error_of_that_dataset(corpus, capsys):

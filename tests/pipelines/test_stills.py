@@ -247,6 +247,34 @@ def test_a_cut_archive_gives_the_pictures_it_still_has(tmp_path):
     assert "reading the archive stops after" in clip.note
 
 
+def spoil(data: bytes, entry: int) -> bytes:
+    """The header of a tar's entry, when each has one block of data."""
+    return data[: 1024 * entry] + b"x" * 512 + data[1024 * entry + 512 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "why"),
+    [
+        ("1.tar", lambda data: spoil(data, 2), "stops after 2 entries: damaged in the middle"),
+        ("1.tar", lambda data: data[:2048] + bytes(512) + data[2560:], "stops after 2 entries: damaged in the middle"),
+        ("1.tar", lambda data: data[:2048], "stops after 2 entries: cut off"),
+        ("1.tar.gz", lambda data: gzip.compress(spoil(gzip.decompress(data), 2)), "damaged in the middle"),
+        ("1.tar.gz", lambda data: data[:-6] + b"????" + data[-2:], "stops after 4 entries: CRC check failed"),
+    ],
+)
+def test_damage_in_the_middle_is_not_the_end(tmp_path, name, damage, why):
+    """tarfile stops without a word at a header that it cannot read, at zeros, and at the end of the file."""
+    path = write_tar(tmp_path / name, [(f"a/{i}.png", picture(i)) for i in range(4)], "w:gz" if "gz" in name else "w")
+    assert len(picture(3)) <= 512
+    assert decode.read(path / "a", 9).note == ""
+    path.write_bytes(damage(path.read_bytes()))
+    clip = decode.read(path / "a", 9)
+    assert why in clip.note
+    assert numbers(clip.frames) == same(*range(4 if "4 entries" in why else 2))
+    with pytest.raises(decode.UnreadableVideo, match=why):  # the archive as a whole
+        decode.read(path, 9)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

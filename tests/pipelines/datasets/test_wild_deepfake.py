@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import datasets
+from pipelines import datasets, decode
 from pipelines.datasets import DatasetError, _archives
 
 PICTURES = ("./0/real/7/12.png", "./0/real/7/9.png", "./0/real/8/1.png", "./0/real/8/._1.png", "./0/readme.txt")
@@ -108,20 +108,64 @@ def cut(data):
     return data[: len(data) // 2]
 
 
+def flip_checksum(data):
+    return data[:-8] + bytes(byte ^ 1 for byte in data[-8:-4]) + data[-4:]
+
+
 def spoil_second_header(data):
     return data[:1024] + b"x" * 512 + data[1536:]  # a file of 7 bytes takes a block after its header
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil"), [("0.tar.gz", cut), ("0.tar.gz", lambda data: b"no archive"), ("0.tar", spoil_second_header)]
+    ("name", "spoil", "why"),
+    [
+        ("0.tar.gz", cut, "not a tar archive"),
+        ("0.tar.gz", lambda data: b"no archive", "not a tar archive"),
+        ("0.tar.gz", flip_checksum, "after 5 entries: CRC check failed"),
+        ("0.tar", spoil_second_header, "after 1 entries: damaged in the middle"),
+        ("0.tar", lambda data: data[:1024], "after 1 entries: cut off"),
+    ],
 )
-def test_a_damaged_archive_is_an_error_not_a_loss(tree, cache, name, spoil):
+def test_a_damaged_archive_costs_that_archive(tree, cache, name, spoil, why):
+    """What lies before the damage stays; the archive has one more row, which extraction records with the reason."""
     root = pack(tree("dfw", {}), f"real_train/{name}", PICTURES)
     place = root / "real_train" / name
     place.write_bytes(spoil(place.read_bytes()))
-    with pytest.raises(DatasetError, match=rf"real_train/{name} cannot be read through \(.*\); fetch it again"):
+    pack(root, "fake_test/1.tar", ["./1/fake/0/1.png"])
+    rows = load(root)
+    lost = rows.pop(f"wild_deepfake/real_train/{name}")
+    assert (lost["uri"], lost["label"], lost["split"]) == (f"real_train/{name}", 0, "train")
+    before = {"flip_checksum": ["0/7", "0/8"]}.get(spoil.__name__, ["0/7"] if "after 1" in why else [])
+    assert set(rows) == {"wild_deepfake/fake_test/1/0", *(f"wild_deepfake/real_train/{seq}" for seq in before)}
+    with pytest.raises(decode.UnreadableVideo, match=why):
+        decode.open_source(place)
+    for sequence in before:
+        assert why in decode.open_source(f"{place}/0/real/{sequence[2:]}").note
+    assert len(list(cache.iterdir())) == 1  # of the sound one
+
+
+def test_a_damaged_archive_is_never_taken_for_its_top_folder(tree):
+    """Pictures that lie in no folder would have the archive's own path, and be read as if nothing were lost."""
+    root = pack(tree("dfw", {}), "real_train/0.tar", ["1.png", "2.png"])
+    assert {key: row["uri"] for key, row in load(root).items()} == {"wild_deepfake/real_train/0": "real_train/0.tar"}
+    place = root / "real_train/0.tar"
+    assert len(decode.open_source(place).times) == 2
+    place.write_bytes(spoil_second_header(place.read_bytes()))
+    assert set(load(root)) == {"wild_deepfake/real_train/0.tar"}
+    with pytest.raises(decode.UnreadableVideo, match="damaged in the middle"):
+        decode.open_source(place)
+
+
+def test_a_storage_that_fails_is_an_error_of_the_dataset(tree, monkeypatch):
+    """It says nothing about the archive, which may be read the next time."""
+    root = pack(tree("dfw", {}), "real_train/0.tar", PICTURES)
+
+    def fail(file):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(_archives, "_read_through", fail)
+    with pytest.raises(DatasetError, match=r"real_train/0\.tar cannot be read: timed out"):
         load(root)
-    assert not cache.exists()
 
 
 def test_a_label_that_contradicts_its_folder(tree):
