@@ -79,6 +79,50 @@ PRINTED: Mapping[str, tuple[str, str]] = {
         Delocate: 91.3 99.1 84.0
         """,
     ),
+    # -------------------------------------------------------------------------------------- LAA-Net
+    "laa_net_cross_dataset": (  # Table 1
+        "ffpp, celeb_df, celeb_df ap, wild_deepfake, wild_deepfake ap, dfd, dfd ap, dfdcp, dfdcp ap",
+        """
+        BI: 99.95 86.28 91.93 57.13 56.89 99.51 99.80 69.69 93.67
+        SBI: 99.96 95.40 97.64 80.03 81.08 98.43 99.40 86.94 97.70
+        """,
+    ),
+    "laa_net_components": (  # Table 3
+        "celeb_df, dfd, dfdcp, wild_deepfake",
+        """
+        none: 74.54 92.24 70.81 59.81
+        E-FPN: 80.89 94.53 77.93 67.12
+        H: 84.21 95.03 80.68 65.47
+        H + E-FPN: 95.56 98.54 82.21 74.98
+        C + E-FPN: 79.87 94.60 71.70 72.47
+        C + H: 91.56 98.27 78.35 73.02
+        C + H + E-FPN: 95.40 98.43 86.94 80.03
+        """,
+    ),
+    "laa_net_feature_levels": (  # Table 4; its lines hold FPN and E-FPN side by side
+        "celeb_df, dfd, wild_deepfake, dfdcp",
+        """
+        F6: 91.56 98.27 73.02 78.35
+        F6 to F5, FPN: 93.42 98.59 73.78 78.40
+        F6 to F5, E-FPN: 91.79 97.12 71.39 75.80
+        F6 to F4, FPN: 88.72 97.96 69.40 71.91
+        F6 to F4, E-FPN: 92.86 98.95 74.93 83.97
+        F6 to F3, FPN: 88.35 98.89 70.94 79.02
+        F6 to F3, E-FPN: 95.40 98.43 80.03 86.94
+        F6 to F2, FPN: 92.16 96.58 65.17 74.31
+        F6 to F2, E-FPN: 94.22 97.31 72.54 82.90
+        """,
+    ),
+    "laa_net_loss_weights": (  # Table 5
+        "celeb_df, dfdcp, wild_deepfake",
+        """
+        1, 1: 90.69 78.12 70.98
+        10, 10: 95.73 85.87 73.56
+        100, 100: 93.72 78.60 75.25
+        100, 10: 93.05 83.86 76.72
+        10, 100: 95.40 86.94 80.03
+        """,
+    ),
     # --------------------------------------------------------------------------- of several papers
     "methods": (  # Delocate, Table 1; BBMG + NRS, Table 8; LAA-Net, Table 1
         "ffpp, celeb_df, deeper_forensics, dfdc",

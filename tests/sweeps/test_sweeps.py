@@ -114,10 +114,11 @@ def test_every_column_can_be_scored(sweep: Sweep) -> None:
 
 
 def videos_of(name: str, preset: str) -> pa.Table:
-    """VIDEOS of one dataset, two of each kind; FF++ as the sample corpus has it, or as it can be downloaded."""
-    codecs, methods, splits = ("unknown",), ("swap",), ("train", "test")
+    """VIDEOS of one dataset, two of each kind, in the compressions of the sample corpus or of the real thing."""
+    several = ("c23", "c40") if preset == "small" else ("raw", "c23", "c40")
+    codecs = {"ffpp": several, "dfd": several[:-1], "deeper_forensics": ("c23",)}.get(name, ("unknown",))
+    methods, splits = ("swap",), ("train", "test")
     if name == "ffpp":
-        codecs = ("c23", "c40") if preset == "small" else ("raw", "c23", "c40")
         methods, splits = ffpp.METHODS[:4], schemas.SPLITS
     rows = []
     for codec, method, split, number in product(codecs, ("real", *methods), splits, range(2)):

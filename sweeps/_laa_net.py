@@ -1,0 +1,14 @@
+"""What LAA-Net's sweeps have in common."""
+
+from pipelines.experiment import Experiment
+from sweeps._ffpp import FOUR
+
+BASE = Experiment(
+    model="laa_net",
+    train_on="ffpp",
+    manipulations=FOUR,  # nothing is learned from them: they are in the val part
+    codec="raw",  # the authors: never c23
+    test_on=("celeb_df", "dfd", "dfdcp", "wild_deepfake"),
+)
+# The sample corpus has nothing uncompressed; and a third of what the small preset trains, equal in all tables.
+SHORT = {"codec": "c23", "model.optim.num_epochs": 7}
