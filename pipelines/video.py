@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipelines import decode, fetch, masks, schemas
+from pipelines import decode, fetch, masks, schemas, stills
 from pipelines._boxes import Crop
 from pipelines._spool import Chosen, Spool
 from pipelines.datasets import folder_of
@@ -216,10 +217,17 @@ def without_faces(
 
 
 def locate(roots: Mapping[str, str], root: str, uri: str) -> str:
-    """The path or URI of a file below a named root. Raises ValueError when the name is not among `roots`."""
+    """The path or URI of a file below a named root. Raises ValueError when the name is not among `roots`.
+
+    VIDEOS holds names as they are; in the URL of a web server some characters of a name mean something else.
+    """
     if root not in roots:
         raise ValueError(f"root {root!r} is not known; roots are {', '.join(sorted(roots)) or 'none'}")
-    return f"{folder_of(roots[root]).rstrip('/')}/{uri.lstrip('/')}"
+    folder, uri = folder_of(roots[root]).rstrip("/"), uri.lstrip("/")
+    if folder.lower().startswith(("http://", "https://")):
+        archive, inside = stills.split(uri) or (uri, "")  # the server knows nothing of what lies inside
+        uri = "/".join(filter(None, (quote(archive), inside)))
+    return f"{folder}/{uri}"
 
 
 def content_digest(rows: pa.Table) -> str:

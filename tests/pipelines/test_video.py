@@ -1,10 +1,17 @@
 """One video under several recipes, and which of its faces count; pictures are made from a public-domain portrait."""
 
-from collections.abc import Callable
+import functools
+import http.server
+import re
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import dlib
+import fsspec
 import numpy as np
 import pytest
 
@@ -185,3 +192,103 @@ def test_a_predictor_of_another_number_of_points_is_refused(predictor_81):
         Landmarks(predictor_81)
     with pytest.raises(ValueError, match="81 landmarks need a predictor of your own"):
         Landmarks(number=81)
+
+
+# Files elsewhere
+
+# Of a film, its mask, a folder of pictures and one in an archive; in a URL the first four would mean something else.
+NAMES = {
+    "web": ("real test/50% of 2 #1?.mp4", "masks+/1 & 2%20.mp4", "crops #1/a?b", "fake train/0#.tar/0/50% ?#"),
+    "bucket": ("real test/50% of 2.mp4", "masks+/1 & 2%20.mp4", "crops 1/a+b", "fake train/0.tar/0/50% 7"),
+}
+
+
+@pytest.fixture(scope="module")
+def odd_names(root, tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("odd")
+    for film, mask, crops, archived in NAMES.values():
+        archive, inside = archived.split("/0/")
+        for name in (film, mask, crops, archive):
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "two.mp4", home / film)
+        shutil.copy(root / "mask.mp4", home / mask)
+        shutil.copytree(root / "crops", home / crops)
+        with tarfile.open(home / archive, "w") as tar:
+            tar.add(root / "crops", f"0/{inside}")
+    return home
+
+
+@pytest.fixture(scope="module")
+def web(odd_names) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(odd_names))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def bucket(odd_names) -> Iterator[str]:
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "x"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (access | {"DEFAULT_REGION": "us-east-1"}).items():
+            patch.setenv(f"AWS_{name}", value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        system = fsspec.filesystem("s3")
+        system.mkdir("faces")
+        for path in odd_names.rglob("*.*"):
+            if path.is_file():
+                system.pipe_file(f"faces/odd/{path.relative_to(odd_names)}", path.read_bytes())
+        yield "s3://faces/odd/"
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.parametrize("storage", ["web", "bucket"])
+@pytest.mark.parametrize("kind", ["film", "pictures", "archive"])
+def test_a_video_gives_the_same_rows_from_a_server_as_from_disk(odd_names, storage, kind, request):
+    film, mask, crops, archived = NAMES[storage]
+    item = {
+        "film": row(film, label=1, method="made", mask_uri=mask, face_rule="mask"),
+        "pictures": row(crops, face_rule="whole"),
+        "archive": row(archived, face_rule="whole"),
+    }[kind]
+    recipe = Recipe(num_frames=3, size_px=32)
+    roots = {"toy": str(odd_names)}, {"toy": request.getfixturevalue(storage)}
+    (rows, ledger), (fetched, remote) = (video.VideoReader(root, [recipe])(item)[0] for root in roots)
+    assert (ledger["status"], ledger["num_faces"]) == ("ok", 3)
+    assert fetched.equals(rows)
+    assert (remote["content"], remote["reason"]) == (ledger["content"], ledger["reason"])
+
+
+def test_only_what_a_web_server_is_asked_for_is_quoted():
+    roots = {"disk": "/data/x y", "web": "https://host/x%20y/", "s3": "s3://bucket/x y", "own": "http://host/v.csv"}
+    wanted = {
+        "disk": "/data/x y/a #1/b.mp4",
+        "web": "https://host/x%20y/a%20%231/b.mp4",
+        "s3": "s3://bucket/x y/a #1/b.mp4",
+        "own": "http://host/a%20%231/b.mp4",
+    }
+    assert {name: video.locate(roots, name, "a #1/b.mp4") for name in roots} == wanted
+    assert video.locate(roots, "web", "a b.tar.gz/1/c d") == "https://host/x%20y/a%20b.tar.gz/1/c d"
+
+
+def test_a_damaged_archive_is_an_unreadable_video(odd_names, tmp_path):
+    """As `datasets.wild_deepfake` lists it."""
+    whole = (odd_names / "fake train/0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(whole[: len(whole) // 2])
+    reader = video.VideoReader({"toy": str(tmp_path)}, [Recipe(num_frames=3, size_px=32)])
+    ((rows, ledger),) = reader(row("0.tar", face_rule="whole"))
+    assert rows["status"].to_pylist() == [ledger["status"]] == ["unreadable"]
+    assert re.search(r"0\.tar: reading the archive stops after \d entries", ledger["reason"])
