@@ -1,0 +1,17 @@
+"""What the sweeps of BBMG + NRS have in common."""
+
+from pipelines.experiment import Experiment
+from sweeps._ffpp import FOUR
+
+COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp", "ffiw")
+BASE = Experiment(
+    model="adfd",
+    train_on="ffpp",
+    manipulations=FOUR,  # nothing is learned from them: they are in the val part
+    codec="raw",  # as in SBI's code, which this paper builds on
+    test_on=COLUMNS,
+)
+# The paper's baseline: SBI with the landmark masks (LAL) of Face X-ray.
+SBI = {"model.data.blend.mask.kind": "lal", "model.nrs.enabled": False}
+# The sample corpus has nothing uncompressed; and half of what the small preset trains, equal in all tables.
+SHORT = {"codec": "c23", "model.optim.num_epochs": 8, "model.optim.decay_start": 5}

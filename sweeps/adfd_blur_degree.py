@@ -1,0 +1,33 @@
+"""How wide should the blurred boundary of a self-blended image's mask be?
+
+Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Fig. 5:
+Gaussian blur with kernels of several sizes, around a core of the mask that stays 1. No value can be read from the
+text that we have, nor the sizes: none is published beside ours.
+
+    python sweeps/adfd_blur_degree.py                              # no datasets: made-up sample corpus
+    python sweeps/adfd_blur_degree.py --datasets datasets.toml     # the experiment itself: 6 x 3 seeds
+    python sweeps/adfd_blur_degree.py --dry-run                    # only the plan
+
+Needs FF++ uncompressed, as SBI's code does. The mask is that of Table 4 (sweeps/adfd_blur_operation.py); the
+sizes span SBI's own range of 5 to 25 px.
+"""
+
+from math import nan
+
+from pipelines.sweep import Sweep, main, printed
+from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
+
+KERNELS = (5, 9, 13, 17, 21, 25)  # px
+
+SWEEP = Sweep(
+    name="adfd_blur_degree",
+    title="BBMG + NRS, Fig. 5: degree of blurring",
+    base=BASE.override(SBI | {"model.data.blend.mask.kind": "facehull", "model.data.blend.mask.fixed_core": True}),
+    small=SHORT,
+    row_name="kernel",
+    rows={str(px): {"model.data.blend.mask.blur_kernel": (px, px)} for px in KERNELS},
+    published=printed(COLUMNS, {str(px): (nan,) * len(COLUMNS) for px in KERNELS}),
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)
