@@ -21,7 +21,7 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -38,7 +38,7 @@ from ray import cloudpickle
 
 from pipelines import faces, sandbox, schemas
 from pipelines.faces import Recipe
-from pipelines.facestore import METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
+from pipelines.facestore import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
 from pipelines.video import Result, VideoReader, without_faces
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ def extract_all(
     predictor: Path | None = None,
     timeout_s: int = 900,
     memory_gib: float = 8,
+    retry_failed: bool = False,
     reader: Callable[..., Reader] = VideoReader,
 ) -> list[pa.Table]:
     """Make sure that each target's folder holds the faces of its videos; returns their LEDGER rows, per target.
@@ -126,6 +127,7 @@ def extract_all(
     Only what the folders lack is extracted, and a video is decoded once for all that want it. `on_video` is called
     in this process for each video that is finished, with a ledger row and the counts `num_done` (earlier runs
     included) and `num_videos`. A video may take `timeout_s` seconds and `memory_gib` of memory.
+    With `retry_failed`, videos that were unreadable or crashed before are read again: they may have been repaired.
     `reader(roots, recipes, predictor)` makes what reads a video. Ray must be initialised; at most one actor runs
     for each free CPU.
 
@@ -140,6 +142,9 @@ def extract_all(
     with ExitStack() as stack:
         for target in sorted(targets, key=lambda target: target.folder):  # in one order: no two can wait for each other
             stack.enter_context(_claimed(target.folder, target.recipe))
+        if retry_failed:
+            for target, rows in zip(targets, asked, strict=True):
+                _forget_failed(target.folder, rows.keys())
         todo = _todo(targets, asked)
         num_done = len(everything) - len(todo)
         recipes = tuple(target.recipe for target in targets)
@@ -195,11 +200,30 @@ def compact(folder: Path) -> None:
         names = sorted(name for name, at in parts.items() if at.copied["split"] == split)
         for start in range(0, len(names), _VIDEOS_PER_FILE):
             some = names[start : start + _VIDEOS_PER_FILE]
-            file = hashlib.sha256("\n".join(some).encode()).hexdigest()[:16] + ".parquet"
             tables = (pq.ParquetFile(parts[name].path).read().drop_columns("split") for name in some)
             records = [{"copied": parts[name].copied, "ledger": parts[name].ledger} for name in some]
-            _write_faces(folder / "faces" / f"split={split}" / file, tables, records)
+            _write_faces(folder / "faces" / f"split={split}" / _file_name(some), tables, records)
     _drop_leftovers(folder, compacted(folder))
+
+
+def _forget_failed(folder: Path, video_ids: Collection[str]) -> None:
+    """Take those of the videos that were unreadable or crashed out of the files. Only under the folder's lock."""
+    (folder / "_done.json").unlink(missing_ok=True)  # until they are back, the folder is not complete
+    for path in sorted([*folder.glob("faces/split=*/*.parquet"), *folder.glob("parts/*.parquet")]):
+        here = scan([path])
+        kept = [name for name, at in here.items() if name not in video_ids or at.ledger["status"] not in FAILED]
+        if len(kept) == len(here):
+            continue
+        if kept:
+            file = pq.ParquetFile(path)
+            tables = (file.read_row_groups(list(here[name].row_groups)) for name in kept)
+            records = [{"copied": here[name].copied, "ledger": here[name].ledger} for name in kept]
+            _write_faces(path.with_name(_file_name(kept)), tables, records)
+        path.unlink()
+
+
+def _file_name(video_ids: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(video_ids).encode()).hexdigest()[:16] + ".parquet"
 
 
 def _run(videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | None) -> Iterator[dict[str, Any]]:

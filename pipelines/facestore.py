@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipelines import schemas
 
 METADATA = b"videos"  # of a faces file: JSON, one object for each video in order, {"copied": {...}, "ledger": {...}}
+FAILED = ("unreadable", "crashed")  # statuses that may be another one when the file is repaired
 ROWS_PER_GROUP = 16  # about 1 MB at 224 pixels: what is read for the sake of one face
 
 

@@ -58,6 +58,11 @@ class Extraction:
         """LEDGER rows of the wanted videos, by video_id."""
         return {name: row for name, row in facestore.ledger(self.folder).items() if name in self.wanted}
 
+    @property
+    def failed(self) -> int:
+        """How many could not be read."""
+        return sum(entry["status"] in facestore.FAILED for entry in self.ledger.values())
+
     def ledger_table(self) -> pa.Table:
         return schemas.to_table(self.ledger.values(), schemas.LEDGER)
 
@@ -113,13 +118,18 @@ def roots_of(
 
 
 def run(
-    extractions: Sequence[Extraction], roots: Mapping[str, str], console: Console, predictor: Path | None = None
+    extractions: Sequence[Extraction],
+    roots: Mapping[str, str],
+    console: Console,
+    predictor: Path | None = None,
+    retry_failed: bool = False,
 ) -> None:
     """Extract what is missing, dataset by dataset, and print what failed. Ray must be initialised."""
+    todo = [one for one in extractions if one.missing or (retry_failed and one.failed)]
     from pipelines.extract import Target, extract_all  # here: Ray, which a dry run has no use for
 
-    for name in dict.fromkeys(one.dataset for one in extractions if one.missing):
-        own = [one for one in extractions if one.dataset == name and one.missing]
+    for name in dict.fromkeys(one.dataset for one in todo):
+        own = [one for one in todo if one.dataset == name]
         failed = 0
         crops = f" ({len(own)} crops)" if len(own) > 1 else ""
         with progress.view(console, f"Extracting faces: {name}{crops}") as view:
@@ -132,7 +142,7 @@ def run(
                 view.update("videos", text, done, total)
 
             targets = [Target(folder=one.folder, recipe=one.recipe, videos=one.videos) for one in own]
-            extract_all(targets, roots, on_video=on_video, predictor=predictor)
+            extract_all(targets, roots, on_video=on_video, predictor=predictor, retry_failed=retry_failed)
     _print_failures(extractions, console)
 
 
@@ -188,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         "--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: ./%(default)s)"
     )
     p.add_argument("--predictor", metavar="FILE", type=Path, help="a dlib landmark predictor of your own")
+    p.add_argument("--retry-failed", action="store_true", help="read unreadable and crashed videos again")
     p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster: auto, host:port or ray://host:port")
     p.add_argument("--dry-run", action="store_true", help="print what would be extracted and stop")
     return p
@@ -255,8 +266,8 @@ def _report(extractions: Sequence[Extraction], storage: Path, console: Console) 
     for leak in leaks(extractions):
         console.print(f"LEAK {leak}", style="bold red", highlight=False, markup=False)
     paths = write_coverage(extractions, storage / "reports" / "coverage")
-    for name in dict.fromkeys(one.dataset for one in extractions):
-        own = [one for one in extractions if one.dataset == name]
+    for name in dict.fromkeys(one.dataset for one in todo):
+        own = [one for one in todo if one.dataset == name]
         statuses = Counter(entry["status"] for entry in own[0].ledger.values())
         text = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         console.print(f"{name}: {text}", highlight=False)
@@ -279,9 +290,9 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     _print_plan(extractions, console)
     if arguments.dry_run:
         return 0
-    if any(one.missing for one in extractions):
+    if any(one.missing or (arguments.retry_failed and one.failed) for one in extractions):
         with cluster.connect(arguments.address):
-            run(extractions, roots, console, arguments.predictor)
+            run(extractions, roots, console, arguments.predictor, arguments.retry_failed)
     _report(extractions, storage, console)
     return 0
 

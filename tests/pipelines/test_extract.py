@@ -493,6 +493,32 @@ def test_killed_between_any_two_steps_the_rows_are_the_same(tmp_path, roots, rea
     assert left == {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read_once, killed):
+    videos = [row("real"), row("text"), row("empty_room"), row("missing", split="test")]
+    parts(tmp_path, videos, read_once)
+    extract(table(*videos), roots, tmp_path, RECIPE)
+    before = contents(tmp_path)
+    old = {path: path.read_bytes() for path in tmp_path.glob("faces/split=*/*.parquet")}
+    names = [item["video_id"] for item in videos]
+    extraction._forget_failed(tmp_path, names)
+    if killed:  # before the old file was removed: the same again
+        for path, data in old.items():
+            path.write_bytes(data)
+        extraction._forget_failed(tmp_path, names)
+    with pytest.raises(ValueError, match="no finished extraction"):
+        Faces(tmp_path)
+    assert set(extraction.compacted(tmp_path)) == {"toy/real", "toy/empty_room"}
+    assert len(list(tmp_path.glob("faces/split=*/*.parquet"))) == 1
+    for item in (row("text"), row("missing", split="test")):  # as an actor leaves them
+        rows, ledger = read_once(item)
+        copied = {name: item[name] for name in schemas.COPIED}
+        part = extraction._part(tmp_path, item["video_id"])
+        extraction._write_faces(part, [rows], [{"copied": copied, "ledger": ledger}])
+    extract(table(*videos), roots, tmp_path, RECIPE)
+    assert contents(tmp_path) == before
+
+
 def test_two_processes_take_turns(tmp_path, roots, read_once, caplog):
     parts(tmp_path, [row("text")], read_once)
     results = []

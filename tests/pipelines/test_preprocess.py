@@ -114,9 +114,16 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
     assert len(folders) == len(crops)  # with the same frames and size, methods differ in the margin only
     assert all(len(facestore.ledger(folder)) == 4 for folder in folders)
     assert list((storage / "reports" / "coverage").glob("*.png"))
+    broken.write_bytes(next(path for path in broken.parent.glob("*.mp4") if path != broken).read_bytes())  # repaired
     before = {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")}
     assert preprocess.execute(arguments(*argv), text()) == 0
     assert {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")} == before
+    console = text()
+    assert preprocess.execute(arguments(*argv, "--retry-failed"), console) == 0
+    assert "dfdc: 4 ok" in console.export_text()
+    for folder in folders:
+        faces = facestore.Faces(folder)
+        assert [faces.video(name)["status"].unique().to_pylist() for name in sorted(faces.index)] == [["ok"]] * 4
 
 
 def test_wrong_use_is_exit_code_2_and_one_line(storage, capsys):
