@@ -266,8 +266,8 @@ def _report(extractions: Sequence[Extraction], storage: Path, console: Console) 
     for leak in leaks(extractions):
         console.print(f"LEAK {leak}", style="bold red", highlight=False, markup=False)
     paths = write_coverage(extractions, storage / "reports" / "coverage")
-    for name in dict.fromkeys(one.dataset for one in todo):
-        own = [one for one in todo if one.dataset == name]
+    for name in dict.fromkeys(one.dataset for one in extractions):
+        own = [one for one in extractions if one.dataset == name]
         statuses = Counter(entry["status"] for entry in own[0].ledger.values())
         text = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         console.print(f"{name}: {text}", highlight=False)
