@@ -236,6 +236,105 @@ PRINTED: Mapping[str, tuple[str, str]] = {
         1.0: - - - - -
         """,
     ),
+    # --------------------------------------------------------------------------------------- MC-LCR
+    "mc_lcr_compression": (  # Table 2, whose body is missing: Table 5, row 5
+        "acc_at_0_5, auc",
+        """
+        Xception, c23: - -
+        Xception, c40: - -
+        MC-LCR, c23: 97.21 99.62
+        MC-LCR, c40: 88.07 90.28
+        """,
+    ),
+    "mc_lcr_manipulations": (  # Table 3; its lines hold DF, F2F, FS, NT side by side
+        "acc_at_0_5, auc",
+        """
+        Xception, Deepfakes: 95.13 99.24
+        Xception, Face2Face: 87.34 93.62
+        Xception, FaceSwap: 92.42 97.08
+        Xception, NeuralTextures: 77.54 84.51
+        MC-LCR, Deepfakes: 97.23 99.53
+        MC-LCR, Face2Face: 91.08 96.72
+        MC-LCR, FaceSwap: 94.44 98.60
+        MC-LCR, NeuralTextures: 82.13 87.39
+        """,
+    ),
+    "mc_lcr_cross_dataset": (  # Table 4; its FF++ is Deepfakes alone
+        "ffpp, celeb_df",
+        """
+        Xception: - 65.30
+        MC-LCR: - 71.61
+        """,
+    ),
+    "mc_lcr_components": (  # Table 5; its lines hold HQ and LQ side by side
+        "acc_at_0_5, auc",
+        """
+        baseline, c23: 95.79 97.73
+        w/o SSRB, c23: 96.54 98.59
+        w/o PAPDA, c23: 96.26 98.61
+        w/o SC loss, c23: 96.91 99.38
+        MC-LCR, c23: 97.21 99.62
+        baseline, c40: 86.84 89.38
+        w/o SSRB, c40: 86.93 89.44
+        w/o PAPDA, c40: 86.05 88.83
+        w/o SC loss, c40: 87.53 89.65
+        MC-LCR, c40: 88.07 90.28
+        """,
+    ),
+    "mc_lcr_components_celeb_df": (  # Table 6
+        "celeb_df",
+        """
+        baseline: 65.29
+        w/o SSRB: 65.41
+        w/o PAPDA: 69.27
+        w/o SC loss: 66.76
+        MC-LCR: 71.61
+        """,
+    ),
+    # ------------------------------------------------------------------------------------------ LRE
+    "lre_in_dataset": (  # Table I
+        "acc_at_0_5, auc",
+        """
+        c23: 91.78 97.4
+        c40: 80.75 90.12
+        """,
+    ),
+    "lre_cross_manipulation": (  # Table II
+        "ffpp/Deepfakes, ffpp/Face2Face, ffpp/FaceSwap, ffpp/NeuralTextures",
+        """
+        Deepfakes: 99.85 70 41.38 71.42
+        Face2Face: 78.99 99.01 55.53 70.45
+        FaceSwap: 63.4 70.79 99.53 51.48
+        NeuralTextures: 84.14 76.4 50.88 96.51
+        """,
+    ),
+    "lre_leave_one_out": (  # Table III; its line holds GID-DF (C23, C40) and GID-F2F (C23, C40) side by side
+        "acc_at_0_5, auc",
+        """
+        Deepfakes, c23: 79.28 87.9
+        Deepfakes, c40: 70.22 78.67
+        Face2Face, c23: 73.62 84.29
+        Face2Face, c40: 69.25 76.5
+        """,
+    ),
+    "lre_cross_dataset": ("ffpp, celeb_df, dfd", "LRE: 97.24 77.47 95.23"),  # Table IV
+    "lre_components": (  # Table V, whose body is missing: Table IV
+        "celeb_df, dfd",
+        """
+        Xception: - -
+        LRE w/o maps: - -
+        LRE: 77.47 95.23
+        """,
+    ),
+    "lre_mask_ratio": (  # Table IV, which hides 75 %
+        "ffpp, celeb_df, dfd",
+        """
+        0.25: - - -
+        0.5: - - -
+        0.75: 97.24 77.47 95.23
+        0.9: - - -
+        """,
+    ),
     # --------------------------------------------------------------------------- of several papers
     "methods": (  # Delocate, Table 1; BBMG + NRS, Table 8; LAA-Net, Table 1
         "ffpp, celeb_df, deeper_forensics, dfdc",

@@ -1,0 +1,42 @@
+"""What do the components of MC-LCR add on a dataset that it has never seen?
+
+Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
+representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290, Table 6: the
+five variants of Table 5, trained on all four manipulations of FF++, AUC on Celeb-DF-v2.
+
+    python sweeps/mc_lcr_components_celeb_df.py                              # no datasets: made-up sample corpus
+    python sweeps/mc_lcr_components_celeb_df.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
+    python sweeps/mc_lcr_components_celeb_df.py --dry-run                    # only the plan
+
+Numbers are of frames. The compression is not given: c23 here, so that the training is that of Table 5
+(sweeps/mc_lcr_components.py). Our reading: without PAPDA the whole frequency branch is gone, as in the paper's
+baseline, which is Xception alone.
+"""
+
+from pipelines.experiment import Experiment
+from pipelines.sweep import Sweep, main, printed
+from sweeps._ffpp import FOUR
+from sweeps._mc_lcr import SHORT, VARIANTS
+
+SWEEP = Sweep(
+    name="mc_lcr_components_celeb_df",
+    title="MC-LCR, Table 6: components on Celeb-DF",
+    base=Experiment(model="mc_lcr", train_on="ffpp", manipulations=FOUR, test_on=("celeb_df",)),
+    small=SHORT,
+    level="frame",
+    row_name="variant",
+    rows=VARIANTS,
+    published=printed(
+        ("celeb_df",),
+        {
+            "baseline": (65.29,),
+            "w/o SSRB": (65.41,),
+            "w/o PAPDA": (69.27,),
+            "w/o SC loss": (66.76,),
+            "MC-LCR": (71.61,),
+        },
+    ),
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)
