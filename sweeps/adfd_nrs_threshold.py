@@ -1,6 +1,6 @@
 """Below which distance to real faces should a pseudo-fake count as noise?
 
-Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Sec.
+Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS). Sec.
 4.1 gives one threshold of NRS, lambda = 0.5, and no table of others: published values stand in that row only (Table
 13, predicts and cosine).
 

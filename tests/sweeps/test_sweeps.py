@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import models
 from pipelines import datasets, protocol, schemas, stages
 from pipelines.datasets import ffpp
 from pipelines.experiment import PRESETS, Experiment
@@ -151,6 +152,14 @@ def test_the_sweep_expands_into_valid_distinct_experiments(sweep: Sweep, preset:
         for one in experiments.values()
     ]
     assert len(set(names)) == len(names), "two rows would be the same training and the same test"
+
+
+@pytest.mark.slow
+def test_the_networks_of_every_row_can_be_built_small(sweep: Sweep) -> None:
+    """Settings that fit one by one may not fit together: a decoder and its levels, a loss and its branch."""
+    for experiment in sweep.experiments("small", 1, {}).values():
+        for planned in stages.plan(experiment, rows_unseen(experiment), Path("storage")):
+            models.stage(planned.paper, planned.name)(experiment.config())
 
 
 def test_the_rows_of_the_mask_ratio_sweep_hide_what_they_say() -> None:

@@ -1,0 +1,120 @@
+"""What can be asked, and how much of it is there: python -m sweeps [PART OF A NAME ...] [--storage DIR]
+
+For each question: the command, the paper's table, how many rows it has and how many distinct stages they train.
+Of these are counted as trained as many as lie in --storage with the same settings and seed, whatever videos they were
+trained on; `python sweeps/<question>.py --dry-run` looks at the videos too. Rows are counted in the newest report.
+"""
+
+import argparse
+import ast
+import csv
+import importlib
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines import stages
+from pipelines.experiment import PRESETS, Preset, digest
+from pipelines.launch import rows_unseen
+from pipelines.preprocess import datasets_file
+from pipelines.sweep import DEFAULT_STORAGE, Sweep
+
+WIDTH = 80
+HERE = Path(__file__).parent
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in HERE.glob("[!_]*.py")))
+
+
+def question(name: str) -> str:
+    """The first line of the file's docstring."""
+    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
+    return text.splitlines()[0]
+
+
+# ------------------------------------------------------------------------------- what is there
+def trained(storage: Path) -> Counter[str]:
+    """How many finished stages there are of each kind (see `kind`)."""
+    specs = {path.parent.name: stages.read_json(path) for path in storage.glob("stages/*/*/*/spec.json")}
+    done = {path.parent.name for path in storage.glob("stages/*/*/*/_done.json")}
+    return Counter(kind(specs[name], specs) for name in done & specs.keys())
+
+
+def kind(spec: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
+    """Names what a stage is but for the videos that it and the stages it needs are trained on."""
+    needs = {name: kind(others[found], others) if found in others else found for name, found in spec["needs"].items()}
+    return digest({**spec, "rows": None, "needs": needs})
+
+
+def stages_of(sweep: Sweep, preset: Preset, num_seeds: int) -> Counter[str]:
+    """How many distinct stages of each kind a sweep trains."""
+    experiments = sweep.experiments(preset, num_seeds, {}).values()
+    planned = [stage for one in experiments for stage in stages.plan(one, rows_unseen(one), Path())]
+    specs = {stage.digest: stage.spec for stage in planned}
+    return Counter(kind(spec, specs) for spec in specs.values())
+
+
+def rows_reported(name: str, storage: Path) -> int | None:
+    """Rows with a number in the newest report; None where there is none."""
+    own = re.compile(rf"{name}-[0-9a-f]{{16}}")
+    found = [path for path in storage.glob(f"reports/{name}-*/{name}.csv") if own.fullmatch(path.parent.name)]
+    if not found:
+        return None
+    with max(found, key=lambda path: path.stat().st_mtime).open() as file:
+        heading, *lines = csv.reader(file)
+    ours = heading.index("ours")
+    return len({line[0] for line in lines if line[ours]})
+
+
+# --------------------------------------------------------------------------------- the command
+def entry(name: str, preset: Preset, storage: Path, finished: Counter[str]) -> list[str]:
+    sweep: Sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+    wanted = stages_of(sweep, preset, sweep.seeds[preset])
+    num_trained = sum(min(count, finished[one]) for one, count in wanted.items())
+    rows = rows_reported(name, storage)
+    facts = f"{_count(len(sweep.rows), 'row')}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
+    if rows is not None:
+        facts += f"; newest report: {rows} of {len(sweep.rows)} rows"
+    texts = (question(name), sweep.title, facts)
+    return [f"python sweeps/{name}.py", *("    " + line for text in texts for line in textwrap.wrap(text, WIDTH - 4))]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("part", nargs="*", metavar="PART", help="only questions with this in their name, e.g. adfd or mask")
+    p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: %(default)s)")
+    p.add_argument("--preset", choices=PRESETS, help="whose stages are counted (default: as for the sweeps)")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
+    preset: Preset = arguments.preset or ("paper" if datasets_file(None) else "small")
+    chosen = [name for name in names() if not arguments.part or any(part in name for part in arguments.part)]
+    if not chosen:
+        parser().error(f"no question has {' or '.join(arguments.part)} in its name; there are {', '.join(names())}")
+    try:
+        storage = stages.check_storage(arguments.storage, write=False)
+        finished = trained(storage)
+    except stages.StorageError as error:
+        parser().error(str(error))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for name in chosen:
+        console.print("\n".join(entry(name, preset, storage, finished)) + "\n")
+    console.print(f"{_count(len(chosen), 'question')}, {preset} preset, default seeds; --storage {arguments.storage}")
+
+
+if __name__ == "__main__":
+    main()

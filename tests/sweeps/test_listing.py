@@ -1,0 +1,94 @@
+"""`python -m sweeps`: which questions there are, and how much of them is done, counted by hand."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from pipelines import stages
+from pipelines.experiment import Experiment
+from pipelines.ingest import VIEWS
+from sweeps import __main__ as listing
+
+
+def stage(storage: Path, experiment: Experiment, rows: str, *, done: bool = True) -> None:
+    """Leaves in the storage what the training of an experiment on these rows leaves."""
+    views = dict.fromkeys(VIEWS, rows)
+    for planned in stages.plan(experiment, views, storage):
+        stages.write_json(planned.folder / "spec.json", planned.spec)
+        if done:
+            stages.write_json(planned.folder / "_done.json", {})
+
+
+def first_row(name: str) -> Experiment:
+    return next(iter(importlib.import_module(f"sweeps.{name}").SWEEP.experiments("small", 1, {}).values()))
+
+
+def entry_of(name: str, storage: Path) -> str:
+    return listing.entry(name, "small", storage, listing.trained(storage))[-1].strip()
+
+
+def test_every_question_is_listed_within_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.main(["--storage", str(tmp_path), "--preset", "small"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("python")] == [f"python sweeps/{n}.py" for n in listing.names()]
+    assert max(map(len, lines[:-1])) <= 80
+    assert "    Delocate, Table 5: mask ratio" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_a_name_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.main(["mask_ratio", "--storage", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("python")] == [
+        "python sweeps/lre_mask_ratio.py",
+        "python sweeps/mask_ratio.py",
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(["maks"], "there are adfd"), (["--storage", "s3://b"], "s3://b")])
+def test_what_is_wrong_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        listing.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_stages_are_distinct(tmp_path: Path) -> None:
+    # five ratios: each its own recover, finetune and localize
+    assert entry_of("mask_ratio", tmp_path) == "5 rows, 15 stages, 0 trained"
+    # one autoencoder for four detectors
+    assert entry_of("lre_cross_manipulation", tmp_path) == "4 rows, 5 stages, 0 trained"
+    # two compressions of everything
+    assert entry_of("lre_in_dataset", tmp_path) == "2 rows, 4 stages, 0 trained"
+
+
+def test_a_stage_counts_when_it_is_finished(tmp_path: Path) -> None:
+    stage(tmp_path, first_row("mask_ratio"), "some videos", done=False)
+    assert entry_of("mask_ratio", tmp_path).endswith(" 0 trained")
+    stage(tmp_path, first_row("mask_ratio"), "some videos")
+    assert entry_of("mask_ratio", tmp_path).endswith(" 3 trained")
+
+
+def test_rows_that_differ_in_their_videos_alone_count_one_by_one(tmp_path: Path) -> None:
+    """All four detectors have the same settings: as many count as were trained on videos of their own."""
+    for number, expected in enumerate(("2", "3"), start=1):
+        stage(tmp_path, first_row("lre_cross_manipulation"), f"videos {number}")
+        assert entry_of("lre_cross_manipulation", tmp_path) == f"4 rows, 5 stages, {expected} trained"
+
+
+def test_other_settings_or_seeds_do_not_count(tmp_path: Path) -> None:
+    stage(tmp_path, first_row("mask_ratio").override({"model.recover.lr": 1e-4}), "some videos")
+    stage(tmp_path, first_row("mask_ratio").override({"seed": 1}), "some videos")
+    assert entry_of("mask_ratio", tmp_path).endswith(" 0 trained")
+
+
+def test_rows_with_a_number_are_counted_in_the_newest_report(tmp_path: Path) -> None:
+    text = "mask ratio,test_dataset,published,ours\n0.55,dfdc,0.8,{}\n0.55,celeb_df,0.8,0.7\n0.65,dfdc,0.8,\n"
+    reports = {"mask_ratio-0123456789abcdef": "0.7", "mask_ratio-of-mine": "0.7"}
+    for folder, value in reports.items():
+        path = tmp_path / "reports" / folder / "mask_ratio.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(text.format(value))
+    assert listing.rows_reported("mask_ratio", tmp_path) == 1
+    assert listing.rows_reported("methods", tmp_path) is None
+    assert entry_of("mask_ratio", tmp_path).endswith("; newest report: 1 of 5 rows")
