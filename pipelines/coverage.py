@@ -18,6 +18,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = ["Leak", "leaks", "lines", "markdown", "of_folder", "plot", "reasons",
 OUTCOMES = (*schemas.STATUSES, PENDING)
 
 _COLOURS = {"ok": "#009E73", "no_face": "#E69F00", "unreadable": "#0072B2", "crashed": "#CC3311", PENDING: "0.85"}
+_COLUMNS = 3  # panels side by side
 _MOST_REASONS = 10  # that are printed
 _COUNTED = ("given", *OUTCOMES, "frames", "faces")
 _WIDE = 130  # characters that the whole table needs
@@ -155,25 +157,23 @@ def plot(path: Path, coverage: pa.Table, title: str = "") -> None:
     from matplotlib.figure import Figure
 
     rows = coverage.to_pylist()
-    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    splits = [split for split in schemas.SPLITS if any(row["split"] == split for row in rows)]
-    most = [max(sum((r["dataset"], r["split"]) == (d, s) for r in rows) for s in splits) for d in datasets]
-    size = (1.5 + 4 * max(1, len(splits)), 1.5 + sum(0.75 + 0.3 * number for number in most))
-    figure = Figure(figsize=size, layout="constrained")
+    pairs = list(dict.fromkeys((row["dataset"], row["split"]) for row in rows)) or [("", "")]
+    of = {pair: [row for row in rows if (row["dataset"], row["split"]) == pair] for pair in pairs}
+    columns = min(_COLUMNS, len(pairs))
+    bands = [pairs[start : start + columns] for start in range(0, len(pairs), columns)]
+    most = [max(1, *(len(of[pair]) for pair in band)) for band in bands]
+    figure = Figure(
+        figsize=(1.5 + 4 * columns, 1.5 + sum(0.75 + 0.3 * number for number in most)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
-    ratios = {"height_ratios": [number + 2 for number in most]} if most else {}
-    panels = figure.subplots(max(1, len(datasets)), max(1, len(splits)), sharex=True, squeeze=False, gridspec_kw=ratios)
-    for (row, column), axis in ((at, panels[at]) for at in _places(panels.shape)):
-        own = [r for r in rows if (r["dataset"], r["split"]) == (datasets[row], splits[column])] if rows else []
-        _panel(axis, own)
+    ratios = {"height_ratios": [number + 2 for number in most]}
+    panels = figure.subplots(len(bands), columns, sharex=True, squeeze=False, gridspec_kw=ratios)
+    for axis, pair in zip_longest(panels.flat, pairs, fillvalue=None):
+        _panel(axis, of[pair] if pair else [])
     handles, labels = next((h for h in (axis.get_legend_handles_labels() for axis in panels.flat) if h[0]), ([], []))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(OUTCOMES), fontsize="small", frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
-
-
-def _places(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [(row, column) for row in range(shape[0]) for column in range(shape[1])]
 
 
 def _panel(axis: Any, rows: Sequence[Row]) -> None:
