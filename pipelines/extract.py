@@ -14,6 +14,7 @@ them. On a cluster `folder` must lie on storage that all nodes share.
 Several folders with a recipe each (the crops of several papers) are made in one pass over the videos.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -46,9 +47,11 @@ log = logging.getLogger(__name__)
 Reader = Callable[[Mapping[str, Any], Sequence[int]], list[Result]]
 
 _NEEDED = (*schemas.COPIED, "root", "uri", "mask_uri", "real_uri", "face_rule")
+_RECORDED = (*schemas.COPIED, "face_rule")  # what must not change once a video is extracted
 _WITH_STATISTICS = ["video_id", "label", "method", "codec", "status", "frame_index", "face_index", "time_s"]
 _PNG = ("image_png", "mask_png")
 _VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk that copies and frames wait on: no video is to blame
 _ROUNDS = 2  # passes over videos whose actor was lost, with its node or to the out-of-memory killer
 
 
@@ -76,7 +79,7 @@ class ExtractFaces:
         targets = video["targets"]
         try:
             results = self._results(video, targets)
-            copied = {name: video[name] for name in schemas.COPIED}
+            copied = {name: video[name] for name in _RECORDED}
             for target, (table, ledger) in zip(targets, results, strict=True):
                 part = _part(self.folders[target], video["video_id"])
                 _write_faces(part, [table], [{"copied": copied, "ledger": ledger}])
@@ -100,6 +103,8 @@ class ExtractFaces:
         except sandbox.NotStarted:
             raise
         except Exception as error:  # whatever a media library raises on this one video
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise
             log.warning("%s: %s", video["video_id"], error, exc_info=True)
             reason = f"{type(error).__name__}: {error}"
         return [without_faces(video, "crashed", reason, time.monotonic() - start)] * len(targets)
@@ -141,7 +146,7 @@ def extract_all(
     everything = {name: row for rows in asked for name, row in rows.items()}
     with ExitStack() as stack:
         for target in sorted(targets, key=lambda target: target.folder):  # in one order: no two can wait for each other
-            stack.enter_context(_claimed(target.folder, target.recipe))
+            stack.enter_context(_claimed(target.folder, target.recipe, _digest_of(predictor)))
         if retry_failed:
             for target, rows in zip(targets, asked, strict=True):
                 _forget_failed(target.folder, rows.keys())
@@ -281,8 +286,9 @@ def _check(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, An
 
 def _check_unchanged(asked: Mapping[str, dict[str, Any]], known: Mapping[str, Extracted], folder: Path) -> None:
     for video_id in asked.keys() & known.keys():
-        for name in schemas.COPIED:
-            before, now = known[video_id].copied[name], asked[video_id][name]
+        for name in _RECORDED:
+            now = asked[video_id][name]
+            before = known[video_id].copied.get(name, now)  # earlier versions recorded fewer
             if before != now:
                 raise ValueError(
                     f"{folder} holds {video_id} with {name} = {before!r}, now it is asked for with {now!r}: "
@@ -291,8 +297,8 @@ def _check_unchanged(asked: Mapping[str, dict[str, Any]], known: Mapping[str, Ex
 
 
 @contextmanager
-def _claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
-    """The folder, made if need be, under this recipe and for this process alone."""
+def _claimed(folder: Path, recipe: Recipe, predictor: str) -> Iterator[None]:
+    """The folder, made if need be, under this recipe and predictor and for this process alone."""
     lock = filelock.FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -305,24 +311,33 @@ def _claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     with lock:
         lock.release()  # acquired once above and once by `with`
-        _check_recipe(folder, recipe)
+        _check_recipe(folder, recipe, predictor)
         for folder_name in ("parts", "faces"):
             (folder / folder_name).mkdir(exist_ok=True)
         yield
 
 
-def _check_recipe(folder: Path, recipe: Recipe) -> None:
+def _check_recipe(folder: Path, recipe: Recipe, predictor: str) -> None:
     path = folder / "recipe.json"
     wanted = {"schema_version": schemas.VERSION, "faces_version": faces.VERSION, "recipe": asdict(recipe)}
+    wanted |= {"predictor": predictor}
     if not path.exists():
         _write_json(path, wanted)
         return
-    there = json.loads(path.read_text())
+    there = {"predictor": predictor} | json.loads(path.read_text())  # earlier versions did not name it
     if there != wanted:
         old, new = _flat(there), _flat(wanted)
         names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
         changed = ", ".join(f"{name} {old.get(name)!r} -> {new.get(name)!r}" for name in names)
         raise ValueError(f"{folder} was extracted otherwise ({changed}): use a new folder")
+
+
+def _digest_of(predictor: Path | None) -> str:
+    """What tells one landmark predictor from another."""
+    if predictor is None or not predictor.is_file():  # the actors say what is wrong with it
+        return "packaged"
+    with predictor.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Face:
     box: np.ndarray
     crop: Crop
     landmarks: np.ndarray
-    score: float  # logistic of the detector's score, above 0; 0: held from the nearest frame
+    score: float  # logistic of the detector's score, above 0; 0: the box is held, or that of a face crop
     image: np.ndarray
 
 
@@ -135,8 +135,7 @@ class FaceFinder:
         `covered`: how much of each track's face the dataset's own mask covers; the most covered is face 0.
         """
         crops = [_crops(track, frames, recipe, face_rule) for track in tracks]
-        most = max(recipe.max_faces, _ALL_FACES) if face_rule == "all" else recipe.max_faces
-        for face_index, chain in enumerate(chains(tracks, most, covered)):
+        for face_index, chain in enumerate(_by_index(tracks, recipe, face_rule, covered)):
             rows = hold(chain, tracks) if recipe.hold_lost else {place: (place, n) for place, n in chain.items()}
             for place in sorted(rows):
                 source, number = rows[place]
@@ -153,6 +152,21 @@ class FaceFinder:
         score = float(1 / (1 + np.exp(-seen.score))) if frame is source else 0.0
         image, points = cut(frame.rgb, crop, size_px), to_crop(points, crop, size_px)
         return Face(frame.frame_index, face_index, frame.time_s, seen.box, crop, points, score, image)
+
+
+def _by_index(
+    tracks: Sequence[Track], recipe: Recipe, face_rule: str, covered: Sequence[float]
+) -> list[dict[int, int]]:
+    """As `follow.chains`. Where every face counts, the mask names face 0 but does not choose which faces are kept.
+
+    Else a small forged face would be scored in a fake, of which the mask is known, that is left out of a real video.
+    """
+    if face_rule != "all":
+        return chains(tracks, recipe.max_faces, covered)
+    largest = chains(tracks, max(recipe.max_faces, _ALL_FACES))
+    kept = sorted({number for chain in largest for number in chain.values()})
+    named = chains([tracks[number] for number in kept], len(kept), [covered[number] for number in kept if covered])
+    return [{place: kept[number] for place, number in chain.items()} for chain in named]
 
 
 def _crops(track: Track, frames: Sequence[Frame], recipe: Recipe, face_rule: str) -> dict[int, Crop]:

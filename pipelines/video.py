@@ -102,7 +102,8 @@ class VideoReader:
         except decode.UnreadableVideo as error:
             return _Tracked(frames, tracks, note=f"the largest face is taken, for the mask cannot be read: {error}")
         if not any(covered):
-            return _Tracked(frames, tracks, note="the largest face is taken, for the mask covers none")
+            why = "the mask covers none, or has another size"
+            return _Tracked(frames, tracks, note=f"the largest face is taken, for {why}")
         return _Tracked(frames, tracks, covered)
 
     def _add_masks(self, video: Mapping[str, Any], found: Sequence["_Found"]) -> None:
@@ -174,6 +175,8 @@ class _Found:
 
     def rows(self, video: Mapping[str, Any]) -> Result:
         reason = "; ".join(dict.fromkeys(filter(None, self.notes)))
+        if not self.frames:  # those that other recipes sample can be decoded
+            return without_faces(video, "unreadable", reason, 0.0)
         if not self.faces:
             reason = "; ".join(filter(None, [f"no face in {len(self.frames)} frames", reason]))
             return without_faces(video, "no_face", reason, 0.0, len(self.frames))
@@ -188,6 +191,8 @@ def _covered(path: Path, frames: Sequence[Frame], tracks: Sequence[Track]) -> li
     places = {frame.frame_index: place for place, frame in enumerate(frames)}
     covered = [0.0] * len(tracks)
     for other in decode.grab(path, places):
+        if other.rgb.shape != frames[places[other.frame_index]].rgb.shape:
+            continue
         mask = masks.from_dataset(other.rgb)
         for number, track in enumerate(tracks):
             seen = track.found.get(places[other.frame_index])

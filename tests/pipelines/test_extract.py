@@ -1,5 +1,6 @@
 """Extraction into a folder: complete, the same rows whatever happens on the way, one bad video costs one video."""
 
+import errno
 import json
 import os
 import signal
@@ -430,6 +431,18 @@ def test_models_that_cannot_be_loaded_stop_the_extraction(tmp_path, ray_local, r
 
 
 @ray_test
+def test_a_full_disk_stops_the_extraction_and_is_no_videos_fault(tmp_path, ray_local, roots):
+    def fill():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ExtractionError, match="No space left on device"):
+        extract(table(row("a")), roots, tmp_path, RECIPE, reader=by_name(a=fill))
+    assert not list(tmp_path.glob("parts/*"))
+    ledger = extract(table(row("a")), roots, tmp_path, RECIPE, reader=nothing_special)
+    assert ledger["status"].to_pylist() == ["no_face"]
+
+
+@ray_test
 def test_an_interrupted_extraction_goes_on(tmp_path, ray_local, roots):
     names = "abcdefgh"
     slow = by_name(**dict.fromkeys(names, lambda: time.sleep(0.3)))
@@ -457,7 +470,7 @@ def parts(folder: Path, videos: list[dict], reader) -> None:
     (folder / "parts").mkdir(parents=True)
     for item in videos:
         rows, ledger = reader(item)
-        copied = {name: item[name] for name in schemas.COPIED}
+        copied = {name: item[name] for name in extraction._RECORDED}
         extraction._write_faces(
             extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}]
         )
@@ -542,6 +555,27 @@ def test_a_finished_folder_keeps_its_recipe_and_labels(tmp_path, roots, read_onc
         extract(table(row("text", split="val")), roots, tmp_path, RECIPE)
 
 
+def test_a_finished_folder_keeps_its_predictor_and_its_rule_about_faces(tmp_path, roots, read_once):
+    """Both decide what the rows look like, and a folder with two sorts of rows would not tell."""
+    parts(tmp_path, [row("text")], read_once)
+    extract(table(row("text")), roots, tmp_path, RECIPE)
+    predictor = tmp_path / "own.dat"
+    predictor.write_bytes(b"another predictor")
+    with pytest.raises(ValueError, match=r"was extracted otherwise .predictor 'packaged' -> '[0-9a-f]{16}'"):
+        extract(table(row("text")), roots, tmp_path, RECIPE, predictor=predictor)
+    with pytest.raises(ValueError, match="face_rule = 'largest', now it is asked for with 'all'"):
+        extract(table(row("text", face_rule="all")), roots, tmp_path, RECIPE)
+
+
+def test_a_folder_of_an_earlier_version_that_does_not_name_its_predictor_goes_on(tmp_path, roots, read_once):
+    parts(tmp_path, [row("text")], read_once)
+    extract(table(row("text")), roots, tmp_path, RECIPE)
+    claim = json.loads((tmp_path / "recipe.json").read_text())
+    del claim["predictor"]
+    (tmp_path / "recipe.json").write_text(json.dumps(claim))
+    assert extract(table(row("text")), roots, tmp_path, RECIPE).num_rows == 1
+
+
 def test_what_cannot_be_extracted_is_refused_before_anything_is_done(tmp_path, roots):
     (tmp_path / "file").touch()
     for videos, known, folder, reason in (
@@ -580,7 +614,7 @@ def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
     for name, (faces, count) in {**long, "toy/real": (read_once(row("real"))[0], 4)}.items():
         item = row(name.removeprefix("toy/"))
         record = {
-            "copied": {key: item[key] for key in schemas.COPIED},
+            "copied": {key: item[key] for key in schemas.COPIED},  # as earlier versions did
             "ledger": ledger | {"video_id": name, "num_faces": count},
         }
         extraction._write_faces(extraction._part(tmp_path, name), [faces], [record])

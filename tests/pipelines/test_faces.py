@@ -137,6 +137,21 @@ def test_chains_give_face_0_to_the_heaviest_and_never_one_index_to_two_faces_of_
     assert follow.chains([small, later, large], 1) == [{0: 2, 1: 2, 2: 2, 4: 1, 5: 1}]
 
 
+def test_a_mask_names_face_0_but_not_which_faces_of_a_crowd_are_kept(finder):
+    """Kept are as many in a fake as in a real video, the largest: else the mask would choose what is scored."""
+    frames = film([np.zeros((100, 1000, 3), np.uint8)] * 2)
+    crowd = [Track(range(2), {p: detection(100 * n, 10, 90 - 5 * n) for p in range(2)}) for n in range(10)]
+    names = {100 * n: n for n in range(10)}
+
+    def kept(**covered) -> list[int]:
+        found = finder.faces(frames, crowd, SMALL, "all", **covered)
+        return [names[round(face.box[0])] for face in found if face.frame_index == 0]
+
+    assert kept() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert kept(covered=[0.0] * 5 + [2.0] + [0.0] * 4) == [5, 0, 1, 2, 3, 4, 6, 7]
+    assert kept(covered=[0.0] * 9 + [2.0]) == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
 def test_no_face(finder):
     rng = np.random.default_rng(0)
     assert find(finder, film(rng.integers(0, 255, (3, 180, 320, 3), np.uint8))) == []

@@ -165,6 +165,31 @@ def test_a_spool_holds_no_more_than_it_may():
     assert [frame.frame_index for frame in _spool.Chosen(spool, [4, 0, 3])[1:]] == [0, 30]
 
 
+def test_a_recipe_whose_frames_are_lost_says_so_whatever_other_recipes_found(tmp_path, root):
+    """Of four pictures the third cannot be read: the only one that the first recipe samples."""
+    crops = sorted((root / "crops").iterdir())
+    for number in range(4):
+        shutil.copy(crops[0], tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    recipes = [Recipe(num_frames=1, size_px=32), Recipe(num_frames=4, size_px=32)]
+    item = row(tmp_path.name, face_rule="whole")
+    reader = video.VideoReader({"toy": str(tmp_path.parent)}, recipes)
+    (together, ledger), (_, other) = reader(item, [0, 1])
+    ((alone, alone_ledger),) = reader(item, [0])
+    assert ledger["status"] == alone_ledger["status"] == "unreadable"
+    assert together.equals(alone)
+    assert (other["status"], other["num_faces"]) == ("ok", 3)
+
+
+def test_a_mask_of_another_size_does_not_tell_the_face(read, root, write_video):
+    white = np.zeros((150, 260, 3), np.uint8)
+    white[10:140, 5:125] = 255  # would lie on the large face
+    write_video(root / "small_mask.mp4", [white] * 12, **LOSSLESS)
+    item = row("two.mp4", label=1, method="made", mask_uri="small_mask.mp4", face_rule="mask")
+    ((_, ledger),) = read(item, Recipe(num_frames=2, size_px=32))
+    assert "the largest face is taken, for the mask covers none, or has another size" in ledger["reason"]
+
+
 @pytest.fixture(scope="module")
 def predictor_81(tmp_path_factory, portrait) -> Path:
     """A predictor of 81 points that has seen one face."""
