@@ -56,7 +56,8 @@ class Extraction:
     @property
     def ledger(self) -> dict[str, dict[str, Any]]:
         """LEDGER rows of the wanted videos, by video_id."""
-        return {name: row for name, row in facestore.ledger(self.folder).items() if name in self.wanted}
+        wanted = self.wanted
+        return {name: row for name, row in facestore.ledger(self.folder).items() if name in wanted}
 
     @property
     def failed(self) -> int:
@@ -225,7 +226,10 @@ def _meaning(kind: type) -> str:
 
 
 def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path, is_sample: bool) -> list[Extraction]:
-    """One extraction for each dataset and distinct recipe."""
+    """One extraction for each dataset and distinct recipe. Of all datasets, those without such videos are left out.
+
+    Raises ValueError when a dataset that was named has none, or all have none.
+    """
     preset: Preset = arguments.preset or ("small" if is_sample else "paper")
     names = arguments.dataset or sorted(roots)
     made_for = [Experiment(model=name, train_on="ffpp", test_on=(), preset=preset) for name in arguments.methods]
@@ -241,12 +245,16 @@ def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path,
         )
         videos = videos.filter(kept)
         if not videos.num_rows:
-            raise ValueError(f"{name} has no videos in {arguments.splits} and {arguments.codec}")
+            if arguments.dataset:
+                raise ValueError(f"{name} has no videos in {arguments.splits} and {arguments.codec}")
+            continue
         for recipe, methods in recipes.items():
             folder = faces_folder(storage, name, recipe, roots[name] if is_sample else None)
             extractions.append(
                 Extraction(dataset=name, recipe=recipe, folder=folder, videos=videos, methods=tuple(methods))
             )
+    if not extractions:
+        raise ValueError(f"{', '.join(names)} have no videos in {arguments.splits} and {arguments.codec}")
     return extractions
 
 

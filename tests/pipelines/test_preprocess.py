@@ -5,6 +5,7 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
@@ -81,6 +82,38 @@ def test_the_plan_has_an_extraction_for_each_dataset_and_distinct_crop(tiny_root
 def test_a_codec_that_is_not_there_is_an_error(tiny_roots, tmp_path):
     with pytest.raises(ValueError, match=r"ffpp has no videos in .* and \['raw'\]"):
         preprocess.plan(arguments("ffpp", "--codec", "raw"), tiny_roots, tmp_path, is_sample=True)
+
+
+def own_videos(folder: Path, split: str) -> str:
+    """A manifest of two videos that are not there."""
+    folder.mkdir()
+    (folder / "videos.csv").write_text(f"path,label,split\na.mp4,real,{split}\nb.mp4,fake,{split}\n")
+    return str(folder / "videos.csv")
+
+
+def test_of_all_datasets_those_without_the_wanted_part_are_left_out_and_a_named_one_is_an_error(tmp_path):
+    """DFD and others have test videos only: that must not stop the rest."""
+    roots = {name: own_videos(tmp_path / name, split) for name, split in (("mine", "train"), ("tested", "test"))}
+    planned = preprocess.plan(arguments("--splits", "train", "--methods", "lre"), roots, tmp_path, is_sample=False)
+    assert [one.dataset for one in planned] == ["mine"]
+    named = arguments("tested", "mine", "--splits", "train")
+    with pytest.raises(ValueError, match=r"tested has no videos in \['train'\]"):
+        preprocess.plan(named, roots, tmp_path, is_sample=False)
+    with pytest.raises(ValueError, match=r"mine, tested have no videos in \['val'\]"):
+        preprocess.plan(arguments("--splits", "val"), roots, tmp_path, is_sample=False)
+
+
+def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path):
+    """Asking for each of 100,000 videos which ones are wanted takes hours."""
+    names = [f"v{number}" for number in range(100)]
+    monkeypatch.setattr(facestore, "ledger", lambda folder: {name: {"video_id": name} for name in [*names, "other"]})
+    asked: list[int] = []
+    monkeypatch.setattr(
+        preprocess.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
+    )
+    one = preprocess.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
+    assert list(one.ledger) == names
+    assert len(asked) == 1
 
 
 @pytest.fixture
