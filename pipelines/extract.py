@@ -22,6 +22,7 @@ import os
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -199,6 +200,7 @@ def _complete(target: Target, asked: Mapping[str, dict[str, Any]]) -> pa.Table:
 
 def compact(folder: Path) -> None:
     """Move the parts into faces files: by split, sorted by video_id, `_VIDEOS_PER_FILE` to a file."""
+    _drop_doubles(folder)
     known = compacted(folder)
     parts = {name: at for name, at in scan(folder.glob("parts/*.parquet")).items() if name not in known}
     for split in sorted({at.copied["split"] for at in parts.values()}):
@@ -225,6 +227,18 @@ def _forget_failed(folder: Path, video_ids: Collection[str]) -> None:
             records = [{"copied": here[name].copied, "ledger": here[name].ledger} for name in kept]
             _write_faces(path.with_name(_file_name(kept)), tables, records)
         path.unlink()
+
+
+def _drop_doubles(folder: Path) -> None:
+    """Remove the faces files whose videos others hold: of the two that `_forget_failed` leaves when it is killed, the
+    new one.
+    """
+    files = {path: list(scan([path])) for path in folder.glob("faces/split=*/*.parquet")}
+    copies = Counter(name for names in files.values() for name in names)
+    for path in sorted(files, key=lambda path: len(files[path])):
+        if all(copies[name] > 1 for name in files[path]):
+            copies.subtract(files[path])
+            path.unlink()
 
 
 def _file_name(video_ids: Iterable[str]) -> str:

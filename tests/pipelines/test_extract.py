@@ -532,6 +532,22 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
     assert contents(tmp_path) == before
 
 
+def test_killed_while_failed_videos_are_taken_out_no_row_is_there_twice(tmp_path, roots, read_once):
+    """A file without them was written, the one with them is not gone yet."""
+    videos = [row("real"), row("text"), row("other")]
+    parts(tmp_path, videos, read_once)
+    extract(table(*videos), roots, tmp_path, RECIPE)
+    before = contents(tmp_path)
+    (path,) = tmp_path.glob("faces/*/*.parquet")
+    data = path.read_bytes()
+    extraction._forget_failed(tmp_path, ["toy/text"])
+    path.write_bytes(data)
+    assert len(list(tmp_path.glob("faces/*/*.parquet"))) == 2
+    extract(table(*videos), roots, tmp_path, RECIPE)
+    assert contents(tmp_path) == before
+    assert pq.read_table(tmp_path / "faces")["video_id"].to_pylist().count("toy/real") == 4
+
+
 def test_two_processes_take_turns(tmp_path, roots, read_once, caplog):
     parts(tmp_path, [row("text")], read_once)
     results = []
