@@ -360,15 +360,13 @@ class Launch:
         return paths
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
-        """Three columns of the paper's fit into 80 characters, more follow below; intervals on a line of their own."""
-        columns = list(dict.fromkeys(cell.column for cell in cells))
+        """As many columns side by side as the terminal is wide, the others below; intervals on a line of their own."""
         self._heading(f"{self.sweep.title}: published against ours")
-        for first in range(0, len(columns), 3):
-            shown = columns[first : first + 3]
+        for shown in report.side_by_side(self.sweep.row_name, cells, self.console.width):
             table = Table(show_lines=True)
             table.add_column(self.sweep.row_name)
             for column in shown:
-                table.add_column(f"{column}\npubl.   ours  diff.", justify="right")
+                table.add_column(report.heading(column), justify="right")
             for row in dict.fromkeys(cell.row for cell in cells):
                 own = {cell.column: cell for cell in cells if cell.row == row}
                 table.add_row(row, *(report.two_lines(own[column]) for column in shown))

@@ -120,6 +120,29 @@ def two_lines(cell: Cell) -> str:
     return "\n".join([head, *(f"[{text}" for text in interval)])
 
 
+def heading(column: str) -> str:
+    return f"{column}\npubl.   ours  diff."
+
+
+def side_by_side(row_name: str, cells: Sequence[Cell], width: int) -> list[list[str]]:
+    """The columns in groups that fit beside the rows' names into `width` characters; one column always does."""
+    texts = {cell.column: [heading(cell.column)] for cell in cells}
+    for cell in cells:
+        texts[cell.column].append(two_lines(cell))
+    frame = 3  # what a terminal's table adds to a column
+    first = max(len(name) for name in (row_name, *(cell.row for cell in cells))) + frame + 1
+    groups: list[list[str]] = []
+    left = 0
+    for column, own in texts.items():
+        needs = max(len(line) for text in own for line in text.splitlines()) + frame
+        if needs > left:
+            groups.append([])
+            left = width - first
+        groups[-1].append(column)
+        left -= needs
+    return groups
+
+
 def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
     """What a reader must know to read the numbers."""
     lines = [f"{name}: {value}" for name, value in facts.items()]

@@ -146,6 +146,14 @@ def test_a_terminal_cell_has_its_interval_on_a_second_line():
     assert report.two_lines(make_cell(failure="killed")).split() == ["84.0", "failed", "–"]
 
 
+def test_columns_stand_side_by_side_while_they_fit():
+    """Rows take 4 + 4 characters, a column 19 (`publ.   ours  diff.`) or its name, and 3 of frame."""
+    cells = [Cell(row="0.75", column=name, published=0.8) for name in ("dfdc", "celeb_df", "a name of 24 characters.")]
+    assert report.side_by_side("row", cells, 8 + 22 + 22 + 27) == [["dfdc", "celeb_df", "a name of 24 characters."]]
+    assert report.side_by_side("row", cells, 8 + 22 + 22 + 26) == [["dfdc", "celeb_df"], ["a name of 24 characters."]]
+    assert report.side_by_side("row", cells, 10) == [["dfdc"], ["celeb_df"], ["a name of 24 characters."]]
+
+
 CELLS = [
     Cell(
         row=row,
