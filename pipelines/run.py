@@ -1,13 +1,13 @@
 """One trial: an experiment's stages trained, every test part scored, RESULTS written. Where all pieces meet.
 
-    <storage>/runs/<digest>/  predictions.parquet, results.parquet, _done.json (last)
+    <storage>/runs/<digest>/  trial.json, predictions.parquet, results.parquet, _done.json (last)
 
 A trial that is done is read, not run again; one that is not goes on where its stages are.
 """
 
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pipelines.experiment import Experiment, digest
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 
 FINAL = "final"  # the paper's score: mean over its stages
+TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,7 @@ def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None])
     """Trains what is missing, scores what is missing, writes RESULTS. report(phase, done, total)."""
     if trial.done:
         return
+    stages.write_json(trial.folder / TRIAL, description(trial))
     config = trial.experiment.config()
     earlier: dict[str, stages.PlannedStage] = {}
     for planned in trial.planned:
@@ -159,6 +161,20 @@ def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None])
         on_video=lambda done, total: report("score", done, total),
     )
     finish(trial)
+
+
+def description(trial: Trial) -> dict[str, Any]:
+    """The experiment, its stages, and which faces they were trained on, as JSON values."""
+    recipe = trial.faces[trial.train.part.dataset] / "recipe.json"
+    labels = [video.label for video in trial.train.videos]
+    return {
+        "experiment": asdict(trial.experiment),
+        "stages": {stage.name: stage.digest for stage in trial.planned},
+        "faces": {"folder": recipe.parent.name, **(stages.read_json(recipe) if recipe.exists() else {})},
+        "num_real": labels.count(schemas.REAL),
+        "num_fake": labels.count(schemas.FAKE),
+        "commit": commit(),
+    }
 
 
 def _job(
