@@ -1,0 +1,176 @@
+"""A trained trial as the storage holds it: found by folder, digest or method, ready to score.
+
+In   <storage>/runs/<digest>/trial.json, _done.json   written by `run`
+     <storage>/stages/<paper>/<stage>/<digest>/       its stages
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import models
+from pipelines import evaluate, preprocess, run, sample_corpus, stages
+from pipelines._text import first, printable
+from pipelines.experiment import Experiment, digest
+from pipelines.faces import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Stages that score, and what their numbers depend on."""
+
+    folder: Path  # of the trial
+    experiment: Experiment
+    told: Mapping[str, Any]  # trial.json
+    planned: tuple[stages.PlannedStage, ...]  # those that score, in the paper's order
+
+    @cached_property
+    def finished(self) -> list[evaluate.Finished]:
+        config = self.experiment.config()
+        return [evaluate.Finished(planned=planned, config=config) for planned in self.planned]
+
+    @property
+    def recipe(self) -> Recipe:
+        return preprocess.recipe_of(self.experiment)
+
+    @property
+    def pooling(self) -> models.Pooling:
+        """As `run.pooling_of`: of the last stage that scores."""
+        return models.stage(self.planned[-1].paper, self.planned[-1].name).pooling
+
+    @property
+    def on_sample(self) -> bool:
+        """Whether it was trained on the made-up videos: the name of a faces folder says where its videos are from."""
+        faces = self.told["faces"]
+        own = [faces.get("schema_version"), faces.get("faces_version"), faces.get("recipe"), "own"]
+        return bool(faces["folder"] != digest(own))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the scores must know."""
+        found = []
+        if self.on_sample:
+            found.append(f"{sample_corpus.NOTE}: trained on it, a model's scores of real videos mean nothing")
+        wanted = asdict(self.recipe)
+        if any(wanted.get(name, value) != value for name, value in self.told["faces"].get("recipe", {}).items()):
+            found.append("the trial was trained on faces cut otherwise than its paper's settings say")
+        return found
+
+    def description(self) -> dict[str, Any]:
+        """For a JSON report."""
+        experiment = self.experiment
+        return {
+            "run": self.folder.name,
+            "method": experiment.model,
+            "preset": experiment.preset,
+            "seed": experiment.seed,
+            "stages": {planned.name: planned.digest for planned in self.planned},
+            "commit": self.told["commit"],
+            "trained_on": {
+                "dataset": experiment.train_on,
+                "codec": experiment.codec,
+                "manipulations": list(experiment.manipulations),
+                "protocol": experiment.protocol,
+                "num_real": self.told["num_real"],
+                "num_fake": self.told["num_fake"],
+                "sample_corpus": self.on_sample,
+            },
+            "pooling": str(self.pooling),
+            "warnings": self.warnings,
+        }
+
+
+def by_name(name: str, storage: Path) -> Trained:
+    """`name`: a trial's folder, a stage's folder, or the beginning of a trial's digest below the storage.
+
+    Raises ValueError if there is none, or several.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "spec.json").is_file():
+        return _by_stage(folder.resolve())
+    if folder.is_dir():
+        return _read(folder.resolve(), need_done=True)
+    known = _trials(storage)
+    found = [path for path in known if path.name.startswith(name)]
+    if len(found) == 1:
+        return _read(found[0], need_done=True)
+    those = first([_brief(path) for path in found or known], 10) or "none"
+    what = "begins several trials" if found else "is no folder and begins no trial's digest"
+    raise ValueError(f"--run {printable(name)} {what} in {storage / 'runs'}: {those}")
+
+
+def newest(method: str, storage: Path) -> Trained:
+    """The trial of a method that was done last. Raises ValueError if there is none."""
+    done = [path for path in _trials(storage) if (path / "_done.json").is_file()]
+    own = [path for path in done if _told(path)["experiment"].get("model") == method]
+    if not own:
+        those = first(map(_brief, done), 10) or "none"
+        raise ValueError(f"{storage / 'runs'} has no done trial of {method}; done trials: {those}")
+    return _read(max(own, key=lambda path: (path / "_done.json").stat().st_mtime_ns), need_done=True)
+
+
+def _trials(storage: Path) -> list[Path]:
+    return sorted(path.parent for path in storage.glob(f"runs/*/{run.TRIAL}"))
+
+
+def _brief(folder: Path) -> str:
+    experiment = _told(folder)["experiment"]
+    return f"{folder.name} ({experiment.get('model')} on {experiment.get('train_on')})"
+
+
+def _told(folder: Path) -> Mapping[str, Any]:
+    path = folder / run.TRIAL
+    if not path.is_file():
+        if (folder / "_done.json").is_file() and (folder / "predictions.parquet").is_file():
+            raise ValueError(
+                f"{folder} was made before trials kept their settings; delete {folder / '_done.json'} and run "
+                "the sweep again: nothing is trained or scored anew"
+            )
+        raise ValueError(f"{folder} is neither a trial's folder (no {run.TRIAL}) nor a stage's (no spec.json)")
+    told = stages.read_json(path)
+    if not isinstance(told, dict) or not {"experiment", "stages", "faces", "commit"} <= told.keys():
+        raise stages.StorageError(f"{path} is not what this code writes; delete {folder} and run the sweep again")
+    return told
+
+
+def _by_stage(folder: Path) -> Trained:
+    """The stage alone, with the settings of a trial that it belongs to; they agree in all that it depends on."""
+    for path in _trials(folder.parents[3] if len(folder.parents) > 3 else folder):
+        named = _told(path)["stages"]
+        if named.get(folder.parent.name) == folder.name:
+            return _read(path, need_done=False, only=folder.parent.name)
+    raise ValueError(
+        f"no trial below {folder.parents[min(3, len(folder.parents) - 1)] / 'runs'} has the stage {folder}"
+    )
+
+
+def _read(folder: Path, *, need_done: bool, only: str | None = None) -> Trained:
+    told = _told(folder)
+    if need_done and not (folder / "_done.json").is_file():
+        raise ValueError(f"{folder} is not done; run its sweep again to go on with it, or name one of its stages")
+    try:
+        values = told["experiment"] | {name: tuple(told["experiment"][name]) for name in ("test_on", "manipulations")}
+        experiment = Experiment(**values)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{folder / run.TRIAL} holds settings that this version does not know: {error}") from error
+    names = [only] if only else [name for name in told["stages"] if models.stage(experiment.model, name).scores]
+    if only and not models.stage(experiment.model, only).scores:
+        raise ValueError(f"stage {only} of {experiment.model} gives no score; name the trial, {folder}")
+    storage = folder.parents[1]
+    planned = tuple(_stage(storage, experiment.model, name, told["stages"][name]) for name in names)
+    return Trained(folder=folder, experiment=experiment, told=told, planned=planned)
+
+
+def _stage(storage: Path, paper: str, name: str, named: str) -> stages.PlannedStage:
+    folder = storage / "stages" / paper / name / named
+    if not (folder / "_done.json").is_file():
+        raise ValueError(f"{folder} holds no finished stage; run the sweep again")
+    spec = stages.read_json(folder / "spec.json")
+    if spec["version"] != models.version(paper):
+        raise ValueError(
+            f"{folder} was trained by version {spec['version']} of models/{paper}.py, this is version "
+            f"{models.version(paper)}: its scores would not be those of the trial; check out its commit or train anew"
+        )
+    return stages.PlannedStage(paper=paper, name=name, folder=folder, spec=spec)

@@ -1,0 +1,297 @@
+"""Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --run TRIAL
+
+Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). A VIDEO is a file, or a folder
+with videos. Exit code: 0, 1 if a video has no score, 2 for wrong input.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import models
+from pipelines import _evidence, _trained, cluster, evaluate, facestore, metrics, progress, run, schemas, stages
+from pipelines._text import printable
+from pipelines._trained import Trained
+from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
+from pipelines.facestore import ExtractionError
+from pipelines.ingest import Video
+from pipelines.sweep import DEFAULT_STORAGE
+
+DATASET = "own"  # stands before the ids of videos that belong to no dataset
+MOST_HERE = 4  # videos whose faces are cut one after the other; for more, Ray is worth its start
+TIMEOUT_S, MEMORY_GIB = 900, 8.0  # of one video
+_LIGHT = ("frame_index", "face_index", "time_s", "image_png", "box_px", "face_score")
+_NOT_SCORED = "not_scored"  # status, beside those of schemas.STATUSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What became of one video."""
+
+    path: Path
+    status: str
+    reason: str
+    num_frames: int
+    num_faces: int
+    seconds: float
+    score: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+    faces: tuple[Mapping[str, Any], ...] = ()  # by face_index, then frame_index
+
+
+def find_videos(names: Sequence[str]) -> list[Path]:
+    """The files that are named or lie in a named folder, each once. Raises ValueError for a name without videos."""
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if is_video(str(file)) and file.is_file())
+            if not inside:
+                raise ValueError(f"{path} holds no videos ({', '.join(VIDEO_SUFFIXES)}); name files or another folder")
+            found |= dict.fromkeys(inside)
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise ValueError(f"there is no file or folder {path}")
+    return list(found)
+
+
+def video_id(path: Path) -> str:
+    """By content: a method that draws masks by the id (LRE) then scores a file alike wherever it lies."""
+    try:
+        with path.open("rb") as file:
+            return f"{DATASET}/{file_digest(file, 'sha256').hexdigest()[:32]}"
+    except OSError:  # extraction will say why
+        return f"{DATASET}/{sha256(os.fsencode(path.absolute())).hexdigest()[:32]}"
+
+
+def _row(name: str, path: Path) -> dict[str, Any]:
+    """The VIDEOS row. Labelled as fake, for which alone "no mask" means that the mask is not known."""
+    return {
+        "dataset": DATASET,
+        "video_id": name,
+        "label": schemas.FAKE,
+        "method": "unknown",
+        "codec": "unknown",
+        "split": "test",
+        "root": DATASET,
+        "uri": str(path.absolute())[1:],
+        "mask_uri": None,
+        "real_id": None,
+        "real_uri": None,
+        "source_ids": [name],
+        "face_rule": "largest",
+    }
+
+
+def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console: Console) -> None:
+    """FACES of the videos (id -> file) in `folder`, which must be new.
+
+    Few videos are read one after the other by the actor that Ray would run; `extract` then finds nothing left to do.
+    """
+    from pipelines import extract  # here: Ray reads the environment when it is imported
+    from pipelines.video import VideoReader
+
+    videos = schemas.to_table([_row(name, path) for name, path in paths.items()], schemas.VIDEOS)
+    roots = {DATASET: "/"}
+    with progress.view(console, "Cutting faces") as view:
+
+        def on_video(done: int) -> None:
+            view.update("videos", f"{done} of {len(paths)}", done, len(paths))
+
+        if len(paths) <= MOST_HERE:
+            from ray import cloudpickle
+
+            reader = cloudpickle.dumps(partial(VideoReader, roots, (trained.recipe,), None))
+            actor = extract.ExtractFaces(reader, [str(folder)], TIMEOUT_S, MEMORY_GIB)
+            try:
+                for done, row in enumerate(videos.to_pylist(), 1):
+                    if error := actor(row | {"targets": [0]})["error"]:
+                        raise ExtractionError(error)
+                    on_video(done)
+            finally:
+                actor.read.close()
+        with cluster.connect(None) if len(paths) > MOST_HERE else nullcontext():
+            extract.extract(
+                videos,
+                roots,
+                folder,
+                trained.recipe,
+                timeout_s=TIMEOUT_S,
+                memory_gib=MEMORY_GIB,
+                on_video=lambda row: on_video(row["num_done"]),
+            )
+
+
+def score_faces(trained: Trained, paths: Mapping[str, Path], folder: Path) -> Iterator[tuple[str, Scored]]:
+    """Each video's id and its scores, from the FACES in `folder`. Raises StorageError for unreadable weights."""
+    faces = facestore.Faces(folder)
+    ledger = {row["video_id"]: row for row in faces.ledger.to_pylist()}
+    scorer = evaluate._ScoreVideos(trained.finished, {DATASET: folder})
+    for name, path in paths.items():
+        entry = ledger[name]
+        common = {"path": path, "num_frames": entry["num_frames"], "num_faces": entry["num_faces"]}
+        start = time.monotonic()
+        reason = entry["reason"].removeprefix(f"{path.absolute()}: ")
+        result: dict[str, Any] = {"status": entry["status"], "reason": reason}
+        if entry["status"] == "ok":
+            try:
+                result |= _scores(trained, scorer, faces, name)
+            except (ValueError, RuntimeError) as error:  # a face that a stage refuses, or no memory: costs this video
+                result = {"status": _NOT_SCORED, "reason": " ".join(str(error).split())}
+        seconds = entry["seconds"] + time.monotonic() - start
+        yield name, Scored(**common, **result, seconds=seconds)
+
+
+def _scores(trained: Trained, scorer: Any, faces: facestore.Faces, name: str) -> dict[str, Any]:
+    """The video's scores, as fields of `Scored`."""
+    video = Video(name, schemas.FAKE, "unknown", name)
+    table = scorer(pa.Table.from_pylist([asdict(video)]))
+    by_stage = {planned.name: table.filter(pc.equal(table["stage"], planned.name)) for planned in trained.planned}
+    by_stage[run.FINAL] = final = metrics.mean_of_stages(list(by_stage.values()))
+    values = {stage: _of_video(own, trained.pooling) for stage, own in by_stage.items()}
+    if not all(map(math.isfinite, values.values())):
+        raise ValueError("the model gives no finite number for it")
+    key = ("face_index", "frame_index")
+    scores: dict[tuple[int, ...], dict[str, float]] = {}
+    for stage, own in by_stage.items():
+        for row in own.select([*key, "score"]).to_pylist():
+            scores.setdefault(tuple(row[part] for part in key), {})[stage] = row["score"]
+    masks = {tuple(row[part] for part in key): row["mask_png"] for row in final.to_pylist()}
+    rows = sorted(faces.video(name, _LIGHT).to_pylist(), key=lambda row: tuple(row[part] for part in key))
+    found = []
+    for row in rows:
+        at = tuple(row[part] for part in key)
+        found.append(row | {"score": scores[at].pop(run.FINAL), "stages": scores[at], "mask_png": masks[at]})
+    return {"score": values.pop(run.FINAL), "stages": values, "faces": tuple(found)}
+
+
+def _of_video(predictions: pa.Table, pooling: models.Pooling) -> float:
+    return float(metrics.by_video(predictions, pooling)["score"][0].as_py())
+
+
+def predict(trained: Trained, videos: Sequence[Path], console: Console) -> list[Scored]:
+    """One for each of `videos`, in their order; files of equal content are scored once."""
+    names = [video_id(path) for path in videos]
+    distinct = dict(zip(names, videos, strict=True))
+    with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
+        cut_faces(trained, distinct, Path(folder), console)
+        found = dict(score_faces(trained, distinct, Path(folder)))
+    return [Scored(**(vars(found[name]) | {"path": path})) for name, path in zip(names, videos, strict=True)]
+
+
+# -------------------------------------------------------------------------------------------- output
+def table_of(scored: Sequence[Scored]) -> Table:
+    table = Table()
+    table.add_column("video", overflow="fold")
+    for name in ("P(fake)", "faces", "frames", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("remark", overflow="fold")
+    for one in scored:
+        shown = "–" if one.score is None else f"{one.score:.4f}"
+        remark = one.reason if one.status == "ok" else ": ".join(filter(None, [one.status, one.reason]))
+        counts = (str(one.num_faces), str(one.num_frames), f"{one.seconds:.1f}")
+        table.add_row(Text(printable(str(one.path))), shown, *counts, Text(printable(remark)))
+    return table
+
+
+def as_json(trained: Trained, scored: Sequence[Scored]) -> dict[str, Any]:
+    """The report: the run and what it was trained on, then each video with the scores of its faces."""
+    return trained.description() | {"predicted_by": run.commit(), "videos": [_video_json(one) for one in scored]}
+
+
+def _video_json(one: Scored) -> dict[str, Any]:
+    values = vars(one) | {"path": str(one.path)}
+    faces = [{name: value for name, value in row.items() if not name.endswith("_png")} for row in one.faces]
+    return values | {"stages": dict(one.stages), "faces": faces}
+
+
+def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> list[Path]:
+    """A PNG for each video that has a score."""
+    paths = []
+    for one in scored:
+        if one.score is not None:
+            name = f"{one.path.stem[:80]}-{sha256(os.fsencode(one.path.absolute())).hexdigest()[:8]}.png"
+            title = f"{printable(one.path.name)}: P(fake) = {one.score:.3f}"
+            by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
+            data = _evidence.picture(title, by, one.score, one.faces, "\n".join(trained.warnings))
+            stages.write_atomic(folder / name, data)
+            paths.append(folder / name)
+    return paths
+
+
+# ------------------------------------------------------------------------------------------- command
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos")
+    which = p.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--run", metavar="TRIAL", help="folder of a trial or stage, or the beginning of a trial's digest"
+    )
+    which.add_argument("--method", choices=models.names(), metavar="METHOD", help="its newest done trial")
+    p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")
+    p.add_argument("--json", metavar="FILE", type=Path, help="write every face's scores there")
+    p.add_argument("--picture", metavar="DIR", type=Path, help="write a picture for each video there")
+    return p
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> int:
+    storage = stages.check_storage(arguments.storage, write=False)
+    videos = find_videos(arguments.videos)
+    for folder in (arguments.json and arguments.json.parent, arguments.picture):
+        if folder:  # what can't be written is said before the work, not after it
+            folder.mkdir(parents=True, exist_ok=True)
+    named, method = arguments.run, arguments.method
+    trained = _trained.newest(method, storage) if method else _trained.by_name(named, storage)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    used = " + ".join(planned.name for planned in trained.planned)
+    say(f"Run {trained.folder.name}: {trained.experiment.model} ({used}), trained on {trained.experiment.train_on}")
+    for warning in trained.warnings:
+        say(warning, style="yellow")
+    scored = predict(trained, videos, console)
+    console.print(table_of(scored))
+    if arguments.json:
+        stages.write_json(arguments.json, as_json(trained, scored))
+        say(f"Scores: {arguments.json}")
+    if arguments.picture:
+        written = write_pictures(trained, scored, arguments.picture)
+        say(f"Pictures: {len(written)} in {arguments.picture}")
+    for warning in trained.warnings:
+        say(warning, style="yellow")  # again: the table may be the only thing that is looked at
+    return 0 if all(one.score is not None for one in scored) else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    cluster.prepare_environment(None)
+    console = Console()
+    try:
+        return execute(arguments, console)
+    except (ValueError, OSError, ExtractionError) as error:
+        console.print(f"error: {printable(str(error))}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is kept", highlight=False)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

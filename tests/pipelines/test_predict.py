@@ -1,0 +1,274 @@
+"""One's own videos: the scores are those that the pipeline gives the same files, and what fails says why."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from pipelines import _evidence, _trained, metrics, predict, preprocess, run, schemas, stages
+from pipelines.experiment import Experiment
+from pipelines.run import Compute, Trial
+
+pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
+
+DATASET = "celeb_df"  # that the videos are taken from
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def trial(tiny: Any, storage: Path) -> Trial:
+    """Done, with weights drawn so wide that no two faces have the same score."""
+    trial = run.plan(tiny.experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
+    torch.manual_seed(7)
+    for planned in trial.planned:
+        module = models.stage(planned.paper, planned.name)(trial.experiment.config())
+        for name, value in module.named_parameters():
+            if name.startswith("head") or name.endswith("bias"):
+                torch.nn.init.normal_(value)
+        planned.folder.mkdir(parents=True)
+        safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
+        stages.write_json(planned.folder / "spec.json", dict(planned.spec))
+        stages.write_json(planned.folder / "_done.json", {"seconds": 0})
+    run.run(trial, Compute(), lambda phase, done, total: None)
+    return trial
+
+
+@pytest.fixture(scope="module")
+def files(tiny: Any, trial: Trial) -> dict[str, Path]:
+    """video_id -> file, of a real and a fake test video."""
+    part = next(part for part in trial.test if part.part.name == DATASET)
+    rows = {row["video_id"]: row for row in part.part.rows}
+    chosen = [next(v.video_id for v in part.videos if v.label == label) for label in (schemas.REAL, schemas.FAKE)]
+    return {name: Path(tiny.roots[rows[name]["root"]]) / rows[name]["uri"] for name in chosen}
+
+
+@pytest.fixture(scope="module")
+def inputs(files: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The videos under other names, beside two that have no score."""
+    folder = tmp_path_factory.mktemp("mine")
+    for number, path in enumerate(files.values()):
+        shutil.copy(path, folder / f"my $x^{number}$ clip{path.suffix}")
+    (folder / "zz broken.mp4").write_bytes(next(iter(files.values())).read_bytes()[:300])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(trial: Trial, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Any, Path]:
+    """Exit code, JSON and pictures of one run of the command."""
+    out = tmp_path_factory.mktemp("out")
+    arguments = [str(inputs), "--run", str(trial.folder), "--json", str(out / "s.json"), "--picture", str(out / "p")]
+    code = predict.main(arguments)
+    return code, json.loads((out / "s.json").read_text()), out / "p"
+
+
+def of_pipeline(trial: Trial, video_id: str, stage: str) -> list[float]:
+    table = pq.read_table(trial.folder / "predictions.parquet")
+    own = table.filter(pc.and_(pc.equal(table["video_id"], video_id), pc.equal(table["stage"], stage)))
+    return own.sort_by([("face_index", "ascending"), ("frame_index", "ascending")])["score"].to_pylist()
+
+
+# ---------------------------------------------------------------------------------------- scores
+def test_scores_are_those_of_the_pipeline(trial: Trial, files: Any, report: Any) -> None:
+    predictions = pq.read_table(trial.folder / "predictions.parquet")
+    predictions = predictions.filter(pc.equal(predictions["stage"], run.FINAL))
+    by_video = {row["video_id"]: row["score"] for row in metrics.by_video(predictions).to_pylist()}
+    videos = report[1]["videos"]
+    for name, found in zip(files, videos, strict=False):
+        assert found["status"] == "ok"
+        assert found["score"] == pytest.approx(by_video[name], abs=1e-5)
+        own = [face["score"] for face in found["faces"]]
+        np.testing.assert_allclose(own, of_pipeline(trial, name, run.FINAL), atol=1e-5)
+        for stage in ("finetune", "localize"):
+            own = [face["stages"][stage] for face in found["faces"]]
+            np.testing.assert_allclose(own, of_pipeline(trial, name, stage), atol=1e-5)
+            assert found["stages"][stage] == pytest.approx(np.mean(own), abs=1e-5)
+    assert abs(videos[0]["score"] - videos[1]["score"]) > 1e-4  # else a mix-up would not be seen
+
+
+def test_a_broken_file_costs_itself(report: Any) -> None:
+    code, told, _ = report
+    assert code == 1
+    assert [video["status"] for video in told["videos"]] == ["ok", "ok", "unreadable"]
+    broken = told["videos"][2]
+    assert broken["path"].endswith("zz broken.mp4")
+    assert broken["reason"].startswith("not a video file")
+    assert (broken["score"], broken["faces"], broken["stages"]) == (None, [], {})
+
+
+def test_the_json_says_what_scored(trial: Trial, report: Any) -> None:
+    told = report[1]
+    assert told["run"] == trial.digest
+    assert told["stages"] == {s.name: s.digest for s in trial.planned if s.name != "recover"}
+    assert told["commit"] == run.commit()
+    labels = [video.label for video in trial.train.videos]
+    assert told["trained_on"] == {
+        "dataset": "ffpp",
+        "codec": "c23",
+        "manipulations": [],
+        "protocol": "cross_dataset",
+        "num_real": labels.count(0),
+        "num_fake": labels.count(1),
+        "sample_corpus": True,
+    }
+    assert any("sample corpus" in warning for warning in told["warnings"])
+    face = told["videos"][0]["faces"][1]
+    assert set(face) == {"frame_index", "face_index", "time_s", "box_px", "face_score", "score", "stages"}
+    assert set(face["box_px"]) == {"x0", "y0", "x1", "y1"}
+    assert face["time_s"] > 0
+    assert (len(told["videos"][0]["faces"]), told["videos"][0]["num_frames"]) == (4, 4)
+
+
+def test_a_picture_of_each_scored_video(report: Any) -> None:
+    pictures = sorted(report[2].iterdir())
+    assert len(pictures) == 2
+    for path in pictures:
+        pixels = cv2.imread(str(path))
+        assert pixels is not None
+        assert pixels.shape[0] > 400
+        assert pixels.std() > 10
+
+
+def test_many_videos_go_through_ray_and_score_alike(
+    trial: Trial, inputs: Path, report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "MOST_HERE", 1)
+    monkeypatch.setattr(predict.cluster, "connect", lambda address: nullcontext())  # the tests' own Ray
+    code = predict.main([str(inputs), "--run", str(trial.folder), "--json", str(tmp_path / "s.json")])
+    videos = json.loads((tmp_path / "s.json").read_text())["videos"]
+    assert code == 1
+    assert [v["status"] for v in videos] == ["ok", "ok", "unreadable"]
+    assert [v["score"] for v in videos] == pytest.approx([v["score"] for v in report[1]["videos"]], abs=1e-6)
+
+
+def test_no_face_is_said(trial: Trial, write_video: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "gray.mp4", [np.full((96, 96, 3), 90 + i, np.uint8) for i in range(6)])
+    assert predict.main([str(tmp_path / "gray.mp4"), "--run", str(trial.folder)]) == 1
+    assert "no_face" in capsys.readouterr().out
+
+
+def test_one_file_twice_is_scored_once_and_told_twice(trial: Trial, files: Any, tmp_path: Path) -> None:
+    path = next(iter(files.values()))
+    shutil.copy(path, tmp_path / "copy.mp4")
+    out = tmp_path / "s.json"
+    assert predict.main([str(path), str(tmp_path / "copy.mp4"), "--run", str(trial.folder), "--json", str(out)]) == 0
+    first, second = json.loads(out.read_text())["videos"]
+    assert (first["path"], second["path"]) == (str(path), str(tmp_path / "copy.mp4"))
+    assert first | {"path": ""} == second | {"path": ""}
+
+
+# ------------------------------------------------------------------------------------------ trial
+def test_the_settings_come_back_from_the_folder(trial: Trial, storage: Path) -> None:
+    found = _trained.by_name(str(trial.folder), storage)
+    assert found.experiment.config() == trial.experiment.config()
+    assert replace(found.experiment, model_args={}) == replace(trial.experiment, model_args={})
+    assert [planned.folder for planned in found.planned] == [s.folder for s in trial.planned if s.name != "recover"]
+    assert found.pooling == run.pooling_of(trial)
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_settings_of_every_paper_survive_json(model: str, tmp_path: Path) -> None:
+    before = Experiment(model=model, train_on="ffpp", test_on=("celeb_df",), manipulations=("Deepfakes",), seed=3)
+    stages.write_json(tmp_path / "trial.json", asdict(before))
+    values = stages.read_json(tmp_path / "trial.json")
+    assert Experiment(**values | {n: tuple(values[n]) for n in ("test_on", "manipulations")}) == before
+
+
+def test_a_trial_is_found_by_digest_and_by_method(trial: Trial, storage: Path) -> None:
+    assert _trained.by_name(trial.digest[:5], storage).folder == trial.folder
+    assert _trained.newest("delocate", storage).folder == trial.folder
+    with pytest.raises(ValueError, match=f"no done trial of lre.*{trial.digest} .delocate on ffpp"):
+        _trained.newest("lre", storage)
+    with pytest.raises(ValueError, match=f"begins no trial's digest.*{trial.digest}"):
+        _trained.by_name("nothing", storage)
+
+
+def test_a_stage_scores_alone(trial: Trial, storage: Path) -> None:
+    folders = {planned.name: planned.folder for planned in trial.planned}
+    found = _trained.by_name(str(folders["localize"]), storage)
+    assert [planned.folder for planned in found.planned] == [folders["localize"]]
+    with pytest.raises(ValueError, match="recover of delocate gives no score"):
+        _trained.by_name(str(folders["recover"]), storage)
+
+
+def copied(trial: Trial, folder: Path) -> Path:
+    """The trial's folder in a storage of its own."""
+    shutil.copytree(trial.folder.parents[1], folder)
+    return folder / "runs" / trial.digest
+
+
+def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    own = copied(trial, storage)
+    (own / "_done.json").rename(own / "kept.json")
+    with pytest.raises(ValueError, match="is not done"):
+        _trained.by_name(str(own), storage)
+    (own / "kept.json").rename(own / "_done.json")
+    told = stages.read_json(own / "trial.json")
+    stages.write_json(own / "trial.json", told | {"experiment": told["experiment"] | {"colour": "red"}})
+    with pytest.raises(ValueError, match=r"settings that this version does not know.*colour"):
+        _trained.by_name(str(own), storage)
+    (own / "trial.json").unlink()
+    with pytest.raises(ValueError, match=r"delete .*_done\.json and run the sweep again"):
+        _trained.by_name(str(own), storage)
+
+
+def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> None:
+    own = copied(trial, tmp_path / "storage")
+    spec = tmp_path / "storage" / "stages" / "delocate" / "finetune" / trial.planned[1].digest / "spec.json"
+    stages.write_json(spec, stages.read_json(spec) | {"version": 999})
+    with pytest.raises(ValueError, match="version 999"):
+        _trained.by_name(str(own), tmp_path)
+
+
+def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> None:
+    """The folder that `preprocess` gives faces of own videos, with the recipe that extraction leaves in it."""
+    own = copied(trial, tmp_path / "storage")
+    told = stages.read_json(own / "trial.json")
+    recipe = preprocess.recipe_of(trial.experiment)
+    for root, sample in ((None, False), ("/x/sample-1/ffpp", True)):
+        folder = preprocess.faces_folder(tmp_path, "ffpp", recipe, root)
+        stages.write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})
+        assert _trained.by_name(str(own), tmp_path).on_sample is sample
+
+
+# ------------------------------------------------------------------------------------- wrong input
+def test_wrong_input_is_one_error(trial: Trial, files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = str(next(iter(files.values())))
+    for arguments, text in (
+        ([str(tmp_path / "none.mp4"), "--run", str(trial.folder)], "there is no file or folder"),
+        ([str(tmp_path), "--run", str(trial.folder)], "holds no videos"),
+        ([video, "--run", "ffff", "--storage", str(tmp_path / "empty")], "begins no trial's digest"),
+        ([video, "--run", str(tmp_path)], "is neither a trial's folder"),
+    ):
+        assert predict.main(arguments) == 2
+        out = capsys.readouterr().out
+        assert out.count("error:") == 1
+        assert text in out
+
+
+# ---------------------------------------------------------------------------------------- overlay
+def test_a_mask_is_laid_over_in_red() -> None:
+    gray = np.full((8, 8, 3), 100, np.uint8)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 4:] = 255
+    png = [cv2.imencode(".png", picture)[1].tobytes() for picture in (gray, mask)]
+    shown = _evidence.overlay(*png)
+    assert shown[0, 0].tolist() == [100, 100, 100]
+    assert shown[0, -1].tolist() == [193, 40, 40]  # 0.4 * 100 + 0.6 * 255, 0.4 * 100
+    assert _evidence.overlay(png[0], None)[0, -1].tolist() == [100, 100, 100]
