@@ -10,8 +10,8 @@ the paper's IoU above its PBCA can't be of the same pixels: docs/protocol.md, do
     python sweeps/delocate_localization.py --dry-run                    # only the plan
 
 Differs from the paper: the true mask is the difference between a forged face and its real counterpart at the same
-time. Only Celeb-DF names counterparts that have the same frames: DFDC names none of its test videos', and those of
-DeeperForensics are other clips of FF++; their columns stay without a number. Trains what Table 1 trains.
+time, read from the same dataset. DFDC names none for its test videos, and DeeperForensics' lie in FF++: these four
+columns stay without a number, and the report says so. Trains what Table 1 trains.
 """
 
 from pipelines.experiment import Experiment
