@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from pipelines import evaluate, preprocess, run, sample_corpus, stages
+from pipelines import evaluate, preprocess, run, stages
 from pipelines._text import first, printable
 from pipelines.experiment import Experiment, digest
 from pipelines.faces import Recipe
@@ -52,7 +52,7 @@ class Trained:
         """What a reader of the scores must know."""
         found = []
         if self.on_sample:
-            found.append(f"{sample_corpus.NOTE}: trained on it, a model's scores of real videos mean nothing")
+            found.append("trained on the sample corpus (made-up videos): the scores mean nothing")
         wanted = asdict(self.recipe)
         if any(wanted.get(name, value) != value for name, value in self.told["faces"].get("recipe", {}).items()):
             found.append("the trial was trained on faces cut otherwise than its paper's settings say")
@@ -93,10 +93,10 @@ def by_name(name: str, storage: Path) -> Trained:
     if folder.is_dir():
         return _read(folder.resolve(), need_done=True)
     known = _trials(storage)
-    found = [path for path in known if path.name.startswith(name)]
+    found = [path for path in sorted(storage.glob("runs/*")) if path.name.startswith(name)]
     if len(found) == 1:
         return _read(found[0], need_done=True)
-    those = first([_brief(path) for path in found or known], 10) or "none"
+    those = first([path.name for path in found] or map(_brief, known), 10) or "none"
     what = "begins several trials" if found else "is no folder and begins no trial's digest"
     raise ValueError(f"--run {printable(name)} {what} in {storage / 'runs'}: {those}")
 

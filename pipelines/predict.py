@@ -1,7 +1,8 @@
 """Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --run TRIAL
 
-Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). A VIDEO is a file, or a folder
-with videos. Exit code: 0, 1 if a video has no score, 2 for wrong input.
+Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). Only the masks that LRE draws
+are others: by the file's content. A VIDEO is a file, or a folder with videos.
+Exit code: 0, 1 if a video has no score, 2 for wrong input.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def find_videos(names: Sequence[str]) -> list[Path]:
 
 
 def video_id(path: Path) -> str:
-    """By content: a method that draws masks by the id (LRE) then scores a file alike wherever it lies."""
+    """By content: where masks are drawn by the id (LRE), a file then has the same score wherever it lies."""
     try:
         with path.open("rb") as file:
             return f"{DATASET}/{file_digest(file, 'sha256').hexdigest()[:32]}"

@@ -98,7 +98,8 @@ def test_scores_are_those_of_the_pipeline(trial: Trial, files: Any, report: Any)
             own = [face["stages"][stage] for face in found["faces"]]
             np.testing.assert_allclose(own, of_pipeline(trial, name, stage), atol=1e-5)
             assert found["stages"][stage] == pytest.approx(np.mean(own), abs=1e-5)
-    assert abs(videos[0]["score"] - videos[1]["score"]) > 1e-4  # else a mix-up would not be seen
+    for stage in ("finetune", "localize"):  # else a mix-up would not be seen
+        assert abs(videos[0]["stages"][stage] - videos[1]["stages"][stage]) > 1e-4
 
 
 def test_a_broken_file_costs_itself(report: Any) -> None:
@@ -160,6 +161,24 @@ def test_no_face_is_said(trial: Trial, write_video: Any, tmp_path: Path, capsys:
     write_video(tmp_path / "gray.mp4", [np.full((96, 96, 3), 90 + i, np.uint8) for i in range(6)])
     assert predict.main([str(tmp_path / "gray.mp4"), "--run", str(trial.folder)]) == 1
     assert "no_face" in capsys.readouterr().out
+
+
+def test_a_face_that_a_stage_refuses_costs_its_video(
+    trial: Trial, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fake = map(str, files.values())
+    whole = predict._scores
+
+    def scores(trained: Any, scorer: Any, faces: Any, name: str) -> Any:
+        if name == predict.video_id(Path(real)):
+            raise models.BadSample("no eyes")
+        return whole(trained, scorer, faces, name)
+
+    monkeypatch.setattr(predict, "_scores", scores)
+    assert predict.main([real, fake, "--run", str(trial.folder), "--json", str(tmp_path / "s.json")]) == 1
+    first, second = json.loads((tmp_path / "s.json").read_text())["videos"]
+    assert (first["status"], first["reason"], first["score"]) == ("not_scored", "no eyes", None)
+    assert second["status"] == "ok"
 
 
 def test_one_file_twice_is_scored_once_and_told_twice(trial: Trial, files: Any, tmp_path: Path) -> None:
@@ -224,8 +243,9 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
     with pytest.raises(ValueError, match=r"settings that this version does not know.*colour"):
         _trained.by_name(str(own), storage)
     (own / "trial.json").unlink()
-    with pytest.raises(ValueError, match=r"delete .*_done\.json and run the sweep again"):
-        _trained.by_name(str(own), storage)
+    for name in (str(own), trial.digest[:6]):
+        with pytest.raises(ValueError, match=r"delete .*_done\.json and run the sweep again"):
+            _trained.by_name(name, storage)
 
 
 def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> None:
