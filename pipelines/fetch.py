@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import fsspec
@@ -86,7 +86,7 @@ def _download_pictures(system: Any, path: str, target: Path) -> bool:
         found = _retry(lambda: system.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return False
-    names = {PurePosixPath(urlsplit(name).path).name: name for name in found if name.rstrip("/") != path.rstrip("/")}
+    names = {_name(name): name for name in found if name.rstrip("/") != path.rstrip("/")}
     pictures = {name: source for name, source in names.items() if stills.is_picture(name)}
     for name, source in pictures.items():
         target.mkdir(exist_ok=True)
@@ -121,9 +121,14 @@ def _retry(transfer: Callable[[], T]) -> T:
 
 
 def _suffix(path: str) -> str:
-    name = PurePosixPath(urlsplit(path).path).name.lower()
+    name = _name(path).lower()
     archive = next((suffix for suffix in stills.ARCHIVES if name.endswith(suffix)), None)
     return archive or PurePosixPath(name).suffix
+
+
+def _name(path: str) -> str:
+    """Of a file on a web server, its name without the signs that stand for others in a URL; `#` may be in any other."""
+    return PurePosixPath(unquote(urlsplit(path).path) if "://" in path else path).name
 
 
 def _brief(error: Exception) -> str:

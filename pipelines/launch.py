@@ -5,7 +5,7 @@ Every step asks what is there already, so the same command goes on after any int
 
 import argparse
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-import models
 from pipelines import (
     cluster,
     datasets,
@@ -310,7 +309,7 @@ class Launch:
             "data": sample_corpus.NOTE if data.is_sample else f"own datasets, {self.config_file}",
             "preset": self.preset,
             "numbers": f"{report.numbers(self.sweep.columns)} in %, mean over "
-            f"{len({seed for _, seed in trials})} seed(s); score of a video = {_pooling_text(trials.values())}",
+            f"{len({seed for _, seed in trials})} seed(s); score of a video = {run.pooling_text(trials.values())}",
             "trained on": ", ".join(
                 sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
             ),
@@ -415,13 +414,6 @@ def metric_values(results: pa.Table) -> dict[str, float]:
 def _name(key: Key) -> str:
     row, seed = key
     return f"{row} seed {seed}"
-
-
-def _pooling_text(trials: Iterable[run.Trial]) -> str:
-    rules = {run.pooling_of(trial) for trial in trials}
-    if rules == {models.Pooling()}:
-        return "mean over its faces"
-    return "as each method pools its faces" if len(rules) > 1 else f"pooled by {rules.pop()}"
 
 
 def rows_unseen(experiment: Experiment) -> dict[str, str]:
