@@ -1,6 +1,6 @@
 """Does extraction scale: Ray against a bare process pool, two workers against one, memory on a long 4K video?
 
-    uv run python benchmarks/extraction_scaling.py [video ...] [--copies 12] [--num-frames 32] [--skip-4k]
+    uv run python benchmarks/extraction_scaling.py [video ...] [--copies 60] [--num-frames 32] [--skip-4k]
 
 The videos (default: one of 1080p, 10 s, made from a portrait) are taken `--copies` times each.
     pool      `pipelines.video.VideoReader` in a `multiprocessing` pool, each video's Parquet part written by it
@@ -141,7 +141,7 @@ def _measure(path: Path, recipe: Recipe, send: "multiprocessing.connection.Conne
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--copies", type=int, default=12, help="of each video")
+    parser.add_argument("--copies", type=int, default=60, help="of each video")
     parser.add_argument("--num-frames", type=int, default=32)
     parser.add_argument("--skip-4k", action="store_true", help="leave out the memory of a long 4K video")
     arguments = parser.parse_args()

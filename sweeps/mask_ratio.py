@@ -28,7 +28,7 @@ SWEEP = Sweep(
         "model.localize.steps_per_epoch": 20,
     },
     cost={
-        "small": "about 6 minutes on 2 CPU cores, of which one for videos and faces (benchmarks/main_job.py)",
+        "small": "about 7 minutes on 2 CPU cores, of which two for videos and faces (benchmarks/main_job.py)",
         "paper": "not measured yet; for each ratio and seed 200 epochs recover, 20 finetune, 10,000 steps localize",
     },
     row_name="mask ratio",
