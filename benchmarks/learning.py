@@ -21,7 +21,7 @@ from rich.table import Table
 import models
 from pipelines import cluster, datasets, facestore, metrics, progress, protocol, run, sample_corpus
 from pipelines.experiment import PRESETS, Experiment
-from pipelines.preprocess import faces_folder, recipe_of
+from pipelines.preprocess import faces_folder
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC
@@ -36,7 +36,7 @@ def extracted(
     videos = {name: datasets.load(name, roots) for name in TEST_ON}
     built = protocol.build(experiment, videos)
     wanted = pa.array(sorted({i for part in (built.train, built.select, *built.test) for i in part.video_ids}))
-    recipe = recipe_of(experiment)
+    recipe = experiment.recipe()
     faces = {name: faces_folder(storage, name, recipe, roots[name]) for name in videos}
     for name, table in videos.items():
         needed = table.filter(pc.is_in(table["video_id"], wanted))

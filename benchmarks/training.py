@@ -52,7 +52,7 @@ from models._layers import timm_model
 from models._xception import Features, Xception
 from pipelines import cluster, datasets, device, evaluate, facestore, ingest, protocol, run, sample_corpus
 from pipelines.experiment import PRESETS, Experiment
-from pipelines.preprocess import faces_folder, recipe_of
+from pipelines.preprocess import faces_folder
 from pipelines.stages import PlannedStage, write_json
 from pipelines.train import Job
 
@@ -373,7 +373,7 @@ def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
     videos = {"ffpp": datasets.load("ffpp", roots)}
     built = protocol.build(experiment, videos)
     wanted = {i for part in (built.train, built.select, *built.test) for i in part.video_ids}
-    recipe = recipe_of(experiment)
+    recipe = experiment.recipe()
     faces = faces_folder(storage, "ffpp", recipe, roots["ffpp"])
     if not wanted <= facestore.ledger(faces).keys():
         needed = videos["ffpp"].filter(pc.is_in(videos["ffpp"]["video_id"], pa.array(sorted(wanted))))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from pipelines import evaluate, preprocess, run, stages
+from pipelines import evaluate, run, stages
 from pipelines._text import first, printable
 from pipelines.experiment import Experiment, digest
 from pipelines.faces import Recipe
@@ -33,7 +33,7 @@ class Trained:
 
     @property
     def recipe(self) -> Recipe:
-        return preprocess.recipe_of(self.experiment)
+        return self.experiment.recipe()
 
     @property
     def pooling(self) -> models.Pooling:

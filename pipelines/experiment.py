@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import models
+from pipelines.faces import Recipe
 
 Preset = Literal["paper", "small"]
 PRESETS: tuple[Preset, ...] = ("paper", "small")
@@ -29,6 +30,7 @@ class Experiment:
     preset: Preset = "paper"
     seed: int = 0
     model_args: Mapping[str, Any] = field(default_factory=dict)  # dotted path in the paper's Config -> value
+    faces_args: Mapping[str, Any] = field(default_factory=dict)  # setting of `pipelines.faces.Recipe` -> value
 
     def __post_init__(self) -> None:
         _one_of("model", self.model, models.names())
@@ -39,33 +41,54 @@ class Experiment:
                 raise ValueError(f"{name} must be a list of names, got the text {value!r}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
-        self.config()  # raises on an unknown or bad model argument
+        self.recipe()  # raises on an unknown or bad argument, of the model or of the extraction
 
     def config(self) -> Any:
         """The paper's `Config`: the preset's, with `model_args` applied."""
         return models.override(models.config(self.model, self.preset), self.model_args)
 
+    def recipe(self) -> Recipe:
+        """How faces are cut, in training and test datasets alike.
+
+        The paper's frames per video and margin, at the largest size that one of its stages asks for, with
+        `faces_args` applied.
+        """
+        config = self.config()
+        size = max(stage.feed(config).input_px for stage in models.stages(self.model))
+        papers = Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
+        try:
+            return models.override(papers, self.faces_args)
+        except ValueError as error:
+            raise ValueError(f"faces: {error}") from error
+
     def override(self, changes: Mapping[str, Any]) -> "Experiment":
-        """A copy with other values: `seed`, `train_on`, ..., or `model.<path in the paper's Config>`.
+        """A copy with other values: `seed`, `train_on`, ..., `model.<path in the paper's Config>`, or
+        `faces.<setting of the extraction>`.
 
         Raises ValueError naming the allowed keys when one is unknown, or saying what is wrong with a value.
         """
-        own = {f.name for f in dataclasses.fields(self)} - {"model_args"}
+        own = {f.name for f in dataclasses.fields(self)} - {"model_args", "faces_args"}
         plain: dict[str, Any] = {}
-        model_args = dict(self.model_args)
+        below = {"model": dict(self.model_args), "faces": dict(self.faces_args)}
         for key, value in changes.items():
-            if key.startswith("model."):
-                model_args[key.removeprefix("model.")] = value
+            head, _, tail = key.partition(".")
+            if tail and head in below:
+                below[head][tail] = value
             elif key in own:
                 plain[key] = value
             else:
-                raise ValueError(f"unknown key {key!r}; allowed: {sorted(own)} and model.<setting of the paper>")
-        return dataclasses.replace(self, **plain, model_args=model_args)
+                raise ValueError(
+                    f"unknown key {key!r}; allowed: {sorted(own)}, model.<setting of the paper>, "
+                    "faces.<setting of the extraction>"
+                )
+        return dataclasses.replace(self, **plain, model_args=below["model"], faces_args=below["faces"])
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """Every setting under its dotted name, for tables and MLflow parameters."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "model_args"}
+        nested = ("model_args", "faces_args")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
         values["model_config"] = dataclasses.asdict(self.config())
+        values["faces"] = dataclasses.asdict(self.recipe())
         return dict(_flatten(values))
 
 

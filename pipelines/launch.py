@@ -4,7 +4,6 @@ Every step asks what is there already, so the same command goes on after any int
 """
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,25 +19,24 @@ from pipelines import (
     cluster,
     datasets,
     facestore,
+    outcome,
     preprocess,
     progress,
     protocol,
-    report,
     run,
     sample_corpus,
     stages,
     tuning,
 )
-from pipelines.experiment import Experiment, digest
+from pipelines.experiment import Experiment
 from pipelines.faces import Recipe
 from pipelines.ingest import REAL_VIEWS, VIEWS
-from pipelines.preprocess import Extraction, datasets_file, faces_folder, recipe_of
+from pipelines.outcome import Key
+from pipelines.preprocess import Extraction, datasets_file, faces_folder
 
 if TYPE_CHECKING:
     from pipelines.sweep import Sweep
     from pipelines.tracking import Tracker
-
-Key = tuple[str, int]  # row of the table, seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +92,7 @@ class Launch:
         if trials is None or not all(trial.done for trial in trials.values()):
             self._print_plan(data)
             trials = self._work(data)
-        return self._report(data, trials)
+        return self._outcome(data, trials).publish(self.console)
 
     # ------------------------------------------------------------------------------------- data
     def _roots(self) -> dict[str, str] | None:
@@ -135,7 +133,7 @@ class Launch:
 
     def _protocols(self, videos: Mapping[str, pa.Table]) -> list[tuple[Recipe, protocol.Protocol]]:
         distinct = {
-            (recipe_of(e), e.protocol, e.train_on, e.test_on, e.codec, e.manipulations): e
+            (e.recipe(), e.protocol, e.train_on, e.test_on, e.codec, e.manipulations): e
             for e in self.experiments.values()
         }
         return [(key[0], protocol.build(experiment, videos)) for key, experiment in distinct.items()]
@@ -144,10 +142,20 @@ class Launch:
         ledgers = {one.folder: facestore.ledger(one.folder) for one in data.extractions}
         trials = {}
         for key, experiment in self.experiments.items():
-            faces = data.faces(recipe_of(experiment))
+            faces = data.faces(experiment.recipe())
             own = {name: ledgers[folder] for name, folder in faces.items()}
             trials[key] = run.plan(experiment, data.videos, own, faces, self.storage)
         return trials
+
+    def _outcome(self, data: Data, trials: Mapping[Key, run.Trial]) -> outcome.Outcome:
+        return outcome.Outcome(
+            sweep=self.sweep,
+            preset=self.preset,
+            config_file=self.config_file,
+            storage=self.storage,
+            extractions=data.extractions,
+            trials=trials,
+        )
 
     # ------------------------------------------------------------------------------------- plan
     def _describe_sample(self) -> None:
@@ -213,7 +221,7 @@ class Launch:
             trials = self._trials(data)
             for trial in trials.values():
                 run.check(trial, compute)
-            tracker, parent, children = self._track(trials, data)
+            tracker, parent, children = self._outcome(data, trials).track()
             try:
                 self._run_trials(trials, compute, concurrent, tracker, children)
             except KeyboardInterrupt:
@@ -264,7 +272,7 @@ class Launch:
             def look() -> None:
                 for key, trial in todo.items():
                     if standing := tuning.standing(trial):
-                        view.update(_name(key), *standing)
+                        view.update(outcome.name_of(key), *standing)
                     for stage in trial.planned:
                         curve = stage.curve()
                         if len(curve) > logged.get(stage.folder, 0):
@@ -272,148 +280,6 @@ class Launch:
                             tracker.curve(children[key], stage.name, curve)
 
             tuning.fit(list(todo.values()), compute, concurrent, self.storage / "ray", look)
-
-    # ------------------------------------------------------------------------------------ results
-    def _track(self, trials: Mapping[Key, run.Trial], data: Data) -> tuple["Tracker", str, dict[Key, str]]:
-        from pipelines.tracking import Tracker, default_uri  # here: see `_extract`
-
-        tracker = Tracker(default_uri(self.storage), self.sweep.name, self.storage)
-        common = {
-            "mlflow.source.name": f"sweeps/{self.sweep.name}.py",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": run.commit(),
-            "data": "sample" if data.is_sample else "real",
-            "preset": self.preset,
-            "commit": run.commit(),
-            "paper_table": self.sweep.title,
-        }
-        parent_key = digest([self.sweep.name, sorted(trial.digest for trial in trials.values())])
-        parent = tracker.run(parent_key, f"{self.sweep.name} ({self.preset}, {common['data']})", tags=common)
-        children = {}
-        for key, trial in trials.items():
-            row, seed = key
-            tags = common | {
-                "row": row,
-                "seed": str(seed),
-                "method": trial.experiment.model,
-                "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
-            }
-            params = {self.sweep.row_name: row} | trial.experiment.flat()
-            children[key] = tracker.run(trial.digest, _name(key), parent=parent, params=params, tags=tags)
-        return tracker, parent, children
-
-    def _report(self, data: Data, trials: Mapping[Key, run.Trial]) -> int:
-        cells = self._cells(trials)
-        done = [trial for trial in trials.values() if trial.done]
-        facts = {
-            "data": sample_corpus.NOTE if data.is_sample else f"own datasets, {self.config_file}",
-            "preset": self.preset,
-            "numbers": f"{report.numbers(self.sweep.columns)} in %, mean over "
-            f"{len({seed for _, seed in trials})} seed(s); score of a video = {run.pooling_text(trials.values())}",
-            "trained on": ", ".join(
-                sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
-            ),
-            "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
-            "videos without a face": next(iter(self.experiments.values())).failed_videos,
-            "commit": ", ".join(sorted({c for t in done for c in t.results()["commit"].to_pylist()})) or run.commit(),
-        }
-        lines = [*report.notes(cells, facts), *(f"LEAK {leak}" for leak in preprocess.leaks(data.extractions))]
-        name = digest([self.sweep.name, sorted(trial.digest for trial in trials.values())])
-        folder = self.storage / "reports" / f"{self.sweep.name}-{name}"
-        paths = self._write_report(folder, cells, lines) + preprocess.write_coverage(data.extractions, folder)
-        self._print_table(cells, lines)
-        ui = self._log_results(data, trials, paths)
-        self.console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
-        self.console.print(f"MLflow: {ui}", highlight=False, soft_wrap=True)
-        return 0 if len(done) == len(trials) else 1
-
-    def _published(self, row: str, trial: run.Trial) -> dict[str, float]:
-        """As MLflow metrics, named like ours."""
-        values = {}
-        for column in self.sweep.columns:
-            value = self.sweep.published[row][column.name]
-            if math.isfinite(value):
-                part = column.test or trial.test[0].part.name
-                values[f"{part}/{column.level}/{column.metric}/published"] = value
-        return values
-
-    def _cells(self, trials: Mapping[Key, run.Trial]) -> list[report.Cell]:
-        cells = []
-        for row, published in self.sweep.published.items():
-            own = [trial for (name, _), trial in trials.items() if name == row]
-            results = [trial.results() for trial in own if trial.done]
-            failure = next((tuning.failure_of(trial) for trial in own if not trial.done), "")
-            for column in self.sweep.columns:
-                cells.append(report.cell(row, column, published[column.name], results, failure))
-        return cells
-
-    def _write_report(self, folder: Path, cells: Sequence[report.Cell], lines: Sequence[str]) -> list[Path]:
-        s = self.sweep
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
-        stages.write_atomic(paths[0], report.markdown(s.title, s.row_name, cells, lines).encode())
-        stages.write_atomic(paths[1], report.to_csv(s.row_name, cells).encode())
-        kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
-        metric = kinds.pop() if len(kinds) == 1 else "value"
-        report.plot(paths[2], s.title, s.row_name, metric, cells, sample_corpus.NOTE if self.is_sample else "")
-        return paths
-
-    def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str]) -> None:
-        """As many columns side by side as the terminal is wide, the others below; intervals on a line of their own."""
-        self._heading(f"{self.sweep.title}: published against ours")
-        for shown in report.side_by_side(self.sweep.row_name, cells, self.console.width):
-            table = Table(show_lines=True)
-            table.add_column(self.sweep.row_name)
-            for column in shown:
-                table.add_column(report.heading(column), justify="right")
-            for row in dict.fromkeys(cell.row for cell in cells):
-                own = {cell.column: cell for cell in cells if cell.row == row}
-                table.add_row(row, *(report.two_lines(own[column]) for column in shown))
-            self.console.print(table)
-        for line in lines:
-            self.console.print(f"  {line}", highlight=False, markup=False)
-
-    def _log_results(self, data: Data, trials: Mapping[Key, run.Trial], paths: Sequence[Path]) -> str:
-        from pipelines.tracking import ui_command
-
-        tracker, parent, children = self._track(trials, data)
-        for key, trial in trials.items():
-            run_id = children[key]
-            if not trial.done:
-                tracker.end(run_id, "FAILED")
-            elif not tracker.finished(run_id):
-                for stage in trial.planned:
-                    tracker.curve(run_id, stage.name, stage.curve())
-                tracker.values(run_id, metric_values(trial.results()) | self._published(key[0], trial))
-                tracker.files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
-                tracker.end(run_id)
-        if not tracker.finished(parent):
-            tracker.files(parent, paths)
-            tracker.describe(parent, paths[0].read_text())
-            tracker.end(parent, "FINISHED" if all(trial.done for trial in trials.values()) else "FAILED")
-        return ui_command(tracker.uri)
-
-
-def metric_values(results: pa.Table) -> dict[str, float]:
-    """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
-
-    Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`: the rest is in results.parquet.
-    """
-    values: dict[str, float] = {}
-    for row in results.to_pylist():
-        name = f"{row['test_dataset']}/{row['level']}/{row['metric']}"
-        if row["stage"] == run.FINAL:
-            values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
-            for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
-                values[f"{row['test_dataset']}/{count}"] = row[count]
-        elif (row["level"], row["metric"]) == ("video", "auc"):
-            values[f"{row['stage']}/{name}"] = row["value"]
-    return values
-
-
-def _name(key: Key) -> str:
-    row, seed = key
-    return f"{row} seed {seed}"
 
 
 def rows_unseen(experiment: Experiment) -> dict[str, str]:

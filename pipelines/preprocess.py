@@ -74,13 +74,6 @@ class Extraction:
         return round(faces * FACE_BYTES * (self.recipe.size_px / 224) ** 2)
 
 
-def recipe_of(experiment: Experiment) -> Recipe:
-    """The paper's crop: its frames per video and margin, at the largest size that one of its stages asks for."""
-    config = experiment.config()
-    size = max(stage.feed(config).input_px for stage in models.stages(experiment.model))
-    return Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
-
-
 def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:
     """Where a dataset's faces lie; `sample_root`: its root, if it is of the sample corpus.
 
@@ -235,7 +228,7 @@ def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path,
     made_for = [Experiment(model=name, train_on="ffpp", test_on=(), preset=preset) for name in arguments.methods]
     recipes: dict[Recipe, list[str]] = {}
     for experiment in made_for:
-        recipes.setdefault(changed(recipe_of(experiment), arguments.set), []).append(experiment.model)
+        recipes.setdefault(changed(experiment.recipe(), arguments.set), []).append(experiment.model)
     extractions = []
     for name in names:
         videos = datasets.load(name, roots)

@@ -40,6 +40,9 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"recover.mask_ratio": 0.5}, "unknown key 'recover.mask_ratio'"),
         ({"model.recover.mask_ration": 0.5}, "recover.mask_ration.*allowed are .*recover.mask_ratio"),
         ({"model.recover": 0.5}, "unknown config keys"),
+        ({"faces.margn": 1.5}, "faces.*margn.*allowed are .*margin"),
+        ({"faces.margin": 0.5}, "margin must be >= 1"),
+        ({"faces.detector": "retina"}, "detector must be one of 'dlib', 'dlib-cnn', got 'retina'"),
         ({"model.recover.mask_ratio": "0.5"}, "recover.mask_ratio must be a finite float, got '0.5'"),
         ({"model.recover.mask_ratio": 0.0}, r"mask_ratio must be in \(0, 1\], got 0"),
         ({"model.recover.mask_ratio": -0.1}, r"mask_ratio must be in \(0, 1\], got -0.1"),
@@ -60,6 +63,15 @@ def test_the_preset_is_the_base_of_model_settings():
 def test_override_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         BASE.override(changes)
+
+
+def test_extraction_is_the_papers_unless_an_override_says_otherwise():
+    papers = BASE.override({"preset": "paper"}).recipe()
+    config = delocate.Config()
+    assert (papers.num_frames, papers.margin) == (config.video_frames, config.crop_margin)
+    changed = BASE.override({"preset": "paper", "faces.margin": 2, "faces.num_frames": 5}).recipe()
+    assert changed == dataclasses.replace(papers, margin=2.0, num_frames=5)
+    assert BASE.override({"faces.margin": 2}).flat()["faces.margin"] == 2.0
 
 
 def test_mask_ratio_of_one_is_allowed():

@@ -260,7 +260,7 @@ def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> No
     """The folder that `preprocess` gives faces of own videos, with the recipe that extraction leaves in it."""
     own = copied(trial, tmp_path / "storage")
     told = stages.read_json(own / "trial.json")
-    recipe = preprocess.recipe_of(trial.experiment)
+    recipe = trial.experiment.recipe()
     for root, sample in ((None, False), ("/x/sample-1/ffpp", True)):
         folder = preprocess.faces_folder(tmp_path, "ffpp", recipe, root)
         stages.write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})

@@ -21,7 +21,7 @@ def text(width: int = 140) -> Console:
 
 
 def recipe_of(method: str) -> Recipe:
-    return preprocess.recipe_of(Experiment(model=method, train_on="ffpp", test_on=(), preset="small"))
+    return Experiment(model=method, train_on="ffpp", test_on=(), preset="small").recipe()
 
 
 def arguments(*argv: str):
@@ -141,9 +141,7 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
     assert f"unreadable: dfdc/test/{broken.stem}" in shown
     assert "dfdc: 3 ok, 1 unreadable" in shown
     folders = list((storage / "faces" / "dfdc").iterdir())
-    crops = {
-        preprocess.recipe_of(Experiment(model=m, train_on="ffpp", test_on=(), preset="small")).margin for m in METHODS
-    }
+    crops = {Experiment(model=m, train_on="ffpp", test_on=(), preset="small").recipe().margin for m in METHODS}
     assert len(folders) == len(crops)  # with the same frames and size, methods differ in the margin only
     assert all(len(facestore.ledger(folder)) == 4 for folder in folders)
     assert list((storage / "reports" / "coverage").glob("*.png"))

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines import launch, run, schemas, tracking
+from pipelines import outcome, run, schemas, tracking
 from pipelines.tracking import Tracker
 
 
@@ -151,7 +151,7 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
         for dataset in ("celeb_df", "ffpp/NeuralTextures")
         for level, metric in (("video", "auc"), ("frame", "acc_at_0_5"), ("frame", "pbca"))
     ]
-    values = launch.metric_values(schemas.to_table(rows, schemas.RESULTS))
+    values = outcome.metric_values(schemas.to_table(rows, schemas.RESULTS))
     run_id = tracker.run("values", "values")
     tracker.values(run_id, values)
     logged = client.get_run(run_id).data.metrics
