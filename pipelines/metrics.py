@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from models import Pooling
 
 LEVELS = ("frame", "video")
+FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
 MEAN = Pooling()
 SCORES = ("video_id", "frame_index", "label", "score", "face_area_px")  # columns of PREDICTIONS that make a score
 _NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
@@ -166,7 +167,7 @@ def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
     score = np.mean([table["score"].to_numpy() for table in ordered], axis=0).astype(np.float32)
     with_mask = [table for table in ordered if table["mask_png"].null_count < table.num_rows]
     base = with_mask[0] if with_mask else ordered[0]
-    for name, values in (("stage", pa.array(["final"] * len(score))), ("score", pa.array(score))):
+    for name, values in (("stage", pa.array([FINAL] * len(score))), ("score", pa.array(score))):
         base = base.set_column(base.schema.get_field_index(name), base.schema.field(name), values)
     return base
 

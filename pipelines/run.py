@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines import evaluate, metrics, protocol, schemas, stages, train
+from pipelines import _results, evaluate, metrics, protocol, schemas, stages, train
 from pipelines.experiment import Experiment, digest
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 
-FINAL = "final"  # the paper's score: mean over its stages
+FINAL = metrics.FINAL
 TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them
 
 
@@ -173,8 +173,44 @@ def description(trial: Trial) -> dict[str, Any]:
         "faces": {"folder": recipe.parent.name, **(stages.read_json(recipe) if recipe.exists() else {})},
         "num_real": labels.count(schemas.REAL),
         "num_fake": labels.count(schemas.FAKE),
+        "origin": origin(trial).to_json(),
         "commit": commit(),
     }
+
+
+def origin(trial: Trial) -> _results.Origin:
+    """What RESULTS need to know besides PREDICTIONS."""
+    return _results.Origin(
+        run_id=trial.digest,
+        model=trial.experiment.model,
+        train_on=trial.experiment.train_on,
+        seed=trial.experiment.seed,
+        failed_rule=trial.experiment.failed_videos,
+        pooling=pooling_of(trial),
+        parts=tuple(_part(part) for part in trial.test),
+    )
+
+
+def _part(usable: Usable) -> _results.Part:
+    part, failed = usable.part, usable.failed
+    return _results.Part(
+        name=part.name,
+        dataset=part.dataset,
+        split=part.split,
+        codec=part.codec,
+        failed=tuple(
+            _results.Failed(
+                video_id=str(row["video_id"]),
+                label=row["label"],
+                method=str(row["method"]),
+                reason=failed[str(row["video_id"])],
+            )
+            for row in part.rows
+            if row["video_id"] in failed
+        ),
+        excluded=part.excluded,
+        every_face=tuple(sorted(part.every_face)),
+    )
 
 
 def _job(
@@ -233,12 +269,15 @@ def check(trial: Trial, compute: Compute) -> None:
 def finish(trial: Trial) -> None:
     """PREDICTIONS of all stages and of their mean, and RESULTS, from the scores that are there."""
     scoring = [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
-    tables, rows = [], []
+    known = origin(trial)
+    tables, rows, blocks = [], [], []
     for part in trial.test:
         by_stage = [pq.read_table(evaluate.predictions_path(stage, part.digest)) for stage in scoring]
         for table in (*by_stage, metrics.mean_of_stages(by_stage)):
+            stage = str(table["stage"][0])
             tables.append(table)
-            rows += _results(trial, part, str(table["stage"][0]), table)
+            blocks.append({"part": part.part.name, "stage": stage, "rows": table.num_rows})
+            rows += _results.rows(known, known.part(part.part.name), stage, table, commit())
     trial.folder.mkdir(parents=True, exist_ok=True)
     for name, table in (
         ("predictions", pa.concat_tables(tables)),
@@ -248,58 +287,10 @@ def finish(trial: Trial) -> None:
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(trial.folder / f"{name}.parquet")
     stages.write_json(
-        trial.folder / "_done.json", {"schema": schemas.VERSION, "results": len(rows), "commit": commit()}
+        trial.folder / "_done.json",
+        # predictions: whose rows follow each other in the file; a real video may stand in several parts
+        {"schema": schemas.VERSION, "results": len(rows), "predictions": blocks, "commit": commit()},
     )
-
-
-def _results(trial: Trial, part: Usable, stage: str, predictions: pa.Table) -> list[dict[str, Any]]:
-    experiment = trial.experiment
-    scored = [video.label for video in part.videos]
-    common = {
-        "run_id": trial.digest,
-        "model": experiment.model,
-        "stage": stage,
-        "train_on": experiment.train_on,
-        "test_dataset": part.part.name,
-        "part": part.part.split,
-        "codec": part.part.codec,
-        "n_real": scored.count(schemas.REAL),
-        "n_fake": scored.count(schemas.FAKE),
-        "n_missing": len(part.failed),
-        "n_excluded": len(part.part.excluded),
-        "failed_rule": experiment.failed_videos,
-        "seed": experiment.seed,
-        "commit": commit(),
-    }
-    return [
-        common | {"level": level, "metric": name, "value": value.value, "low": value.low, "high": value.high}
-        for (level, name), value in _values(trial, part, predictions).items()
-    ]
-
-
-def _values(trial: Trial, part: Usable, predictions: pa.Table) -> dict[tuple[str, str], metrics.Value]:
-    """(level, metric) -> value."""
-    values = {("frame", name): value for name, value in metrics.localization(predictions).items()}
-    scores = metrics.highest_faces(predictions, part.part.every_face)
-    for level in ("frame", "video"):
-        if level == "video" and trial.experiment.failed_videos == "half":
-            scores = _with_half(scores, part)
-        if len(scores["label"].unique()) == 2:
-            found = metrics.detection(scores, level, pooling_of(trial))
-        else:  # extraction left only one class: the counts in the row say so
-            found = {"auc": metrics.Value(float("nan"), float("nan"), float("nan"))}
-        values |= {(level, name): value for name, value in found.items()}
-    return values
-
-
-def _with_half(scores: pa.Table, part: Usable) -> pa.Table:
-    """The failed videos of a part counted with score 0.5."""
-    extra = [
-        {"video_id": row["video_id"], "frame_index": 0, "label": row["label"], "score": 0.5, "face_area_px": 0}
-        for row in part.part.rows
-        if row["video_id"] in part.failed
-    ]
-    return pa.concat_tables([scores, pa.Table.from_pylist(extra, schema=scores.schema)])
 
 
 def pooling_of(trial: Trial) -> models.Pooling:
