@@ -55,6 +55,7 @@ class Sweep:
     small: Mapping[str, Any] = field(default_factory=dict)  # overrides in the small preset: all rows in minutes
     level: str = "video"
     metric: str = "auc"  # of the columns that name none
+    baseline: str | None = None  # the row that the others are tested against; None: the first
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
     seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1})  # preset -> number of seeds
 
@@ -63,6 +64,8 @@ class Sweep:
             raise ValueError(f"{self.name}: rows {list(self.rows)} but published values for {list(self.published)}")
         if self.level not in LEVELS or self.metric not in METRICS:
             raise ValueError(f"{self.name}: {self.level} {self.metric}; levels are {LEVELS}, metrics {METRICS}")
+        if self.baseline is not None and self.baseline not in self.rows:
+            raise ValueError(f"{self.name}: baseline {self.baseline!r} is none of the rows {list(self.rows)}")
         headings = {row: list(values) for row, values in self.published.items()}
         for row, names in headings.items():
             if names != (first := next(iter(headings.values()))):
