@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from models._stage import BadSample, Batch, Feed, Mode, Pooling, Sample, Stage
+from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
 __all__ = [
     "PRESETS",
     "BadSample",
     "Batch",
+    "CamLayer",
     "Feed",
     "Mode",
     "Pooling",

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models._stage import CamLayer
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -110,6 +112,25 @@ def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
             f"cannot load the ImageNet weights of timm's {name}: {error}. Give this machine access to them, copy"
             " them into its Hugging Face or torch hub cache, or start from random weights with --no-pretrained"
         ) from error
+
+
+def last_maps(network: Any) -> CamLayer:
+    """Where Grad-CAM looks in a network of timm: its last feature maps, or the tokens that its last block gets.
+
+    What that block makes of tokens may reach the classifier through one of them alone.
+    """
+    if getattr(network, "num_prefix_tokens", None) is not None and hasattr(network, "blocks"):
+        return CamLayer(network.blocks[-1].norm1, lambda tokens: _token_maps(tokens, network.num_prefix_tokens))
+    layer = network.get_submodule(network.feature_info[-1]["module"])
+    if getattr(network, "output_fmt", "NCHW") == "NHWC":
+        return CamLayer(layer, lambda maps: maps.permute(0, 3, 1, 2))
+    return CamLayer(layer)
+
+
+def _token_maps(tokens_BND: Tensor, num_prefix: int) -> Tensor:
+    """(B, D, h, h) of the patches of a square image; class and register tokens come first."""
+    patches = tokens_BND[:, num_prefix:].mT
+    return patches.unflatten(2, (round(patches.shape[2] ** 0.5), -1))
 
 
 def without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

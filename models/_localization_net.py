@@ -134,16 +134,33 @@ class LocalizationNet(nn.Module):
         first, *rest = self.backbone(self.normalize(face))
         return torch.cat([first] + [F.interpolate(x, size=first.shape[-2:], mode="nearest") for x in rest], 1)
 
-    def forward(self, face: Tensor) -> Localized:
-        mapped = mask = None
-        logits, inputs = [], [face]
+    def deepest(self) -> nn.Module:
+        """The part of the encoder that makes its last feature."""
+        name = self.encoder.feature_info.module_name(-1)
+        parts = dict(self.encoder.named_modules())
+        return parts.get(name) or parts[name.replace(".", "_")]  # timm flattens the names of the parts it takes out
+
+    def maps(self, face: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """A^m, where there is one; the encoder's features, finest first, none without an encoder."""
+        mapped = None
+        inputs = [face]
         if self.use_mapping:
             mapped = self.map(self.mapping_features(face)).float()
-            logits.append(self.head_map(mapped))
             # Not detached: mapping and localization are meant to shape each other.
             inputs.append(F.interpolate(mapped, size=face.shape[-2:], mode="bilinear", align_corners=False))
-        if self.use_encoder:
-            features = self.encoder(torch.cat([self.normalize(x) for x in inputs], 1))
-            logits.append(self.head_loc(features[-1]))
-            mask = self.decoder(features) if self.decoder is not None else None
+        features = self.encoder(torch.cat([self.normalize(x) for x in inputs], 1)) if self.use_encoder else []
+        return mapped, features
+
+    def pooled(self, face: Tensor) -> Tensor:
+        """(B, D): what the linear layers of the heads get, side by side."""
+        mapped, features = self.maps(face)
+        parts = [] if mapped is None else [self.head_map[:-1](mapped)]
+        parts += [self.head_loc[:-1](features[-1])] if features else []
+        return torch.cat(parts, 1)
+
+    def forward(self, face: Tensor) -> Localized:
+        mapped, features = self.maps(face)
+        logits = [] if mapped is None else [self.head_map(mapped)]
+        logits += [self.head_loc(features[-1])] if features else []
+        mask = self.decoder(features) if features and self.decoder is not None else None
         return Localized(torch.cat(logits, 1).float(), mapped, mask)

@@ -31,7 +31,7 @@ equal weight; sums over the whole step's samples (`_distributed.total`, `_distri
 Batch normalisation is over all workers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -69,6 +69,14 @@ class Pooling:
     faces: Literal["mean", "max"] = "mean"
     min_area: float = 0.0  # a face smaller than this share of the largest one in its frame does not count
     frames: Literal["mean", "mean_logit"] = "mean"  # mean_logit: sigmoid of the mean log odds
+
+
+@dataclass(frozen=True, slots=True)
+class CamLayer:
+    """The module whose output Grad-CAM weighs."""
+
+    module: nn.Module
+    to_maps: Callable[[Tensor], Tensor] | None = None  # its output -> (B, C, h, w) or (B, C, t, h, w), if it is neither
 
 
 class Stage(nn.Module):
@@ -142,3 +150,27 @@ class Stage(nn.Module):
     def derive(self, batch: Batch) -> dict[str, Tensor]:
         """Per-frame arrays for later stages, uint8 (B, T, ...). Only for a stage that another one `reads`."""
         raise NotImplementedError
+
+    # What follows shows what a trained stage looks at, in evaluation mode and on batches of mode score, whose `image`
+    # is uint8 (B, H, W, 3), in clip views (B, T, H, W, 3). None of it may change weights, buffers or scores.
+    def cam_layer(self) -> CamLayer | None:
+        """Where Grad-CAM looks: the last layer that still has places, seen by `logit`. None: nowhere."""
+        return None
+
+    def logit(self, batch: Batch) -> Tensor:
+        """(B,), above 0 means fake, differentiable. Needed with a `cam_layer`.
+
+        The log odds of `score`; where that is a mean over views of a face, of the face as it is.
+        """
+        raise NotImplementedError
+
+    def features(self, batch: Batch) -> Tensor | None:
+        """(B, D): what the last layer gets. None: there is no such vector."""
+        return None
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """What the paper itself shows of a face, by name, float in [0, 1].
+
+        Maps (B, h, w) or RGB (B, 3, h, w) of any size, laid out as `image`; in clip views with T after B.
+        """
+        return {}

@@ -41,10 +41,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._blend import BlendConfig, Image, Landmarks, MaskConfig, check_landmarks, flip, photometric, self_blend
 from models._config import check, check_choices, check_positive
-from models._layers import timm_model
+from models._layers import last_maps, timm_model
 from models._noise_refinement import NoiseRefinement, NrsConfig
 from models._sam import SAM
-from models._stage import BadSample, Batch, Feed, Mode, Pooling, Sample, Stage
+from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
 VERSION = 1
 
@@ -258,7 +258,7 @@ class Detect(Stage):
         if self.nrs is not None:
             self.nrs.start_epoch(epoch)
 
-    def features(self, image_NSSC: Tensor) -> Tensor:
+    def encoded(self, image_NSSC: Tensor) -> Tensor:
         """E(I): (N, D), pooled, before dropout."""
         wanted = (self.cfg.data.input_px, self.cfg.data.input_px, 3)
         if image_NSSC.dtype != torch.uint8 or image_NSSC.shape[1:] != wanted:
@@ -278,7 +278,7 @@ class Detect(Stage):
         second = self.training and bool(batch["repeat"])
         if self.cfg.optim.freeze_bn_second:
             self._set_bn_momentum(0.0 if second else self.cfg.net.bn_momentum)
-        features_ND = self.features(images_NSSC)
+        features_ND = self.encoded(images_NSSC)
         logits_N2 = self.logits(features_ND)
         label_N = torch.tensor([REAL, FAKE], device=logits_N2.device).repeat_interleave(num_pairs)
         cross_entropy_N = F.cross_entropy(logits_N2, label_N, reduction="none")  # Eq. 8
@@ -317,7 +317,17 @@ class Detect(Stage):
                 module.momentum = momentum
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logits(self.features(batch["image"])).softmax(1)[:, FAKE]}
+        return {"score": self.logits(self.encoded(batch["image"])).softmax(1)[:, FAKE]}
+
+    def cam_layer(self) -> CamLayer:
+        return last_maps(self.encoder)
+
+    def logit(self, batch: Batch) -> Tensor:
+        logits_B2 = self.logits(self.encoded(batch["image"]))
+        return logits_B2[:, FAKE] - logits_B2[:, REAL]
+
+    def features(self, batch: Batch) -> Tensor:
+        return self.encoded(batch["image"])
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         cfg = self.cfg.optim

@@ -45,7 +45,7 @@ from models._layers import without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
-from models._stage import Batch, Feed, Mode, Sample, Stage
+from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
 VERSION = 1
@@ -150,8 +150,8 @@ class Recover(Stage):
         optimizer = AdamW(groups, betas=(0.9, 0.95))
         return optimizer, warmup_cosine(optimizer, num_steps, num_steps * cfg.warmup_epochs // cfg.num_epochs)
 
-    def derive(self, batch: Batch) -> dict[str, Tensor]:
-        """A^r as `recovered` uint8 (B, T, S, S, 3): each part hidden in turn, its prediction pasted into A^o.
+    def recovered(self, batch: Batch) -> Tensor:
+        """A^r (B, T, H, W, 3) in [0, 1]: each part hidden in turn, its prediction pasted into A^o.
 
         A patch of two parts shows the later one.
         """
@@ -160,7 +160,15 @@ class Recover(Stage):
         recovered_BNP = tubelets_BNP.clone()
         for mask_BN in batch["part_masks"].unbind(1):
             recovered_BNP[mask_BN] = self.predict(tubelets_BNP, mask_BN).float().clamp(0, 1)
-        video = to_video(recovered_BNP, clip.tubelet_frames, clip.patch_px, clip.grid)
+        return to_video(recovered_BNP, clip.tubelet_frames, clip.patch_px, clip.grid)
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Fig. 2: A^r."""
+        return {"recovered": self.recovered(batch).permute(0, 1, 4, 2, 3)}
+
+    def derive(self, batch: Batch) -> dict[str, Tensor]:
+        """A^r as `recovered` uint8 (B, T, S, S, 3)."""
+        video = self.recovered(batch)
         frames = F.avg_pool2d(video.flatten(0, 1).permute(0, 3, 1, 2), MAP_STRIDE)
         small = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         return {"recovered": small.unflatten(0, video.shape[:2])}
@@ -240,8 +248,18 @@ class Finetune(Stage):
 
     def logit(self, batch: Batch) -> Tensor:
         """(B,), above 0 means fake."""
+        return self.head(self.features(batch)).squeeze(1).float()
+
+    def features(self, batch: Batch) -> Tensor:
+        """(B, D): the mean over tokens, normed."""
         tokens_BND = self.encoder(_tubelets(self.cfg, batch["image"]))
-        return self.head(self.norm(tokens_BND.mean(1))).squeeze(1).float()
+        return self.norm(tokens_BND.mean(1))
+
+    def cam_layer(self) -> CamLayer:
+        """The last block: all its tokens reach the head through their mean."""
+        clip = self.cfg.clip
+        shape = (clip.num_slots, clip.grid, clip.grid)
+        return CamLayer(self.encoder.blocks[-1], lambda tokens_BND: tokens_BND.mT.unflatten(2, shape))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
@@ -397,6 +415,23 @@ class Localize(Stage):
         """The net with other parameters. Batch norm uses the batch, and writes its running statistics into copies."""
         buffers = {name: value.clone() for name, value in self.net.named_buffers()}
         return functional_call(self.net, {**adapted, **buffers}, (_face(batch),))
+
+    def cam_layer(self) -> CamLayer:
+        """The deepest feature of the encoder; without one the widest of the mapping's own layers."""
+        return CamLayer(self.net.deepest() if self.net.use_encoder else self.net.map[5])
+
+    def logit(self, batch: Batch) -> Tensor:
+        logits_BK = self.net(_face(batch)).logits  # of the mean of their probabilities, without overflow
+        return F.logsigmoid(logits_BK).logsumexp(1) - F.logsigmoid(-logits_BK).logsumexp(1)
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the two heads get, side by side."""
+        return self.net.pooled(_face(batch))
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Fig. 2 and 4: the predicted `mask` and the `mapped` face A^m, where the net makes them."""
+        out = self.net(_face(batch))
+        return {name: value for name in ("mask", "mapped") if (value := getattr(out, name)) is not None}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         out = self.net(_face(batch))

@@ -57,7 +57,7 @@ from models._laa_samples import (
     scoring_view,
 )
 from models._sam import SAM
-from models._stage import Batch, Feed, Mode, Pooling, Sample, Stage
+from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
 VERSION = 1
 
@@ -231,8 +231,12 @@ class Network(nn.Module):
             nn.init.normal_(closing.weight, std=(2 / cfg.embedding_width) ** 0.5)
             self.embed = head(closing)
 
+    def maps(self, x_NCSS: Tensor) -> Tensor:
+        """(N, C, D, D), what all heads see."""
+        return self.decoder(self.encoder(x_NCSS))
+
     def forward(self, x_NCSS: Tensor) -> Prediction:
-        map_NCDD = self.decoder(self.encoder(x_NCSS))
+        map_NCDD = self.maps(x_NCSS)
         return Prediction(
             logit_N=self.classify(map_NCDD).squeeze(1).float(),
             heatmap_NDD=None if self.heatmap is None else self.heatmap(map_NCDD).squeeze(1).float(),
@@ -370,6 +374,23 @@ class Detect(Stage):
         x_BCSS = self._input(batch["image"])
         logit_B = (self.net(x_BCSS).logit_N + self.net(x_BCSS.flip(3)).logit_N) / 2
         return {"score": logit_B.sigmoid()}
+
+    def cam_layer(self) -> CamLayer:
+        """The last maps of the class head, a quarter of the face's side."""
+        return CamLayer(self.net.classify[2])
+
+    def logit(self, batch: Batch) -> Tensor:
+        """Without the mirror image."""
+        return self.net(self._input(batch["image"])).logit_N
+
+    def features(self, batch: Batch) -> Tensor:
+        """Pooled, without the mirror image."""
+        return self.net.classify[:-1](self.net.maps(self._input(batch["image"])))
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """The predicted heat-map of vulnerable points, where the network has one."""
+        heatmap = self.net(self._input(batch["image"])).heatmap_NDD
+        return {} if heatmap is None else {"heat-map": heatmap.sigmoid()}
 
     def _input(self, image_NSSC: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1]."""

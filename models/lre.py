@@ -43,7 +43,7 @@ from models._key_region import draw_mask, key_patches
 from models._layers import without_prefix
 from models._masking import flip_landmarks
 from models._schedule import parameter_groups, warmup_cosine
-from models._stage import Batch, Feed, Mode, Sample, Stage
+from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._xception import Xception
 
 VERSION = 1
@@ -370,6 +370,10 @@ class Detect(Stage):
 
     def logit(self, batch: Batch) -> Tensor:
         """(B,), above 0 means fake."""
+        return self.head(self.features(batch)).squeeze(1).float()
+
+    def features(self, batch: Batch) -> Tensor:
+        """(B, C): the detector's last features, pooled."""
         image = _signed_unit(batch["image"])
         gate = self.cfg.detect.gate
         maps = {} if gate == "none" else self.attention(image, batch["mask"])
@@ -378,8 +382,20 @@ class Detect(Stage):
         def gated(i: int, y_BChw: Tensor) -> Tensor:
             return y_BChw * (maps[i + 1] + more).to(y_BChw.dtype) if i + 1 in maps else y_BChw
 
-        top = self.detector(image.permute(0, 3, 1, 2), edit=gated).top
-        return self.head(top.mean((2, 3))).squeeze(1).float()
+        return self.detector(image.permute(0, 3, 1, 2), edit=gated).top.mean((2, 3))
+
+    def cam_layer(self) -> CamLayer:
+        return CamLayer(self.detector.act4)
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Fig. 3 and 4: the maps of Eq. 2, `attention <block>`, also where they gate nothing; what was filled in.
+
+        Of several masks `reconstruction` shows the first.
+        """
+        image = _signed_unit(batch["image"])
+        maps = {f"attention {tap}": value[:, 0] for tap, value in self.attention(image, batch["mask"]).items()}
+        filled_in = self.reconstructed(image, batch["mask"][:, 0])
+        return {"reconstruction": (filled_in.permute(0, 3, 1, 2) + 1) / 2, **maps}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)

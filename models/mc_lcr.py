@@ -46,8 +46,8 @@ from models._alignment import upright_face
 from models._config import check, check_choices, check_positive
 from models._distributed import gather
 from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
-from models._stage import Batch, Feed, Mode, Sample, Stage
-from models._xception import MEAN, STD, Xception
+from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
+from models._xception import MEAN, STD, Features, Xception
 
 VERSION = 1
 
@@ -239,9 +239,14 @@ class SpatialStream(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         features = self.backbone((image - self.mean) / self.std)
-        taps = (features.stem, features.blocks[0].relu(), features.blocks[1].relu())
+        taps = shallow_maps(features)
         ssf = [norm(style(tap, mean=self.cfg.gram_mean)) for norm, tap in zip(self.norms, taps, strict=False)]
         return [*ssf, self.fc(features.top.mean((2, 3)))]
+
+
+def shallow_maps(features: Features) -> tuple[Tensor, Tensor, Tensor]:
+    """After the ReLU: what the paper counts as blocks 1, 2 and 3."""
+    return features.stem, features.blocks[0].relu(), features.blocks[1].relu()
 
 
 class Detect(Stage):
@@ -286,13 +291,16 @@ class Detect(Stage):
 
     def fuse(self, image: Tensor) -> Tensor:
         """F_MM, Eq. 12: SSF_b1, SSF_b2, SSF_b3, GF, AF, PF side by side, of uint8 images (B, H, W, 3)."""
-        shape = (self.cfg.input_px, self.cfg.input_px, 3)
-        check(tuple(image.shape[1:]) == shape, f"image must be (B, H, W, 3) = (B, {shape}), got {tuple(image.shape)}")
-        unit = image.permute(0, 3, 1, 2).float() / 255
+        unit = self._unit(image)
         features = self.spatial(unit)
         if self.frequency is not None:
             features += self.frequency(unit)
         return torch.cat([feature.float() for feature in features], 1)
+
+    def _unit(self, image: Tensor) -> Tensor:
+        shape = (self.cfg.input_px, self.cfg.input_px, 3)
+        check(tuple(image.shape[1:]) == shape, f"image must be (B, H, W, 3) = (B, {shape}), got {tuple(image.shape)}")
+        return image.permute(0, 3, 1, 2).float() / 255
 
     def encoded(self, image: Tensor) -> Tensor:
         """F_E; F_MM itself without an encoder."""
@@ -319,6 +327,27 @@ class Detect(Stage):
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         return {"score": self.classify(self.encoded(batch["image"])).float().softmax(1)[:, 1]}
+
+    def cam_layer(self) -> CamLayer:
+        """Of the global feature: style and frequency features have lost their places."""
+        return CamLayer(self.spatial.backbone.act4)
+
+    def logit(self, batch: Batch) -> Tensor:
+        logits_B2 = self.classify(self.encoded(batch["image"])).float()
+        return logits_B2[:, 1] - logits_B2[:, 0]
+
+    def features(self, batch: Batch) -> Tensor:
+        """F_E, as in Fig. 7."""
+        return self.encoded(batch["image"])
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Fig. 6: the sum of all maps of blocks 1 to 3. It has no scale: each is brought to its own range."""
+        spatial = self.spatial
+        maps = shallow_maps(spatial.backbone((self._unit(batch["image"]) - spatial.mean) / spatial.std))
+        sums = {f"block {number}": tap.float().sum(1) for number, tap in enumerate(maps, 1)}
+        low = {name: value.amin((1, 2), keepdim=True) for name, value in sums.items()}
+        high = {name: value.amax((1, 2), keepdim=True) for name, value in sums.items()}
+        return {name: (value - low[name]) / (high[name] - low[name]).clamp(min=1e-8) for name, value in sums.items()}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, ReduceLROnPlateau]:
         cfg = self.cfg.detect

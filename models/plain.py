@@ -33,9 +33,9 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._config import check, check_choices, check_positive
-from models._layers import timm_model
+from models._layers import last_maps, timm_model
 from models._schedule import warmup_cosine
-from models._stage import Batch, Feed, Mode, Sample, Stage
+from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 
 VERSION = 1
 
@@ -165,10 +165,13 @@ class Detect(Stage):
 
     def logit(self, batch: Batch) -> Tensor:
         """(B,), above 0 means fake. Raises ValueError for images of another shape."""
+        return self.network(self._input(batch)).squeeze(1).float()
+
+    def _input(self, batch: Batch) -> Tensor:
         image, shape = batch["image"], (self.cfg.input_px, self.cfg.input_px, 3)
         check(tuple(image.shape[1:]) == shape, f"image must be (B, {shape}), got {tuple(image.shape)}")
         unit = image.permute(0, 3, 1, 2).float() / 255
-        return self.network((unit - self.mean) / self.std).squeeze(1).float()
+        return (unit - self.mean) / self.std
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
@@ -177,6 +180,14 @@ class Detect(Stage):
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         return {"score": self.logit(batch).sigmoid()}
+
+    def cam_layer(self) -> CamLayer:
+        return last_maps(self.network)
+
+    def features(self, batch: Batch) -> Tensor:
+        """Pooled, as timm's last layer gets it."""
+        network: Any = self.network
+        return network.forward_head(network.forward_features(self._input(batch)), pre_logits=True)
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         optimizer = Adam(self.parameters(), lr=self.cfg.lr, weight_decay=self.cfg.weight_decay)

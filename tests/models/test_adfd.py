@@ -287,7 +287,7 @@ def trained_stage(batch, epoch: int = 8, **changes) -> Detect:
     stage = Detect(small(net__dropout=0.0, **changes)).train()
     if stage.nrs is not None:
         with torch.no_grad():
-            features = stage.features(batch["image"].transpose(0, 1).flatten(0, 1))
+            features = stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1))
         at_epoch(stage.nrs, epoch, torch.stack([features[len(batch["image"])], -features[0]]))
     return stage
 
@@ -296,7 +296,7 @@ def test_loss_by_hand(batch):
     stage = trained_stage(batch)
     out = stage(batch)
     with torch.no_grad():
-        features = stage.features(batch["image"].transpose(0, 1).flatten(0, 1))
+        features = stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1))
         logits = stage.logits(features)
         distance = 1 - nn.functional.cosine_similarity(features[:, None], stage.nrs.centres, dim=2).max(1).values
     num_pairs = len(batch["image"])
@@ -323,7 +323,7 @@ def test_no_gradient_flows_through_the_weights(batch):
     assert (weight[: len(batch["image"])] == 1).all()  # of reals
     found = {name: p.grad.clone() for name, p in stage.named_parameters()}
     stage.zero_grad()
-    logits = stage.logits(stage.features(batch["image"].transpose(0, 1).flatten(0, 1)))
+    logits = stage.logits(stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1)))
     label = torch.tensor([0, 1]).repeat_interleave(len(batch["image"]))
     assert label.tolist().count(0) == label.tolist().count(1) == 6
     (weight * nn.functional.cross_entropy(logits, label, reduction="none")).mean().backward()
@@ -340,7 +340,7 @@ def test_the_second_pass_of_sam_takes_over_the_weights(batch):
         for parameter in stage.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     out = stage(batch | {"repeat": torch.tensor(True)})
-    logits = stage.logits(stage.features(batch["image"].transpose(0, 1).flatten(0, 1)))
+    logits = stage.logits(stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1)))
     label = torch.tensor([0, 1]).repeat_interleave(len(batch["image"]))
     expected = (weight * nn.functional.cross_entropy(logits, label, reduction="none")).mean()
     torch.testing.assert_close(out["loss"], expected)
@@ -365,7 +365,7 @@ def test_the_memory_takes_the_pooled_features_of_reals(batch):
     stage = Detect(small(net__dropout=0.9)).train()  # features before dropout
     stage.start_epoch(1)
     with torch.no_grad():
-        features = stage.features(batch["image"].transpose(0, 1).flatten(0, 1))[: len(batch["image"])]
+        features = stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1))[: len(batch["image"])]
         stage.classifier.weight.zero_()
         stage.classifier.bias.copy_(torch.tensor([1.0, -1.0]))  # everything is real
     stage(batch)
@@ -427,7 +427,7 @@ def test_normalization(normalize, ends):
 def test_the_papers_network(paper):
     assert sum(p.numel() for p in paper.parameters()) == 17_552_202
     assert len(list(paper.parameters())) == 418
-    features = paper.features(torch.empty(2, 380, 380, 3, dtype=torch.uint8, device="meta"))
+    features = paper.encoded(torch.empty(2, 380, 380, 3, dtype=torch.uint8, device="meta"))
     assert features.shape == (2, 1792)
     assert paper.logits(features).shape == (2, 2)
     norms = {(m.momentum, m.eps) for m in paper.modules() if isinstance(m, nn.BatchNorm2d)}
