@@ -20,9 +20,11 @@ LEVELS = ("frame", "video")
 FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
 MEAN = Pooling()
 SCORES = ("video_id", "frame_index", "label", "score", "face_area_px")  # columns of PREDICTIONS that make a score
+DETECTING = ("auc", "ap", "eer", "acc_at_0_5")
 _NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
 NUM_RESAMPLES = 1000
-CHUNK_VALUES = 4_000_000  # resamples x scores held at once
+CHUNK_VALUES = 4_000_000  # scores x resamples held at once
+EXACT_COUNTS = 2**24  # up to here 32-bit floats are whole numbers
 
 Floats = NDArray[np.float64]
 
@@ -42,23 +44,35 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
     Raises ValueError unless both classes are there, and for labels other than 0 and 1 or scores that are NaN.
     """
-    return float(_auc(*_roc(*_checked(labels, scores)))[0])
+    return _single(_auc, labels, scores)
 
 
 def ap(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision of the fakes: sum of precision times the step in recall."""
-    return float(_ap(*_roc(*_checked(labels, scores)))[0])
+    return _single(_ap, labels, scores)
 
 
 def eer(labels: ArrayLike, scores: ArrayLike) -> float:
     """Equal error rate: where FPR = 1 - TPR on the interpolated ROC; 0.5 for constant scores."""
-    return float(_eer(*_roc(*_checked(labels, scores)))[0])
+    return _single(_eer, labels, scores)
 
 
 def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
     """Share of scores on the right side of 0.5; a score of exactly 0.5 counts as real."""
     y, s = _checked(labels, scores)
     return float(np.mean((s > 0.5) == (y == 1)))
+
+
+def roc(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """False and true positive rate from (0, 0) to (1, 1), a point for each distinct score from high to low."""
+    y, s = _checked(labels, scores)
+    tp, fp = _Ranking(y, s).counts(np.ones((len(y), 1)))
+    return tuple(np.insert(counts[:, 0] / counts[-1, 0], 0, 0) for counts in (fp, tp))  # type: ignore[return-value]
+
+
+def _single(metric: Callable[[Floats, Floats], Floats], labels: ArrayLike, scores: ArrayLike) -> float:
+    y, s = _checked(labels, scores)
+    return float(metric(*_Ranking(y, s).counts(np.ones((len(y), 1))))[0])
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
@@ -75,37 +89,52 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], F
     return y, s
 
 
-def _roc(y: NDArray[np.int64], s: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
-    """True and false positives (R, K + 1) from none to all, at the K distinct scores from high to low.
+class _Ranking:
+    """Scores from high to low; those that are equal count at once."""
 
-    weights (R, N): how often each score counts in each of R resamples.
-    """
-    order = np.argsort(-s, kind="stable")
-    y, s = y[order], s[order]
-    w = np.ones((1, len(y))) if weights is None else weights[:, order]
-    last_of_tie = np.append(np.flatnonzero(np.diff(s)), len(s) - 1)
-    tp = np.cumsum(w * (y == 1), axis=1)[:, last_of_tie]
-    fp = np.cumsum(w * (y == 0), axis=1)[:, last_of_tie]
-    return np.pad(tp, ((0, 0), (1, 0))), np.pad(fp, ((0, 0), (1, 0)))
+    def __init__(self, y: NDArray[np.int64], s: Floats) -> None:
+        self.order = np.argsort(-s, kind="stable")
+        self.real = y[self.order] == 0
+        self.last_of_tie = np.append(np.flatnonzero(np.diff(s[self.order])), len(s) - 1)
+
+    def counts(self, weights: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """True and false positives (K, R) at the K distinct scores from high to low.
+
+        weights (N, R): how often each score counts in each of R resamples, in the order of `self.order`.
+        """
+        both = np.cumsum(weights, axis=0)
+        fakes = np.where(self.real[:, None], 0, weights)
+        tp = np.cumsum(fakes, axis=0, out=fakes)
+        if len(self.last_of_tie) < len(self.order):
+            both, tp = both[self.last_of_tie], tp[self.last_of_tie]
+        return tp, np.subtract(both, tp, out=both)
 
 
 def _auc(tp: Floats, fp: Floats) -> Floats:
-    return np.trapezoid(tp, fp, axis=1) / (tp[:, -1] * fp[:, -1])
+    height = tp - np.diff(tp, axis=0, prepend=0) / 2
+    area = (height * np.diff(fp, axis=0, prepend=0)).sum(axis=0, dtype=np.float64)
+    return area / (tp[-1].astype(np.float64) * fp[-1])
 
 
 def _ap(tp: Floats, fp: Floats) -> Floats:
-    precision = tp[:, 1:] / np.maximum(tp[:, 1:] + fp[:, 1:], 1e-12)
-    return np.sum(precision * np.diff(tp, axis=1), axis=1) / tp[:, -1]
+    precision = tp / np.maximum(tp + fp, 1e-12)
+    return (precision * np.diff(tp, axis=0, prepend=0)).sum(axis=0, dtype=np.float64) / tp[-1]
 
 
 def _eer(tp: Floats, fp: Floats) -> Floats:
-    fpr, fnr = fp / fp[:, -1:], 1 - tp / tp[:, -1:]
-    gap = fpr - fnr  # rises from -1 to 1
-    after = np.argmax(gap >= 0, axis=1)
-    row = np.arange(len(gap))
-    g0, g1 = gap[row, after - 1], gap[row, after]
-    share = -g0 / (g1 - g0)
-    return fpr[row, after - 1] + share * (fpr[row, after] - fpr[row, after - 1])
+    num_fake, num_real = tp[-1].astype(np.float64), fp[-1].astype(np.float64)
+    # FPR - FNR rises from -1 to 1; where it passes zero, in counts
+    after = (fp / fp[-1] + tp / tp[-1] < 1).sum(axis=0)
+    column = np.arange(len(after))
+
+    def at(k: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """FPR, and FPR - FNR; before the first score there are none of either."""
+        some = k >= 0
+        fpr, tpr = (np.where(some, n[k, column], 0) / total for n, total in ((fp, num_real), (tp, num_fake)))
+        return fpr, fpr + tpr - 1
+
+    (fpr0, gap0), (fpr1, gap1) = at(after - 1), at(after)
+    return fpr0 - gap0 / (gap1 - gap0) * (fpr1 - fpr0)
 
 
 # ---------------------------------------------------------------------------------------- tables
@@ -177,26 +206,46 @@ def detection(predictions: pa.Table, level: str, pooling: Pooling = MEAN, seed: 
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}; got {level!r}")
     table = predictions if level == "frame" else by_video(predictions, pooling)
+    found = ranked(table, draws(label_of_videos(table), np.random.default_rng(seed)))
+    return {name: _with_interval(*values) for name, values in found.items()}
+
+
+def ranked(
+    table: pa.Table, drawn: NDArray[np.float32], names: Collection[str] = DETECTING
+) -> dict[str, tuple[float, Floats]]:
+    """Metric -> its value over the rows `video_id`, `label`, `score`, and in each resample of the videos (R,).
+
+    drawn (V, R): see `draws`; the videos in alphabetical order.
+    """
     y, s = _checked(table["label"].to_numpy(), table["score"].to_numpy())
     _, video = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    label_of_video = np.zeros(video.max() + 1, np.int64)
-    label_of_video[video] = y
-    draws = _draws(label_of_video, np.random.default_rng(seed))
-    right = ((s > 0.5) == (y == 1)).astype(float)
-    chunk = max(1, CHUNK_VALUES // len(s))
-    resampled: dict[str, list[Floats]] = {"auc": [], "ap": [], "eer": [], "acc_at_0_5": []}
-    for first in range(0, len(draws), chunk):
-        weights = draws[first : first + chunk][:, video]
-        tp, fp = _roc(y, s, weights)
-        for name, metric in _RANKED.items():
-            resampled[name].append(metric(tp, fp))
-        resampled["acc_at_0_5"].append(weights @ right / weights.sum(1))
-    tp, fp = _roc(y, s)
-    values = {name: float(metric(tp, fp)[0]) for name, metric in _RANKED.items()} | {"acc_at_0_5": float(right.mean())}
-    return {name: _with_interval(value, np.concatenate(resampled[name])) for name, value in values.items()}
+    found: dict[str, tuple[float, Floats]] = {}
+    if wanted := {name: _RANKED[name] for name in _RANKED if name in names}:
+        ranking = _Ranking(y, s)
+        own = video[ranking.order]
+        weights = drawn if len(s) < EXACT_COUNTS else drawn.astype(np.float64)
+        chunk = max(1, CHUNK_VALUES // len(s))
+        parts: dict[str, list[Floats]] = {name: [] for name in wanted}
+        for first in range(0, drawn.shape[1], chunk):
+            tp, fp = ranking.counts(weights[:, first : first + chunk][own])
+            for name, metric in wanted.items():
+                parts[name].append(metric(tp, fp))
+        once = ranking.counts(np.ones((len(s), 1)))
+        found = {name: (float(metric(*once)[0]), np.concatenate(parts[name])) for name, metric in wanted.items()}
+    if "acc_at_0_5" in names:
+        right = ((s > 0.5) == (y == 1)).astype(float)
+        found["acc_at_0_5"] = _share(video, right, np.ones(len(s)), drawn)
+    return found
 
 
 _RANKED: dict[str, Callable[[Floats, Floats], Floats]] = {"auc": _auc, "ap": _ap, "eer": _eer}
+
+
+def _share(video: NDArray[np.intp], part: Floats, whole: Floats, drawn: NDArray[np.float32]) -> tuple[float, Floats]:
+    """Sum of `part` over sum of `whole`, of all rows and in each resample; `video` says whose each row is."""
+    of_video = np.stack([np.bincount(video, part), np.bincount(video, whole)])
+    above, below = of_video @ drawn
+    return float(part.sum() / whole.sum()), above / below
 
 
 def localization(predictions: pa.Table, seed: int = 0) -> dict[str, Value]:
@@ -206,28 +255,43 @@ def localization(predictions: pa.Table, seed: int = 0) -> dict[str, Value]:
     are right, pooled. Real faces, whose true mask is empty, are left out. Empty dict where no face has a known
     mask or no stage localizes.
     """
-    known = predictions.filter(pc.is_valid(predictions["mask_tp"]))
-    known = known.filter(pc.equal(known["label"], 1))
+    known = with_masks(predictions)
     if not known.num_rows:
         return {}
+    found = masked(known, draws(label_of_videos(known), np.random.default_rng(seed)))
+    return {name: _with_interval(*values) for name, values in found.items()}
+
+
+def with_masks(predictions: pa.Table) -> pa.Table:
+    """The fake faces that have a true and a predicted mask."""
+    known = predictions.filter(pc.is_valid(predictions["mask_tp"]))
+    return known.filter(pc.equal(known["label"], 1))
+
+
+def masked(known: pa.Table, drawn: NDArray[np.float32]) -> dict[str, tuple[float, Floats]]:
+    """`iou` and `pbca` of rows that `with_masks` left; as `ranked`."""
     tp, fp, fn, tn = (known[f"mask_{name}"].to_numpy().astype(float) for name in ("tp", "fp", "fn", "tn"))
     union = tp + fp + fn
     iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
     _, video = np.unique(known["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    weights = _draws(np.ones(video.max() + 1, np.int64), np.random.default_rng(seed))[:, video]
-    pixels = union + tn
     return {
-        "iou": _with_interval(float(iou.mean()), weights @ iou / weights.sum(1)),
-        "pbca": _with_interval(float((tp + tn).sum() / pixels.sum()), weights @ (tp + tn) / (weights @ pixels)),
+        "iou": _share(video, iou, np.ones(len(iou)), drawn),
+        "pbca": _share(video, tp + tn, union + tn, drawn),
     }
 
 
-def _draws(label_of_video: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """(NUM_RESAMPLES, videos): how often each video is drawn; the size of each class is kept."""
-    counts = np.zeros((NUM_RESAMPLES, len(label_of_video)))
+def label_of_videos(table: pa.Table) -> NDArray[np.int64]:
+    """(V,), the videos in alphabetical order."""
+    _, first = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_index=True)
+    return table["label"].to_numpy()[first].astype(np.int64)
+
+
+def draws(label_of_video: NDArray[np.int64], rng: np.random.Generator, num: int = NUM_RESAMPLES) -> NDArray[np.float32]:
+    """(V, num): how often each video is drawn; the size of each class is kept."""
+    counts = np.zeros((len(label_of_video), num), np.float32)
     for label in np.unique(label_of_video):
         members = np.flatnonzero(label_of_video == label)
-        counts[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), NUM_RESAMPLES)
+        counts[members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), num).T
     return counts
 
 

@@ -118,14 +118,33 @@ def test_a_label_between_the_classes_is_refused():
         metrics.auc([0.0, 0.9, 1.0], [0.1, 0.2, 0.3])
 
 
-def test_weights_count_a_row_as_often_as_repeating_it():
+def test_a_draw_counts_a_video_as_often_as_repeating_it():
     labels, scores = with_ties(1, size=12)
-    weights = np.random.default_rng(2).integers(0, 4, (5, 12)).astype(float)
-    tp, fp = metrics._roc(labels, scores, weights)
-    for row, weight in enumerate(weights.astype(int)):
-        tp1, fp1 = metrics._roc(np.repeat(labels, weight), np.repeat(scores, weight))
-        for metric in (metrics._auc, metrics._ap, metrics._eer):
-            assert metric(tp[row : row + 1], fp[row : row + 1])[0] == pytest.approx(metric(tp1, fp1)[0])
+    drawn = np.random.default_rng(2).integers(0, 4, (12, 5))
+    videos = pa.table({"video_id": [f"v{i:02}" for i in range(12)], "label": labels, "score": scores})
+    found = metrics.ranked(videos, drawn.astype(np.float32))
+    for name, metric in METRICS.items():
+        value, resampled = found[name]
+        assert value == metric(labels, scores)
+        again = [metric(np.repeat(labels, times), np.repeat(scores, times)) for times in drawn.T]
+        np.testing.assert_allclose(resampled, again, atol=1e-6)
+
+
+METRICS = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}
+
+
+def test_chunks_of_resamples_do_not_change_them(monkeypatch):
+    labels, scores = with_ties(3, size=40)
+    videos = pa.table({"video_id": [f"v{i // 2:02}" for i in range(40)], "label": np.sort(labels), "score": scores})
+    whole = metrics.detection(videos, "frame")
+    monkeypatch.setattr(metrics, "CHUNK_VALUES", 40 * 7)
+    assert metrics.detection(videos, "frame") == whole
+
+
+def test_the_roc_goes_from_none_to_all_with_a_slope_where_real_and_fake_are_tied():
+    fpr, tpr = metrics.roc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1])
+    assert (fpr.tolist(), tpr.tolist()) == ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
+    assert np.trapezoid(tpr, fpr) == metrics.auc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1]) == 7 / 8
 
 
 # ---------------------------------------------------------------------------------------- tables
