@@ -59,8 +59,11 @@ def _silent_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def connect(address: str | None, num_cpus: int | None = None) -> Iterator[Resources]:
-    """Ray, initialised; shut down at the end. address None: a local one on this machine's CPUs and GPUs."""
+def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[Resources]:
+    """Ray, initialised; shut down at the end. address None: a local one on this machine's CPUs and GPUs.
+
+    dashboard: also its web server, on localhost; without it what a stopped trial's workers held is never free again.
+    """
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -69,7 +72,7 @@ def connect(address: str | None, num_cpus: int | None = None) -> Iterator[Resour
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 object_store_memory=OBJECT_STORE_BYTES,
                 **options,
             )

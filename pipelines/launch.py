@@ -4,9 +4,9 @@ Every step asks what is there already, so the same command goes on after any int
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,22 +80,19 @@ class Launch:
 
     def execute(self) -> int:
         """The exit code: 0, or 1 if a row failed. Raises ValueError or OSError for wrong input."""
-        roots = self._roots()
-        if roots is None:
-            self._describe_sample()
+        roots = self.roots()
+        if self.arguments.dry_run or roots is None:
+            self.print_plan(None if roots is None else self.data(roots))
             return 0
-        data = self._data(roots)
-        if self.arguments.dry_run:
-            self._print_plan(data)
-            return 0
-        trials = self._trials(data) if data.extracted else None
+        data = self.data(roots)
+        trials = self.trials(data) if data.extracted else None
         if trials is None or not all(trial.done for trial in trials.values()):
-            self._print_plan(data)
+            self.print_plan(data)
             trials = self._work(data)
         return self._outcome(data, trials).publish(self.console)
 
     # ------------------------------------------------------------------------------------- data
-    def _roots(self) -> dict[str, str] | None:
+    def roots(self) -> dict[str, str] | None:
         """None: a dry run that would have to make the sample corpus first."""
         return preprocess.roots_of(self.config_file, self.storage, self.datasets, self.console, self.arguments.dry_run)
 
@@ -105,7 +102,7 @@ class Launch:
         experiments = self.experiments.values()
         return tuple(sorted({e.train_on for e in experiments}.union(*(e.test_on for e in experiments))))
 
-    def _data(self, roots: Mapping[str, str]) -> Data:
+    def data(self, roots: Mapping[str, str]) -> Data:
         problems, videos = [], {}
         for name in self.datasets:
             try:
@@ -138,14 +135,15 @@ class Launch:
         }
         return [(key[0], protocol.build(experiment, videos)) for key, experiment in distinct.items()]
 
-    def _trials(self, data: Data) -> dict[Key, run.Trial]:
-        ledgers = {one.folder: facestore.ledger(one.folder) for one in data.extractions}
-        trials = {}
-        for key, experiment in self.experiments.items():
-            faces = data.faces(experiment.recipe())
-            own = {name: ledgers[folder] for name, folder in faces.items()}
-            trials[key] = run.plan(experiment, data.videos, own, faces, self.storage)
-        return trials
+    def trials(self, data: Data) -> dict[Key, run.Trial]:
+        plan = {recipe: self.planner(data, recipe) for recipe in {e.recipe() for e in self.experiments.values()}}
+        return {key: plan[experiment.recipe()](experiment) for key, experiment in self.experiments.items()}
+
+    def planner(self, data: Data, recipe: Recipe) -> Callable[[Experiment], run.Trial]:
+        """Makes trials of experiments on extracted data; can be sent to another process."""
+        faces = data.faces(recipe)
+        ledgers = {name: facestore.ledger(folder) for name, folder in faces.items()}
+        return partial(run.plan, videos=data.videos, ledgers=ledgers, faces=faces, storage=self.storage)
 
     def _outcome(self, data: Data, trials: Mapping[Key, run.Trial]) -> outcome.Outcome:
         return outcome.Outcome(
@@ -158,13 +156,14 @@ class Launch:
         )
 
     # ------------------------------------------------------------------------------------- plan
-    def _describe_sample(self) -> None:
-        made = sample_corpus.summary(names=self.datasets)
-        rows = [(name, str(facts["real"] + facts["fake"]), "all") for name, facts in made.items()]
-        self._print_sources("made on first use", rows)
-        self._print_stages(self._planned(None))
-
-    def _print_plan(self, data: Data) -> None:
+    def print_plan(self, data: Data | None) -> None:
+        """data None: the sample corpus that is not made yet."""
+        if data is None:
+            made = sample_corpus.summary(names=self.datasets)
+            rows = [(name, str(facts["real"] + facts["fake"]), "all") for name, facts in made.items()]
+            self._print_sources("made on first use", rows)
+            self._print_stages(self._planned(None))
+            return
         rows = []
         for one in data.extractions:
             missing = one.missing
@@ -190,7 +189,7 @@ class Launch:
     def _planned(self, data: Data | None) -> dict[Path, stages.PlannedStage]:
         """The distinct stages; without extracted data their number is right and none counts as trained."""
         if data:
-            planned = [stage for trial in self._trials(data).values() for stage in trial.planned]
+            planned = [stage for trial in self.trials(data).values() for stage in trial.planned]
         else:
             planned = [s for e in self.experiments.values() for s in stages.plan(e, rows_unseen(e), self.storage)]
         return {stage.folder: stage for stage in planned}
@@ -216,9 +215,9 @@ class Launch:
     # ------------------------------------------------------------------------------------- work
     def _work(self, data: Data) -> dict[Key, run.Trial]:
         with cluster.connect(self.arguments.address) as resources:
-            compute, concurrent = self._compute(resources)
+            compute, concurrent = self.compute(resources, len(self.experiments))
             preprocess.run(data.extractions, data.roots, self.console)
-            trials = self._trials(data)
+            trials = self.trials(data)
             for trial in trials.values():
                 run.check(trial, compute)
             tracker, parent, children = self._outcome(data, trials).track()
@@ -230,8 +229,8 @@ class Launch:
                 raise
         return trials
 
-    def _compute(self, resources: cluster.Resources) -> tuple[run.Compute, int]:
-        """What a trial gets, and how many run at once. Raises ValueError where not even one fits."""
+    def compute(self, resources: cluster.Resources, num_trials: int) -> tuple[run.Compute, int]:
+        """What a trial gets, and how many of `num_trials` run at once. Raises ValueError where not even one fits."""
         workers = self.arguments.workers
         if workers is None:
             workers = 0 if self.preset == "small" else 1
@@ -252,9 +251,10 @@ class Launch:
             )
         by_cpu = resources.cpus // max(1, per_trial)
         by_memory = resources.memory_bytes // cluster.TRIAL_BYTES
-        by_gpu = int(resources.gpus // (workers * gpus)) if workers * gpus else len(self.experiments)
-        concurrent = max(1, min(by_cpu, by_memory, by_gpu, len(self.experiments)))
-        actors = max(1, resources.cpus // concurrent)
+        by_gpu = int(resources.gpus / (workers * gpus)) if workers * gpus else num_trials
+        concurrent = max(1, min(by_cpu, by_memory, by_gpu, num_trials))
+        # A trial that scores holds no more GPUs than one that trains: another may be waiting to start.
+        actors = workers if gpus else max(1, resources.cpus // concurrent)
         return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
 
     def _run_trials(

@@ -16,6 +16,7 @@ from rich.console import Console
 from pipelines import cluster
 from pipelines.experiment import PRESETS, Experiment
 from pipelines.facestore import ExtractionError
+from pipelines.space import Space
 
 DEFAULT_STORAGE = "crossforge-storage"
 
@@ -57,6 +58,7 @@ class Sweep:
     metric: str = "auc"  # of the columns that name none
     baseline: str | None = None  # the row that the others are tested against; None: the first
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
+    space: Space = field(default_factory=dict)  # what `--search` varies; empty: the settings in which the rows differ
     seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1})  # preset -> number of seeds
 
     def __post_init__(self) -> None:
@@ -175,6 +177,19 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
         help="start from random weights where the paper starts from ImageNet's (for machines that can't download them)",
     )
     p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster: auto, host:port or ray://host:port")
+    p.add_argument(
+        "--search",
+        type=_positive,
+        metavar="N",
+        help="try N settings instead of the rows (Optuna, ASHA), and score the one with the best validation AUC",
+    )
+    p.add_argument(
+        "--space",
+        nargs="+",
+        metavar="KEY=VALUES",
+        help="what --search varies, e.g. model.finetune.lr=1e-5..1e-2:log model.recover.mask_ratio=0.3..0.9 "
+        "model.localize.use_meta=true,false (default: the settings in which the rows differ)",
+    )
     p.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return p
 
@@ -200,11 +215,15 @@ def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None
     """Runs the sweep and exits: 0 all rows done, 1 a row failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser(sweep, doc).parse_args(argv)
     cluster.prepare_environment(arguments.address)
-    from pipelines.launch import Launch  # after the environment is set: Ray reads it when it is imported
+    from pipelines import search  # after the environment is set: Ray reads it when it is imported
+    from pipelines.launch import Launch
 
     console = Console()
     try:
-        code = Launch(sweep, arguments, console).execute()
+        if arguments.space and not arguments.search:
+            raise ValueError("--space says what --search varies; add --search N")
+        chosen = search.find(sweep, arguments, console) if arguments.search else sweep
+        code = Launch(chosen, arguments, console).execute() if chosen else 0
     except (ValueError, OSError, ExtractionError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         code = 2

@@ -1,6 +1,7 @@
 """A sweep as a person starts it: a script in its own process, on real (tiny) videos, with a Ray of its own."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -410,8 +411,73 @@ def test_every_worker_has_a_cpu_for_its_loader_or_is_refused(
     resources = Resources(cpus=cpus, gpus=0, memory_bytes=64 * 2**30)
     if 2 * workers > cpus:
         with pytest.raises(ValueError, match="--workers"):
-            one._compute(resources)
+            one.compute(resources, len(ROWS))
     else:
-        compute, concurrent = one._compute(resources)
+        compute, concurrent = one.compute(resources, len(ROWS))
         assert compute.num_workers == workers
         assert concurrent * 2 * workers <= cpus
+
+
+# ---------------------------------------------------------------------------------------- the search
+@pytest.fixture(scope="module")
+def searched(whole: Ended, desk: Desk, storage: Path) -> Ended:
+    """On a copy of a finished sweep: its faces and stages are there."""
+    shutil.copytree(storage, desk.folder / "searched")
+    return desk.run("tiny", "searched", "--search", "3", "--space", "model.localize.lr=0.001..0.01:log")
+
+
+def candidates(storage: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(storage.glob("searches/*/*.json"))]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_ends_with_the_best_setting_beside_the_declared_one(searched: Ended, desk: Desk) -> None:
+    assert searched.code == 0, searched.out
+    storage = desk.folder / "searched"
+    found = candidates(storage)
+    assert len(found) == 3
+    assert all(0.001 <= one["settings"]["model.localize.lr"] <= 0.01 for one in found)
+    best = max((one for one in found if one["state"] == "finished"), key=lambda one: one["auc"])
+    (report,) = storage.glob("reports/tiny_search-*/tiny_search.csv")
+    rows = list(csv.DictReader(report.open()))
+    declared = {"model.localize.lr": desk.base["model.localize.lr"]}
+    expected = ["as declared"] * 2 + ["found"] * 2 * (best["settings"] != declared)
+    assert [row["setting"] for row in rows] == expected
+    assert all(row["ours"] for row in rows)
+    trials = [json.loads(path.read_text()) for path in storage.glob("runs/*/trial.json")]
+    rates = [trial["experiment"]["model_args"]["localize.lr"] for trial in trials]
+    assert best["settings"]["model.localize.lr"] in rates
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_scores_no_test_video_of_a_candidate_that_was_not_chosen(searched: Ended, desk: Desk) -> None:
+    storage = desk.folder / "searched"
+    scored = {path.parent.name for path in storage.glob("runs/*/results.parquet")}
+    before = {path.parent.name for path in (desk.folder / "whole").glob("runs/*/results.parquet")}
+    assert 1 <= len(scored - before) <= 2  # as declared, and found where it is another
+    localized = list(storage.glob("stages/delocate/localize/*/_done.json"))
+    predicted = list(storage.glob("stages/delocate/localize/*/predictions"))
+    assert len(localized) > len(predicted)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_larger_search_adds_to_a_smaller_one(searched: Ended, desk: Desk) -> None:
+    storage = desk.folder / "searched"
+    before = {one["settings"]["model.localize.lr"] for one in candidates(storage)}
+    again = desk.run("tiny", "searched", "--search", "4", "--space", "model.localize.lr=0.001..0.01:log")
+    assert again.code == 0, again.out
+    assert "1 of 4 candidates to train" in again.out
+    after = {one["settings"]["model.localize.lr"] for one in candidates(storage)}
+    assert len(after) == 4
+    assert before < after
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_space_of_a_search_that_is_none_is_refused(desk: Desk) -> None:
+    ended = desk.run("tiny", "whole", "--space", "model.localize.lr=0.1..0.2")
+    assert ended.code == 2
+    assert "--search" in ended.out

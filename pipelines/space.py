@@ -1,0 +1,92 @@
+"""What a search may choose from: setting of an experiment -> values. `python sweeps/<question>.py --search N`.
+
+On the command line, one `KEY=VALUES` each:
+    model.recover.mask_ratio=0.3..0.9          any number between, ends included; two whole numbers: whole numbers
+    model.finetune.lr=1e-5..1e-2:log           the same, evenly in the exponent
+    model.localize.use_meta=true,false         one of these
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.experiment import Experiment
+
+SEARCHED = "model."  # what a search may vary: other data would make other validation AUCs, which can't be compared
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """All numbers from `low` to `high`, ends included; whole numbers if both ends are. `log`: even in the exponent."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a range goes from a low to a high number (above 0 with log), got {self}")
+
+    def __str__(self) -> str:
+        return f"{self.low}..{self.high}{':log' if self.log else ''}"
+
+
+Space = Mapping[str, Range | tuple[Any, ...]]
+
+
+def parse(settings: Sequence[str]) -> Space:
+    """`KEY=VALUES` as above. Raises ValueError that says how to write it."""
+    space: dict[str, Range | tuple[Any, ...]] = {}
+    for setting in settings:
+        key, found, values = setting.partition("=")
+        if not (key and found and values):
+            raise ValueError(f"--space {setting!r}: write KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C")
+        space[key] = _range(key, values) if ".." in values else tuple(map(_value, values.split(",")))
+    return space
+
+
+def _range(key: str, text: str) -> Range:
+    ends, _, kind = text.partition(":")
+    low, high = (_value(end) for end in ends.split("..", 1))
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or kind not in ("", "log"):
+        raise ValueError(f"--space {key}={text}: a range is LOW..HIGH or LOW..HIGH:log with two numbers")
+    return Range(low, high, log=bool(kind))
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false and null as in JSON; everything else is a word."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def check(space: Space, base: Experiment) -> None:
+    """Raises ValueError for a key that can't be searched, or a value that the paper's settings refuse.
+
+    Of a range both ends are tried: what lies between can still be refused, and costs that candidate.
+    """
+    if not space:
+        raise ValueError("nothing to search: name what may vary with --space KEY=VALUES ...")
+    for key, values in space.items():
+        if not key.startswith(SEARCHED):
+            raise ValueError(f"{key} can't be searched: only settings of the paper, {SEARCHED}<setting>")
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            base.override({key: value})
+
+
+def of_rows(rows: Mapping[str, Mapping[str, Any]]) -> Space:
+    """The settings in which a sweep's rows differ, each with all values that it has in a row.
+
+    Empty where rows lack a setting that others have, or differ in more than the paper's settings.
+    """
+    keys = {key for overrides in rows.values() for key in overrides}
+    if any(overrides.keys() != keys for overrides in rows.values()) or not all(k.startswith(SEARCHED) for k in keys):
+        return {}
+    return {key: tuple(dict.fromkeys(overrides[key] for overrides in rows.values())) for key in sorted(keys)}
+
+
+def contains(values: Range | tuple[Any, ...], value: Any) -> bool:
+    return values.low <= value <= values.high if isinstance(values, Range) else value in values

@@ -1,0 +1,134 @@
+"""The search's bookkeeping and its scheduler, on stages that are trained already; whole searches are in test_launch."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import run, search, stages, tuning
+from pipelines.experiment import Experiment
+from pipelines.search import Log
+from pipelines.space import Range
+from pipelines.tuning import Candidate
+
+NINE = list(range(1, 10))  # epochs
+GOOD = [0.6, 0.9, *[0.95] * 7]
+BAD = [0.5] * 9
+
+
+def candidate(lr: float, state: str = "finished", auc: float | None = 0.5) -> Candidate:
+    return Candidate(settings={"model.lr": lr}, state=state, auc=auc)
+
+
+def test_the_log_keeps_the_last_word_on_each_candidate(tmp_path: Path) -> None:
+    log = Log(folder=tmp_path)
+    assert log.candidates() == []
+    log.note(candidate(0.1, "running", None))
+    log.note(candidate(0.1, "finished", 0.7))
+    log.note(candidate(0.2, "failed", None))
+    log.note(candidate(0.3, "stopped", 0.8))
+    assert [(one.settings["model.lr"], one.state) for one in log.candidates()] == [
+        (0.3, "stopped"),
+        (0.1, "finished"),
+        (0.2, "failed"),
+    ]
+
+
+def test_the_best_is_one_that_was_trained_to_the_end(tmp_path: Path) -> None:
+    log = Log(folder=tmp_path)
+    assert log.best() is None
+    for one in (candidate(0.1, "finished", 0.7), candidate(0.2, "stopped", 0.9), candidate(0.3, "finished", 0.6)):
+        log.note(one)
+    best = log.best()
+    assert best is not None
+    assert best.settings == {"model.lr": 0.1}
+
+
+def test_a_list_of_settings_comes_back_as_it_went(tmp_path: Path) -> None:
+    log = Log(folder=tmp_path)
+    log.note(Candidate(settings={"model.stages": ("a", "b")}, state="running"))
+    (one,) = log.candidates()
+    assert one.settings == {"model.stages": ("a", "b")}  # else Optuna would not know its own choice
+
+
+@pytest.mark.parametrize(("space", "start"), [(Range(1e-5, 1e-1), 1), (Range(0.5, 0.9), 0), ((1e-3, 2e-4), 0)])
+def test_the_sweeps_own_setting_is_tried_first_where_the_space_has_it(space, start) -> None:
+    declared = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",)).override({"model.lr": 0.01})
+    assert search._start(declared, {"model.lr": space}) == [{"model.lr": 0.01}] * start
+
+
+# ------------------------------------------------------------------------------------------ Ray Tune
+def trained(folder: Path, aucs: list[float], kept: int) -> run.Trial:
+    """A trial of one stage that is trained already, with these AUCs after its epochs."""
+    experiment = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",), preset="small")
+    (planned,) = stages.plan(experiment, {"frames": "none"}, folder)
+    planned = stages.PlannedStage(paper="plain", name="detect", folder=folder / "stage", spec=planned.spec)
+    lines = [{"epoch": epoch, "step": epoch, "val/auc": auc} for epoch, auc in zip(NINE, aucs, strict=True)]
+    stages.write_atomic(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
+    stages.write_json(planned.folder / "_done.json", {"best_epoch": kept})
+    nothing = run.Usable(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
+    return run.Trial(
+        experiment=experiment,
+        planned=(planned,),
+        train=nothing,
+        select=nothing,
+        test=(),
+        faces={},
+        folder=folder / "trial",
+    )
+
+
+def test_the_validation_auc_is_that_of_the_kept_epoch(tmp_path: Path) -> None:
+    assert run.validation_auc(trained(tmp_path, GOOD, kept=2)) == 0.9
+
+
+class _Plan:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, settings: dict[str, float]) -> run.Trial:
+        good = settings["model.lr"] > 0.5
+        if settings["model.lr"] == 0.75:
+            raise ValueError("this one can't be planned")
+        return trained(self.folder / str(settings["model.lr"]), GOOD if good else BAD, kept=9)
+
+
+def go(folder: Path, known: list[Candidate], first: list[float], num: int) -> list[Candidate]:
+    noted: list[Candidate] = []
+    tuning.search(
+        {"model.lr": Range(0.0, 1.0)},
+        known,
+        [{"model.lr": value} for value in first],
+        num,
+        _Plan(folder),
+        run.Compute(),
+        1,
+        folder / "tune",
+        most_epochs=9,
+        seed=0,
+        note=noted.append,
+        look=lambda: None,
+    )
+    return noted
+
+
+@pytest.mark.ray
+def test_asha_stops_what_falls_behind_and_a_failure_costs_itself(ray_local: None, tmp_path: Path) -> None:
+    noted = go(tmp_path, [], [0.9, 0.1, 0.75], 3)
+    ended = {one.settings["model.lr"]: one for one in noted if one.state != "running"}
+    assert [one.state for one in noted].count("running") >= 3
+    assert (ended[0.9].state, ended[0.9].auc, ended[0.9].epochs) == ("finished", 0.95, 9)
+    assert (ended[0.1].state, ended[0.1].auc) == ("stopped", 0.5)
+    assert ended[0.1].epochs < 9
+    assert ended[0.75].state == "failed"
+    assert "this one can't be planned" in ended[0.75].reason
+
+
+@pytest.mark.ray
+def test_what_is_known_is_learnt_from_and_not_trained_again(ray_local: None, tmp_path: Path) -> None:
+    """Two dozen known values say where it is good; the next proposals lie there."""
+    known = [candidate(x / 24, "finished", 0.95 if x > 12 else 0.5) for x in range(24)]
+    proposed = [one.settings["model.lr"] for one in go(tmp_path, known, [], 2) if one.state == "running"]
+    assert len(proposed) == 2
+    assert all(value > 0.5 for value in proposed)
+    assert not {x / 24 for x in range(24)} & set(proposed)
