@@ -1,0 +1,139 @@
+"""Paired differences of two rows: by hand, by DeLong's formula, and under a null that is true."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import _statistics, metrics
+from pipelines._statistics import compare, holm, p_value
+
+
+def scores(real: list[float], fake: list[float], first: int = 0) -> pa.Table:
+    labels = [0] * len(real) + [1] * len(fake)
+    return pa.table(
+        {"video_id": [f"v{first + i:03}" for i in range(len(labels))], "label": labels, "score": [*real, *fake]}
+    )
+
+
+def of(own: pa.Table, other: pa.Table, metric: str = "auc") -> _statistics.Comparison:
+    found = compare("base", metric, {0: (own, other)})
+    assert found
+    return found
+
+
+SURE = scores([0.1] * 20, [0.9] * 20)
+GUESS = scores([0.5] * 20, [0.5] * 20)
+
+
+def test_equal_rows_do_not_differ():
+    mixed = scores([0.1, 0.6, 0.3], [0.2, 0.7, 0.9])
+    found = of(mixed, mixed)
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_a_row_that_is_always_right_beats_one_that_guesses_in_every_resample():
+    found = of(SURE, GUESS)
+    assert (found.difference, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert found.p == pytest.approx(2 / 2001)
+    assert of(GUESS, SURE).difference == -0.5
+
+
+def test_only_videos_that_both_scored_count():
+    """The row lost v000 (real) and has one of its own; of what is left it orders 3 of 4 pairs, the baseline 2."""
+    own = scores([0.2, 0.6], [0.5, 0.9], first=1)
+    other = scores([0.0, 0.3, 0.7], [0.5, 0.5])
+    found = of(own, other)
+    # shared are v001 to v004: for the baseline .3 .7 | .5 .5
+    assert found.num_videos == 4
+    assert found.difference == 3 / 4 - 2 / 4
+
+
+def test_seeds_are_paired_and_their_differences_averaged():
+    worse = scores([0.1] * 10 + [0.95] * 10, [0.9] * 20)  # half of all pairs are won
+    found = compare("base", "auc", {0: (SURE, GUESS), 2: (worse, GUESS)})
+    assert found
+    assert found.by_seed == {0: 0.5, 2: 0.0}
+    assert found.difference == 0.25
+
+
+@pytest.mark.parametrize("metric", metrics.DETECTING)
+def test_a_difference_is_that_of_the_values(metric):
+    rng = np.random.default_rng(0)
+    own, other = (scores(rng.random(15).tolist(), (rng.random(20) + shift).tolist()) for shift in (0.5, 0.2))
+    value = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}[metric]
+    expected = value(own["label"], own["score"]) - value(other["label"], other["score"])
+    found = of(own, other, metric)
+    assert found.difference == pytest.approx(expected)
+    assert found.low < expected < found.high
+
+
+def masks(tp: list[int], fp: list[int]) -> pa.Table:
+    rows = [
+        {"video_id": f"v{i}", "label": 1, "mask_tp": t, "mask_fp": f, "mask_fn": 0, "mask_tn": 10}
+        for i, (t, f) in enumerate(zip(tp, fp, strict=True))
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_masks_are_compared_without_real_videos():
+    found = of(masks([4, 4], [0, 4]), masks([4, 4], [4, 4]), "iou")
+    assert found.difference == (1 + 0.5) / 2 - 0.5
+
+
+def test_nothing_in_common_is_no_comparison():
+    assert compare("base", "auc", {0: (SURE, scores([0.1], [0.9], first=100))}) is None
+    assert compare("base", "auc", {}) is None
+    # v020 is the only fake that both have, and no real one
+    assert compare("base", "auc", {0: (SURE, scores([], [0.9], first=20))}) is None
+
+
+def delong(own: pa.Table, other: pa.Table) -> float:
+    """Standard error of the difference of two AUCs over the same videos, DeLong et al. 1988."""
+    y = own["label"].to_numpy()
+    won = []
+    for table in (own, other):
+        s = table["score"].to_numpy()
+        won.append((s[y == 1][:, None] > s[y == 0]) + 0.5 * (s[y == 1][:, None] == s[y == 0]))
+    variances = [
+        np.cov([w.mean(axis) for w in won]) @ [1, -1] @ [1, -1] / w.shape[1 - axis]
+        for axis, w in ((1, won[0]), (0, won[0]))
+    ]
+    return math.sqrt(sum(variances))
+
+
+def test_the_interval_is_as_wide_as_delong_says():
+    rng = np.random.default_rng(3)
+    truth = np.append(np.zeros(150), np.ones(250))
+    noise = rng.normal(size=(2, 400)) + rng.normal(size=400)  # two rows that agree in part
+    own, other = (
+        pa.table({"video_id": [f"v{i:03}" for i in range(400)], "label": truth.astype(int), "score": truth * d + n})
+        for d, n in zip((1.2, 0.8), noise, strict=True)
+    )
+    found = of(own, other)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(delong(own, other), rel=0.1)
+    z = found.difference / delong(own, other)
+    assert found.p == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), abs=0.02)
+
+
+def test_of_rows_that_are_equally_good_one_in_twenty_is_told_apart(monkeypatch):
+    monkeypatch.setattr(_statistics, "NUM_RESAMPLES", 500)
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(400):
+        own, other = (scores(rng.normal(0, 1, 60).tolist(), rng.normal(1, 1, 60).tolist()) for _ in range(2))
+        small += of(own, other).p < 0.05
+    assert 0.025 <= small / 400 <= 0.085  # 400 tries at 5 %: three standard deviations are 3.3 points
+
+
+def test_p_counts_the_smaller_side_twice():
+    assert p_value(np.array([-1.0, 1, 1, 1, 1, 1, 1, 1, 1])) == 2 * 2 / 10
+    assert p_value(np.zeros(9)) == 1
+    assert p_value(np.array([1e-17] * 9)) == 1
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
