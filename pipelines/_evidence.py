@@ -1,4 +1,7 @@
-"""A video's score as a picture: its course over time, and the faces that speak most for a fake."""
+"""Pictures beside a score: a video's course over time with its faces, a trial's examples, its features as a plane.
+
+Drawn from tables; no model is needed.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,12 +9,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from pipelines import _sheet, schemas
+from pipelines._sheet import Strip, Tile
 
 MOST_FACES = 6
 _TILE_PX = 224
 _RED = np.array([255, 0, 0], np.float32)
 _STRENGTH = 0.6  # of the red where the mask says 1
+_SHEET_PX = 160  # side of a picture on a sheet
+_HINT = "Grad-CAM: what speaks for a fake, strongest where red, in each face by itself; maps: dark 0, bright 1"
+_GREEN = "#2a9d4a"  # real faces
+_MOST_PANELS = 3  # side by side
 
 
 def picture(title: str, by: str, score: float, faces: Sequence[Mapping[str, Any]], note: str) -> bytes:
@@ -65,3 +77,138 @@ def _decoded(png: bytes, flags: int) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), flags)
     assert pixels is not None, "a PNG that this program made can't be decoded"
     return np.asarray(pixels, np.uint8)
+
+
+def heated(image: NDArray[np.uint8], heat: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    """An RGB image with a Grad-CAM over it: the stronger, the less of the face shows through; nothing where it is 0."""
+    shown = _resized(image, size_px).astype(np.float32)
+    value = _resized(heat, size_px)
+    colours = cv2.cvtColor(cv2.applyColorMap(value, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB).astype(np.float32)
+    share = value[..., None].astype(np.float32) / 255 * _STRENGTH
+    return np.asarray(np.round(shown * (1 - share) + colours * share), np.uint8)
+
+
+def _resized(picture: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    kind = cv2.INTER_AREA if max(picture.shape[:2]) > size_px else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (size_px, size_px), interpolation=kind), np.uint8)
+
+
+# ----------------------------------------------------------------------------------- a trial's examples
+def examples_sheet(evidence: pa.Table) -> bytes:
+    """A PNG of a table of schemas.EVIDENCE: for each example its face, Grad-CAM and the method's own pictures."""
+    strips: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in evidence.to_pylist():
+        key = tuple(row[name] for name in ("dataset", "video_id", "face_index", "frame_index"))
+        strips.setdefault(key, []).append(row)
+    title = f"Surest right and surest wrong videos. {_HINT}" if strips else "There are no examples"
+    return _sheet.to_png(title, [_strip(rows) for rows in strips.values()])
+
+
+def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:
+    one = rows[0]
+    fake = one["label"] == schemas.FAKE
+    called = "a fake" if (one["verdict"] == "right") == fake else "real"
+    said = f"{one['verdict']}: taken for {called}, P(fake) of the video {one['video_score']:.3f}"
+    faces = {row["stage"]: row["png"] for row in rows if row["picture"] == "face" and row["png"] is not None}
+    tiles = []
+    for row in rows:
+        if row["png"] is not None:
+            under = faces.get(row["stage"], next(iter(faces.values()), None))
+            tiles.append(Tile(_tile(row, under), (row["picture"], _by(row))))
+    problems = [f"{row['stage']} {row['picture'] or 'pictures'}: {row['problem']}" for row in rows if row["problem"]]
+    return Strip(
+        title=f"{one['dataset']}, {one['method']}: {one['video_id']}, frame {one['frame_index']}",
+        kind="fake" if fake else "real",
+        lines=(said, *dict.fromkeys(problems)),
+        failed=one["verdict"] == "wrong",
+        tiles=tuple(tiles),
+    )
+
+
+def _by(row: Mapping[str, Any]) -> str:
+    return row["stage"] if row["score"] is None else f"{row['stage']} {row['score']:.3f}"
+
+
+def _tile(row: Mapping[str, Any], face_png: bytes | None) -> NDArray[np.uint8]:
+    picture = _decoded(row["png"], cv2.IMREAD_UNCHANGED)
+    if picture.ndim == 3:
+        return _resized(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8), _SHEET_PX)
+    if row["picture"] == "Grad-CAM" and face_png is not None:
+        image = cv2.cvtColor(_decoded(face_png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return heated(np.asarray(image, np.uint8), picture, _SHEET_PX)
+    coloured = cv2.applyColorMap(_resized(picture, _SHEET_PX), cv2.COLORMAP_INFERNO)
+    return np.asarray(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+# ------------------------------------------------------------------------------------------ features
+def tsne(features: pa.Table, title: str) -> bytes:
+    """A PNG of a table of schemas.FEATURES: a panel for each stage, real faces green, a colour for each manipulation,
+    a marker for each dataset. The same table gives the same picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import
+    from matplotlib.figure import Figure
+
+    stages = features["stage"].unique().to_pylist()
+    wide = max(1, min(_MOST_PANELS, len(stages)))
+    high = max(1, -(-len(stages) // wide))
+    figure: Any = Figure(figsize=(4.6 * wide + 2.2, 4.4 * high + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(high, wide, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    styles = _styles(features)
+    for axis, stage in zip(axes.flat, stages, strict=False):
+        _plane(axis, stage, features.filter(pc.equal(features["stage"], stage)), styles)
+    marks = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if marks:
+        figure.legend(marks.values(), marks, loc="outside right upper", fontsize="small", frameon=False)
+    figure.suptitle(title if stages else f"{title}: no features", fontsize="medium", parse_math=False)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=110, format="png")
+    return data.getvalue()
+
+
+def _styles(features: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
+    """(dataset, method) -> how its points look."""
+    pairs = sorted(set(zip(features["dataset"].to_pylist(), features["method"].to_pylist(), strict=True)))
+    datasets = sorted({dataset for dataset, _ in pairs})
+    methods = sorted({method for _, method in pairs if method != "real"})
+    colours = ("C1", "C3", "C0", "C4", "C5", "C6", "C8", "C9", "C7")
+    return {
+        (dataset, method): {
+            "color": _GREEN if method == "real" else colours[methods.index(method) % len(colours)],
+            "marker": "o^sDvPX*"[datasets.index(dataset) % 8],
+            "label": f"{dataset}: {method}",
+        }
+        for dataset, method in pairs
+    }
+
+
+def _plane(axis: Any, stage: str, features: pa.Table, styles: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+    places = plane(np.array(features["features"].to_pylist(), np.float64))
+    groups = list(zip(features["dataset"].to_pylist(), features["method"].to_pylist(), strict=True))
+    for key, style in styles.items():
+        own = places[[group == key for group in groups]]
+        if len(own):
+            axis.scatter(own[:, 0], own[:, 1], s=18, alpha=0.75, linewidths=0, **style)
+    axis.set_axis_on()
+    axis.set(xticks=[], yticks=[], title=f"{stage}: {len(places)} faces")
+
+
+def plane(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """t-SNE of (N, D) by scikit-learn: (N, 2), the same for the same vectors; N and D may be small.
+
+    Fewer than 4 points, of which t-SNE can say nothing, and points that all lie in one place, keep their principal
+    axes.
+    """
+    from sklearn.decomposition import PCA  # here: seconds of import
+    from sklearn.manifold import TSNE
+
+    number = len(vectors)
+    wide = np.pad(vectors, ((0, 0), (0, max(0, 2 - vectors.shape[1]))))
+    if number < 2 or not np.ptp(wide, axis=0).any():
+        return np.zeros((number, 2))
+    axes = PCA(min(50, *wide.shape), random_state=0).fit_transform(wide)
+    if number < 4:
+        return np.asarray(axes[:, :2], np.float64)
+    perplexity = min(30.0, (number - 1) / 3)
+    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(axes), np.float64)

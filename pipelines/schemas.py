@@ -6,8 +6,11 @@
     LEDGER       one row per video: what extraction made of it
     PREDICTIONS  one row per scored face and stage
     RESULTS      one row per published number
+    EVIDENCE     one row per picture of what a stage looks at
+    FEATURES     one row per face and stage that a plot of features shows
 
-A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction.
+A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction. PREDICTIONS and RESULTS have
+got `perturbation` without: their files need no extraction, and `clean` reads the older ones.
 """
 
 from collections.abc import Iterable, Mapping
@@ -90,6 +93,7 @@ LEDGER = _schema(
 PREDICTIONS = _schema(
     "predictions",
     _field("stage", pa.string(), "stage name, or `final` for the mean over stages"),
+    _field("perturbation", pa.string(), "what the face was put through, e.g. blur-3; empty: nothing"),
     _field("dataset", pa.string()),
     _field("video_id", pa.string()),
     _field("frame_index", pa.int32()),
@@ -98,7 +102,7 @@ PREDICTIONS = _schema(
     _field("method", pa.string()),
     _field("score", pa.float32(), "P(fake), 0 to 1"),
     _field("face_area_px", pa.float32(), "area of the face box in the source frame, square pixels"),
-    _field("mask_png", pa.binary(), "predicted mask, 8 bit, 0 to 255", null=True),
+    _field("mask_png", pa.binary(), "predicted mask, 8 bit, 0 to 255; null for perturbed faces", null=True),
     _field("mask_tp", pa.int32(), "pixels at threshold 0.5; null: no ground truth", null=True),
     _field("mask_fp", pa.int32(), null=True),
     _field("mask_fn", pa.int32(), null=True),
@@ -111,7 +115,8 @@ RESULTS = _schema(
     _field("model", pa.string()),
     _field("stage", pa.string(), "stage name, or `final` for the mean over stages"),
     _field("train_on", pa.string()),
-    _field("test_dataset", pa.string()),
+    _field("test_dataset", pa.string(), "dataset, dataset/manipulation, or `unseen`: mean over those not trained on"),
+    _field("perturbation", pa.string(), "of the faces, e.g. blur-3, or `blur` for the mean over levels; empty: none"),
     _field("part", pa.string(), "train, val, test"),
     _field("codec", pa.string()),
     _field("level", pa.string(), "frame, video"),
@@ -127,6 +132,36 @@ RESULTS = _schema(
     _field("seed", pa.int32()),
     _field("commit", pa.string()),
 )
+
+_SHOWN = (
+    _field("video_id", pa.string()),
+    _field("frame_index", pa.int32()),
+    _field("face_index", pa.int8()),
+    _field("label", pa.int8(), "0 real, 1 fake"),
+    _field("method", pa.string(), "real, or the manipulation's name"),
+    _field("stage", pa.string(), "stage that looks"),
+    _field("score", pa.float32(), "P(fake) of the face by this stage; null: it scores none", null=True),
+)
+
+EVIDENCE = _schema(
+    "evidence",
+    _field("dataset", pa.string(), "test part, as RESULTS.test_dataset"),
+    *_SHOWN,
+    _field("verdict", pa.string(), "right, wrong: the final score of the video, at 0.5"),
+    _field("video_score", pa.float32(), "P(fake) of the video, final"),
+    _field("picture", pa.string(), "face, Grad-CAM, or a name that the stage gives; empty: the whole stage failed"),
+    _field("png", pa.binary(), "RGB; or a map, 8 bit, 0 to 255 for 0 to 1; null: see problem", null=True),
+    _field("problem", pa.string(), "why there is no picture; empty where there is one"),
+)
+
+FEATURES = _schema(
+    "features",
+    _field("dataset", pa.string(), "adapter name, e.g. ffpp"),
+    *_SHOWN,
+    _field("features", pa.list_(pa.field("item", pa.float32(), nullable=False)), "what the stage's last layer gets"),
+)
+
+UNPERTURBED = ""  # instead of a perturbation's name
 
 # Columns of VIDEOS that FACES copies; columns of FACES that a video without a face leaves null.
 COPIED = tuple(field.name for field in _VIDEO_KEYS)
@@ -159,6 +194,15 @@ def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(f"{table_name}.{field.name} must be {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def clean(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """PREDICTIONS or RESULTS as read from a file, which may be older than perturbations: all its rows are clean."""
+    if "perturbation" in table.column_names:
+        return table
+    place = schema.get_field_index("perturbation")
+    values = pa.array([UNPERTURBED] * table.num_rows, pa.string())
+    return table.add_column(place, schema.field(place), values).replace_schema_metadata(schema.metadata)
 
 
 def _fits(value: Any, field: pa.Field) -> bool:
