@@ -2,9 +2,10 @@
 
 In   stage folders with `_done.json`, and the usable videos of the parts to score
 Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exactly once
+     <stage>/predictions/<part digest>-<perturbation>-v<version>.parquet  the same faces, perturbed
      <stage>/derived/<videos digest>.parquet    one row group per video
 
-Scores are made once per (stage weights, faces): a part that is there is not scored again.
+Scores are made once per (stage weights, faces, perturbation): a part that is there is not scored again.
 """
 
 import os
@@ -22,11 +23,12 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import device, ingest, schemas, stages
+from pipelines import device, ingest, perturb, schemas, stages
 from pipelines.ingest import Derived, Samples, Video
 
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
+MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
 
 
@@ -53,8 +55,23 @@ class Finished:
         return module.to(on).eval()
 
 
-def predictions_path(planned: stages.PlannedStage, part_digest: str) -> Path:
-    return planned.folder / "predictions" / f"{part_digest}.parquet"
+@dataclass(frozen=True)
+class Covered:
+    """What one sample is of."""
+
+    video: Video
+    perturbation: str
+    rows: list[dict[str, Any]]  # of FACES
+
+
+def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbation: str = "") -> Path:
+    suffix = f"-{perturbation}-v{perturb.VERSION}" if perturbation else ""
+    return planned.folder / "predictions" / f"{part_digest}{suffix}.parquet"
+
+
+def predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = "") -> pa.Table:
+    """PREDICTIONS of a scored part."""
+    return schemas.clean(pq.read_table(predictions_path(planned, part_digest, perturbation)), schemas.PREDICTIONS)
 
 
 def score(
@@ -65,28 +82,73 @@ def score(
     num_actors: int,
     gpus_per_actor: float = 0,
     on_video: Callable[[int, int], None] | None = None,
+    perturbations: Sequence[str] = (),
 ) -> None:
-    """Scores every part (digest -> usable videos) that a stage has not scored yet.
+    """Scores every part (digest -> usable videos) that a stage has not scored yet, clean and perturbed.
 
-    on_video(done, total) is called as videos come back.
+    perturbations: single levels. on_video(done, total) is called as videos come back; a video counts once for each pass
+    over the videos, of which there are several with many perturbations.
     """
-    todo = [
-        (stage, [part for part in parts if not predictions_path(stage.planned, part).exists()]) for stage in finished
-    ]
-    todo = [(stage, missing) for stage, missing in todo if missing]
-    wanted = {part for _, missing in todo for part in missing}
-    videos = sorted({video for part in wanted for video in parts[part]}, key=lambda video: video.video_id)
-    if not videos:
-        return
-    for stage, _ in todo:
+    passes = _passes(finished, parts, ("", *perturbations))
+    for stage in {stage.planned.name: stage for one in passes for stage, _ in one.missing}.values():
         stage.load(torch.device("cpu"))  # what is wrong with the weights is said here; an actor would only die of it
-    rows = _by_ray(_ScoreVideos, ([stage for stage, _ in todo], faces), videos, num_actors, gpus_per_actor, on_video)
-    predictions = pa.concat_tables(rows).cast(schemas.PREDICTIONS)
-    for stage, missing in todo:
-        own = predictions.filter(pc.equal(predictions["stage"], stage.planned.name))
-        for part in missing:
-            ids = pa.array([video.video_id for video in parts[part]])
-            _write(_complete(own.filter(pc.is_in(own["video_id"], ids)), parts[part]), stage.planned, part)
+    total, done = sum(len(one.videos) for one in passes), 0
+    for one in passes:
+
+        def said(number: int, _: int, before: int = done) -> None:
+            if on_video:
+                on_video(before + number, total)
+
+        args = ([stage for stage, _ in one.missing], faces, one.perturbations)
+        scored = pa.concat_tables(_by_ray(_ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
+        _keep(scored.cast(schemas.PREDICTIONS), one, parts)
+        done += len(one.videos)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pass:
+    """What is scored at once: some perturbations, all of which lack the same parts of the same stages."""
+
+    perturbations: tuple[str, ...]
+    missing: tuple[tuple[Finished, tuple[str, ...]], ...]  # digests of parts
+    videos: tuple[Video, ...]
+
+
+def _passes(
+    finished: Sequence[Finished], parts: Mapping[str, Sequence[Video]], perturbations: Sequence[str]
+) -> list[_Pass]:
+    alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for name in perturbations:
+        lacks = tuple(
+            tuple(part for part in parts if not predictions_path(stage.planned, part, name).exists())
+            for stage in finished
+        )
+        alike.setdefault(lacks, []).append(name)
+    found = []
+    for lacks, names in alike.items():
+        missing = tuple((stage, own) for stage, own in zip(finished, lacks, strict=True) if own)
+        videos = {video for _, own in missing for part in own for video in parts[part]}
+        if not videos:
+            continue
+        ordered = tuple(sorted(videos, key=lambda video: video.video_id))
+        for first in range(0, len(names), MOST_PERTURBATIONS):
+            few = tuple(names[first : first + MOST_PERTURBATIONS])
+            found.append(_Pass(perturbations=few, missing=missing, videos=ordered))
+    return found
+
+
+def _keep(scored: pa.Table, one: _Pass, parts: Mapping[str, Sequence[Video]]) -> None:
+    """Each part, stage and perturbation in its own file."""
+    for stage, missing in one.missing:
+        for perturbation in one.perturbations:
+            mine = pc.and_(
+                pc.equal(scored["stage"], stage.planned.name), pc.equal(scored["perturbation"], perturbation)
+            )
+            own = scored.filter(mine)
+            for part in missing:
+                ids = pa.array([video.video_id for video in parts[part]])
+                table = _complete(own.filter(pc.is_in(own["video_id"], ids)), parts[part])
+                _write(table, predictions_path(stage.planned, part, perturbation))
 
 
 def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
@@ -99,8 +161,7 @@ def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in key])
 
 
-def _write(table: pa.Table, planned: stages.PlannedStage, part: str) -> None:
-    path = predictions_path(planned, part)
+def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another trial may be at the same part
     pq.write_table(table, temporary, compression="zstd")
@@ -110,8 +171,10 @@ def _write(table: pa.Table, planned: stages.PlannedStage, part: str) -> None:
 class _ScoreVideos:
     """Ray Data actor: videos -> PREDICTIONS. The models are loaded once."""
 
-    def __init__(self, finished: Sequence[Finished], faces: Mapping[str, Path]) -> None:
-        self.device = device.best()
+    def __init__(
+        self, finished: Sequence[Finished], faces: Mapping[str, Path], perturbations: Sequence[str] = ("",)
+    ) -> None:
+        self.device, self.perturbations = device.best(), perturbations
         self.stages = [
             (one.planned.name, one.load(self.device), Samples(_stage(one), one.config, faces)) for one in finished
         ]
@@ -125,22 +188,26 @@ class _ScoreVideos:
         self, name: str, module: models.Stage, samples: Samples, videos: Sequence[Video]
     ) -> Iterable[dict[str, Any]]:
         """A face that lies in two clips gets the mean of their scores."""
-        scores: dict[tuple[Video, int, int], list[float]] = {}
-        masks: dict[tuple[Video, int, int], dict[str, Any]] = {}
-        areas: dict[tuple[Video, int, int], float] = {}
-        for covered, out in _outputs(module.score, samples, videos, self.device):
-            for sample, (video, rows) in enumerate(covered):
-                for row in rows:
-                    key = (video, row["frame_index"], row["face_index"])
+        scores: dict[_Key, list[float]] = {}
+        masks: dict[_Key, dict[str, Any]] = {}
+        areas: dict[_Key, float] = {}
+        for covered, out in _outputs(module.score, samples, videos, self.device, self.perturbations):
+            for sample, of in enumerate(covered):
+                for row in of.rows:
+                    key = (of.video, of.perturbation, row["frame_index"], row["face_index"])
                     scores.setdefault(key, []).append(float(out["score"][sample]))
                     box = row["box_px"]
                     areas[key] = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
                     if "mask" in out:
                         predicted = out["mask"][sample]
                         masks[key] = _compare(predicted, samples.face(row, predicted.shape[0]))
-        for (video, frame_index, face_index), values in scores.items():
+                        if of.perturbation:
+                            masks[key]["mask_png"] = None  # dozens of pictures of each face, for nobody to look at
+        for (video, perturbation, frame_index, face_index), values in scores.items():
+            key = (video, perturbation, frame_index, face_index)
             yield {
                 "stage": name,
+                "perturbation": perturbation,
                 "dataset": video.video_id.split("/", 1)[0],
                 "video_id": video.video_id,
                 "frame_index": frame_index,
@@ -148,11 +215,12 @@ class _ScoreVideos:
                 "label": video.label,
                 "method": video.method,
                 "score": float(np.mean(values)),
-                "face_area_px": areas[video, frame_index, face_index],
-                **masks.get((video, frame_index, face_index), _NO_MASK),
+                "face_area_px": areas[key],
+                **masks.get(key, _NO_MASK),
             }
 
 
+_Key = tuple[Video, str, int, int]  # perturbation, frame, face
 _MASK_COLUMNS = ("mask_png", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
 _NO_MASK = dict.fromkeys(_MASK_COLUMNS)
 
@@ -168,7 +236,13 @@ def _compare(predicted: np.ndarray, face: ingest.Arrays) -> dict[str, Any]:
 
 
 def derive(
-    finished: Finished, videos: Sequence[Video], faces: Mapping[str, Path], path: Path, *, num_actors: int
+    finished: Finished,
+    videos: Sequence[Video],
+    faces: Mapping[str, Path],
+    path: Path,
+    *,
+    num_actors: int,
+    gpus_per_actor: float = 0,
 ) -> None:
     """Writes to `path` what `finished` derives for later stages, for every face of `videos`, unless it is there.
 
@@ -179,7 +253,9 @@ def derive(
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(videos, key=lambda video: video.video_id)
     if num_actors:
-        tables: Iterable[pa.Table] = _by_ray(_DeriveFrames, (finished, faces), ordered, num_actors, 0, None)
+        tables: Iterable[pa.Table] = _by_ray(
+            _DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor, None
+        )
     else:
         actor = _DeriveFrames(finished, faces)
         tables = (actor(_as_table([video])) for video in ordered)
@@ -203,11 +279,11 @@ class _DeriveFrames:
         found: dict[tuple[str, int, int, str], dict[str, Any]] = {}
         videos = [Video(**row) for row in batch.to_pylist()]
         for covered, out in _outputs(self.module.derive, self.samples, videos, self.device):
-            for sample, (video, rows) in enumerate(covered):
-                for frame, row in enumerate(rows):
+            for sample, of in enumerate(covered):
+                for frame, row in enumerate(of.rows):
                     for name, array in out.items():
                         key = {
-                            "video_id": video.video_id,
+                            "video_id": of.video.video_id,
                             "frame_index": row["frame_index"],
                             "face_index": row["face_index"],
                             "name": name,
@@ -225,12 +301,21 @@ def _outputs(
     samples: Samples,
     videos: Sequence[Video],
     on: torch.device,
-) -> Iterable[tuple[list[tuple[Video, list[dict[str, Any]]]], dict[str, np.ndarray]]]:
-    """What each sample covers (video, FACES rows), and the model's outputs as arrays, batch by batch."""
-    waiting: list[tuple[tuple[Video, list[dict[str, Any]]], ingest.Arrays]] = []
-    stream = ((video, *entry) for video in videos for entry in samples.scoring_samples(video, seed=0))
-    for video, rows, arrays in stream:
-        waiting.append(((video, rows), arrays))
+    perturbations: Sequence[str] = ("",),
+) -> Iterable[tuple[list[Covered], dict[str, np.ndarray]]]:
+    """What each sample covers, and the model's outputs as arrays, batch by batch.
+
+    A video comes under all perturbations before the next one, so that its faces are decoded once for them.
+    """
+    waiting: list[tuple[Covered, ingest.Arrays]] = []
+    stream = (
+        (Covered(video, perturbation, rows), arrays)
+        for video in videos
+        for perturbation in perturbations
+        for rows, arrays in samples.scoring_samples(video, seed=0, perturbation=perturbation)
+    )
+    for covered, arrays in stream:
+        waiting.append((covered, arrays))
         if len(waiting) == BATCH_SAMPLES:
             yield _apply(apply, waiting, on)
             waiting = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import models
+from pipelines import perturb
 from pipelines.faces import Recipe
 
 Preset = Literal["paper", "small"]
@@ -26,6 +27,7 @@ class Experiment:
     protocol: str = "cross_dataset"  # a function of pipelines/protocol.py
     codec: str = "c23"  # for the datasets that exist in several compressions
     manipulations: tuple[str, ...] = ()  # trained on; empty: all that the dataset has
+    perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/perturb.py
     failed_videos: str = "exclude"  # a video without a usable face: not scored ("exclude"), or score 0.5 ("half")
     preset: Preset = "paper"
     seed: int = 0
@@ -36,9 +38,10 @@ class Experiment:
         _one_of("model", self.model, models.names())
         _one_of("preset", self.preset, PRESETS)
         _one_of("failed_videos", self.failed_videos, FAILED_RULES)
-        for name in ("test_on", "manipulations"):
+        for name in ("test_on", "manipulations", "perturbations"):
             if isinstance(value := getattr(self, name), str):
                 raise ValueError(f"{name} must be a list of names, got the text {value!r}")
+        perturb.levels(self.perturbations)  # raises on an unknown name
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
         self.recipe()  # raises on an unknown or bad argument, of the model or of the extraction

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models import BadSample, Feed, Mode, Stage
-from pipelines import schemas
+from pipelines import perturb, schemas
 from pipelines.facestore import ROWS_PER_GROUP, Faces
 
 log = logging.getLogger(__name__)
@@ -226,6 +226,7 @@ class Samples:
         self.faces = {name: Faces(folder) for name, folder in faces.items()}
         self.track = lru_cache(maxsize=4096)(self._track)
         self._rows = lru_cache(maxsize=64)(self._read_rows)  # neighbouring frames are asked for one after the other
+        self._clean = lru_cache(maxsize=64)(self._decode_clean)  # a face comes once for each perturbation
         self.donors = _Donors(self, donors) if self.feed.donors and donors else None  # none are needed to score
 
     def _track(self, video_id: str, face_index: int) -> list[dict[str, Any]]:
@@ -235,11 +236,24 @@ class Samples:
         track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
         return sorted(track, key=lambda row: row["frame_index"])
 
-    def face(self, row: Mapping[str, Any], size_px: int | None = None) -> Arrays:
-        """A face of a track, with its pictures, by default at the size that the stage wants."""
-        first = row["place"] // ROWS_PER_GROUP * ROWS_PER_GROUP
-        pictures = self._rows(row["video_id"], first)[row["place"] - first]
-        return face({**row, **pictures}, size_px or self.feed.input_px)
+    def face(self, row: Mapping[str, Any], size_px: int | None = None, perturbation: str = "") -> Arrays:
+        """A face of a track, with its pictures, by default at the size that the stage wants.
+
+        perturbation: of the image alone; landmarks, box and mask stay those of the clean face.
+        """
+        size_px = size_px or self.feed.input_px
+        whole = {**row, **self._pictures(row["video_id"], row["place"])}
+        if not perturbation:
+            return face(whole, size_px)
+        image = self._clean(row["video_id"], row["place"])
+        return face(whole, size_px, perturb.apply(perturbation, image, row, _key(row)))
+
+    def _decode_clean(self, video_id: str, place: int) -> np.ndarray:
+        return _rgb(self._pictures(video_id, place)["image_png"])
+
+    def _pictures(self, video_id: str, place: int) -> dict[str, Any]:
+        first = place // ROWS_PER_GROUP * ROWS_PER_GROUP
+        return self._rows(video_id, first)[place - first]
 
     def _read_rows(self, video_id: str, first: int) -> list[dict[str, Any]]:
         rows = range(first, first + ROWS_PER_GROUP)
@@ -256,11 +270,17 @@ class Samples:
         return self._prepare(track, start, pick.video, pick.domain, np.random.default_rng(pick.seed), "train")
 
     def scoring_samples(
-        self, video: Video, seed: int, mode: Mode = "score", most_frames: int | None = None
+        self,
+        video: Video,
+        seed: int,
+        mode: Mode = "score",
+        most_frames: int | None = None,
+        perturbation: str = "",
     ) -> Iterator[tuple[list[dict[str, Any]], Arrays]]:
         """Every face of a video: the FACES rows that a sample covers, and the sample.
 
-        In mode select a face that the stage cannot use is left out.
+        In mode select a face that the stage cannot use is left out. A perturbation changes the images and nothing else:
+        where a stage draws at random, it draws the same.
         """
         rows = self._faces_of(video.video_id).video(video.video_id, ["face_index"])
         for face_index in sorted({index for index in rows["face_index"].to_pylist() if index is not None}):
@@ -273,7 +293,7 @@ class Samples:
             for start in starts:
                 rng = np.random.default_rng((seed, _stable(video.video_id), face_index, start))
                 try:
-                    sample = self._prepare(track, start, video, -1, rng, mode)
+                    sample = self._prepare(track, start, video, -1, rng, mode, perturbation)
                 except BadSample as error:
                     if mode == "score":
                         raise  # a stage must score every face
@@ -289,11 +309,12 @@ class Samples:
         domain: int,
         rng: np.random.Generator,
         mode: Mode,
+        perturbation: str = "",
     ) -> Arrays:
         length = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         # A video with fewer frames than a clip repeats its last one.
         frames = [track[min(start + i, len(track) - 1)] for i in range(length)]
-        parts = [self.face(row) for row in frames]
+        parts = [self.face(row, perturbation=perturbation) for row in frames]
         sample: dict[str, Any] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         if self.derived is not None:
             sample |= self.derived.frames(
@@ -335,8 +356,10 @@ class _Donors:
         return {name: found[name] for name in ("image", "landmarks")}
 
 
-def face(row: Mapping[str, Any], size_px: int) -> Arrays:
-    image = cv2.cvtColor(_decode(row["image_png"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+def face(row: Mapping[str, Any], size_px: int, image: np.ndarray | None = None) -> Arrays:
+    """image: instead of the row's own, of the same size."""
+    if image is None:
+        image = _rgb(row["image_png"])
     crop_px = image.shape[0]
     landmarks = (_landmarks(row) + 0.5) * (size_px / crop_px) - 0.5  # whole numbers are pixel centres in both
     known = row["label"] == schemas.REAL or row["mask_png"] is not None
@@ -353,8 +376,13 @@ def face(row: Mapping[str, Any], size_px: int) -> Arrays:
         "box": _to_crop(row["box_px"], row["crop_px"], size_px),
         "mask": mask,
         "mask_valid": np.asarray(known),
-        "key": np.int64(_stable(f"{row['video_id']} {row['frame_index']} {row['face_index']}", 7)),
+        "key": np.int64(_key(row)),
     }
+
+
+def _key(row: Mapping[str, Any]) -> int:
+    """A number of its own for each face of each frame."""
+    return _stable(f"{row['video_id']} {row['frame_index']} {row['face_index']}", 7)
 
 
 def _landmarks(row: Mapping[str, Any]) -> np.ndarray:
@@ -367,6 +395,10 @@ def _to_crop(box: Mapping[str, float], crop: Mapping[str, float], size_px: int) 
     scale = size_px / (crop["x1"] - crop["x0"])
     corners = [box["x0"] - crop["x0"], box["y0"] - crop["y0"], box["x1"] - crop["x0"], box["y1"] - crop["y0"]]
     return np.array(corners, np.float32) * np.float32(scale)
+
+
+def _rgb(png: bytes) -> np.ndarray:
+    return cv2.cvtColor(_decode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _decode(png: bytes, flags: int) -> np.ndarray:

@@ -186,7 +186,8 @@ def _grouped(table: pa.Table, key: list[str], how: str) -> pa.Table:
 def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
     """PREDICTIONS of the paper's final score: the arithmetic mean of its stages' scores, face by face.
 
-    Masks come from the stage that localizes. Raises ValueError if the stages scored different faces.
+    Masks come from the stage that localizes; of perturbed faces only their counts of pixels are kept. Raises ValueError
+    if the stages scored different faces.
     """
     key = ["video_id", "frame_index", "face_index"]
     ordered = [table.sort_by([(name, "ascending") for name in key]) for table in stages]
@@ -194,7 +195,9 @@ def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
         if not all(table[name].equals(ordered[0][name]) for name in key):
             raise ValueError(f"stages scored different faces: {ordered[0].num_rows} and {table.num_rows} rows")
     score = np.mean([table["score"].to_numpy() for table in ordered], axis=0).astype(np.float32)
-    with_mask = [table for table in ordered if table["mask_png"].null_count < table.num_rows]
+    with_mask = [
+        table for table in ordered if min(table[name].null_count for name in ("mask_png", "mask_tp")) < table.num_rows
+    ]
     base = with_mask[0] if with_mask else ordered[0]
     for name, values in (("stage", pa.array([FINAL] * len(score))), ("score", pa.array(score))):
         base = base.set_column(base.schema.get_field_index(name), base.schema.field(name), values)

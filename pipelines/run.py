@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines import _results, evaluate, metrics, protocol, schemas, stages, train
+from pipelines import _results, evaluate, explain, metrics, perturb, protocol, schemas, stages, train
 from pipelines.experiment import Experiment, digest
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 
@@ -68,7 +69,12 @@ class Trial:
         return (self.folder / "_done.json").exists()
 
     def results(self) -> pa.Table:
-        return pq.read_table(self.folder / "results.parquet")
+        return schemas.clean(pq.read_table(self.folder / "results.parquet"), schemas.RESULTS)
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Single levels."""
+        return perturb.levels(self.experiment.perturbations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +106,14 @@ def plan(
     test = tuple(usable[part.name] for part in built.test)
     rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
     planned = stages.plan(experiment, rows, storage)
+    levels = perturb.levels(experiment.perturbations)
     name = digest(
         {
             "stages": {stage.name: stage.digest for stage in planned},
             "test": {part.part.name: _scored(part) for part in test},
             "failed_videos": experiment.failed_videos,
+            # Where there are none, none are named: trials from before there were any keep their name.
+            **({"perturbations": [perturb.VERSION, *levels]} if levels else {}),
         }
     )
     return Trial(
@@ -136,8 +145,26 @@ def _rows_digest(view: str, *parts: Usable) -> str:
 def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None]) -> None:
     """Trains what is missing, scores what is missing, writes RESULTS. report(phase, done, total)."""
     if trial.done:
+        explain.show(trial, compute)
         return
     stages.write_json(trial.folder / TRIAL, description(trial))
+    train_stages(trial, compute, report)
+    config = trial.experiment.config()
+    evaluate.score(
+        [evaluate.Finished(planned=stage, config=config) for stage in scoring(trial)],
+        {part.digest: part.videos for part in trial.test},
+        trial.faces,
+        num_actors=compute.scoring_actors,
+        gpus_per_actor=compute.gpus_per_worker,
+        on_video=lambda done, total: report("score", done, total),
+        perturbations=trial.perturbations,
+    )
+    finish(trial)
+    explain.show(trial, compute)
+
+
+def train_stages(trial: Trial, compute: Compute, report: Callable[[str, int, int], None]) -> None:
+    """Trains what is missing, and derives what later stages read."""
     config = trial.experiment.config()
     earlier: dict[str, stages.PlannedStage] = {}
     for planned in trial.planned:
@@ -150,17 +177,14 @@ def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None])
             videos = (*trial.train.videos, *trial.select.videos)
             actors = compute.scoring_actors if compute.num_workers else 0
             with planned.lock():
-                evaluate.derive(finished, videos, trial.faces, _derived(trial, planned), num_actors=actors)
-    scoring = [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
-    evaluate.score(
-        [evaluate.Finished(planned=stage, config=config) for stage in scoring],
-        {part.digest: part.videos for part in trial.test},
-        trial.faces,
-        num_actors=compute.scoring_actors,
-        gpus_per_actor=compute.gpus_per_worker,
-        on_video=lambda done, total: report("score", done, total),
-    )
-    finish(trial)
+                evaluate.derive(
+                    finished,
+                    videos,
+                    trial.faces,
+                    _derived(trial, planned),
+                    num_actors=actors,
+                    gpus_per_actor=compute.gpus_per_worker,
+                )
 
 
 def description(trial: Trial) -> dict[str, Any]:
@@ -268,16 +292,16 @@ def check(trial: Trial, compute: Compute) -> None:
 
 def finish(trial: Trial) -> None:
     """PREDICTIONS of all stages and of their mean, and RESULTS, from the scores that are there."""
-    scoring = [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
     known = origin(trial)
-    tables, rows, blocks = [], [], []
-    for part in trial.test:
-        by_stage = [pq.read_table(evaluate.predictions_path(stage, part.digest)) for stage in scoring]
+    tables, blocks = [], []
+    for part, perturbation in product(trial.test, ("", *trial.perturbations)):
+        by_stage = [evaluate.predictions(stage, part.digest, perturbation) for stage in scoring(trial)]
         for table in (*by_stage, metrics.mean_of_stages(by_stage)):
             stage = str(table["stage"][0])
             tables.append(table)
-            blocks.append({"part": part.part.name, "stage": stage, "rows": table.num_rows})
-            rows += _results.rows(known, known.part(part.part.name), stage, table, commit())
+            block = {"part": part.part.name, "stage": stage, "perturbation": perturbation, "rows": table.num_rows}
+            blocks.append(block)
+    rows = _results.every_row(known, zip(blocks, tables, strict=True), commit())
     trial.folder.mkdir(parents=True, exist_ok=True)
     for name, table in (
         ("predictions", pa.concat_tables(tables)),
@@ -293,9 +317,45 @@ def finish(trial: Trial) -> None:
     )
 
 
+def scoring(trial: Trial) -> list[stages.PlannedStage]:
+    """The stages whose scores count."""
+    return [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
+
+
+def validation_auc(trial: Trial) -> float:
+    """On the val part of the training dataset, of the kept epochs: the mean over the stages that score.
+
+    It stands for the trial where one is chosen among several; the AUC of the mean score would need another scoring.
+    """
+    found = []
+    for stage in scoring(trial):
+        kept = stage.summary()["best_epoch"]
+        found += [line["val/auc"] for line in stage.curve() if line["epoch"] == kept]
+    return sum(found) / len(found)
+
+
+def complete(trial: Trial) -> None:
+    """Adds to a done trial from before what its RESULTS need besides PREDICTIONS; its numbers stay."""
+    done = stages.read_json(trial.folder / "_done.json")
+    if "predictions" in done:
+        return
+    told = description(trial) | {"commit": done.get("commit", "unknown")}
+    if (trial.folder / TRIAL).exists():
+        told |= stages.read_json(trial.folder / TRIAL)
+    stages.write_json(trial.folder / TRIAL, told)
+    column = pq.read_table(trial.folder / "predictions.parquet", columns=["stage"])["stage"].to_pylist()
+    runs = [(stage, len(list(rows))) for stage, rows in groupby(column)]
+    each = len(runs) // len(trial.test)  # stages of a part, which stand part by part
+    blocks = [
+        {"part": trial.test[i // each].part.name, "stage": stage, "rows": rows} for i, (stage, rows) in enumerate(runs)
+    ]
+    stages.write_json(trial.folder / "_done.json", done | {"predictions": blocks})
+
+
 def pooling_of(trial: Trial) -> models.Pooling:
     """Of the last stage that scores; a mean over stages is one of scores that were made for it."""
-    return [stage for name in trial.planned if (stage := models.stage(name.paper, name.name)).scores][-1].pooling
+    last = scoring(trial)[-1]
+    return models.stage(last.paper, last.name).pooling
 
 
 def pooling_text(trials: Iterable[Trial]) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import cluster
+from pipelines import cluster, perturb
+from pipelines._results import UNSEEN
 from pipelines.experiment import PRESETS, Experiment
 from pipelines.facestore import ExtractionError
 from pipelines.space import Space
@@ -30,17 +31,24 @@ class Column:
     """Which number of a trial stands in a column of the table."""
 
     name: str  # the heading
-    test: str  # a test dataset or dataset/manipulation; empty: the only part that the row's trial scores
+    test: str  # a test dataset or dataset/manipulation; `unseen`: mean over those that were not trained on;
+    # empty: the only part that the row's trial scores
     level: str
     metric: str
+    perturbation: str = ""  # of the faces; a family (`blur`) for the mean over its levels; empty: none
 
     @classmethod
     def of(cls, name: str, level: str, metric: str) -> "Column":
-        """From its heading: `celeb_df`, `ffpp/Deepfakes`, `celeb_df ap`, or `ap` alone where a row scores one part."""
-        test, _, last = name.rpartition(" ")
-        if last not in METRICS:
-            test, last = name, metric
-        return cls(name=name, test=test, level="frame" if last in LOCALIZING else level, metric=last)
+        """From its heading: part, perturbation, metric, each left out where it is plain.
+
+        `celeb_df`, `ffpp/Deepfakes`, `celeb_df ap`, `celeb_df blur-3`, `unseen jpeg-50 ap`; `ap` or `blur` alone where
+        a row scores one part.
+        """
+        words = name.split(" ")
+        found = words.pop() if words[-1] in METRICS else metric
+        perturbation = words.pop() if words and words[-1] in perturb.names() else ""
+        own_level = "frame" if found in LOCALIZING else level
+        return cls(name=name, test=" ".join(words), level=own_level, metric=found, perturbation=perturbation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +105,19 @@ class Sweep:
         """A misspelt column would come out after the training."""
         for (row, _), experiment in experiments.items():
             for column in self.columns:
-                if not _scores(experiment, column.test):
+                if not _scores(experiment, column.test) or not _perturbs(experiment, column.perturbation):
                     raise ValueError(
                         f"{self.name}: row {row!r} ({experiment.protocol}: train on {experiment.train_on}, test on "
-                        f"{', '.join(experiment.test_on) or 'the same'}) has no number for the column {column.name!r}"
+                        f"{', '.join(experiment.test_on) or 'the same'}; perturbations "
+                        f"{', '.join(experiment.perturbations) or 'none'}) has no number for the column {column.name!r}"
                     )
 
 
 def _scores(experiment: Experiment, test: str) -> bool:
     """Whether one part that an experiment scores has this name; empty: whether it scores one part only."""
     if experiment.protocol == "cross_dataset":
+        if test == UNSEEN:
+            return bool(experiment.perturbations) and len({*experiment.test_on} - {experiment.train_on}) > 1
         return test in experiment.test_on or (not test and len(experiment.test_on) == 1)
     if experiment.protocol == "in_dataset":
         return test in ("", experiment.train_on)
@@ -114,6 +125,12 @@ def _scores(experiment: Experiment, test: str) -> bool:
     return (dataset == experiment.train_on and bool(manipulation)) or (
         not test and experiment.protocol != "cross_manipulation"
     )
+
+
+def _perturbs(experiment: Experiment, name: str) -> bool:
+    """Whether faces are scored under this perturbation, or under all levels of this family."""
+    wanted = perturb.levels([name]) if name else ()
+    return set(wanted) <= set(perturb.levels(experiment.perturbations))
 
 
 def grid(key: str, values: Sequence[Any]) -> dict[str, dict[str, Any]]:

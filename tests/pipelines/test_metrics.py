@@ -18,6 +18,7 @@ def face(video_id: str, label: int, score: float, frame_index: int = 0, **change
     row = dict.fromkeys(schemas.PREDICTIONS.names) | {
         "face_area_px": 1.0,
         "stage": "detect",
+        "perturbation": "",
         "dataset": "made_up",
         "method": "any",
     }

@@ -211,6 +211,12 @@ def test_a_worn_crop_is_nearly_the_crop_of_a_worn_frame(name: str, side: int, st
     assert error < change / 5
 
 
+def test_a_crop_that_was_enlarged_comes_back_to_the_pixels_of_the_video() -> None:
+    small = cv2.GaussianBlur(textured(60), (3, 3), 0)
+    back = perturb._at_scale("source", cut(small, (0, 0, 60, 60), 190), 60)
+    assert np.abs(back.astype(int) - small).mean() < 0.5
+
+
 @pytest.mark.parametrize(("side", "stored"), [(80, 96), (240, 96)])
 def test_noise_is_drawn_in_pixels_of_the_video(side: int, stored: int) -> None:
     """Averaged where the crop was made smaller, spread where it was made larger."""

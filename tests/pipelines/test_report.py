@@ -20,6 +20,7 @@ COMMON = {
     "stage": "final",
     "train_on": "ffpp",
     "test_dataset": "dfdc",
+    "perturbation": "",
     "part": "test",
     "codec": "c23",
     "level": "video",

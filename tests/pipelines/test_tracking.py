@@ -145,6 +145,7 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     """MLflow allows letters, digits, `_ - . : /` and space. NaN is what a test part with one class gets."""
     common = {field.name: 0 if pa.types.is_integer(field.type) else "x" for field in schemas.RESULTS}
     common |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n_real": 3, "n_missing": 1}
+    common["perturbation"] = ""
     rows = [
         common | {"stage": stage, "test_dataset": dataset, "level": level, "metric": metric}
         for stage in ("finetune", run.FINAL)
