@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import (
+    _runs,
     cluster,
     datasets,
     facestore,
@@ -36,7 +37,6 @@ from pipelines.preprocess import Extraction, datasets_file, faces_folder
 
 if TYPE_CHECKING:
     from pipelines.sweep import Sweep
-    from pipelines.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,13 +220,8 @@ class Launch:
             trials = self.trials(data)
             for trial in trials.values():
                 run.check(trial, compute)
-            tracker, parent, children = self._outcome(data, trials).track()
-            try:
-                self._run_trials(trials, compute, concurrent, tracker, children)
-            except KeyboardInterrupt:
-                for run_id in (parent, *(children[key] for key, trial in trials.items() if not trial.done)):
-                    tracker.end(run_id, "KILLED")
-                raise
+            with _runs.live(self._outcome(data, trials), self.console) as live:
+                self._run_trials(trials, compute, concurrent, live)
         return trials
 
     def compute(self, resources: cluster.Resources, num_trials: int) -> tuple[run.Compute, int]:
@@ -262,8 +257,7 @@ class Launch:
         trials: Mapping[Key, run.Trial],
         compute: run.Compute,
         concurrent: int,
-        tracker: "Tracker",
-        children: Mapping[Key, str],
+        live: _runs.Live,
     ) -> None:
         todo = {key: trial for key, trial in trials.items() if not trial.done}
         logged: dict[Path, int] = {}
@@ -277,13 +271,14 @@ class Launch:
                         curve = stage.curve()
                         if len(curve) > logged.get(stage.folder, 0):
                             logged[stage.folder] = len(curve)
-                            tracker.curve(children[key], stage.name, curve)
+                            live.curve(key, stage.name, curve)
 
             tuning.fit(list(todo.values()), compute, concurrent, self.storage / "ray", look)
 
 
 def rows_unseen(experiment: Experiment) -> dict[str, str]:
     """Stands for the digest of each view before there are faces: other videos to train on, other rows."""
-    real = [experiment.train_on, experiment.codec]
+    cut = [f"{name} {value}" for name, value in sorted(experiment.faces_args.items())]
+    real = [experiment.train_on, experiment.codec, *cut]
     seen = {view: real if view in REAL_VIEWS else [*real, *experiment.manipulations] for view in VIEWS}
     return {view: f"not extracted yet: {', '.join(names)}" for view, names in seen.items()}

@@ -6,8 +6,8 @@ when all is done it only prints the table.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +62,7 @@ class Sweep:
     rows: Mapping[str, Mapping[str, Any]]  # row label -> overrides of the base
     published: Mapping[str, Mapping[str, float]]  # row label -> column (see `Column.of`) -> in [0, 1]; NaN: none
     small: Mapping[str, Any] = field(default_factory=dict)  # overrides in the small preset: all rows in minutes
+    small_rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # for single rows, in place of `rows`
     level: str = "video"
     metric: str = "auc"  # of the columns that name none
     baseline: str | None = None  # the row that the others are tested against; None: the first
@@ -76,6 +77,10 @@ class Sweep:
             raise ValueError(f"{self.name}: {self.level} {self.metric}; levels are {LEVELS}, metrics {METRICS}")
         if self.baseline is not None and self.baseline not in self.rows:
             raise ValueError(f"{self.name}: baseline {self.baseline!r} is none of the rows {list(self.rows)}")
+        if unknown := self.small_rows.keys() - self.rows.keys():
+            raise ValueError(
+                f"{self.name}: small_rows has {sorted(unknown)}, which is none of the rows {list(self.rows)}"
+            )
         headings = {row: list(values) for row, values in self.published.items()}
         for row, names in headings.items():
             if names != (first := next(iter(headings.values()))):
@@ -90,16 +95,35 @@ class Sweep:
 
     def experiments(self, preset: str, num_seeds: int, changes: Mapping[str, Any]) -> dict[tuple[str, int], Experiment]:
         """(row, seed) -> experiment. Raises ValueError on a bad setting, or a column that nothing scores."""
-        shorter = self.small if preset == "small" else {}
+        shorter, instead = (self.small, self.small_rows) if preset == "small" else ({}, {})
         found = {
             (row, seed): self.base.override({"preset": preset, **shorter, **changes}).override(
-                {**overrides, "seed": seed}
+                {**instead.get(row, overrides), "seed": seed}
             )
             for row, overrides in self.rows.items()
             for seed in range(num_seeds)
         }
         self._check_columns(found)
         return found
+
+    def part(self, rows: Sequence[str] | None, test_on: Sequence[str] | None) -> "Sweep":
+        """The same question, for some of its rows or test datasets. Raises ValueError naming those that there are."""
+        kept = list(rows or self.rows)
+        datasets = list(dict.fromkeys(column.test.partition("/")[0] for column in self.columns))
+        for switch, names, known in (("--rows", kept, self.rows), ("--test-on", test_on or (), datasets)):
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"{switch} {', '.join(unknown)}: {self.name} has {', '.join(map(repr, known))}")
+        tested = set(test_on or datasets)
+        columns = [column.name for column in self.columns if column.test.partition("/")[0] in tested]
+        left = {"test_on": tuple(name for name in self.base.test_on if name in tested)} if test_on else {}
+        return replace(
+            self,
+            base=self.base.override(left),
+            rows={row: _tested(self.rows[row], tested) for row in kept},
+            published={row: {name: self.published[row][name] for name in columns} for row in kept},
+            small_rows={row: _tested(values, tested) for row, values in self.small_rows.items() if row in kept},
+            baseline=self.baseline if self.baseline in kept else None,
+        )
 
     def _check_columns(self, experiments: Mapping[tuple[str, int], Experiment]) -> None:
         """A misspelt column would come out after the training."""
@@ -125,6 +149,11 @@ def _scores(experiment: Experiment, test: str) -> bool:
     return (dataset == experiment.train_on and bool(manipulation)) or (
         not test and experiment.protocol != "cross_manipulation"
     )
+
+
+def _tested(overrides: Mapping[str, Any], tested: Container[str]) -> Mapping[str, Any]:
+    names = tuple(name for name in overrides.get("test_on", ()) if name in tested)
+    return {**overrides, "test_on": names} if "test_on" in overrides else overrides
 
 
 def _perturbs(experiment: Experiment, name: str) -> bool:
@@ -157,6 +186,8 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
         help="datasets.toml: dataset name = root folder (default: "
         "$CROSSFORGE_DATASETS, ./datasets.toml, or the made-up sample corpus)",
     )
+    p.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows of the table")
+    p.add_argument("--test-on", nargs="+", metavar="DATASET", help="only these columns, for want of other datasets")
     p.add_argument(
         "--storage",
         metavar="DIR",
@@ -239,7 +270,8 @@ def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None
     try:
         if arguments.space and not arguments.search:
             raise ValueError("--space says what --search varies; add --search N")
-        chosen = search.find(sweep, arguments, console) if arguments.search else sweep
+        asked = sweep.part(arguments.rows, arguments.test_on)
+        chosen = search.find(asked, arguments, console) if arguments.search else asked
         code = Launch(chosen, arguments, console).execute() if chosen else 0
     except (ValueError, OSError, ExtractionError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -337,16 +337,32 @@ PRINTED: Mapping[str, tuple[str, str]] = {
     ),
     # --------------------------------------------------------------------------- of several papers
     "methods": (  # Delocate, Table 1; BBMG + NRS, Table 8; LAA-Net, Table 1
-        "ffpp, celeb_df, deeper_forensics, dfdc",
+        "ffpp, celeb_df, deeper_forensics, dfdc, dfdcp, dfd, ffiw, wild_deepfake",
         """
-        plain: - - - -
-        lre: - - - -
-        mc_lcr: - - - -
-        delocate: - 91.3 99.1 84.0
-        adfd: - 91.37 - 72.98
-        laa_net: - 95.4 - -
+        Xception: - - - - - - - -
+        EfficientNet-b4: - - - - - - - -
+        lre: - - - - - - - -
+        mc_lcr: - - - - - - - -
+        delocate: - 91.3 99.1 84.0 - - - -
+        adfd: - 91.37 - 72.98 85.89 - 87.77 -
+        laa_net: - 95.4 - - 86.94 98.43 - 80.03
         """,
     ),
+    # ------------------------------------------------------------------------------- of no paper
+    "preprocessing": (
+        "ffpp, celeb_df, dfdc, dfdcp",
+        """
+        margin 1.3, 32 frames, c23: - - - -
+        margin 1.0: - - - -
+        margin 1.6: - - - -
+        margin 2.0: - - - -
+        8 frames: - - - -
+        64 frames: - - - -
+        a box for each frame: - - - -
+        c40: - - - -
+        """,
+    ),
+    "detector": ("ffpp, celeb_df, deeper_forensics, dfdc", "dlib: - - - -\ndlib-cnn: - - - -"),
 }
 
 

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,10 @@ NAMES = sorted(path.stem for path in (ROOT / "sweeps").glob("[!_]*.py"))
 SWITCHES = {
     "--help",
     "--datasets",
+    "--rows",
+    "--test-on",
+    "--search",
+    "--space",
     "--storage",
     "--preset",
     "--seeds",
@@ -248,9 +253,52 @@ def test_a_metric_or_level_that_is_none_is_refused(wrong: dict[str, str]) -> Non
         dataclasses.replace(table("dfdc"), **wrong)
 
 
+# ------------------------------------------------------------------------------------ parts of a sweep
+def question(**changes: Any) -> Sweep:
+    base = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df", "dfdc"))
+    rows = {"a": {}, "b": {"model.lr": 0.1}, "c": {"test_on": ("dfdc", "celeb_df")}}
+    published = {row: {"celeb_df": 0.1, "celeb_df ap": 0.2, "dfdc": 0.3} for row in rows}
+    options = {"small_rows": {"b": {"model.lr": 0.2}}, "baseline": "b"} | changes
+    return Sweep(name="t", title="", base=base, row_name="row", rows=rows, published=published, **options)
+
+
+def test_the_whole_is_a_part() -> None:
+    assert question().part(None, None) == question()
+
+
+def test_some_rows_in_the_order_that_was_asked_for() -> None:
+    part = question().part(["c", "a"], None)
+    assert list(part.rows) == list(part.published) == ["c", "a"]
+    assert (part.small_rows, part.baseline) == ({}, None)
+    assert question().part(["b"], None).baseline == "b"
+
+
+def test_some_datasets_leave_their_columns_and_need_no_others() -> None:
+    part = question().part(None, ["celeb_df"])
+    assert [column.name for column in part.columns] == ["celeb_df", "celeb_df ap"]
+    assert {e.test_on for e in part.experiments("paper", 1, {}).values()} == {("celeb_df",)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "test_on", "message"),
+    [(["d"], None, "--rows d: t has 'a', 'b', 'c'"), (None, ["dfd"], "--test-on dfd: t has 'celeb_df', 'dfdc'")],
+)
+def test_a_part_that_is_none_is_refused(rows: Any, test_on: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        question().part(rows, test_on)
+
+
+def test_a_row_can_be_another_in_the_small_preset() -> None:
+    experiments = {preset: question().experiments(preset, 1, {})["b", 0] for preset in PRESETS}
+    assert {preset: one.config().lr for preset, one in experiments.items()} == {"paper": 0.1, "small": 0.2}
+    with pytest.raises(ValueError, match="small_rows has"):
+        question(small_rows={"d": {}})
+
+
 # --------------------------------------------------------------------------------------- switches
 def test_the_switches_are_these(sweep: Sweep) -> None:
-    """The same for every sweep. What varies an experiment belongs into a sweep file, not onto the command line."""
+    """The same for every sweep. What varies an experiment belongs into a sweep file: only a search, whose result
+    is one of many, takes it from the command line."""
     options = [option for action in parser(sweep, None)._actions for option in action.option_strings]
     assert {option for option in options if option.startswith("--")} == SWITCHES
     assert set(options) - SWITCHES == {"-h"}
