@@ -21,7 +21,6 @@ _TILE_PX = 224
 _RED = np.array([255, 0, 0], np.float32)
 _STRENGTH = 0.6  # of the red where the mask says 1
 _SHEET_PX = 160  # side of a picture on a sheet
-_HINT = "Grad-CAM: what speaks for a fake, strongest where red, in each face by itself; maps: dark 0, bright 1"
 _GREEN = "#2a9d4a"  # real faces
 _MOST_PANELS = 3  # side by side
 
@@ -95,12 +94,15 @@ def _resized(picture: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 # ----------------------------------------------------------------------------------- a trial's examples
 def examples_sheet(evidence: pa.Table) -> bytes:
-    """A PNG of a table of schemas.EVIDENCE: for each example its face, Grad-CAM and the method's own pictures."""
+    """A PNG of a table of schemas.EVIDENCE: for each example its face, Grad-CAM and the method's own pictures.
+
+    Grad-CAM shows what speaks for a fake, in each face by itself; maps are black at 0 and bright at 1.
+    """
     strips: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in evidence.to_pylist():
         key = tuple(row[name] for name in ("dataset", "video_id", "face_index", "frame_index"))
         strips.setdefault(key, []).append(row)
-    title = f"Surest right and surest wrong videos. {_HINT}" if strips else "There are no examples"
+    title = "Grad-CAM: red speaks most for a fake" if strips else "There are no examples"
     return _sheet.to_png(title, [_strip(rows) for rows in strips.values()])
 
 
@@ -108,25 +110,23 @@ def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:
     one = rows[0]
     fake = one["label"] == schemas.FAKE
     called = "a fake" if (one["verdict"] == "right") == fake else "real"
-    said = f"{one['verdict']}: taken for {called}, P(fake) of the video {one['video_score']:.3f}"
+    scores = {row["stage"]: row["score"] for row in rows if row["score"] is not None}
+    said = [f"{one['verdict']}: P(fake) = {one['video_score']:.3f}, taken for {called}"]
+    said.append("this face: " + ", ".join(f"{stage} {score:.3f}" for stage, score in scores.items()))
     faces = {row["stage"]: row["png"] for row in rows if row["picture"] == "face" and row["png"] is not None}
     tiles = []
     for row in rows:
         if row["png"] is not None:
             under = faces.get(row["stage"], next(iter(faces.values()), None))
-            tiles.append(Tile(_tile(row, under), (row["picture"], _by(row))))
+            tiles.append(Tile(_tile(row, under), (row["picture"], row["stage"])))
     problems = [f"{row['stage']} {row['picture'] or 'pictures'}: {row['problem']}" for row in rows if row["problem"]]
     return Strip(
-        title=f"{one['dataset']}, {one['method']}: {one['video_id']}, frame {one['frame_index']}",
+        title=f"{'fake' if fake else 'real'}: {one['video_id']}, frame {one['frame_index']}",
         kind="fake" if fake else "real",
-        lines=(said, *dict.fromkeys(problems)),
+        lines=(*said, *dict.fromkeys(problems)),
         failed=one["verdict"] == "wrong",
         tiles=tuple(tiles),
     )
-
-
-def _by(row: Mapping[str, Any]) -> str:
-    return row["stage"] if row["score"] is None else f"{row['stage']} {row['score']:.3f}"
 
 
 def _tile(row: Mapping[str, Any], face_png: bytes | None) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -32,6 +32,9 @@ from pipelines import device, ingest, metrics, schemas, stages
 from pipelines.evaluate import Finished
 from pipelines.ingest import Samples, Video
 from pipelines.video import encode_png
+
+if TYPE_CHECKING:
+    from pipelines.run import Compute, Trial
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +93,46 @@ def _row(video: Video, at: At, stage: str, scores: Mapping[str, float]) -> dict[
 # ------------------------------------------------------------------------------------- the files
 def made(folder: Path) -> bool:
     return (folder / EVIDENCE).exists()
+
+
+def show(trial: "Trial", compute: "Compute") -> None:
+    """Both files of a trial that is done, unless they are there. What goes wrong is logged and costs no result.
+
+    Where training has workers of its own, a task of Ray's with as many GPUs as one of them does it.
+    """
+    if made(trial.folder):
+        return
+    config = trial.experiment.config()
+    finished = [Finished(planned=planned, config=config) for planned in trial.planned]
+    try:
+        args = (trial.folder, finished, _parts(trial), trial.faces, trial.experiment.seed)
+        if compute.num_workers:
+            import ray  # here: a trial without workers needs none
+
+            ray.get(ray.remote(num_cpus=1, num_gpus=compute.gpus_per_worker)(write).remote(*args))
+        else:
+            write(*args)
+    except Exception:  # the results are there, and stay
+        log.exception("%s: no pictures of what its stages look at", trial.folder)
+
+
+def _parts(trial: "Trial") -> list[Part]:
+    """The test parts with their scores, from the trial's own file."""
+    path = trial.folder / "predictions.parquet"
+    table = pq.read_table(path, columns=[name for name in pq.read_schema(path).names if not name.startswith("mask_")])
+    if "perturbation" in table.column_names:
+        table = table.filter(pc.equal(table["perturbation"], ""))
+    scoring = [s for planned in trial.planned if (s := models.stage(planned.paper, planned.name)).scores]
+    parts = []
+    for usable in trial.test:
+        ids = pa.array([video.video_id for video in usable.videos], pa.string())
+        own = table.filter(pc.is_in(table["video_id"], ids))
+        predictions = {name: own.filter(pc.equal(own["stage"], name)) for name in own["stage"].unique().to_pylist()}
+        highest = metrics.highest_faces(predictions[metrics.FINAL], usable.part.every_face)
+        videos = metrics.by_video(highest, scoring[-1].pooling)
+        scores = dict(zip(videos["video_id"].to_pylist(), videos["score"].to_pylist(), strict=True))
+        parts.append(Part(name=usable.part.name, videos=usable.videos, predictions=predictions, scores=scores))
+    return parts
 
 
 def write(
@@ -206,7 +249,7 @@ def _example(part: Part, video: Video, sign: int) -> Example:
     scores = {
         name: {(row["face_index"], row["frame_index"]): row["score"] for row in table.to_pylist()}
         for name, table in (
-            (name, table.filter(pc.equal(table["video_id"], video.video_id)).drop_columns(["mask_png"]))
+            (name, table.filter(pc.equal(table["video_id"], video.video_id)))
             for name, table in part.predictions.items()
         )
     }
