@@ -18,6 +18,7 @@ import pytest
 
 import models
 from pipelines import datasets, protocol, schemas, stages
+from pipelines._results import UNSEEN
 from pipelines.datasets import ffpp
 from pipelines.experiment import PRESETS, Experiment
 from pipelines.launch import rows_unseen
@@ -142,7 +143,9 @@ def test_every_column_names_a_part_that_the_protocol_scores(sweep: Sweep, preset
     for (row, _), experiment in experiments.items():
         scored = [part.name for part in protocol.build(experiment, videos).test]
         for column in sweep.columns:
-            if column.test or len(scored) != 1:
+            if column.test == UNSEEN:
+                assert len(set(scored) - {experiment.train_on}) > 1
+            elif column.test or len(scored) != 1:
                 assert column.test in scored, f"{row}, {column.name}"
 
 
@@ -201,6 +204,21 @@ def test_a_column_is_read_from_its_heading(name: str, test: str, level: str, met
     assert Column.of(name, "video", "auc") == Column(name, test, level, metric)
 
 
+@pytest.mark.parametrize(
+    ("name", "test", "perturbation", "level", "metric"),
+    [
+        ("celeb_df blur-3", "celeb_df", "blur-3", "video", "auc"),
+        ("ffpp/Deepfakes noise ap", "ffpp/Deepfakes", "noise", "video", "ap"),
+        ("unseen jpeg-50", "unseen", "jpeg-50", "video", "auc"),
+        ("saturation", "", "saturation", "video", "auc"),
+        ("blur-5 iou", "", "blur-5", "frame", "iou"),
+        ("blur-6", "blur-6", "", "video", "auc"),
+    ],
+)
+def test_a_heading_may_name_a_perturbation(name: str, test: str, perturbation: str, level: str, metric: str) -> None:
+    assert Column.of(name, "video", "auc") == Column(name, test, level, metric, perturbation)
+
+
 def table(column: str, **experiment: Any) -> Sweep:
     base = Experiment(model="plain", **{"train_on": "ffpp", "test_on": ("celeb_df", "dfdc")} | experiment)
     return Sweep(name="t", title="", base=base, row_name="row", rows={"a": {}}, published={"a": {column: nan}})
@@ -216,6 +234,10 @@ def table(column: str, **experiment: Any) -> Sweep:
         ("ffpp/FaceSwap", {"protocol": "cross_manipulation"}),
         ("auc", {"protocol": "per_manipulation"}),
         ("ffpp/FaceSwap", {"protocol": "leave_one_out"}),
+        ("dfdc blur-3", {"perturbations": ("blur",)}),
+        ("dfdc blur", {"perturbations": [f"blur-{level}" for level in range(1, 6)]}),
+        ("unseen", {"perturbations": ("jpeg-50",)}),
+        ("blur ap", {"protocol": "in_dataset", "perturbations": ("blur", "noise")}),
     ],
 )
 def test_a_column_that_the_protocol_scores_is_taken(column: str, experiment: dict[str, Any]) -> None:
@@ -233,6 +255,11 @@ def test_a_column_that_the_protocol_scores_is_taken(column: str, experiment: dic
         ("auc", {"protocol": "cross_manipulation"}),
         ("ffpp", {"protocol": "cross_manipulation"}),
         ("dfdc/FaceSwap", {"protocol": "cross_manipulation"}),
+        ("dfdc blur-3", {}),
+        ("dfdc blur", {"perturbations": ("blur-1", "blur-2", "blur-3", "blur-4")}),
+        ("dfdc noise-1", {"perturbations": ("blur",)}),
+        ("unseen", {}),
+        ("unseen", {"test_on": ("ffpp", "dfdc"), "perturbations": ("blur",)}),
     ],
 )
 def test_a_column_that_nothing_scores_is_refused_before_any_training(column: str, experiment: dict[str, Any]) -> None:
