@@ -26,7 +26,10 @@ _MOST_PANELS = 3  # side by side
 
 
 def picture(title: str, by: str, score: float, faces: Sequence[Mapping[str, Any]], note: str) -> bytes:
-    """A PNG. Each of `faces` has `frame_index`, `face_index`, `time_s`, `score`, `image_png`, `mask_png` or null."""
+    """A PNG. Each of `faces` has `frame_index`, `face_index`, `time_s`, `score`, `image_png`, `mask_png` or null.
+
+    Where there is no mask, some may have `cam_png`, a Grad-CAM of `image_png`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import
     from matplotlib.figure import Figure
 
@@ -36,19 +39,32 @@ def picture(title: str, by: str, score: float, faces: Sequence[Mapping[str, Any]
     _course(curve.subplots(), score, faces)
     chosen = sorted(faces, key=lambda row: row["score"], reverse=True)[:MOST_FACES]
     for axis, row in zip(tiles.subplots(1, MOST_FACES, squeeze=False).flat, chosen, strict=False):
-        axis.imshow(overlay(row["image_png"], row["mask_png"]))
+        axis.imshow(_shown(row))
         axis.set_title(f"{row['score']:.3f} at {row['time_s']:.2f} s", fontsize="small")
     for axis in tiles.axes:
         axis.set_axis_off()
-    masked = any(row["mask_png"] is not None for row in chosen)
-    legend = "highest-scored faces" + ("; red: what the model takes for manipulated" if masked else "")
-    tiles.suptitle(legend, fontsize="small")
+    tiles.suptitle(f"highest-scored faces{_legend(chosen)}", fontsize="small")
     figure.suptitle(f"{title}\n{by}", fontsize="medium", parse_math=False)
     if note:
         figure.supxlabel(note, fontsize="small", color="C3", parse_math=False)
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png")
     return data.getvalue()
+
+
+def _legend(faces: Sequence[Mapping[str, Any]]) -> str:
+    if any(row["mask_png"] is not None for row in faces):
+        return "; red: what the model takes for manipulated"
+    if any("cam_png" in row for row in faces):
+        return "; colours, up to red: what speaks for a fake, in each face by itself (Grad-CAM)"
+    return ""
+
+
+def _shown(row: Mapping[str, Any]) -> NDArray[np.uint8]:
+    if row["mask_png"] is None and "cam_png" in row:
+        image = cv2.cvtColor(_decoded(row["image_png"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return heated(np.asarray(image, np.uint8), _decoded(row["cam_png"], cv2.IMREAD_GRAYSCALE), _TILE_PX)
+    return overlay(row["image_png"], row["mask_png"])
 
 
 def _course(axis: Any, score: float, faces: Sequence[Mapping[str, Any]]) -> None:

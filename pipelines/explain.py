@@ -412,15 +412,42 @@ def grad_cam(stage: models.Stage, batch: models.Batch) -> NDArray[np.float32]:
     return np.clip(np.asarray(maps, np.float32), 0, 1)
 
 
-def looked_at(
+def with_cam(
+    scoring: Sequence[tuple[str, models.Stage, Samples]],
+    video: Video,
+    faces: Sequence[Mapping[str, Any]],
+    most: int,
+    on: torch.device,
+) -> tuple[Mapping[str, Any], ...]:
+    """The faces; the `most` highest-scored ones with the picture that the network gets and its Grad-CAM, `cam_png`.
+
+    By the last of the scoring stages (name, module, samples) that has a layer for it. Without one, where a mask is
+    drawn already, and where Grad-CAM fails, which is logged, they are as they were.
+    """
+    able = [(module, samples) for _, module, samples in scoring if module.cam_layer() is not None]
+    if not able or any(row["mask_png"] is not None for row in faces):
+        return tuple(faces)
+    chosen = sorted(faces, key=lambda row: row["score"], reverse=True)[:most]
+    try:
+        seen = _looked_at(*able[-1], video, {(row["face_index"], row["frame_index"]) for row in chosen}, on)
+    except Exception:  # a picture must not cost the score
+        log.exception("%s: no Grad-CAM", video.video_id)
+        return tuple(faces)
+    return tuple({**row, **seen.get((row["face_index"], row["frame_index"]), {})} for row in faces)
+
+
+def _looked_at(
     stage: models.Stage, samples: Samples, video: Video, wanted: Collection[At], on: torch.device
-) -> dict[At, tuple[bytes, bytes]]:
-    """Of each wanted face the picture that the stage gets, and its Grad-CAM, as PNG."""
+) -> dict[At, dict[str, bytes]]:
+    """`image_png` and `cam_png` of each wanted face."""
     found = {}
     for places, arrays in covering(samples, video, wanted):
         batch = {name: torch.from_numpy(value).to(on) for name, value in ingest.stack([arrays]).items()}
         maps = grad_cam(stage, batch)
         for face, place in places.items():
             at = (0, place) if _takes_clips(stage) else (0,)
-            found[face] = encode_png(batch["image"][at].cpu().numpy()), encode_png(_bytes(torch.from_numpy(maps[at])))
+            found[face] = {
+                "image_png": encode_png(batch["image"][at].cpu().numpy()),
+                "cam_png": encode_png(_bytes(torch.from_numpy(maps[at]))),
+            }
     return found

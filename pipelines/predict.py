@@ -26,7 +26,19 @@ from rich.table import Table
 from rich.text import Text
 
 import models
-from pipelines import _evidence, _trained, cluster, evaluate, facestore, metrics, progress, run, schemas, stages
+from pipelines import (
+    _evidence,
+    _trained,
+    cluster,
+    evaluate,
+    explain,
+    facestore,
+    metrics,
+    progress,
+    run,
+    schemas,
+    stages,
+)
 from pipelines._text import printable
 from pipelines._trained import Trained
 from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
@@ -140,8 +152,13 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
             )
 
 
-def score_faces(trained: Trained, paths: Mapping[str, Path], folder: Path) -> Iterator[tuple[str, Scored]]:
-    """Each video's id and its scores, from the FACES in `folder`. Raises StorageError for unreadable weights."""
+def score_faces(
+    trained: Trained, paths: Mapping[str, Path], folder: Path, pictures: bool = False
+) -> Iterator[tuple[str, Scored]]:
+    """Each video's id and its scores, from the FACES in `folder`. Raises StorageError for unreadable weights.
+
+    pictures: the faces that `write_pictures` shows come with a Grad-CAM, where no stage draws a mask.
+    """
     faces = facestore.Faces(folder)
     ledger = {row["video_id"]: row for row in faces.ledger.to_pylist()}
     scorer = evaluate._ScoreVideos(trained.finished, {DATASET: folder})
@@ -154,6 +171,10 @@ def score_faces(trained: Trained, paths: Mapping[str, Path], folder: Path) -> It
         if entry["status"] == "ok":
             try:
                 result |= _scores(trained, scorer, faces, name)
+                if pictures:
+                    result["faces"] = explain.with_cam(
+                        scorer.stages, _video(name), result["faces"], _evidence.MOST_FACES, scorer.device
+                    )
             except (ValueError, RuntimeError) as error:  # a face that a stage refuses, or no memory: costs this video
                 result = {"status": _NOT_SCORED, "reason": " ".join(str(error).split())}
         seconds = entry["seconds"] + time.monotonic() - start
@@ -162,8 +183,7 @@ def score_faces(trained: Trained, paths: Mapping[str, Path], folder: Path) -> It
 
 def _scores(trained: Trained, scorer: Any, faces: facestore.Faces, name: str) -> dict[str, Any]:
     """The video's scores, as fields of `Scored`."""
-    video = Video(name, schemas.FAKE, "unknown", name)
-    table = scorer(pa.Table.from_pylist([asdict(video)]))
+    table = scorer(pa.Table.from_pylist([asdict(_video(name))]))
     by_stage = {planned.name: table.filter(pc.equal(table["stage"], planned.name)) for planned in trained.planned}
     by_stage[run.FINAL] = final = metrics.mean_of_stages(list(by_stage.values()))
     values = {stage: _of_video(own, trained.pooling) for stage, own in by_stage.items()}
@@ -183,17 +203,21 @@ def _scores(trained: Trained, scorer: Any, faces: facestore.Faces, name: str) ->
     return {"score": values.pop(run.FINAL), "stages": values, "faces": tuple(found)}
 
 
+def _video(name: str) -> Video:
+    return Video(name, schemas.FAKE, "unknown", name)
+
+
 def _of_video(predictions: pa.Table, pooling: models.Pooling) -> float:
     return float(metrics.by_video(predictions, pooling)["score"][0].as_py())
 
 
-def predict(trained: Trained, videos: Sequence[Path], console: Console) -> list[Scored]:
+def predict(trained: Trained, videos: Sequence[Path], console: Console, pictures: bool = False) -> list[Scored]:
     """One for each of `videos`, in their order; files of equal content are scored once."""
     names = [video_id(path) for path in videos]
     distinct = dict(zip(names, videos, strict=True))
     with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
         cut_faces(trained, distinct, Path(folder), console)
-        found = dict(score_faces(trained, distinct, Path(folder)))
+        found = dict(score_faces(trained, distinct, Path(folder), pictures))
     return [Scored(**(vars(found[name]) | {"path": path})) for name, path in zip(names, videos, strict=True)]
 
 
@@ -267,7 +291,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     say(f"Run {trained.folder.name}: {trained.experiment.model} ({used}), trained on {trained.experiment.train_on}")
     for warning in trained.warnings:
         say(warning, style="yellow")
-    scored = predict(trained, videos, console)
+    scored = predict(trained, videos, console, pictures=arguments.picture is not None)
     console.print(table_of(scored))
     if arguments.json:
         stages.write_json(arguments.json, as_json(trained, scored))

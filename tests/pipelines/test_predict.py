@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from rich.console import Console
 
 import models
-from pipelines import _evidence, _trained, metrics, predict, preprocess, run, schemas, stages
+from pipelines import _evidence, _trained, explain, metrics, predict, preprocess, run, schemas, stages
 from pipelines.experiment import Experiment
 from pipelines.run import Compute, Trial
 
@@ -143,6 +144,43 @@ def test_a_picture_of_each_scored_video(report: Any) -> None:
         assert pixels is not None
         assert pixels.shape[0] > 400
         assert pixels.std() > 10
+
+
+def test_a_method_without_masks_shows_grad_cam(trial: Trial, storage: Path, files: Any, tmp_path: Path) -> None:
+    """Of the faces that the picture has, and of no other; the scores are the same with and without."""
+    paths = list(files.values())[:1]
+    found = {}
+    for stage in ("finetune", "localize"):
+        folder = next(planned.folder for planned in trial.planned if planned.name == stage)
+        trained = _trained.by_name(str(folder), storage)
+        plain, shown = (predict.predict(trained, paths, Console(quiet=True), pictures=p)[0] for p in (False, True))
+        assert [row["score"] for row in shown.faces] == [row["score"] for row in plain.faces]
+        assert not any("cam_png" in row for row in plain.faces)
+        assert predict.as_json(trained, [shown])["videos"][0]["faces"] == [
+            {name: value for name, value in row.items() if not name.endswith("_png")} for row in plain.faces
+        ]
+        (path,) = predict.write_pictures(trained, [shown], tmp_path / stage)
+        assert cv2.imread(str(path)).std() > 10
+        found[stage] = shown.faces
+    assert not any("cam_png" in row for row in found["localize"])  # it draws masks
+    heats = [cv2.imdecode(np.frombuffer(row["cam_png"], np.uint8), cv2.IMREAD_UNCHANGED) for row in found["finetune"]]
+    assert {heat.shape for heat in heats} == {(64, 64)}
+    assert max(heat.max() for heat in heats) > 200
+
+
+def test_grad_cam_that_fails_costs_no_score(
+    trial: Trial, storage: Path, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(stage: Any, batch: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(explain, "grad_cam", broken)
+    folder = next(planned.folder for planned in trial.planned if planned.name == "finetune")
+    trained = _trained.by_name(str(folder), storage)
+    (one,) = predict.predict(trained, list(files.values())[:1], Console(quiet=True), pictures=True)
+    assert one.status == "ok"
+    assert one.score is not None
+    assert not any("cam_png" in row for row in one.faces)
 
 
 def test_many_videos_go_through_ray_and_score_alike(
@@ -292,3 +330,10 @@ def test_a_mask_is_laid_over_in_red() -> None:
     assert shown[0, 0].tolist() == [100, 100, 100]
     assert shown[0, -1].tolist() == [193, 40, 40]  # 0.4 * 100 + 0.6 * 255, 0.4 * 100
     assert _evidence.overlay(png[0], None)[0, -1].tolist() == [100, 100, 100]
+
+
+def test_the_legend_says_which_it_is() -> None:
+    row: dict[str, Any] = {"mask_png": None}
+    assert _evidence._legend([row]) == ""
+    assert "manipulated" in _evidence._legend([row | {"mask_png": b""}])
+    assert "Grad-CAM" in _evidence._legend([row, row | {"cam_png": b""}])
