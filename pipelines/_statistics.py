@@ -43,28 +43,30 @@ class Comparison:
 
 Resampled = tuple[float, NDArray[np.float64]]  # a value, and what it is in each resample
 Known = dict[tuple[int, str, frozenset[str]], Resampled]
+# What the number of a row is the mean of: for each test part (counted from 0) or perturbation of it, the rows
+# `video_id`, `label`, `score`, or for iou and pbca PREDICTIONS with masks.
+MadeOf = Sequence[tuple[int, pa.Table]]
+Pair = tuple[MadeOf, MadeOf]  # of a row and of its baseline, in the same order
 
 
-def compare(
-    baseline: str, metric: str, pairs: Mapping[int, tuple[pa.Table, pa.Table]], known: Known | None = None
-) -> Comparison | None:
-    """pairs: seed -> what `metric` is made of for the row and for its baseline: rows `video_id`, `label`, `score`,
-    or for iou and pbca PREDICTIONS with masks. None where not both classes are left, or nothing.
+def compare(baseline: str, metric: str, pairs: Mapping[int, Pair], known: Known | None = None) -> Comparison | None:
+    """None where not both classes are left, or nothing.
 
     known: what was worked out for these very tables before, such as the baseline's for another row.
     """
     known = {} if known is None else known
     differences: dict[int, float] = {}
     resampled, num_videos = [], []
-    for seed, (own, other) in sorted(pairs.items()):
-        shared = frozenset(own["video_id"].to_pylist()) & frozenset(other["video_id"].to_pylist())
-        both_classes = len(_only(own, shared)["label"].unique()) == 2
-        if not shared or not (both_classes or metric in LOCALIZING):
+    for seed, pair in sorted(pairs.items()):
+        found = [_difference(metric, own, other, known) for (_, own), (_, other) in zip(*pair, strict=True)]
+        several = [one for one in found if one is not None]
+        if not several or len(several) < len(found):
             continue
-        (a, many_a), (b, many_b) = (_resampled(metric, table, shared, known) for table in (own, other))
-        differences[seed] = a - b
-        resampled.append(many_a - many_b)
-        num_videos.append(len(shared))
+        differences[seed] = float(np.mean([one[0] for one in several]))
+        # Datasets with as many videos have the same draws: turned, else chance would move them together.
+        turned = [np.roll(one[1], i) for (i, _), one in zip(pair[0], several, strict=True)]
+        resampled.append(np.mean(turned, axis=0))
+        num_videos.append(min(one[2] for one in several))
     if not differences:
         return None
     mean = np.mean(resampled, axis=0)
@@ -78,6 +80,18 @@ def compare(
         by_seed=differences,
         num_videos=min(num_videos),
     )
+
+
+def _difference(
+    metric: str, own: pa.Table, other: pa.Table, known: Known
+) -> tuple[float, NDArray[np.float64], int] | None:
+    """Of two tables: over all shared videos, in each resample of them, and how many they are."""
+    shared = frozenset(own["video_id"].to_pylist()) & frozenset(other["video_id"].to_pylist())
+    both_classes = len(_only(own, shared)["label"].unique()) == 2
+    if not shared or not (both_classes or metric in LOCALIZING):
+        return None
+    (a, many_a), (b, many_b) = (_resampled(metric, table, shared, known) for table in (own, other))
+    return a - b, many_a - many_b, len(shared)
 
 
 def _resampled(metric: str, table: pa.Table, shared: frozenset[str], known: Known) -> Resampled:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import preprocess, report, run, sample_corpus, stages, tuning
+from pipelines import coverage, preprocess, report, run, sample_corpus, schemas, tuning
+from pipelines._saved import Planned, Saved
 from pipelines.experiment import digest
 from pipelines.preprocess import Extraction
 
@@ -69,10 +70,9 @@ class Outcome:
     def publish(self, console: Console) -> int:
         """Writes, prints and logs everything. The exit code: 0, or 1 if a row failed."""
         trials = self.trials
-        cells = self.cells()
         done = [trial for trial in trials.values() if trial.done]
         facts = {
-            "data": sample_corpus.NOTE if self.is_sample else f"own datasets, {self.config_file}",
+            "data": f"own datasets, {self.config_file.name}" if self.config_file else sample_corpus.NOTE,
             "preset": self.preset,
             "numbers": f"{report.numbers(self.sweep.columns)} in %, mean over "
             f"{len({seed for _, seed in trials})} seed(s); score of a video = {run.pooling_text(trials.values())}",
@@ -83,10 +83,14 @@ class Outcome:
             "videos without a face": next(iter(trials.values())).experiment.failed_videos,
             "commit": ", ".join(sorted({c for t in done for c in t.results()["commit"].to_pylist()})) or run.commit(),
         }
-        lines = [*report.notes(cells, facts), *(f"LEAK {leak}" for leak in preprocess.leaks(self.extractions))]
         folder = self.storage / "reports" / f"{self.sweep.name}-{self.key}"
-        paths = self._write_report(folder, cells, lines) + preprocess.write_coverage(self.extractions, folder)
-        self._print_table(cells, lines, console)
+        for trial in done:
+            run.complete(trial)
+        saved = self._saved(facts)
+        made = report.Report.of(saved, report.gather(saved, self.storage, again=False))
+        covered = preprocess.write_coverage(self.extractions, folder)  # first: the page shows its pictures
+        paths = made.write(folder) + covered
+        self._print_table(made.cells, made.lines, console)
         ui = self._log(paths)
         console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
         console.print(f"MLflow: {ui}", highlight=False, soft_wrap=True)
@@ -102,26 +106,31 @@ class Outcome:
                 values[f"{part}/{column.level}/{column.metric}/published"] = value
         return values
 
-    def cells(self) -> list[report.Cell]:
-        cells = []
-        for row, published in self.sweep.published.items():
-            own = [trial for (name, _), trial in self.trials.items() if name == row]
-            results = [trial.results() for trial in own if trial.done]
-            failure = next((tuning.failure_of(trial) for trial in own if not trial.done), "")
-            for column in self.sweep.columns:
-                cells.append(report.cell(row, column, published[column.name], results, failure))
-        return cells
-
-    def _write_report(self, folder: Path, cells: Sequence[report.Cell], lines: Sequence[str]) -> list[Path]:
+    def _saved(self, facts: Mapping[str, str]) -> Saved:
+        """All that a report needs besides the runs' folders."""
         s = self.sweep
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
-        stages.write_atomic(paths[0], report.markdown(s.title, s.row_name, cells, lines).encode())
-        stages.write_atomic(paths[1], report.to_csv(s.row_name, cells).encode())
-        kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
-        metric = kinds.pop() if len(kinds) == 1 else "value"
-        report.plot(paths[2], s.title, s.row_name, metric, cells, sample_corpus.NOTE if self.is_sample else "")
-        return paths
+        trials = tuple(
+            Planned(
+                row=row,
+                seed=seed,
+                run=trial.digest,
+                failure="" if trial.done else tuning.failure_of(trial) or "not finished",
+            )
+            for (row, seed), trial in self.trials.items()
+        )
+        return Saved(
+            name=s.name,
+            title=s.title,
+            row_name=s.row_name,
+            baseline=s.baseline or next(iter(s.rows)),
+            is_sample=self.is_sample,
+            columns=s.columns,
+            published=s.published,
+            trials=trials,
+            facts=facts,
+            leaks=tuple(preprocess.leaks(self.extractions)),
+            coverage=tuple(_counted(self.extractions)),
+        )
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str], console: Console) -> None:
         """As many columns side by side as the terminal is wide, the others below; intervals on a line of their own."""
@@ -157,6 +166,16 @@ class Outcome:
             tracker.describe(parent, paths[0].read_text())
             tracker.end(parent, "FINISHED" if all(trial.done for trial in self.trials.values()) else "FAILED")
         return ui_command(tracker.uri)
+
+
+def _counted(extractions: Sequence[Extraction]) -> list[dict[str, Any]]:
+    """What became of the videos: rows of `coverage.table`, those of several recipes below each other."""
+    names = [*coverage.KEY, "given", *schemas.STATUSES]
+    return [
+        row
+        for one in extractions
+        for row in coverage.table(one.videos, one.ledger_table()).select(names).to_pylist()
+    ]
 
 
 def metric_values(results: pa.Table) -> dict[str, float]:

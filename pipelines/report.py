@@ -1,12 +1,20 @@
-"""RESULTS of a sweep's trials -> the table beside the paper's: rows for the terminal, Markdown, CSV, PNG.
+"""The table of a sweep beside the paper's, as Markdown, CSV, PNG and HTML: python -m pipelines.report [SWEEP ...]
 
-Everything here is computed from `results.parquet` of the trials; no model is needed.
+    python -m pipelines.report                              every report of the storage
+    python -m pipelines.report mask_ratio                   those of one sweep
+    python -m pipelines.report /data/crossforge/reports/X   one folder, beside its runs
+
+A sweep writes its report when it ends. This command makes it again from the PREDICTIONS of the runs: their RESULTS
+by the code of now (and says where the stored ones differ), then everything that follows. It needs no model, no GPU,
+no Ray and no dataset. Exit code: 0, or 1 where a number differs, or 2 for wrong input.
 """
 
+import argparse
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +22,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
-from pipelines.run import FINAL
-from pipelines.sweep import LOCALIZING, Column
+from pipelines import _curves, _statistics, schemas, stages
+from pipelines._saved import TABLE, Material, Run, Saved, differing
+from pipelines._statistics import Comparison
+from pipelines.metrics import FINAL
+from pipelines.sweep import DEFAULT_STORAGE, LOCALIZING, Column
 
 ONE_SEED = "*"
+HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
 PANELS = 4  # of a plot, side by side
+MOST_LINES = 20  # that are printed of what differs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +44,7 @@ class Cell:
     column: str
     published: float
     test: str = ""  # the part that was scored
+    perturbation: str = ""  # of its faces
     level: str = ""
     metric: str = ""
     ours: float = math.nan  # mean over seeds
@@ -42,6 +57,7 @@ class Cell:
     n_missing: int = 0
     n_excluded: int = 0
     failure: str = ""  # why there is no value of ours
+    against: Comparison | None = None  # the baseline row; None: this is it, or they share no test videos
 
     @property
     def difference(self) -> float:
@@ -52,7 +68,13 @@ def cell(row: str, column: Column, published: float, results: Sequence[pa.Table]
     """results: RESULTS of the row's finished trials, one per seed."""
     found = [entry for table in results for entry in _pick(table, column)]
     empty = Cell(
-        row=row, column=column.name, published=published, test=column.test, level=column.level, metric=column.metric
+        row=row,
+        column=column.name,
+        published=published,
+        test=column.test,
+        perturbation=column.perturbation,
+        level=column.level,
+        metric=column.metric,
     )
     if not found:
         return replace(empty, failure=failure or _why_none(column))
@@ -73,8 +95,47 @@ def cell(row: str, column: Column, published: float, results: Sequence[pa.Table]
     )
 
 
+def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
+    """Row by row; materials: of the trials that are done."""
+    found = []
+    for row, published in saved.published.items():
+        results = [material.results for material in materials if material.row == row]
+        failure = next((planned.failure for planned in saved.trials if planned.row == row and planned.failure), "")
+        found += [cell(row, column, published[column.name], results, failure) for column in saved.columns]
+    against: dict[tuple[str, str], Comparison] = {}
+    for column in saved.columns:
+        against |= {(row, column.name): one for row, one in compared(saved, materials, column).items()}
+    return [replace(one, against=against.get((one.row, one.column))) for one in found]
+
+
+def compared(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
+    """Row -> its comparison with the baseline row in one column, seed by seed, with Holm's correction over the rows."""
+    made_of: dict[str, dict[int, _statistics.MadeOf]] = {}
+    for material in materials:
+        if tables := material.of_column(column):
+            made_of.setdefault(material.row, {})[material.seed] = tables
+    base = made_of.get(saved.baseline, {})
+    known: _statistics.Known = {}
+    found = {}
+    for row in saved.published:
+        own = made_of.get(row, {}) if row != saved.baseline else {}
+        pairs = {
+            seed: (own[seed], base[seed]) for seed in own.keys() & base.keys() if len(own[seed]) == len(base[seed])
+        }
+        if one := _statistics.compare(saved.baseline, column.metric, pairs, known):
+            found[row] = one
+    adjusted = _statistics.holm([one.p for one in found.values()])
+    return {row: replace(one, adjusted_p=p) for (row, one), p in zip(found.items(), adjusted, strict=True)}
+
+
 def _pick(table: pa.Table, column: Column) -> list[dict[str, Any]]:
-    wanted = {"level": column.level, "metric": column.metric, "stage": FINAL}
+    table = schemas.clean(table, schemas.RESULTS)
+    wanted = {
+        "level": column.level,
+        "metric": column.metric,
+        "stage": FINAL,
+        "perturbation": column.perturbation,
+    }
     if column.test:
         wanted["test_dataset"] = column.test
     for name, value in wanted.items():
@@ -102,11 +163,17 @@ def percent(value: float) -> str:
 
 
 def ours_text(cell: Cell) -> str:
-    """e.g. `91.2 ± 0.4 [89.9, 92.5]`; with one seed `91.2* [89.9, 92.5]`."""
+    """e.g. `91.2 ± 0.4 [89.9, 92.5]`; with one seed `91.2* [89.9, 92.5]`; `↑` behind it: above the baseline."""
     if math.isnan(cell.ours):
         return "failed" if cell.failure else "–"
     spread = ONE_SEED if math.isnan(cell.spread) else f" ± {percent(cell.spread)}"
-    return f"{percent(cell.ours)}{spread} [{percent(cell.low)}, {percent(cell.high)}]"
+    return f"{percent(cell.ours)}{spread} [{percent(cell.low)}, {percent(cell.high)}]{_sign(cell)}"
+
+
+def _sign(cell: Cell) -> str:
+    if cell.against is None or not cell.against.significant:
+        return ""
+    return f" {HIGHER if cell.against.difference > 0 else LOWER}"
 
 
 def difference_text(cell: Cell) -> str:
@@ -156,11 +223,28 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
     if any(len(cell.seeds) == 1 for cell in cells):
         lines.append(f"{ONE_SEED} one seed only: the spread between seeds is not known")
     lines.append("[low, high]: 95 % interval, bootstrap over test videos; ±: standard deviation over seeds")
+    lines += test_notes(cells)
     failures: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         if cell.failure:
             failures.setdefault((cell.row, cell.failure), []).append(cell.column)
     lines += [f"FAILED {row} on {', '.join(columns)}: {why}" for (row, why), columns in failures.items()]
+    return lines
+
+
+def test_notes(cells: Sequence[Cell]) -> list[str]:
+    """How rows were tested against the baseline, where they were."""
+    found = [cell.against for cell in cells if cell.against]
+    if not found:
+        return []
+    several = any(len(one.by_seed) > 1 for one in found)
+    lines = [
+        f"{HIGHER} {LOWER}: higher, lower than the row {found[0].baseline} on the same test videos (p < "
+        f"{_statistics.LEVEL:g}; paired bootstrap over the videos that both scored, {_statistics.NUM_RESAMPLES} "
+        f"resamples{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
+    ]
+    if any(len(one.by_seed) == 1 for one in found):
+        lines.append("the test knows the chance in test videos, not that in training: one seed says nothing of it")
     return lines
 
 
@@ -182,12 +266,15 @@ def texts(cell: Cell) -> tuple[str, str, str]:
 
 def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
     buffer = io.StringIO()
-    names = ["level", "metric", "published", "ours", "difference", "spread", "low", "high", "seeds"]
+    names = ["perturbation", "level", "metric", "published", "ours", "difference", "spread", "low", "high", "seeds"]
     names += ["n_real", "n_fake", "n_missing", "n_excluded", "failure"]
+    tested = ["baseline", "difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([row_name, "test_dataset", *names])
+    heads = [name if name == "baseline" else f"baseline_{name}" for name in tested]
+    writer.writerow([row_name, "test_dataset", *names, *heads])
     for cell in cells:
         values = [getattr(cell, name) for name in names]
+        values += [getattr(cell.against, name, "") for name in tested]
         writer.writerow([cell.row, cell.test or cell.column, *(_plain(value) for value in values)])
     return buffer.getvalue()
 
@@ -195,6 +282,8 @@ def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6f}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{seed}:{difference:.6f}" for seed, difference in value.items())
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
@@ -242,3 +331,119 @@ def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
     axis.set_xticks(list(x), [cell.row for cell in cells], rotation=0 if fits else 60, ha="center" if fits else "right")
     axis.set_xlabel(row_name)
     axis.grid(axis="y", alpha=0.3)
+
+
+# ------------------------------------------------------------------------------------------ files
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A table with what a reader must know beside it."""
+
+    saved: Saved
+    materials: Sequence[Material]
+    cells: Sequence[Cell]
+    lines: Sequence[str]
+
+    @classmethod
+    def of(cls, saved: Saved, materials: Sequence[Material]) -> "Report":
+        found = cells(saved, materials)
+        lines = [*notes(found, saved.facts), *(f"LEAK {leak}" for leak in saved.leaks)]
+        return cls(saved=saved, materials=materials, cells=found, lines=lines)
+
+    def write(self, folder: Path, *, html: bool = True) -> list[Path]:
+        """All but the coverage, Markdown first. Files that are there are replaced."""
+        from pipelines import _html  # here: it needs this module
+
+        s = self.saved
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
+        stages.write_atomic(paths[0], markdown(s.title, s.row_name, self.cells, self.lines).encode())
+        stages.write_atomic(paths[1], to_csv(s.row_name, self.cells).encode())
+        kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
+        metric = kinds.pop() if len(kinds) == 1 else "value"
+        footer = s.facts["data"] if s.is_sample else ""
+        plot(paths[2], s.title, s.row_name, metric, self.cells, footer)
+        paths += _curves.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
+        if html:
+            paths.append(folder / f"{s.name}.html")
+            stages.write_atomic(paths[-1], _html.page(folder, self).encode())
+        return [*paths, s.write(folder)]
+
+
+def gather(saved: Saved, storage: Path, *, again: bool) -> list[Material]:
+    """Of all trials that have numbers. again: these are made from PREDICTIONS. Raises ValueError; see `Run.read`."""
+    return [
+        Material.of(planned, Run.read(storage / "runs" / planned.run), saved.columns, again=again)
+        for planned in saved.trials
+        if not planned.failure
+    ]
+
+
+# ---------------------------------------------------------------------------------------- command
+def folders(names: Sequence[str], storage: Path) -> Iterator[Path]:
+    """Report folders: given as such, or all below the storage of the named sweeps. Raises ValueError for none."""
+    known = {path.parent: Saved.read(path.parent).name for path in sorted(storage.glob(f"reports/*/{TABLE}"))}
+    if not names and not known:
+        raise ValueError(f"{storage / 'reports'} holds no report with a {TABLE}; run a sweep, or name its --storage")
+    yield from known if not names else ()
+    for name in names:
+        own = [folder for folder, sweep in known.items() if sweep == name]
+        if not own and not Path(name).is_dir():
+            there = ", ".join(sorted(set(known.values()))) or "none"
+            raise ValueError(f"{name} is neither a report's folder nor a sweep of which {storage} has one: {there}")
+        yield from own or [Path(name).resolve()]
+
+
+def make_again(folder: Path, storage: Path, console: Console, *, html: bool) -> bool:
+    """Whether all RESULTS are the same as the stored ones."""
+    saved = Saved.read(folder)
+    found = gather(saved, storage, again=True)
+    lines = list(dict.fromkeys(line for one in found for line in differing(one.run.results, one.results)))
+    number = sum(one.results.num_rows for one in found)
+    state = f"{len(lines)} differ from the stored ones" if lines else "as stored"
+    say(console, f"{folder.name}: {number} numbers of {len(found)} runs made again, {state}")
+    for line in lines[:MOST_LINES]:
+        say(console, f"  {line}")
+    if lines[MOST_LINES:]:
+        say(console, f"  and {len(lines) - MOST_LINES} more; the report has the new numbers, results.parquet the old")
+    for path in Report.of(saved, found).write(folder, html=html):
+        say(console, f"  {path}")
+    return not lines
+
+
+def say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("report", nargs="*", metavar="SWEEP|FOLDER", help="default: every report of the storage")
+    p.add_argument(
+        "--storage",
+        metavar="DIR",
+        help=f"where the runs are (default: that of the FOLDER, or ./{DEFAULT_STORAGE})",
+    )
+    p.add_argument("--no-html", action="store_true", help="Markdown, CSV and plot only")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code; see the text of the module."""
+    arguments = parser().parse_args(argv)
+    console = Console()
+    storage = Path(arguments.storage or DEFAULT_STORAGE).expanduser().resolve()
+    try:
+        found = list(folders(arguments.report, storage))
+        own = {folder: storage if arguments.storage else folder.parents[1] for folder in found}
+        same = [make_again(folder, own[folder], console, html=not arguments.no_html) for folder in found]
+    except (ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    return 0 if all(same) else 1
+
+
+if __name__ == "__main__":
+    from pipelines.report import main as command  # as a module of its name: what it calls imports it by that
+
+    sys.exit(command())

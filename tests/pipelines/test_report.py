@@ -210,11 +210,17 @@ def test_notes_of_several_seeds_have_no_mark_of_one():
     assert not any("one seed only" in line for line in report.notes([make_cell(*THREE)], {}))
 
 
+TESTED = ["baseline"] + [
+    f"baseline_{name}" for name in ("difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos")
+]
+
+
 def test_csv_can_be_read_back():
     rows = list(csv.DictReader(io.StringIO(report.to_csv("mask ratio", [make_cell(*THREE), FAILED]))))
     assert rows[0] == {
         "mask ratio": "0.75",
         "test_dataset": "dfdc",
+        "perturbation": "",
         "level": "video",
         "metric": "auc",
         "published": "0.840000",
@@ -229,6 +235,7 @@ def test_csv_can_be_read_back():
         "n_missing": "1",
         "n_excluded": "0",
         "failure": "",
+        **dict.fromkeys(TESTED, ""),
     }
     assert (rows[1]["mask ratio"], rows[1]["ours"], rows[1]["failure"]) == ("0.95", "", "ValueError: loss, is NaN")
 

@@ -17,8 +17,12 @@ def scores(real: list[float], fake: list[float], first: int = 0) -> pa.Table:
     )
 
 
+def pair(own: pa.Table, other: pa.Table) -> _statistics.Pair:
+    return [(0, own)], [(0, other)]
+
+
 def of(own: pa.Table, other: pa.Table, metric: str = "auc") -> _statistics.Comparison:
-    found = compare("base", metric, {0: (own, other)})
+    found = compare("base", metric, {0: pair(own, other)})
     assert found
     return found
 
@@ -52,7 +56,7 @@ def test_only_videos_that_both_scored_count():
 
 def test_seeds_are_paired_and_their_differences_averaged():
     worse = scores([0.1] * 10 + [0.95] * 10, [0.9] * 20)  # half of all pairs are won
-    found = compare("base", "auc", {0: (SURE, GUESS), 2: (worse, GUESS)})
+    found = compare("base", "auc", {0: pair(SURE, GUESS), 2: pair(worse, GUESS)})
     assert found
     assert found.by_seed == {0: 0.5, 2: 0.0}
     assert found.difference == 0.25
@@ -69,6 +73,20 @@ def test_a_difference_is_that_of_the_values(metric):
     assert found.low < expected < found.high
 
 
+def test_a_mean_over_test_parts_is_the_mean_of_their_differences():
+    """0.5 better in one dataset, equal in another; the two do not move together, though drawn alike."""
+    rng = np.random.default_rng(1)
+    noisy = scores(rng.random(20).tolist(), (rng.random(20) + 0.3).tolist())
+    found = compare("base", "auc", {0: ([(0, SURE), (1, noisy)], [(0, GUESS), (1, noisy)])})
+    assert found
+    assert found.difference == 0.25
+    one = compare("base", "auc", {0: pair(noisy, GUESS)})
+    two = compare("base", "auc", {0: ([(0, noisy), (1, noisy)], [(0, GUESS), (1, GUESS)])})
+    assert one
+    assert two
+    assert (two.high - two.low) / (one.high - one.low) == pytest.approx(math.sqrt(0.5), abs=0.08)
+
+
 def masks(tp: list[int], fp: list[int]) -> pa.Table:
     rows = [
         {"video_id": f"v{i}", "label": 1, "mask_tp": t, "mask_fp": f, "mask_fn": 0, "mask_tn": 10}
@@ -83,10 +101,10 @@ def test_masks_are_compared_without_real_videos():
 
 
 def test_nothing_in_common_is_no_comparison():
-    assert compare("base", "auc", {0: (SURE, scores([0.1], [0.9], first=100))}) is None
+    assert compare("base", "auc", {0: pair(SURE, scores([0.1], [0.9], first=100))}) is None
     assert compare("base", "auc", {}) is None
     # v020 is the only fake that both have, and no real one
-    assert compare("base", "auc", {0: (SURE, scores([], [0.9], first=20))}) is None
+    assert compare("base", "auc", {0: pair(SURE, scores([], [0.9], first=20))}) is None
 
 
 def delong(own: pa.Table, other: pa.Table) -> float:

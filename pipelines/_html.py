@@ -1,0 +1,310 @@
+"""The report of a sweep as one HTML page: it loads nothing, runs nothing, and can be printed or sent by mail.
+
+All text is untrusted (it came from declarations, file names, exceptions) and is escaped; of an absolute path only
+the last part is shown.
+"""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import metrics, report, schemas
+from pipelines._saved import Material, Saved, of_method
+from pipelines._text import printable
+from pipelines.report import Cell, Report
+
+MANY_ROWS = 4  # from here on, single seeds are not drawn
+GRID = np.linspace(0, 1, 401)  # false positive rates at which curves are averaged
+_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/:;,'\"()]+/)+")
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = """
+body { font: 15px/1.45 'DejaVu Sans', Arial, sans-serif; color: #1a1a1a; background: #fff; max-width: 1180px;
+  margin: 24px auto; padding: 0 16px }
+h1 { font-size: 24px; margin: 0 0 8px } h2 { font-size: 18px; margin: 32px 0 8px; border-bottom: 1px solid #bbb }
+h3 { font-size: 15px; margin: 16px 0 4px }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; margin: 8px 0 }
+th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: right; vertical-align: top }
+th { background: #f2f2f2 } th:first-child, td.name { text-align: left; overflow-wrap: anywhere }
+tr.base td { background: #fafaf0 } td small { color: #555; white-space: nowrap }
+.warning { border: 2px solid #9a6700; background: #fff8e1; padding: 8px 12px; font-weight: bold }
+.bad { color: #a4243b } nav a { margin-right: 14px } img { max-width: 100%; height: auto; display: block }
+figure { display: inline-block; margin: 8px 12px 8px 0; vertical-align: top; max-width: 100% }
+dt { font-weight: bold; float: left; clear: left; margin-right: 8px } dd { margin: 0 0 2px 0; overflow-wrap: anywhere }
+li { overflow-wrap: anywhere } summary { cursor: pointer; font-weight: bold; margin: 8px 0 }
+@media print { body { margin: 0; max-width: none; font-size: 11px } figure, tr { break-inside: avoid }
+  nav { display: none } }
+"""
+
+
+def page(folder: Path, of: Report) -> str:
+    """folder: where the report's pictures are."""
+    saved, cells, materials = of.saved, of.cells, of.materials
+    sections = {
+        "table": ("Published and ours", _table(saved, cells) + _items(of.lines)),
+        "baseline": (f"Against the row {saved.baseline}", _baseline(saved, cells)),
+        "plot": ("Plot", _pictures(folder, [folder / f"{saved.name}.png"])),
+        "roc": ("ROC curves", _rocs(saved, materials)),
+        "manipulations": ("By manipulation", _manipulations(saved, materials)),
+        "robustness": ("Robustness", _pictures(folder, _robustness(folder, saved))),
+        "videos": ("What became of the videos", _videos(folder, saved, materials)),
+        "examples": ("Example faces", _looked_at(materials)),
+    }
+    shown = {name: section for name, section in sections.items() if section[1]}
+    parts = [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{_text(saved.title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{_text(saved.title)}</h1>",
+        f'<p class="warning">{_text(saved.facts["data"])}</p>' if saved.is_sample else "",
+        "<nav>" + "".join(f'<a href="#{name}">{_text(title)}</a>' for name, (title, _) in shown.items()) + "</nav>",
+        *(f'<section id="{name}"><h2>{_text(title)}</h2>\n{body}</section>' for name, (title, body) in shown.items()),
+        "</body></html>",
+    ]
+    return "\n".join([*(part for part in parts if part), ""])
+
+
+# ------------------------------------------------------------------------------------------- text
+def _text(value: Any) -> str:
+    return html.escape(_ABSOLUTE.sub("…/", printable(str(value))), quote=True)
+
+
+def _items(lines: Iterable[str]) -> str:
+    items = [(' class="bad"' if line.startswith(("FAILED", "LEAK")) else "", line) for line in lines]
+    return "<ul>" + "\n".join(f"<li{kind}>{_text(line)}</li>" for kind, line in items) + "</ul>\n"
+
+
+def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None = None) -> str:
+    """Cells are HTML already; the row whose name is `marked` stands out."""
+    rows = ["<tr>" + "".join(f"<th>{text}</th>" for text in head) + "</tr>"]
+    for name, *rest in body:
+        kind = ' class="base"' if name == marked else ""
+        rows.append(f'<tr{kind}><td class="name">{name}</td>' + "".join(f"<td>{text}</td>" for text in rest) + "</tr>")
+    return '<div class="wide"><table>' + "\n".join(rows) + "</table></div>\n"
+
+
+def _image(kind: str, data: bytes, alt: str) -> str:
+    return f"<figure>{_bare(kind, data, alt)}</figure>\n"
+
+
+def _bare(kind: str, data: bytes, alt: str) -> str:
+    return f'<img alt="{_text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def _pictures(folder: Path, paths: Sequence[Path]) -> str:
+    return "".join(_image("png", path.read_bytes(), path.stem) for path in paths if path.is_file())
+
+
+# ----------------------------------------------------------------------------------------- numbers
+def _table(saved: Saved, cells: Sequence[Cell]) -> str:
+    at = {(cell.row, cell.column): cell for cell in cells}
+    names = [column.name for column in saved.columns]
+    head = [_text(saved.row_name)]
+    for name in names:
+        head += [f"{_text(name)}<br>published", f"{_text(name)}<br>ours", "diff."]
+    body = []
+    for row in saved.published:
+        line = [_text(row)]
+        for name in names:
+            published, ours, difference = report.texts(at[row, name])
+            value, *interval = _text(ours).split(" [")
+            line += [_text(published), value + "".join(f"<br><small>[{rest}</small>" for rest in interval), difference]
+        body.append(line)
+    return _grid(head, body, _text(saved.baseline))
+
+
+def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
+    tested = [(cell, cell.against) for cell in cells if cell.against]
+    body = [
+        [
+            _text(cell.row),
+            _text(cell.column),
+            f"{100 * one.difference:+.1f}",
+            f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
+            f"{one.p:.3g}",
+            f"{one.adjusted_p:.3g}",
+            " ".join(f"{100 * value:+.1f}" for value in one.by_seed.values()),
+            str(one.num_videos),
+        ]
+        for cell, one in tested
+    ]
+    head = [_text(saved.row_name), "column", "difference", "95 % interval", "p", "p (Holm)", "by seed", "videos"]
+    return _grid(head, body) + _items(report.test_notes(cells)) if body else ""
+
+
+def _of_part(materials: Sequence[Material], part: str, level: str) -> dict[str, list[pa.Table]]:
+    """Row -> its scores, seed by seed; rows without both classes are left out."""
+    found: dict[str, list[pa.Table]] = {}
+    for material in materials:
+        table = material.scores.get((part, level, ""))
+        if table is not None and len(table["label"].unique()) == 2:
+            found.setdefault(material.row, []).append(table)
+    return found
+
+
+def _parts(materials: Sequence[Material]) -> list[tuple[str, str]]:
+    """Test parts with their levels, in the order of the first run that has them."""
+    keys = [key for material in materials for key in sorted(material.scores)]
+    return list(dict.fromkeys((part, level) for part, level, perturbation in keys if not perturbation))
+
+
+def _counts(table: pa.Table, level: str) -> str:
+    labels = table["label"].to_pylist()
+    what = "videos" if level == "video" else "faces"
+    return f"{labels.count(schemas.REAL)} real and {labels.count(schemas.FAKE)} fake {what}"
+
+
+def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
+    """AUC of each manipulation's fakes against all real ones."""
+    text = ""
+    for part in dict.fromkeys(part for part, _ in _parts(materials)):
+        by_row = _of_part(materials, part, "video")
+        tables = [table for own in by_row.values() for table in own]
+        methods = sorted({m for t in tables for m in t["method"].unique().to_pylist()} - {"real"})
+        if len(methods) < 2:  # the table says it all
+            continue
+        fakes = {m: max(t["method"].to_pylist().count(m) for t in tables) for m in methods}
+        head = [_text(saved.row_name), *(f"{_text(m)}<br><small>{fakes[m]} fake</small>" for m in methods)]
+        body = [[_text(row), *(_auc_text(own, m) for m in methods)] for row, own in by_row.items()]
+        text += f"<h3>{_text(part)}: video-level AUC in % against the same real videos</h3>\n"
+        text += _grid(head, body, _text(saved.baseline))
+    return text
+
+
+def _auc_text(tables: Sequence[pa.Table], method: str) -> str:
+    own = [of_method(table, method) for table in tables]
+    values = [metrics.auc(one["label"], one["score"]) for one in own if len(one["label"].unique()) == 2]
+    if not values:
+        return "–"
+    spread = f" ± {report.percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else report.ONE_SEED
+    return f"{report.percent(float(np.mean(values)))}{spread}"
+
+
+# ------------------------------------------------------------------------------------------ curves
+def _rocs(saved: Saved, materials: Sequence[Material]) -> str:
+    wanted = {(column.test, column.level) for column in saved.columns}
+    text = ""
+    for part, level in _parts(materials):
+        by_row = _of_part(materials, part, level)
+        if by_row and (level == "video" or {(part, level), ("", level)} & wanted):
+            counts = _counts(next(iter(by_row.values()))[0], level)
+            picture = _bare("svg+xml", _roc(saved, by_row), f"ROC curves, {part}")
+            text += f"<figure><figcaption>{_text(part)}, {level} level: {counts}</figcaption>{picture}</figure>\n"
+    return text
+
+
+def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
+    """One panel as SVG."""
+    from matplotlib import rc_context  # here: a second of import that a page without curves does not need
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "report", "text.parse_math": False}):
+        figure = Figure(figsize=(5.2, 5), layout="constrained")
+        FigureCanvasSVG(figure)
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], ":", color="0.7", linewidth=1)
+        for number, (row, tables) in enumerate(by_row.items()):
+            colour = "black" if row == saved.baseline else f"C{number % 10}"
+            _curve(axis, row, tables, colour, "-" if number < 10 else "--", seeds=len(by_row) <= MANY_ROWS)
+        axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axis.set_aspect("equal")
+        legend = axis.legend(loc="lower right", fontsize="x-small", title=f"{printable(saved.row_name)} (AUC %)")
+        legend.get_title().set_fontsize("x-small")
+        data = io.BytesIO()
+        figure.savefig(data, format="svg", metadata={"Date": None})
+    return data.getvalue()
+
+
+def _curve(axis: Any, row: str, tables: Sequence[pa.Table], colour: str, style: str, *, seeds: bool) -> None:
+    """The mean over seeds at equal false positive rates, and each seed thin where asked for."""
+    curves = [metrics.roc(table["label"], table["score"]) for table in tables]
+    area = float(np.mean([np.trapezoid(tpr, fpr) for fpr, tpr in curves]))
+    x, y = GRID, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0)
+    if len(curves) == 1 and len(curves[0][0]) < len(GRID):
+        x, y = curves[0]
+    elif seeds and len(curves) > 1:
+        for fpr, tpr in curves:
+            axis.plot(GRID, np.interp(GRID, fpr, tpr), "-", color=colour, linewidth=0.6, alpha=0.4)
+    axis.plot(x, y, style, color=colour, linewidth=1.5, label=f"{printable(row)} ({report.percent(area)})")
+
+
+def _robustness(folder: Path, saved: Saved) -> list[Path]:
+    """What draws curves over perturbations leaves its PNG beside the plot."""
+    known = {f"{saved.name}.png"}
+    return [path for path in sorted(folder.glob("*.png")) if path.name not in known and "coverage" not in path.name]
+
+
+# ------------------------------------------------------------------------------------------ videos
+def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
+    text = _pictures(folder, sorted(folder.glob("coverage-*.png")))
+    if saved.coverage:
+        head = ["dataset", "part", "class", "manipulation", "given", *schemas.STATUSES]
+        body = [
+            [
+                *(_text(row[name]) for name in ("dataset", "split")),
+                _class(row["label"]),
+                *(_text(row[name]) for name in ("method", "given", *schemas.STATUSES)),
+            ]
+            for row in saved.coverage
+        ]
+        text += "<h3>Extraction</h3>\n" + _grid(head, body)
+    text += "<h3>Test videos without a usable face</h3>\n" + (failures(materials) or "<p>None.</p>\n")
+    return text + "<h3>Leaks</h3>\n" + (_items(f"LEAK {leak}" for leak in saved.leaks) or "")
+
+
+def _class(label: int) -> str:
+    return "fake" if label == schemas.FAKE else "real"
+
+
+def failures(materials: Sequence[Material]) -> str:
+    """How often each reason was given, by test part and class; a video that several rows share counts once."""
+    from pipelines.coverage import normalised  # here: it knows the command line of its own module
+
+    reasons = {
+        (part.name, one.video_id): (part.name, _class(one.label), one.method, normalised(one.reason))
+        for material in materials
+        for part in material.run.origin.parts
+        for one in part.failed
+    }
+    counted: dict[tuple[str, str, str, str], int] = {}
+    for key in reasons.values():
+        counted[key] = counted.get(key, 0) + 1
+    head = ["part", "class", "manipulation", "reason", "videos"]
+    body = [[*map(_text, key), str(number)] for key, number in sorted(counted.items())]
+    return _grid(head, body) if body else ""
+
+
+# ---------------------------------------------------------------------------------------- evidence
+def _looked_at(materials: Sequence[Material]) -> str:
+    """What each row's model looks at, of its first seed that has pictures, and where its features lie."""
+    by_row: dict[str, str] = {}
+    for material in materials:
+        if material.row not in by_row and (pictures := _evidence_of(material.run.folder, _label(material))):
+            opened = "" if by_row else " open"
+            summary = f"<summary>{_text(_label(material))}</summary>"
+            by_row[material.row] = f"<details{opened}>{summary}\n{pictures}</details>\n"
+    return "".join(by_row.values())
+
+
+def _label(material: Material) -> str:
+    return f"{material.row} (seed {material.seed})"
+
+
+def _evidence_of(folder: Path, label: str) -> str:
+    from pipelines import _evidence  # here: a page without pictures does not need what draws them
+
+    text = ""
+    for name, draw in (("evidence", _evidence.examples_sheet), ("features", lambda t: _evidence.tsne(t, label))):
+        path = folder / f"{name}.parquet"
+        if path.is_file() and (table := pq.read_table(path)).num_rows:
+            text += _image("png", draw(table), f"{name} of {label}")
+    return text

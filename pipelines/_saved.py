@@ -1,0 +1,229 @@
+"""A sweep's report folder and its runs, read back: all that a report is made of, without a model or Ray.
+
+<storage>/reports/<sweep>-<key>/table.json   what was asked: rows, columns, published values, whose run is which
+<storage>/runs/<digest>/                     trial.json, predictions.parquet, results.parquet, _done.json
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines import _results, metrics, perturb, schemas, stages
+from pipelines._results import Origin
+from pipelines.sweep import LOCALIZING, Column
+
+TABLE = "table.json"
+AGAIN = "run its sweep again (nothing is trained or scored anew), then this"
+_SAME = 1e-6  # of a value made again; between machines sums are rounded otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One trial of a table."""
+
+    row: str
+    seed: int
+    run: str  # digest
+    failure: str = ""  # why it has no numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """`table.json`: what was asked and of what the answer is made. Text may be anything; published in [0, 1]."""
+
+    name: str
+    title: str
+    row_name: str
+    baseline: str
+    is_sample: bool
+    columns: tuple[Column, ...]
+    published: Mapping[str, Mapping[str, float]]  # row -> column -> value; NaN: none
+    trials: tuple[Planned, ...]
+    facts: Mapping[str, str]
+    leaks: tuple[str, ...] = ()
+    coverage: tuple[Mapping[str, Any], ...] = ()  # by dataset, split, label, method: videos given, ok, and why not
+
+    def write(self, folder: Path) -> Path:
+        told = asdict(self)
+        told["published"] = {
+            row: {name: value if math.isfinite(value) else None for name, value in values.items()}
+            for row, values in self.published.items()
+        }
+        stages.write_atomic(folder / TABLE, (json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
+        return folder / TABLE
+
+    @classmethod
+    def read(cls, folder: Path) -> "Saved":
+        """Raises ValueError for a folder that holds no such file, or one of another version."""
+        path = folder / TABLE
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no {TABLE}: {AGAIN}")
+        told = stages.read_json(path)
+        try:
+            columns = tuple(Column(**column) for column in told["columns"])
+            trials = tuple(Planned(**planned) for planned in told["trials"])
+            published = {
+                row: {name: math.nan if value is None else float(value) for name, value in values.items()}
+                for row, values in told["published"].items()
+            }
+            rest = {name: tuple(told[name]) for name in ("leaks", "coverage")}
+            return cls(**{**told, "columns": columns, "trials": trials, "published": published, **rest})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is not what this version writes ({error}): {AGAIN}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A done trial's folder."""
+
+    folder: Path
+    origin: Origin
+    blocks: tuple[Mapping[str, Any], ...]  # part, stage, rows: whose rows follow each other in PREDICTIONS
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Raises ValueError if it is not there, not done, or from before runs kept what this needs."""
+        if not (folder / "_done.json").is_file():
+            raise ValueError(f"{folder} holds no finished run; name its storage by --storage, or run its sweep again")
+        done, trial = stages.read_json(folder / "_done.json"), folder / "trial.json"
+        told = stages.read_json(trial) if trial.is_file() else {}
+        if "predictions" not in done or "origin" not in told:
+            raise ValueError(f"{folder} was made before runs kept what their numbers need: {AGAIN}")
+        try:
+            origin = Origin.of_json(told["origin"])
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{trial} is not what this version writes ({error}): {AGAIN}") from error
+        return cls(folder=folder, origin=origin, blocks=tuple(done["predictions"]))
+
+    @cached_property
+    def results(self) -> pa.Table:
+        """RESULTS as they were stored."""
+        return schemas.clean(pq.read_table(self.folder / "results.parquet"), schemas.RESULTS)
+
+    def tables(self) -> list[tuple[Mapping[str, Any], pa.Table]]:
+        """Each block with its PREDICTIONS, without the predicted masks themselves. Not kept: they may be large."""
+        names = [name for name in pq.read_schema(self.folder / "predictions.parquet").names if name != "mask_png"]
+        table = schemas.clean(pq.read_table(self.folder / "predictions.parquet", columns=names), schemas.PREDICTIONS)
+        found, first = [], 0
+        for block in self.blocks:
+            found.append((block, table.slice(first, block["rows"])))
+            first += block["rows"]
+        if first != table.num_rows:
+            raise ValueError(f"{self.folder}: predictions.parquet has {table.num_rows} rows, _done.json says {first}")
+        return found
+
+    def made_again(self, tables: Sequence[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
+        """RESULTS from PREDICTIONS, by the code of now; `commit` is that of the stored ones."""
+        rows = _results.every_row(self.origin, tables, self.results["commit"][0].as_py())
+        return schemas.to_table(rows, schemas.RESULTS)
+
+
+def differing(stored: pa.Table, again: pa.Table) -> list[str]:
+    """What of RESULTS is not the same when made again, a line for each number."""
+    value_names = ("value", "low", "high")
+    counts = ("n_real", "n_fake", "n_missing", "n_excluded")
+    key_names = [name for name in schemas.RESULTS.names if name not in (*value_names, *counts, "commit")]
+
+    def by_key(table: pa.Table) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(row[name] for name in key_names if name in row): row for row in table.to_pylist()}
+
+    old, new = by_key(stored), by_key(again)
+    lines = [f"{_name(row)}: stored, but not made again" for key, row in old.items() if key not in new]
+    lines += [f"{_name(row)}: made again, but not stored" for key, row in new.items() if key not in old]
+    for key in old.keys() & new.keys():
+        for name in (*value_names, *counts):
+            a, b = old[key][name], new[key][name]
+            if not (a == b or math.isclose(a, b, abs_tol=_SAME) or (math.isnan(a) and math.isnan(b))):
+                lines.append(f"{_name(old[key])} {name}: stored {a:g}, now {b:g}")
+    return sorted(lines)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    words = (row[name] for name in ("run_id", "stage", "test_dataset", "perturbation", "level", "metric"))
+    return " ".join(word for word in words if word)
+
+
+Key = tuple[str, str, str]  # part, level, perturbation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a report needs of one run: small tables of its final score."""
+
+    row: str
+    seed: int
+    run: Run
+    results: pa.Table
+    scores: Mapping[Key, pa.Table]  # video_id, label, score, method
+    masks: Mapping[tuple[str, str], pa.Table]  # part, perturbation -> rows that `metrics.masked` takes
+
+    @classmethod
+    def of(cls, planned: Planned, run: Run, columns: Sequence[Column], *, again: bool) -> "Material":
+        """again: RESULTS are made again from PREDICTIONS."""
+        tables = run.tables()
+        wanted = {"", *(name for column in columns for name in _perturbations(column))}
+        levels = {"video", *(column.level for column in columns if column.metric not in LOCALIZING)}
+        scores, masks = {}, {}
+        for block, table in tables:
+            perturbation = block.get("perturbation", "")
+            if block["stage"] == metrics.FINAL and perturbation in wanted:
+                part = run.origin.part(block["part"])
+                for level in levels:
+                    scores[part.name, level, perturbation] = _with_method(run.origin, part, table, level)
+                if (known := metrics.with_masks(table)).num_rows:
+                    names = ("video_id", "label", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
+                    masks[part.name, perturbation] = known.select(names)
+        return cls(
+            row=planned.row,
+            seed=planned.seed,
+            run=run,
+            results=run.made_again(tables) if again else run.results,
+            scores=scores,
+            masks=masks,
+        )
+
+    def of_column(self, column: Column) -> tuple[tuple[int, pa.Table], ...]:
+        """What the column's number is the mean of, over test parts (counted from 0) and perturbations: rows that its
+        metric takes. Empty where the run lacks one of them."""
+        parts = self.run.origin.parts
+        if column.test == _results.UNSEEN:
+            parts = tuple(part for part in parts if part.dataset != self.run.origin.train_on)
+        elif column.test:
+            parts = tuple(part for part in parts if part.name == column.test)
+        found = [
+            (i, self.masks.get((part.name, name)))
+            if column.metric in LOCALIZING
+            else (i, self.scores.get((part.name, column.level, name)))
+            for i, part in enumerate(parts)
+            for name in _perturbations(column)
+        ]
+        known = tuple((i, table) for i, table in found if table is not None)
+        return known if len(known) == len(found) else ()
+
+
+def _perturbations(column: Column) -> tuple[str, ...]:
+    """Those whose mean the column is; one without any for clean faces."""
+    return perturb.levels([column.perturbation]) if column.perturbation else ("",)
+
+
+def _with_method(origin: Origin, part: _results.Part, predictions: pa.Table, level: str) -> pa.Table:
+    scores = _results.scores(origin, part, predictions, level)
+    method = {one.video_id: one.method for one in part.failed}
+    pairs = predictions.group_by(["video_id", "method"]).aggregate([])
+    method |= dict(zip(pairs["video_id"].to_pylist(), pairs["method"].to_pylist(), strict=True))
+    names = pa.array([method[video_id] for video_id in scores["video_id"].to_pylist()], pa.string())
+    return scores.append_column("method", names)
+
+
+def of_method(scores: pa.Table, method: str) -> pa.Table:
+    """The fakes of one manipulation, and all real ones."""
+    real = pc.equal(scores["label"], schemas.REAL)
+    return scores.filter(pc.or_(real, pc.equal(scores["method"], method)))
