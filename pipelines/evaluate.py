@@ -9,7 +9,7 @@ Scores are made once per (stage weights, faces, perturbation): a part that is th
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,9 @@ def score(
 ) -> None:
     """Scores every part (digest -> usable videos) that a stage has not scored yet, clean and perturbed.
 
-    perturbations: single levels. on_video(done, total) is called as videos come back; a video counts once for each pass
-    over the videos, of which there are several with many perturbations.
+    num_actors: of Ray Data; 0: in this process. perturbations: single levels. on_video(done, total) is called as
+    videos come back; a video counts once for each pass over the videos, of which there are several with many
+    perturbations.
     """
     passes = _passes(finished, parts, ("", *perturbations))
     for stage in {stage.planned.name: stage for one in passes for stage, _ in one.missing}.values():
@@ -100,7 +101,7 @@ def score(
                 on_video(before + number, total)
 
         args = ([stage for stage, _ in one.missing], faces, one.perturbations)
-        scored = pa.concat_tables(_by_ray(_ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
+        scored = pa.concat_tables(_tables(_ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
         _keep(scored.cast(schemas.PREDICTIONS), one, parts)
         done += len(one.videos)
 
@@ -252,13 +253,7 @@ def derive(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(videos, key=lambda video: video.video_id)
-    if num_actors:
-        tables: Iterable[pa.Table] = _by_ray(
-            _DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor, None
-        )
-    else:
-        actor = _DeriveFrames(finished, faces)
-        tables = (actor(_as_table([video])) for video in ordered)
+    tables = _tables(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor, None)
     temporary = path.with_suffix(".tmp")
     with pq.ParquetWriter(temporary, Derived.SCHEMA, compression="zstd", compression_level=1) as writer:
         for table in tables:
@@ -345,16 +340,32 @@ def _as_table(videos: Sequence[Video]) -> pa.Table:
     )
 
 
-def _by_ray(
+def _tables(
     actor: type,
     args: tuple[Any, ...],
     videos: Sequence[Video],
     num_actors: int,
     gpus_per_actor: float,
     on_video: Callable[[int, int], None] | None,
-) -> Iterable[pa.Table]:
-    """`actor` over `videos`, in order. Raises if a video's result does not come back."""
-    import ray  # here: `derive` and the tests of this file's arithmetic run without Ray
+) -> Iterator[pa.Table]:
+    """`actor` over `videos`, in order: by Ray Data, or with no actors in this process."""
+    done: set[str] = set()
+    for table in _by_ray(actor, args, videos, num_actors, gpus_per_actor) if num_actors else _here(actor, args, videos):
+        done |= set(table["video_id"].unique().to_pylist())
+        if on_video:
+            on_video(len(done), len(videos))
+        yield table
+
+
+def _here(actor: type, args: tuple[Any, ...], videos: Sequence[Video]) -> Iterator[pa.Table]:
+    one = actor(*args)
+    return (one(_as_table([video])) for video in videos)
+
+
+def _by_ray(
+    actor: type, args: tuple[Any, ...], videos: Sequence[Video], num_actors: int, gpus_per_actor: float
+) -> Iterator[pa.Table]:
+    import ray  # here: what is done in this process needs no Ray
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     data = ray.data.from_items(
@@ -370,12 +381,7 @@ def _by_ray(
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
     )
-    done: set[str] = set()
     table: Any
     for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        if not table.num_rows:
-            continue
-        done |= set(table["video_id"].unique().to_pylist())
-        if on_video:
-            on_video(len(done), len(videos))
-        yield table
+        if table.num_rows:
+            yield table

@@ -250,6 +250,8 @@ class Launch:
         concurrent = max(1, min(by_cpu, by_memory, by_gpu, num_trials))
         # A trial that scores holds no more GPUs than one that trains: another may be waiting to start.
         actors = workers if gpus else max(1, resources.cpus // concurrent)
+        if not workers and actors == 1:
+            actors = 0  # an actor would take seconds to start and do the same
         return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
 
     def _run_trials(

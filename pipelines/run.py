@@ -83,7 +83,7 @@ class Compute:
 
     num_workers: int = 0  # 0: training happens in the trial's own process
     gpus_per_worker: float = 0
-    scoring_actors: int = 1
+    scoring_actors: int = 1  # 0: it is also scored there
 
 
 def plan(

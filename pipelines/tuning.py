@@ -40,7 +40,10 @@ def fit(
     tuner = tune.Tuner(
         function,
         param_space={"number": tune.grid_search(list(range(len(trials))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,  # a new process would import everything anew
+        ),
         run_config=tune.RunConfig(
             name=digest(sorted(trial.digest for trial in trials)),
             storage_path=str(folder),
