@@ -28,6 +28,7 @@ LIGHT = (
         if path.stem != "__init__"
     ),
     "pipelines.protocol",
+    "pipelines.report",
     "pipelines.stages",
 )
 HEAVY = ("ray", "mlflow", "timm")

@@ -1,0 +1,298 @@
+"""The HTML page of a report, and the report made again from a storage: on runs whose scores are made up."""
+
+import csv
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models import Pooling
+from pipelines import _results, metrics, report, schemas, stages
+from pipelines._results import Failed, Origin, Part
+from pipelines._saved import AGAIN, Planned, Run, Saved
+from pipelines.report import Report
+from pipelines.sweep import Column
+
+EVIL = "<script>alert(1)</script>&\"'"
+VOID = {"meta", "br", "img"}
+FAILED = (
+    Failed(video_id="dfdc/a", label=1, method="fake", reason="/data/secret/a.mp4: no face in 4 frames"),
+    Failed(video_id="dfdc/b", label=1, method="fake", reason="/data/secret/b.mp4: no face in 10 frames"),
+    Failed(video_id="dfdc/c", label=0, method="real", reason="crashed"),
+)
+PARTS = (
+    Part(name="dfdc", dataset="dfdc", split="test", codec="unknown", failed=FAILED, excluded=("dfdc/x",)),
+    Part(name="ffpp", dataset="ffpp", split="test", codec="c23"),
+)
+
+
+def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
+    """16 real videos, 8 of each of two manipulations, two faces each; fakes score higher by `shift`."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(32):
+        method = "real" if i < 16 else ("Deepfakes", EVIL)[i % 2]
+        noise = rng.normal(0.3 + shift * (i >= 16), 0.1, 2)
+        for frame, score in enumerate(np.clip(noise, 0, 1).astype(np.float32)):
+            rows.append(
+                dict.fromkeys(schemas.PREDICTIONS.names)
+                | {
+                    "stage": stage,
+                    "perturbation": "",
+                    "dataset": part,
+                    "video_id": f"{part}/{EVIL}/{i:02}",
+                    "frame_index": frame,
+                    "face_index": 0,
+                    "label": int(i >= 16),
+                    "method": method,
+                    "score": float(score),
+                    "face_area_px": 1.0,
+                }
+            )
+    return schemas.to_table(rows, schemas.PREDICTIONS)
+
+
+def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
+    """A run's folder as a finished trial leaves it."""
+    origin = Origin(
+        run_id=digest,
+        model="lre",
+        train_on="ffpp",
+        seed=seed,
+        failed_rule="exclude",
+        pooling=Pooling(frames="mean_logit"),
+        parts=PARTS,
+    )
+    names = [(part.name, stage) for part in PARTS for stage in ("detect", metrics.FINAL)]
+    tables = [predictions(part, stage, shift, seed) for part, stage in names]
+    blocks = [{"part": part, "stage": stage, "rows": 64} for part, stage in names]
+    rows = _results.every_row(origin, zip(blocks, tables, strict=True), "abc")
+    folder = storage / "runs" / digest
+    stages.write_json(folder / "trial.json", {"origin": origin.to_json()})
+    pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
+    pq.write_table(schemas.to_table(rows, schemas.RESULTS), folder / "results.parquet")
+    stages.write_json(folder / "_done.json", {"predictions": blocks})
+
+
+def made_up(**changes: object) -> Saved:
+    rows = ("plain", f"sharp {EVIL}", "broken")
+    values: dict[str, object] = {
+        "name": "question",
+        "title": f"Table 1 {EVIL}",
+        "row_name": "row",
+        "baseline": "plain",
+        "is_sample": True,
+        "columns": tuple(Column.of(name, "video", "auc") for name in ("dfdc", "ffpp eer")),
+        "published": {row: {"dfdc": 0.9, "ffpp eer": math.nan} for row in rows},
+        "trials": (
+            *(Planned(row=rows[i], seed=seed, run=f"{'ab'[i]}{seed}") for i in (0, 1) for seed in (0, 1)),
+            Planned(row="broken", seed=0, run="c0", failure=f"ValueError in /home/somebody/file.py: {EVIL}"),
+        ),
+        "facts": {"data": "sample corpus", "videos without a face": "exclude"},
+        "leaks": (f"ffpp {EVIL}",),
+        "coverage": (
+            {"dataset": "dfdc", "split": "test", "label": 1, "method": EVIL, "given": 21, "ok": 17}
+            | {"unreadable": 1, "no_face": 2, "crashed": 1},
+        ),
+    }
+    return Saved(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("storage")
+    for row, shift in (("a", 0.02), ("b", 0.5)):
+        for seed in (0, 1):
+            make_run(storage, f"{row}{seed}", shift, seed)
+    saved = made_up()
+    Report.of(saved, report.gather(saved, storage, again=False)).write(storage / "reports" / "question-1")
+    return storage
+
+
+@pytest.fixture
+def folder(storage: Path) -> Path:
+    return storage / "reports" / "question-1"
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order; keeps the text, and every attribute that may load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.text: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+@pytest.fixture
+def page(folder: Path) -> Page:
+    return Page((folder / "question.html").read_text())
+
+
+# ------------------------------------------------------------------------------------------- page
+def test_the_page_is_well_formed_and_needs_nothing_else(page: Page, folder: Path) -> None:
+    assert page.open == []
+    assert all(where.startswith(("data:image/", "#")) for where in page.loaded)
+    assert sum(where.startswith("data:image/svg") for where in page.loaded) == 2  # a ROC for each test part
+    assert not re.search(r"https?://|file:|url\(|@import", (folder / "question.html").read_text())
+
+
+def test_what_others_wrote_is_shown_and_never_run(page: Page, folder: Path) -> None:
+    assert "script" not in page.tags
+    assert "<script" not in (folder / "question.html").read_text()
+    shown = "".join(page.text)
+    for text in (f"Table 1 {EVIL}", f"sharp {EVIL}", f"LEAK ffpp {EVIL}"):
+        assert text in shown
+
+
+def test_no_path_of_the_machine_is_told(page: Page, storage: Path) -> None:
+    shown = "".join(page.text)
+    assert "FAILED broken on dfdc, ffpp eer: ValueError in …/file.py" in shown
+    assert "/home" not in shown
+    assert "secret" not in shown
+    assert str(storage) not in shown
+
+
+def rows_after(page: Page, heading: str) -> list[str]:
+    """The texts that follow a heading."""
+    texts = [text.strip() for text in page.text if text.strip()]
+    return texts[len(texts) - texts[::-1].index(heading) :]
+
+
+def test_failures_are_counted_by_part_class_and_kind_of_reason_once_for_all_rows(page: Page) -> None:
+    texts = rows_after(page, "Test videos without a usable face")
+    assert texts[:5] == ["part", "class", "manipulation", "reason", "videos"]
+    assert texts[5:15] == [
+        "dfdc",
+        "fake",
+        "fake",
+        "FILE: no face in N frames",
+        "2",
+        "dfdc",
+        "real",
+        "real",
+        "crashed",
+        "1",
+    ]
+    assert texts[15] == "Leaks"
+
+
+def test_each_manipulation_is_set_against_the_same_real_videos(page: Page) -> None:
+    """The row `plain`: of Deepfakes (the even ones) the mean and spread of both seeds."""
+    by_seed = []
+    for seed in (0, 1):
+        videos = metrics.by_video(predictions("dfdc", "final", 0.02, seed), Pooling(frames="mean_logit")).to_pylist()
+        own = [one for one in videos if one["label"] == 0 or int(one["video_id"][-2:]) % 2 == 0]
+        assert len(own) == 16 + 8
+        by_seed.append(metrics.auc([one["label"] for one in own], [one["score"] for one in own]))
+    texts = rows_after(page, "dfdc: video-level AUC in % against the same real videos")
+    assert texts[:6] == ["row", EVIL, "8 fake", "Deepfakes", "8 fake", "plain"]
+    assert texts[7] == f"{100 * np.mean(by_seed):.1f} ± {100 * np.std(by_seed, ddof=1):.1f}"
+
+
+# -------------------------------------------------------------------------------------- the test
+def test_a_row_far_above_the_baseline_is_marked_in_table_and_csv(folder: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO((folder / "question.csv").read_text())))
+    sharp = next(row for row in rows if row["row"].startswith("sharp") and row["test_dataset"] == "dfdc")
+    plain = next(row for row in rows if row["row"] == "plain" and row["test_dataset"] == "dfdc")
+    assert float(sharp["baseline_difference"]) == pytest.approx(float(sharp["ours"]) - float(plain["ours"]), abs=2e-6)
+    assert float(sharp["baseline_p"]) == float(sharp["baseline_adjusted_p"]) == pytest.approx(2 / 2001, abs=1e-6)
+    by_seed = dict(pair.split(":") for pair in sharp["baseline_by_seed"].split())
+    assert np.mean([float(value) for value in by_seed.values()]) == pytest.approx(float(sharp["baseline_difference"]))
+    assert (plain["baseline"], sharp["baseline"], sharp["baseline_num_videos"]) == ("", "plain", "32")
+    text = (folder / "question.md").read_text()
+    assert text.count(report.HIGHER) == 2  # AUC of one cell, and the legend
+    assert text.count(report.LOWER) == 2  # the error rate fell
+    assert "Holm" in text
+
+
+def test_holm_counts_the_rows_of_a_column(storage: Path) -> None:
+    saved = made_up(published={row: {"dfdc": 0.9} for row in ("plain", "b", "again")}, columns=made_up().columns[:1])
+    trials = [Planned(row=row, seed=0, run=run) for row, run in (("plain", "a0"), ("b", "b0"), ("again", "a0"))]
+    saved = made_up(published=saved.published, columns=saved.columns, trials=tuple(trials))
+    found = report.compared(saved, report.gather(saved, storage, again=False), saved.columns[0])
+    assert (found["again"].p, found["again"].adjusted_p) == (1, 1)
+    assert found["b"].adjusted_p == 2 * found["b"].p
+    assert "plain" not in found
+
+
+# -------------------------------------------------------------------------------------- made again
+def test_what_is_made_again_equals_what_was_stored(storage: Path, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.glob("question.*"):
+        path.unlink()
+    run = Run.read(storage / "runs" / "a0")
+    assert run.made_again(run.tables()).equals(run.results)
+    assert report.main(["question", "--storage", str(storage)]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_number_that_is_no_longer_the_same_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "a0", 0.02, 0)
+    path = tmp_path / "runs" / "a0" / "results.parquet"
+    table = pq.read_table(path)
+    moved = table["value"].to_pylist()
+    moved[0] += 0.01
+    place = table.schema.get_field_index("value")
+    pq.write_table(table.set_column(place, table.schema.field("value"), pa.array(moved)), path)
+    saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
+    saved.write(tmp_path / "reports" / "question-1")
+    assert report.main([str(tmp_path / "reports" / "question-1"), "--no-html"]) == 1
+    said = capsys.readouterr().out
+    assert "1 differ from the stored ones" in said
+    assert re.search(r"a0 detect dfdc .*: stored 0\.\d+, now 0\.\d+", said)
+    assert not (tmp_path / "reports" / "question-1" / "question.html").exists()
+
+
+def test_runs_and_reports_from_before_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "a0", 0.02, 0)
+    stages.write_json(tmp_path / "runs" / "a0" / "trial.json", {"experiment": {}})
+    folder = tmp_path / "reports" / "question-1"
+    made_up(trials=(Planned(row="plain", seed=0, run="a0"),)).write(folder)
+    assert report.main([str(folder)]) == 2
+    assert AGAIN in capsys.readouterr().out.replace("\n", " ")
+    (folder / "table.json").unlink()
+    assert report.main([str(folder)]) == 2
+    assert AGAIN in capsys.readouterr().out.replace("\n", " ")
+    assert report.main(["--storage", str(tmp_path)]) == 2
+    assert "holds no report" in capsys.readouterr().out
+    assert report.main(["nothing", "--storage", str(tmp_path)]) == 2
+    assert "nothing is neither" in capsys.readouterr().out
+
+
+def test_table_json_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved = made_up()
+    back = Saved.read(saved.write(tmp_path).parent)
+    assert json.dumps(back.published) == json.dumps(saved.published)  # NaN is not equal to itself
+    assert (back.columns, back.trials, back.coverage) == (saved.columns, saved.trials, saved.coverage)
+
+
+def test_a_known_origin_comes_back_as_it_was(storage: Path) -> None:
+    origin = Run.read(storage / "runs" / "a0").origin
+    assert origin.parts == PARTS
+    assert origin.pooling == Pooling(frames="mean_logit")
+    assert Origin.of_json(json.loads(json.dumps(origin.to_json()))) == origin
