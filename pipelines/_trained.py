@@ -4,6 +4,9 @@ In   <storage>/runs/<digest>/trial.json, _done.json   written by `run`
      <storage>/stages/<paper>/<stage>/<digest>/       its stages
 """
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from pipelines import evaluate, run, stages
+from pipelines import evaluate, registry, run, stages
 from pipelines._text import first, printable
 from pipelines.experiment import Experiment, digest
 from pipelines.faces import Recipe
@@ -83,10 +86,15 @@ class Trained:
 
 
 def by_name(name: str, storage: Path) -> Trained:
-    """`name`: a trial's folder, a stage's folder, or the beginning of a trial's digest below the storage.
+    """`name`: a trial's folder, a stage's folder, the beginning of a trial's digest below the storage, the id of a
+    trial's MLflow run, or an MLflow model (`models:/<name>/<version>`).
 
-    Raises ValueError if there is none, or several.
+    Raises ValueError if there is none, or several; OSError if MLflow can't be asked.
     """
+    if name.startswith(registry.SCHEME):
+        return _of_model(name, storage)
+    if registry.is_run_id(name):
+        return _read(registry.trial_of_run(name, storage), need_done=True)
     folder = Path(name).expanduser()
     if (folder / "spec.json").is_file():
         return _by_stage(folder.resolve())
@@ -109,6 +117,18 @@ def newest(method: str, storage: Path) -> Trained:
         those = first(map(_brief, done), 10) or "none"
         raise ValueError(f"{storage / 'runs'} has no done trial of {method}; done trials: {those}")
     return _read(max(own, key=lambda path: (path / "_done.json").stat().st_mtime_ns), need_done=True)
+
+
+def _of_model(uri: str, storage: Path) -> Trained:
+    """Its files are kept for as long as the result is in use."""
+    folder = Path(tempfile.mkdtemp(prefix="crossforge-"))
+    try:
+        trained = _read(registry.fetch(uri, storage, folder), need_done=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(trained, shutil.rmtree, folder, ignore_errors=True)
+    return trained
 
 
 def _trials(storage: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,14 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import coverage, preprocess, report, run, sample_corpus, schemas, tuning
+from pipelines import _runs, coverage, preprocess, registry, report, run, sample_corpus, schemas, tuning
 from pipelines._saved import Planned, Saved
 from pipelines.experiment import digest
 from pipelines.preprocess import Extraction
+from pipelines.tracking import TrackingError, ui_command
 
 if TYPE_CHECKING:
     from pipelines.sweep import Sweep
-    from pipelines.tracking import Tracker
 
 Key = tuple[str, int]  # row of the table, seed
 
@@ -40,35 +41,8 @@ class Outcome:
         """The same for the same rows on the same data."""
         return digest([self.sweep.name, sorted(trial.digest for trial in self.trials.values())])
 
-    def track(self) -> tuple["Tracker", str, dict[Key, str]]:
-        from pipelines.tracking import Tracker, default_uri  # here: importing mlflow takes seconds
-
-        tracker = Tracker(default_uri(self.storage), self.sweep.name, self.storage)
-        common = {
-            "mlflow.source.name": f"sweeps/{self.sweep.name}.py",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": run.commit(),
-            "data": "sample" if self.is_sample else "real",
-            "preset": self.preset,
-            "commit": run.commit(),
-            "paper_table": self.sweep.title,
-        }
-        parent = tracker.run(self.key, f"{self.sweep.name} ({self.preset}, {common['data']})", tags=common)
-        children = {}
-        for key, trial in self.trials.items():
-            row, seed = key
-            tags = common | {
-                "row": row,
-                "seed": str(seed),
-                "method": trial.experiment.model,
-                "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
-            }
-            params = {self.sweep.row_name: row} | trial.experiment.flat()
-            children[key] = tracker.run(trial.digest, name_of(key), parent=parent, params=params, tags=tags)
-        return tracker, parent, children
-
     def publish(self, console: Console) -> int:
-        """Writes, prints and logs everything. The exit code: 0, or 1 if a row failed."""
+        """Writes, prints and logs everything. The exit code: 0, or 1 if a row failed or MLflow could not be reached."""
         trials = self.trials
         done = [trial for trial in trials.values() if trial.done]
         facts = {
@@ -91,10 +65,9 @@ class Outcome:
         covered = preprocess.write_coverage(self.extractions, folder)  # first: the page shows its pictures
         paths = made.write(folder) + covered
         self._print_table(made.cells, made.lines, console)
-        ui = self._log(paths)
         console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
-        console.print(f"MLflow: {ui}", highlight=False, soft_wrap=True)
-        return 0 if len(done) == len(trials) else 1
+        logged = self._log(paths, console)
+        return 0 if logged and len(done) == len(trials) else 1
 
     def _published(self, row: str, trial: run.Trial) -> dict[str, float]:
         """As MLflow metrics, named like ours."""
@@ -147,34 +120,28 @@ class Outcome:
         for line in lines:
             console.print(f"  {line}", highlight=False, markup=False)
 
-    def _log(self, paths: Sequence[Path]) -> str:
-        from pipelines.tracking import ui_command
-
-        tracker, parent, children = self.track()
-        for key, trial in self.trials.items():
-            run_id = children[key]
-            if not trial.done:
-                tracker.end(run_id, "FAILED")
-            elif not tracker.finished(run_id):
-                for stage in trial.planned:
-                    tracker.curve(run_id, stage.name, stage.curve())
-                tracker.values(run_id, metric_values(trial.results()) | self._published(key[0], trial))
-                tracker.files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
-                tracker.end(run_id)
-        if not tracker.finished(parent):
-            tracker.files(parent, paths)
-            tracker.describe(parent, paths[0].read_text())
-            tracker.end(parent, "FINISHED" if all(trial.done for trial in self.trials.values()) else "FAILED")
-        return ui_command(tracker.uri)
+    def _log(self, paths: Sequence[Path], console: Console) -> bool:
+        """Prints where to look. Whether all is logged."""
+        done = {key: trial for key, trial in self.trials.items() if trial.done}
+        values = {key: metric_values(trial.results()) | self._published(key[0], trial) for key, trial in done.items()}
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        try:
+            runs = _runs.log(self, values, paths)
+            model = registry.register(self, runs)
+        except TrackingError as error:
+            say(f"NOT LOGGED  {error}", style="red")
+            say("The results are kept in the storage; the same command logs them as soon as MLflow can be reached.")
+            return False
+        say(f"MLflow: {ui_command(runs.tracker.uri)}")
+        say(f"Model: {model}")
+        return True
 
 
 def _counted(extractions: Sequence[Extraction]) -> list[dict[str, Any]]:
     """What became of the videos: rows of `coverage.table`, those of several recipes below each other."""
     names = [*coverage.KEY, "given", *schemas.STATUSES]
     return [
-        row
-        for one in extractions
-        for row in coverage.table(one.videos, one.ledger_table()).select(names).to_pylist()
+        row for one in extractions for row in coverage.table(one.videos, one.ledger_table()).select(names).to_pylist()
     ]
 
 

@@ -269,7 +269,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos")
     which = p.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--run", metavar="TRIAL", help="folder of a trial or stage, or the beginning of a trial's digest"
+        "--run",
+        metavar="TRIAL",
+        help="folder of a trial or stage, the beginning of a trial's digest, the id of a trial's MLflow run, or an "
+        "MLflow model such as models:/crossforge-mask_ratio/1 (of $MLFLOW_TRACKING_URI, or the storage's database)",
     )
     which.add_argument("--method", choices=models.names(), metavar="METHOD", help="its newest done trial")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")

@@ -1,17 +1,58 @@
-"""MLflow, by explicit run ids. The only file that imports mlflow, and only the driver of a sweep calls it.
+"""MLflow, by explicit run ids. Only the driver of a sweep calls it, and MLflow's global state stays as it is.
 
 Experiment = sweep; parent run = one launch (the same rows on the same data: the same run, continued);
 child run = one trial. Every run has a `run_key`, so that a repeated or resumed command finds it again.
+Every call may be repeated: what is there is not logged twice. So a call that fails because the database is busy or
+the server is away is tried again, for as long as the tracker's patience lasts.
 """
 
+import itertools
+import json
 import logging
+import math
 import os
+import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import filelock
 
 MAX_PARAM_CHARS = 500
+MAX_TAG_CHARS = 7500  # MLflow's limit is 8000
+PER_BATCH = 100  # params or tags in one call; of metrics it takes 1000
+PATIENCE_S = 120.0  # with a server that does not answer, or a database that others write to
+SAMPLING_S, SAMPLES = 10.0, 3  # seconds between two looks at the machine; looks whose mean is logged
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last one from there on
+_PASSING = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
+_QUIET = (
+    *("mlflow.store.db.utils", "mlflow.system_metrics", "mlflow.pyfunc", "mlflow.utils.environment"),
+    *("alembic", "urllib3.connectionpool"),
+)
+
+Result = TypeVar("Result")
+
+
+class TrackingError(OSError):
+    """MLflow can't be reached, or refuses; the text says which server or database, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a run read, as MLflow shows it."""
+
+    name: str
+    digest: str  # of the contents
+    context: str  # training, validation or testing
+    source: Mapping[str, Any]  # JSON values; no path of a machine
+    schema: Sequence[Mapping[str, Any]] = ()  # columns: name, type, required
+    profile: Mapping[str, int] = field(default_factory=dict)  # counts
 
 
 def default_uri(storage: Path) -> str:
@@ -19,43 +60,101 @@ def default_uri(storage: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
 
 
+def registry_uri(uri: str) -> str:
+    """`$MLFLOW_REGISTRY_URI`, or where the runs are."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or uri
+
+
+def shown(uri: str) -> str:
+    """Without a password."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return uri if host == parts.netloc else urlunsplit(parts._replace(netloc=f"***@{host}"))
+
+
 def ui_command(uri: str) -> str:
-    """What a person types to see the runs."""
+    """What a person types to see the runs; for a server, its address."""
     if uri.startswith("http"):
-        return uri
-    return f"uv run mlflow ui --backend-store-uri {uri} --host 127.0.0.1 --workers 1"
+        return shown(uri)
+    return f"uv run mlflow ui --backend-store-uri {shown(uri)} --host 127.0.0.1 --workers 1"
+
+
+def patiently(function: Callable[[], Result], uri: str, patience_s: float) -> Result:
+    """The result of `function`, tried again for so long while MLflow does not answer. Raises TrackingError."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    _be_quiet()
+    until = time.monotonic() + patience_s
+    for attempt in itertools.count():
+        try:
+            with environment():
+                return function()
+        except (MlflowException, RequestException, SQLAlchemyError) as error:
+            pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+            if not _passes(error) or time.monotonic() + pause > until:
+                raise TrackingError(f"MLflow at {shown(uri)}: {_brief(error)}") from error
+            time.sleep(pause)
+    raise AssertionError("patience has an end")
 
 
 class Tracker:
-    """One MLflow experiment. Creates the database before any other process could."""
+    """One MLflow experiment. Creates the database before any other process could.
 
-    def __init__(self, uri: str, experiment: str, storage: Path) -> None:
+    Every method raises TrackingError when MLflow refuses, or does not answer for `patience_s` seconds.
+    """
+
+    def __init__(self, uri: str, experiment: str, storage: Path, patience_s: float = PATIENCE_S) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # Here, because importing mlflow takes seconds and a dry run has no use for it.
         from mlflow.entities import Metric, Param, RunTag
-        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow.store.db.utils", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         self._metric, self._param, self._tag = Metric, Param, RunTag
-        self.uri = uri
-        self.client = MlflowClient(tracking_uri=uri)
-        found = self.client.get_experiment_by_name(experiment)
+        self.uri, self.storage, self.patience_s = uri, storage, patience_s
+        # Two processes that make the same database, run or model at once would make it twice, or break it.
+        self.lock = filelock.FileLock(_lock_path(uri, storage), timeout=PATIENCE_S)
+        self._last_step: dict[tuple[str, str], int] = {}  # run, metric -> of what is logged
+        with self.locked():
+            self.client: MlflowClient = self.call(lambda: MlflowClient(uri, registry_uri(uri)))
+            self.experiment_id = self.call(lambda: self._experiment(experiment))
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
         if found is None:
             # Without a location, artifacts of a SQLite store would go below the current folder.
-            location = None if uri.startswith("http") else (storage / "mlartifacts" / experiment).as_uri()
+            location = None if self.uri.startswith("http") else (self.storage / "mlartifacts" / name).as_uri()
             try:
-                self.client.create_experiment(experiment, artifact_location=location)
+                self.client.create_experiment(name, artifact_location=location)
             except MlflowException:
-                if self.client.get_experiment_by_name(experiment) is None:  # else another launch was faster
+                if self.client.get_experiment_by_name(name) is None:  # else another launch was faster
                     raise
-            found = self.client.get_experiment_by_name(experiment)
+            found = self.client.get_experiment_by_name(name)
         assert found is not None
-        self.experiment_id = found.experiment_id
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(f"MLflow experiment {name!r} in {shown(self.uri)} is deleted; restore it in the UI")
         # The UI then opens the experiment as model training, not as a language model's traces.
-        self.client.set_experiment_tag(self.experiment_id, "mlflow.experimentKind", "custom_model_development")
+        if found.tags.get("mlflow.experimentKind") != "custom_model_development":
+            self.client.set_experiment_tag(found.experiment_id, "mlflow.experimentKind", "custom_model_development")
+        return str(found.experiment_id)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other launch on the same storage or SQLite file makes anything meanwhile."""
+        try:
+            with self.lock:
+                yield
+        except filelock.Timeout as error:
+            raise TrackingError(f"another process holds {self.lock.lock_file} for {PATIENCE_S:.0f} s") from error
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """`function` until it works, for as long as patience lasts. It must be one that may be repeated."""
+        return patiently(function, self.uri, self.patience_s)
+
+    # ------------------------------------------------------------------------------------------ runs
     def run(
         self,
         key: str,
@@ -64,64 +163,201 @@ class Tracker:
         parent: str | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        datasets: Sequence[Dataset] = (),
     ) -> str:
         """Id of the run with this key, made if there is none. One that has ended well stays as it is."""
+        found = self.call(lambda: self._find_or_create(key, name, parent))
+        if found.info.status == "FINISHED":
+            return str(found.info.run_id)  # with the tags, the commit among them, of the code that made its numbers
+        new_params = {k: str(v)[:MAX_PARAM_CHARS] for k, v in (params or {}).items() if k not in found.data.params}
+        new_tags = {k: v[:MAX_TAG_CHARS] for k, v in (tags or {}).items() if found.data.tags.get(k) != v}
+        for batch in _batches([self._param(k, v) for k, v in new_params.items()], PER_BATCH):
+            self.call(partial(self.client.log_batch, found.info.run_id, params=batch))
+        for batch in _batches([self._tag(k, v) for k, v in new_tags.items()], PER_BATCH):
+            self.call(partial(self.client.log_batch, found.info.run_id, tags=batch))
+        if datasets:
+            self._inputs(found.info.run_id, datasets)
+        return str(found.info.run_id)
+
+    def _find_or_create(self, key: str, name: str, parent: str | None) -> Any:
         query = f"tags.run_key = '{key}'" + (f" and tags.`mlflow.parentRunId` = '{parent}'" if parent else "")
-        found = self.client.search_runs([self.experiment_id], query, max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            if found[0].info.status == "FINISHED":
-                return run_id  # with the tags, the commit among them, of the code that made its numbers
-            self.client.update_run(run_id, status="RUNNING")
-        else:
+        order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        with self.locked():
+            found = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
+            if found:
+                if found[0].info.status not in ("FINISHED", "RUNNING"):
+                    self.client.update_run(found[0].info.run_id, status="RUNNING")
+                return found[0]
             own = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
-            run_id = self.client.create_run(self.experiment_id, run_name=name, tags=own).info.run_id
-        old = self.client.get_run(run_id).data.params
-        new = {k: str(v)[:MAX_PARAM_CHARS] for k, v in (params or {}).items() if k not in old}
-        self.client.log_batch(
-            run_id,
-            params=[self._param(k, v) for k, v in new.items()],
-            tags=[self._tag(k, v) for k, v in (tags or {}).items()],
-        )
-        return run_id
+            made = self.client.create_run(self.experiment_id, run_name=name, tags=own)
+            # A launch on another machine may have made it in the same moment: both then keep the older one.
+            first = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)[0]
+            if first.info.run_id != made.info.run_id:
+                self.client.delete_run(made.info.run_id)
+            return first
 
     def describe(self, run_id: str, markdown: str) -> None:
-        """The text that the UI shows at the top of the run's page."""
-        self.client.set_tag(run_id, "mlflow.note.content", markdown)
+        """The text that the UI shows at the top of the run's page; of a long one, the lines that MLflow takes."""
+        if len(markdown) > MAX_TAG_CHARS:
+            markdown = markdown[:MAX_TAG_CHARS].rsplit("\n", 1)[0] + "\n\nCut here; the whole is among the artifacts.\n"
+        self.call(lambda: self.client.set_tag(run_id, "mlflow.note.content", markdown))
 
     def finished(self, run_id: str) -> bool:
-        return self.client.get_run(run_id).info.status == "FINISHED"
+        return self.call(lambda: self.client.get_run(run_id).info.status == "FINISHED")
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
-        self.client.set_terminated(run_id, status)
+        self.call(lambda: self.client.set_terminated(run_id, status))
+
+    # ------------------------------------------------------------------------------- what is logged
+    def _inputs(self, run_id: str, datasets: Sequence[Dataset]) -> None:
+        """Shown as the run's datasets, by context; a dataset of the same name and digest is the same to MLflow."""
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+
+        given = [
+            DatasetInput(
+                dataset=Entity(
+                    name=one.name,
+                    digest=one.digest,
+                    source_type="crossforge",
+                    source=json.dumps(one.source),
+                    schema=json.dumps({"mlflow_colspec": list(one.schema)}),
+                    profile=json.dumps(one.profile),
+                ),
+                tags=[InputTag("mlflow.data.context", one.context)],
+            )
+            for one in datasets
+        ]
+        self.call(lambda: self.client.log_inputs(run_id, datasets=given))
 
     def curve(self, run_id: str, prefix: str, lines: Sequence[Mapping[str, float]]) -> None:
-        """One metric `<prefix>/<name>` per entry of the lines, by step; steps that are there are not logged twice."""
-        known: dict[str, int] = {}
-        batch, now = [], _milliseconds()
+        """One metric `<prefix>/<name>` per entry of the lines, by step; steps that are there are not logged twice.
+
+        Times are those of the training (`seconds` of the lines), from the run's start: two launches that watch the
+        same training log the same points, and MLflow keeps one of each.
+        """
+        known = {key: self._logged_to(run_id, key) for line in lines[:1] for key in _metrics_of(line, prefix)}
+        now = self.call(lambda: self.client.get_run(run_id).info.start_time) if lines else 0
+        batch = []
         for line in lines:
-            for name, value in line.items():
-                key = f"{prefix}/{name}"
-                if name in ("step", "epoch", "seconds"):
-                    continue
-                if key not in known:
-                    known[key] = max((m.step for m in self.client.get_metric_history(run_id, key)), default=-1)
-                if line["step"] > known[key]:
+            now += round(1000 * float(line.get("seconds", 0)))
+            for key, value in _metrics_of(line, prefix).items():
+                if line["step"] > (known[key] if key in known else self._logged_to(run_id, key)):
                     batch.append(self._metric(key, float(value), now, int(line["step"])))
-        for first in range(0, len(batch), 1000):  # MLflow's limit for one call
-            self.client.log_batch(run_id, metrics=batch[first : first + 1000])
+        self._log_metrics(run_id, batch)
+        for metric in batch:
+            self._last_step[run_id, metric.key] = metric.step
+
+    def _logged_to(self, run_id: str, key: str) -> int:
+        """The last step that is logged; -1: none."""
+        if (run_id, key) not in self._last_step:
+            history = self.call(lambda: self.client.get_metric_history(run_id, key))
+            self._last_step[run_id, key] = max((metric.step for metric in history), default=-1)
+        return self._last_step[run_id, key]
 
     def values(self, run_id: str, values: Mapping[str, float]) -> None:
         """Metrics without a step; the names are MLflow's: letters, digits, `_ - . : /` and space."""
-        now = _milliseconds()
-        batch = [self._metric(name, float(value), now, 0) for name, value in values.items()]
-        for first in range(0, len(batch), 1000):
-            self.client.log_batch(run_id, metrics=batch[first : first + 1000])
+        logged = self.call(lambda: self.client.get_run(run_id).data.metrics)
+        now = int(time.time() * 1000)
+        new = {name: float(value) for name, value in values.items() if not _equal(logged.get(name), float(value))}
+        self._log_metrics(run_id, [self._metric(name, value, now, 0) for name, value in new.items()])
+
+    def _log_metrics(self, run_id: str, metrics: Sequence[Any]) -> None:
+        for batch in _batches(metrics, 1000):
+            self.call(partial(self.client.log_batch, run_id, metrics=batch))
 
     def files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
         for path in paths:
-            self.client.log_artifact(run_id, str(path), artifact_path=folder)
+            self.call(partial(self.client.log_artifact, run_id, str(path), artifact_path=folder))
+
+    # --------------------------------------------------------------------------------------- machine
+    @contextmanager
+    def monitored(self, run_id: str) -> Iterator[None]:
+        """Logs the load of this machine (CPU, memory, disk, network, its GPUs) as `system/...` of a run meanwhile.
+
+        By MLflow's own monitor, which goes on from what an earlier launch has logged. Failing, it only falls silent.
+        """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(run_id, sampling_interval=SAMPLING_S, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            # It may be waiting for a server that is away; its thread ends with the process.
+            ending = threading.Thread(target=monitor.finish, daemon=True)
+            ending.start()
+            ending.join(5)
 
 
-def _milliseconds() -> int:
-    return int(time.time() * 1000)
+def _be_quiet() -> None:
+    """What these say of a failure stands in the error that is raised."""
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """MLflow reads it at each request; it is back as it was when the call returns.
+
+    By itself it tries a request 7 times, for minutes in which nothing else happens: `patiently` does better.
+    """
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_UV_AUTO_DETECT": "false",  # a lock file names the package index that this machine uses
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same call may work in a while."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, MlflowException):
+        return error.error_code in _PASSING
+    if isinstance(error, RequestException):
+        return error.response is None or error.response.status_code in (429, 500, 502, 503, 504)
+    return isinstance(error, OperationalError)
+
+
+def _brief(error: Exception) -> str:
+    """One line of a failure, without passwords."""
+    text = re.sub(r"://[^/@\s]*@", "://***@", " ".join(str(error).split()))
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _lock_path(uri: str, storage: Path) -> Path:
+    """Beside a SQLite file, else in the storage."""
+    from sqlalchemy.engine import make_url
+
+    if uri.startswith("sqlite") and (file := make_url(uri).database) and file != ":memory:":
+        path = Path(file).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.with_name(f".{path.name}.lock")
+    storage.mkdir(parents=True, exist_ok=True)
+    return storage / ".mlflow.lock"
+
+
+def _metrics_of(line: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in line.items() if name not in ("step", "epoch", "seconds")}
+
+
+def _equal(one: float | None, other: float) -> bool:
+    return one == other or (one is not None and math.isnan(one) and math.isnan(other))
+
+
+def _batches(entries: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for first in range(0, len(entries), size):
+        yield list(entries[first : first + size])

@@ -99,8 +99,12 @@ def test_nothing_knows_the_sweeps():
     assert users("sweeps", "models", "pipelines") == set()
 
 
-def test_one_file_knows_mlflow():
-    assert users("mlflow", "models", "pipelines", "sweeps") == {"pipelines/tracking.py"}
+def test_few_files_know_mlflow():
+    assert users("mlflow", "models", "pipelines", "sweeps") == {
+        "pipelines/tracking.py",
+        "pipelines/registry.py",
+        "pipelines/_pyfunc.py",
+    }
 
 
 def test_one_file_knows_ray_tune():

@@ -1,0 +1,262 @@
+"""A sweep's trials as MLflow runs: what they are called, what they can be filtered by, which data went in.
+
+A fact stands in one place: what a person filters by is a tag, every other setting of the experiment a param.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipelines import run, schemas
+from pipelines.experiment import digest
+from pipelines.run import Trial, Usable
+from pipelines.tracking import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
+
+if TYPE_CHECKING:
+    from pipelines.outcome import Key, Outcome
+
+START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
+PAUSE_S = 60.0  # after a failure while trials run
+IN_TAGS = ("model", "seed", "preset", "codec", "train_on", "test_on")  # settings that are tags, not params
+# Settings of a paper that stand for one of the extraction; said there.
+IN_FACES = {"model_config.video_frames": "faces.num_frames", "model_config.crop_margin": "faces.margin"}
+
+Curve = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The runs of one launch."""
+
+    tracker: Tracker
+    parent: str
+    children: "Mapping[Key, str]"
+
+
+def open_runs(outcome: "Outcome", patience_s: float) -> Runs:
+    """Made, or found again. Raises TrackingError."""
+    tracker = Tracker(default_uri(outcome.storage), outcome.sweep.name, outcome.storage, patience_s)
+    common = common_tags(outcome)
+    trials = list(outcome.trials.values())
+    over_all = common | {name: _joined(trial_tags(t)[name] for t in trials) for name in trial_tags(trials[0])}
+    read = _distinct(dataset for trial in trials for dataset in inputs(trial))
+    parent = tracker.run(outcome.key, launch_name(outcome), tags=over_all, datasets=read)
+    children = {}
+    for key, trial in outcome.trials.items():
+        tags = common | trial_tags(trial) | {"row": key[0]}
+        children[key] = tracker.run(
+            trial.digest,
+            trial_name(key, trial),
+            parent=parent,
+            params=params(trial),
+            tags=tags,
+            datasets=inputs(trial),
+        )
+    return Runs(tracker=tracker, parent=parent, children=children)
+
+
+def log(outcome: "Outcome", values: "Mapping[Key, Mapping[str, float]]", report: Sequence[Path]) -> Runs:
+    """All that is known of the trials, and the report; what is logged already stays. values: metrics of done trials.
+
+    Raises TrackingError; the same call again then logs what is missing.
+    """
+    runs = open_runs(outcome, PATIENCE_S)
+    tracker = runs.tracker
+    for key, trial in outcome.trials.items():
+        run_id = runs.children[key]
+        if not trial.done:
+            tracker.end(run_id, "FAILED")
+        elif not tracker.finished(run_id):
+            for stage in trial.planned:
+                tracker.curve(run_id, stage.name, stage.curve())
+            tracker.values(run_id, values[key])
+            tracker.files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
+            tracker.end(run_id)
+    if not tracker.finished(runs.parent):
+        tracker.files(runs.parent, report)
+        tracker.describe(runs.parent, report[0].read_text())
+        tracker.end(runs.parent, "FINISHED" if all(trial.done for trial in outcome.trials.values()) else "FAILED")
+    return runs
+
+
+# ------------------------------------------------------------------------------------------- names
+def launch_name(outcome: "Outcome") -> str:
+    return f"{outcome.sweep.name}: {outcome.preset}, {_data(outcome)} data [{outcome.key[:6]}]"
+
+
+def trial_name(key: "Key", trial: Trial) -> str:
+    """Ends with the beginning of the trial's digest, which `pipelines.predict --run` takes."""
+    row, seed = key
+    return f"{row}, seed {seed} [{trial.digest[:6]}]"
+
+
+def _data(outcome: "Outcome") -> str:
+    return "sample" if outcome.is_sample else "real"
+
+
+def common_tags(outcome: "Outcome") -> dict[str, str]:
+    """Of every run of a launch."""
+    paper, table, question = parts_of(outcome.sweep.title)
+    return {
+        "mlflow.source.name": f"sweeps/{outcome.sweep.name}.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": run.commit(),
+        "commit": run.commit(),
+        "data": _data(outcome),
+        "preset": outcome.preset,
+        "paper": paper,
+        "table": table,
+        "question": question,
+    }
+
+
+def parts_of(title: str) -> tuple[str, str, str]:
+    """Paper, table or section, and what it asks, of a title such as `LRE, Table V: against its backbone`."""
+    if found := re.fullmatch(r"(?:(.*), )?((?:Tables?|Sec\.|Fig\.) [^:]+): (.*)", title):
+        return found[1] or "", found[2], found[3]
+    return "", "", title
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    """What tells one trial of a sweep from the others, and is no number."""
+    experiment = trial.experiment
+    return {
+        "method": experiment.model,
+        "trained_on": experiment.train_on,
+        "tested_on": ", ".join(part.part.name for part in trial.test),
+        "part": ", ".join(dict.fromkeys(part.part.split for part in trial.test)),
+        "compression": experiment.codec,
+        "seed": str(experiment.seed),
+        "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
+    }
+
+
+def _joined(values: Iterator[str]) -> str:
+    """Each once."""
+    return ", ".join(dict.fromkeys(part for value in values for part in value.split(", ")))
+
+
+def params(trial: Trial) -> dict[str, Any]:
+    """Every setting of the experiment that is not a tag."""
+    flat = trial.experiment.flat()
+    kept = {name: value for name, value in flat.items() if name not in IN_TAGS}
+    for name, elsewhere in IN_FACES.items():
+        if flat.get(name) == flat[elsewhere]:
+            kept.pop(name, None)
+    return kept | {"manipulations": flat["manipulations"] or "all"}
+
+
+# -------------------------------------------------------------------------------------------- data
+def inputs(trial: Trial) -> list[Dataset]:
+    return [
+        _dataset(trial.train, "training"),
+        _dataset(trial.select, "validation"),
+        *(_dataset(part, "testing") for part in trial.test),
+    ]
+
+
+def _dataset(usable: Usable, context: str) -> Dataset:
+    part = usable.part
+    labels = [video.label for video in usable.videos]
+    fields = [{"name": f.name, "type": _type(f.type), "required": not f.nullable} for f in schemas.FACES]
+    return Dataset(
+        name=f"{part.name} {part.split} {part.codec}",
+        digest=digest([usable.digest, sorted(usable.failed), sorted(part.excluded)]),
+        context=context,
+        source={"dataset": part.name, "part": part.split, "compression": part.codec},
+        schema=fields,
+        profile={
+            "num_rows": len(labels),
+            "num_real": labels.count(schemas.REAL),
+            "num_fake": labels.count(schemas.FAKE),
+            "num_failed": len(usable.failed),
+            "num_excluded": len(part.excluded),
+        },
+    )
+
+
+def _type(kind: pa.DataType) -> str:
+    """As MLflow names the types of columns."""
+    names = {pa.float32(): "float", pa.float64(): "double", pa.binary(): "binary", pa.bool_(): "boolean"}
+    if pa.types.is_integer(kind):
+        return "integer"
+    return names.get(kind, "string" if pa.types.is_string(kind) else str(kind))
+
+
+def _distinct(datasets: Iterator[Dataset]) -> list[Dataset]:
+    return list({(dataset.name, dataset.digest): dataset for dataset in datasets}.values())
+
+
+# ------------------------------------------------------------------------------------------- live
+class Live:
+    """What MLflow sees while trials run: curves as they grow, and the load of the machine.
+
+    Nothing waits for it and no failure of it is one of the launch: the end of the launch logs what is missing.
+    """
+
+    def __init__(self, outcome: "Outcome", console: Console) -> None:
+        self.outcome, self.console = outcome, console
+        self.runs: Runs | None = None
+        self._monitor = ExitStack()
+        self._not_before = 0.0
+        self._warned = False
+        self._open(START_PATIENCE_S)
+
+    def curve(self, key: "Key", stage: str, lines: Curve) -> None:
+        if self.runs is None:
+            self._open(LIVE_PATIENCE_S)
+        if runs := self.runs:
+            self._try(partial(runs.tracker.curve, runs.children[key], stage, lines))
+
+    def end(self, status: str) -> None:
+        """Of the parent, and of the trials that are not done."""
+        self._monitor.close()
+        self._not_before = 0.0
+        if runs := self.runs:
+            undone = [runs.children[key] for key, trial in self.outcome.trials.items() if not trial.done]
+            for run_id in (runs.parent, *undone):
+                self._try(partial(runs.tracker.end, run_id, status))
+
+    def close(self) -> None:
+        self._monitor.close()
+
+    def _open(self, patience_s: float) -> None:
+        def start() -> None:
+            self.runs = open_runs(self.outcome, patience_s)
+            self.runs.tracker.patience_s = LIVE_PATIENCE_S
+            self._monitor.enter_context(self.runs.tracker.monitored(self.runs.parent))
+
+        self._try(start)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if monotonic() < self._not_before:
+            return
+        try:
+            action()
+        except TrackingError as error:
+            self._not_before = monotonic() + PAUSE_S
+            if not self._warned:
+                self._warned = True
+                text = f"{error}; the launch goes on without it, and logs all at its end"
+                self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def live(outcome: "Outcome", console: Console) -> Iterator[Live]:
+    """Runs that end in the middle are marked: KILLED by Ctrl-C, else FAILED. The rest `log` ends."""
+    shown = Live(outcome, console)
+    try:
+        yield shown
+    except BaseException as error:
+        shown.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    finally:
+        shown.close()
