@@ -152,6 +152,149 @@ def test_a_scored_part_is_not_scored_again(
     np.testing.assert_allclose(third["score"], old["score"], atol=1e-6)
 
 
+# ----------------------------------------------------------------------------------- perturbations
+class Brightness(models.Stage):
+    """A stage whose score is a face's mean brightness, and whose mask is where it is bright."""
+
+    name, view = "finetune", "frames"
+
+    @classmethod
+    def feed(cls, cfg: Any) -> models.Feed:
+        return models.Feed(input_px=64)
+
+    @classmethod
+    def prepare(cls, cfg: Any, sample: models.Sample, rng: np.random.Generator, mode: Any) -> dict[str, np.ndarray]:
+        return {"image": sample["image"]}
+
+    def score(self, batch: Any) -> dict[str, torch.Tensor]:
+        gray_BHW = batch["image"].float().mean(-1) / 255
+        return {"score": gray_BHW.mean((1, 2)), "mask": gray_BHW}
+
+
+class Bright(Finished):
+    def load(self, on: torch.device) -> models.Stage:
+        return Brightness()
+
+
+@pytest.fixture
+def bright(finished: Mapping[str, Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
+    monkeypatch.setattr(evaluate, "_stage", lambda finished: Brightness)
+    planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
+    return Bright(planned=planned, config=finished["finetune"].config)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Perturbations and videos of every pass that is made."""
+    made: list[tuple[tuple[str, ...], list[str]]] = []
+
+    class Spy(evaluate._ScoreVideos):
+        def __init__(self, finished: Any, faces: Any, perturbations: Any = ("",)) -> None:
+            super().__init__(finished, faces, perturbations)
+            made.append((tuple(perturbations), []))
+
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            made[-1][1].extend(batch["video_id"].to_pylist())
+            return super().__call__(batch)
+
+    monkeypatch.setattr(evaluate, "_ScoreVideos", Spy)
+    return made
+
+
+def test_a_perturbation_reaches_the_model_and_is_named(bright: Finished, trial: run.Trial, parts: Any) -> None:
+    evaluate.score([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5", "noise-1"))
+    for part, videos in parts.items():
+        clean, dark, noisy = (
+            evaluate.predictions(bright.planned, part, name) for name in ("", "contrast-5", "noise-1")
+        )
+        assert {name: set(t["perturbation"].to_pylist()) for name, t in (("", clean), ("contrast-5", dark))} == {
+            "": {""},
+            "contrast-5": {"contrast-5"},
+        }
+        keys = [tuple(row[name] for name in KEY) for row in clean.to_pylist()]
+        assert sorted(keys) == sorted(
+            tuple(row[name] for name in KEY) for video in videos for row in faces_of(trial, video)
+        )
+        unchanged = [name for name in clean.column_names if name not in ("perturbation", "score", *evaluate._NO_MASK)]
+        assert dark.select(unchanged).equals(clean.select(unchanged))
+        # 0.35 of each value, rounded down: half a level less on average
+        np.testing.assert_allclose(dark["score"], 0.35 * clean["score"].to_numpy() - 0.5 / 255, atol=1e-3)
+        assert not np.allclose(noisy["score"], clean["score"], atol=1e-4)
+
+
+def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: Finished, trial: run.Trial, parts: Any) -> None:
+    evaluate.score([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5",))
+    for part in parts:
+        clean, dark = (evaluate.predictions(bright.planned, part, name) for name in ("", "contrast-5"))
+        assert clean["mask_png"].null_count == 0
+        assert dark["mask_png"].null_count == dark.num_rows
+        assert dark["mask_tp"].null_count == clean["mask_tp"].null_count < clean.num_rows
+        both = [(pa.compute.sum(t["mask_tp"]).as_py(), pa.compute.sum(t["mask_fp"]).as_py()) for t in (clean, dark)]
+        assert sum(both[0]) > 0 == sum(both[1])  # of what is at most 255 * 0.35, nothing is above a half
+
+
+def test_what_is_scored_is_not_scored_again(bright: Finished, trial: run.Trial, parts: Any, passes: Any) -> None:
+    first, second = parts
+    ids = {part: sorted(video.video_id for video in videos) for part, videos in parts.items()}
+
+    def score(*perturbations: str, of: tuple[str, ...] = (first, second)) -> list[Any]:
+        passes.clear()
+        chosen = {part: parts[part] for part in of}
+        evaluate.score([bright], chosen, trial.faces, num_actors=0, perturbations=perturbations)
+        return [(names, sorted(videos)) for names, videos in passes]
+
+    assert score(of=(first,)) == [(("",), ids[first])]
+    assert score("blur-1", of=(first,)) == [(("blur-1",), ids[first])]
+    assert score("blur-1", of=(first,)) == []
+    # Of the first part blur-2 is missing, of the second everything.
+    both = sorted(ids[first] + ids[second])
+    assert score("blur-1", "blur-2") == [(("", "blur-1"), ids[second]), (("blur-2",), both)]
+    assert score("blur-2", "blur-1") == []
+
+
+def test_many_perturbations_are_kept_pass_by_pass(
+    bright: Finished, trial: run.Trial, parts: Any, passes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stops a later pass costs no earlier one; progress counts the videos of each."""
+    monkeypatch.setattr(evaluate, "MOST_PERTURBATIONS", 2)
+    names = ("contrast-1", "contrast-2", "contrast-3", "contrast-4")
+    few = {part: videos[:1] for part, videos in parts.items()}
+    calls: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        calls.append((done, total))
+        if done > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.score([bright], few, trial.faces, num_actors=0, perturbations=names, on_video=stop)
+    assert calls == [(1, 6), (2, 6), (3, 6)]
+    passes.clear()
+    evaluate.score([bright], few, trial.faces, num_actors=0, perturbations=names)
+    assert [done for done, _ in passes] == [names[1:3], names[3:]]
+
+
+def test_a_new_version_of_perturbations_is_scored_anew(
+    bright: Finished, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = next(iter(parts))
+    clean, blurred = (predictions_path(bright.planned, part, name) for name in ("", "blur-1"))
+    monkeypatch.setattr(evaluate.perturb, "VERSION", evaluate.perturb.VERSION + 1)
+    assert predictions_path(bright.planned, part) == clean
+    assert predictions_path(bright.planned, part, "blur-1") != blurred
+
+
+def test_scores_of_before_there_were_perturbations_are_clean(finished: Any, parts: Any, predictions: Any) -> None:
+    planned, part = finished["finetune"].planned, next(iter(parts))
+    path, now = predictions_path(planned, part), predictions["finetune"][0]
+    try:
+        pq.write_table(now.drop(["perturbation"]), path)
+        assert evaluate.predictions(planned, part).equals(now)
+    finally:
+        pq.write_table(now, path)
+
+
+# ------------------------------------------------------------------------------------- what is wrong
 def test_weights_that_cannot_be_read_are_named(trial: run.Trial, tmp_path: Path) -> None:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     broken = untrained(planned, trial.experiment.config())

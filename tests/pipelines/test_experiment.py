@@ -40,6 +40,8 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"recover.mask_ratio": 0.5}, "unknown key 'recover.mask_ratio'"),
         ({"model.recover.mask_ration": 0.5}, "recover.mask_ration.*allowed are .*recover.mask_ratio"),
         ({"model.recover": 0.5}, "unknown config keys"),
+        ({"perturbations": "blur"}, "perturbations must be a list of names"),
+        ({"perturbations": ("blur", "blurr-1")}, "unknown perturbation 'blurr-1'; allowed: .*blur-1"),
         ({"faces.margn": 1.5}, "faces.*margn.*allowed are .*margin"),
         ({"faces.margin": 0.5}, "margin must be >= 1"),
         ({"faces.detector": "retina"}, "detector must be one of 'dlib', 'dlib-cnn', got 'retina'"),

@@ -442,6 +442,39 @@ def test_the_rows_of_a_scored_sample_are_those_it_shows(faces):
     assert [[row["frame_index"] // 5 for row in rows] for rows, _ in found] == clips
 
 
+@pytest.mark.parametrize("stage", [Raw, RawFrames])
+def test_a_perturbation_changes_the_images_of_a_sample_and_nothing_else(faces, stage):
+    faces[FAKE.video_id] = face_rows(FAKE, 10)
+    clean, dark = (list(samples(stage).scoring_samples(FAKE, seed=0, perturbation=name)) for name in ("", "contrast-3"))
+    assert len(clean) == len(dark) > 1
+    for (rows, one), (rows_too, other) in zip(clean, dark, strict=True):
+        assert rows == rows_too
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"image"}:
+            assert np.array_equal(one[name], other[name]), name
+        assert np.array_equal(other["image"], (one["image"] * np.float32(0.6)).astype(np.uint8))
+
+
+def test_noise_is_the_faces_own_in_any_sample(faces):
+    faces[FAKE.video_id] = face_rows(FAKE, 10)
+    noisy = [sample["image"] for _, sample in samples(Raw).scoring_samples(FAKE, seed=0, perturbation="noise-3")]
+    assert np.array_equal(noisy[0][3], noisy[1][0])  # frame 3 lies in two clips
+    clean = [sample["image"] for _, sample in samples(Raw).scoring_samples(FAKE, seed=0)]
+    drawn = [many.astype(int) - few for many, few in zip(noisy[2], clean[2], strict=True)]
+    assert not np.array_equal(drawn[2], drawn[3])
+    again = [sample["image"] for _, sample in samples(RawFrames).scoring_samples(FAKE, seed=1, perturbation="noise-3")]
+    assert np.array_equal(again[3], noisy[0][3])
+
+
+def test_a_face_is_decoded_once_for_all_its_perturbations(faces, monkeypatch):
+    faces[FAKE.video_id] = face_rows(FAKE, 10, mask=False)
+    store, decode, seen = samples(RawFrames), cv2.imdecode, []
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: seen.append(len(data)) or decode(data, flags))
+    for name in ("blur-1", "blur-2", "contrast-1", "pixelation-4"):
+        assert len(list(store.scoring_samples(FAKE, seed=0, perturbation=name))) == 10
+    assert len(seen) == 10
+
+
 def test_validation_takes_a_few_evenly_spaced_faces_and_whole_clips(faces):
     faces[FAKE.video_id] = face_rows(FAKE, 10)
     few = samples(RawFrames).scoring_samples(FAKE, seed=0, most_frames=4)

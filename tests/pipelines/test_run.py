@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, facestore, metrics, run, sample_corpus, schemas
+from pipelines import datasets, facestore, metrics, run, sample_corpus, schemas, stages
 from pipelines.experiment import Experiment
 from pipelines.extract import extract
 from pipelines.faces import Recipe
@@ -247,6 +247,89 @@ def test_in_dataset_scores_the_test_part_of_the_training_dataset(storage: Path, 
     assert row["test_dataset"] == "ffpp"
     assert (row["n_real"], row["n_fake"]) == (2, 8)
     assert 0 <= row["value"] <= 1
+
+
+# ----------------------------------------------------------------------------------- perturbations
+@pytest.fixture(scope="module")
+def perturbed(tiny: Any, storage: Path, trial: Trial) -> Trial:
+    before = mtimes(storage / "stages")
+    done = ran(planned(tiny, storage, perturbations=("blur", "jpeg-50")))
+    assert {path: at for path, at in mtimes(storage / "stages").items() if path in before} | {
+        path: at for path, at in before.items() if path.name == ".lock"
+    } == before, "a stage or a score was made again"
+    return done
+
+
+SIX = ("blur-1", "blur-2", "blur-3", "blur-4", "blur-5", "jpeg-50")
+
+
+def test_perturbations_make_another_trial_of_the_same_stages(perturbed: Trial, trial: Trial, tiny: Any) -> None:
+    assert perturbed.digest != trial.digest
+    assert [one.digest for one in perturbed.planned] == [one.digest for one in trial.planned]
+    storage = trial.folder.parents[1]
+    assert planned(tiny, storage, perturbations=()).digest == trial.digest
+    assert planned(tiny, storage, perturbations=("jpeg-50", *SIX)).digest == perturbed.digest
+    assert planned(tiny, storage, perturbations=("jpeg-50",)).digest != perturbed.digest
+
+
+def test_clean_numbers_are_those_of_the_trial_without(perturbed: Trial, trial: Trial) -> None:
+    skip = ("run_id", "commit")
+    clean, alone = (
+        [
+            {name: value for name, value in row.items() if name not in skip}
+            for row in rows_of(one, perturbation="")
+            if row["test_dataset"] != "unseen"
+        ]
+        for one in (perturbed, trial)
+    )
+    assert clean == alone
+
+
+def test_every_face_has_a_score_for_every_perturbation(perturbed: Trial, trial: Trial) -> None:
+    table = pq.read_table(perturbed.folder / "predictions.parquet")
+    assert table.schema.equals(schemas.PREDICTIONS)
+    clean = pq.read_table(trial.folder / "predictions.parquet")
+    assert table.filter(pc.equal(table["perturbation"], "")).equals(clean)
+    for name in SIX:
+        own = table.filter(pc.equal(table["perturbation"], name))
+        assert own.select(["stage", *KEY]).equals(clean.select(["stage", *KEY]))
+        assert not np.allclose(own["score"], clean["score"], atol=1e-5)
+
+
+def test_the_rows_of_a_block_are_those_it_names(perturbed: Trial) -> None:
+    table = pq.read_table(perturbed.folder / "predictions.parquet")
+    blocks, first = stages.read_json(perturbed.folder / "_done.json")["predictions"], 0
+    for block in blocks:
+        own = table.slice(first, block["rows"])
+        for name, value in (("stage", block["stage"]), ("perturbation", block["perturbation"])):
+            assert own[name].unique().to_pylist() == [value]
+        assert own["dataset"].unique().to_pylist() == [block["part"]]
+        first += block["rows"]
+    assert first == table.num_rows
+    assert len(blocks) == 2 * 7 * 3  # parts, perturbations and clean, stages and final
+
+
+def test_levels_and_datasets_have_their_means(perturbed: Trial) -> None:
+    common = {"stage": run.FINAL, "level": "video", "metric": "auc"}
+
+    def value(dataset: str, perturbation: str) -> float:
+        (row,) = rows_of(perturbed, test_dataset=dataset, perturbation=perturbation, **common)
+        assert row["low"] <= row["value"] <= row["high"]
+        return row["value"]
+
+    for name in ("celeb_df", "dfdc"):
+        assert value(name, "blur") == pytest.approx(np.mean([value(name, level) for level in SIX[:5]]))
+    for perturbation in ("", "blur", "jpeg-50"):
+        both = [value(name, perturbation) for name in ("celeb_df", "dfdc")]
+        assert value("unseen", perturbation) == pytest.approx(np.mean(both))
+    assert not rows_of(perturbed, perturbation="jpeg")
+    assert perturbed.results().schema.equals(schemas.RESULTS)
+
+
+def test_results_of_before_there_were_perturbations_are_clean(trial: Trial, tmp_path: Path) -> None:
+    old = replace(trial, folder=tmp_path)
+    pq.write_table(trial.results().drop(["perturbation"]), tmp_path / "results.parquet")
+    assert old.results().equals(trial.results())
 
 
 # ------------------------------------------------------------------- datasets that are only tested on
