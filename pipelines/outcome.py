@@ -75,7 +75,7 @@ class Outcome:
         for column in self.sweep.columns:
             value = self.sweep.published[row][column.name]
             if math.isfinite(value):
-                part = column.test or trial.test[0].part.name
+                part = "/".join(filter(None, (column.test or trial.test[0].part.name, column.perturbation)))
                 values[f"{part}/{column.level}/{column.metric}/published"] = value
         return values
 
@@ -148,10 +148,16 @@ def _counted(extractions: Sequence[Extraction]) -> list[dict[str, Any]]:
 def metric_values(results: pa.Table) -> dict[str, float]:
     """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
 
-    Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`: the rest is in results.parquet.
+    Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`, of perturbed faces only the AUC, as
+    `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet.
     """
     values: dict[str, float] = {}
     for row in results.to_pylist():
+        if row["perturbation"]:
+            if (row["stage"], row["metric"]) == (run.FINAL, "auc"):
+                name = f"{row['test_dataset']}/{row['perturbation']}/{row['level']}/auc"
+                values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+            continue
         name = f"{row['test_dataset']}/{row['level']}/{row['metric']}"
         if row["stage"] == run.FINAL:
             values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}

@@ -152,7 +152,18 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
         for dataset in ("celeb_df", "ffpp/NeuralTextures")
         for level, metric in (("video", "auc"), ("frame", "acc_at_0_5"), ("frame", "pbca"))
     ]
+    blurred = {
+        "stage": run.FINAL,
+        "test_dataset": "unseen",
+        "perturbation": "blur-3",
+        "level": "video",
+        "metric": "auc",
+    }
+    rows += [common | blurred, common | blurred | {"metric": "ap"}, common | blurred | {"stage": "finetune"}]
     values = outcome.metric_values(schemas.to_table(rows, schemas.RESULTS))
+    assert {name for name in values if "blur" in name} == {
+        f"unseen/blur-3/video/auc{end}" for end in ("", "/low", "/high")
+    }
     run_id = tracker.run("values", "values")
     tracker.values(run_id, values)
     logged = client.get_run(run_id).data.metrics
