@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from pipelines._saved import Material, Saved, of_method
 from pipelines._text import printable
 from pipelines.report import Cell, Report
 
+MOST_WEBP_PX = 16383  # the format's limit
 MANY_ROWS = 4  # from here on, single seeds are not drawn
 GRID = np.linspace(0, 1, 401)  # false positive rates at which curves are averaged
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/:;,'\"()]+/)+")
@@ -131,7 +133,8 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
             f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
             f"{one.p:.3g}",
             f"{one.adjusted_p:.3g}",
-            " ".join(f"{100 * value:+.1f}" for value in one.by_seed.values()),
+            " ".join(f"{100 * value:+.1f}" for value in one.by_seed.values())
+            + (report.ONE_SEED if len(one.by_seed) == 1 else ""),
             str(one.num_videos),
         ]
         for cell, one in tested
@@ -258,7 +261,8 @@ def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
         ]
         text += "<h3>Extraction</h3>\n" + _grid(head, body)
     text += "<h3>Test videos without a usable face</h3>\n" + (failures(materials) or "<p>None.</p>\n")
-    return text + "<h3>Leaks</h3>\n" + (_items(f"LEAK {leak}" for leak in saved.leaks) or "")
+    leaks = [f"LEAK {leak}" for leak in saved.leaks] or ["Nothing about extraction tells real from fake."]
+    return text + "<h3>Leaks</h3>\n" + _items(leaks)
 
 
 def _class(label: int) -> str:
@@ -306,5 +310,14 @@ def _evidence_of(folder: Path, label: str) -> str:
     for name, draw in (("evidence", _evidence.examples_sheet), ("features", lambda t: _evidence.tsne(t, label))):
         path = folder / f"{name}.parquet"
         if path.is_file() and (table := pq.read_table(path)).num_rows:
-            text += _image("png", draw(table), f"{name} of {label}")
+            text += _image(*_smaller(draw(table)), f"{name} of {label}")
     return text
+
+
+def _smaller(png: bytes) -> tuple[str, bytes]:
+    """Photographs of a dozen rows as PNG would make the page too large to send; as WebP they are a tenth of it."""
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None or max(picture.shape) > MOST_WEBP_PX:
+        return "png", png
+    _, data = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 85])
+    return "webp", data.tobytes()

@@ -1,5 +1,6 @@
 """The HTML page of a report, and the report made again from a storage: on runs whose scores are made up."""
 
+import base64
 import csv
 import io
 import json
@@ -8,13 +9,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from models import Pooling
-from pipelines import _results, metrics, report, schemas, stages
+from pipelines import _html, _results, metrics, report, schemas, stages
 from pipelines._results import Failed, Origin, Part
 from pipelines._saved import AGAIN, Planned, Run, Saved
 from pipelines.report import Report
@@ -212,6 +214,21 @@ def test_each_manipulation_is_set_against_the_same_real_videos(page: Page) -> No
     texts = rows_after(page, "dfdc: video-level AUC in % against the same real videos")
     assert texts[:6] == ["row", EVIL, "8 fake", "Deepfakes", "8 fake", "plain"]
     assert texts[7] == f"{100 * np.mean(by_seed):.1f} ± {100 * np.std(by_seed, ddof=1):.1f}"
+
+
+def test_pictures_of_a_run_are_shown_where_it_has_them(tmp_path: Path) -> None:
+    make_run(tmp_path, "a0", 0.02, 0)
+    saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
+    made = Report.of(saved, report.gather(saved, tmp_path, again=False))
+    assert "<details" not in _html.page(tmp_path, made)
+    row = {"stage": "detect", "dataset": "dfdc", "video_id": EVIL, "frame_index": 0, "face_index": 0, "label": 1}
+    rows = [row | {"method": EVIL, "score": 0.5, "features": [float(i), 1.0]} for i in range(3)]
+    pq.write_table(schemas.to_table(rows, schemas.FEATURES), tmp_path / "runs" / "a0" / "features.parquet")
+    page = Page(_html.page(tmp_path, made))
+    assert page.tags.count("details") == 1
+    (map_,) = (where for where in page.loaded if where.startswith("data:image/webp"))
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(map_.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+    assert min(picture.shape[:2]) > 300
 
 
 # -------------------------------------------------------------------------------------- the test
