@@ -113,8 +113,9 @@ def test_grad_cam_leaves_no_trace():
 
 def test_a_stage_that_breaks_leaves_no_hooks():
     stage = Corner()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as held:  # keeps the call's frames, and so what they hold
         explain.grad_cam(stage, {"image": torch.zeros(1, 32, 32, 4, dtype=torch.uint8)})
+    assert held.tb is not None
     assert not any(module._forward_hooks for module in stage.modules())
 
 
