@@ -177,7 +177,7 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
     (folder,) = (storage / "reports").iterdir()
     assert f"Report: {folder}" in whole.out
     files = sorted(path.name for path in folder.iterdir())
-    assert [name for name in files if name.startswith("tiny")] == ["tiny.csv", "tiny.md", "tiny.png"]
+    assert [name for name in files if name.startswith("tiny")] == ["tiny.csv", "tiny.html", "tiny.md", "tiny.png"]
     assert {Path(name).suffix for name in files if name.startswith("coverage-")} == {".csv", ".md", ".png"}
     values = ours(storage)
     with (folder / "tiny.csv").open() as file:
@@ -194,8 +194,18 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
         assert (line["seeds"], line["failure"], line["spread"]) == ("0", "", "")
         first = 3 * list(PUBLISHED[row]).index(column)
         percent = [report.percent(value[name]) for name in ("value", "low", "high")]
-        assert shown[row][first : first + 2] == [report.percent(published), "{}* [{}, {}]".format(*percent)]
+        assert shown[row][first] == report.percent(published)
+        assert shown[row][first + 1].rstrip(" ↑↓") == "{}* [{}, {}]".format(*percent)
     assert (folder / "tiny.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_report_can_be_made_again_from_predictions(whole: Ended, storage: Path) -> None:
+    (folder,) = (storage / "reports").iterdir()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert report.main([str(folder)]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.slow
