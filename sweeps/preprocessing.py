@@ -13,12 +13,13 @@ sweeps/detector.py.
 """
 
 from math import nan
+from typing import Any
 
 from pipelines.experiment import Experiment
 from pipelines.sweep import Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp")
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "margin 1.3, 32 frames, c23": {},
     "margin 1.0": {"faces.margin": 1.0},
     "margin 1.6": {"faces.margin": 1.6},
