@@ -119,6 +119,14 @@ def test_a_stage_that_breaks_leaves_no_hooks():
     assert not any(module._forward_hooks for module in stage.modules())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_grad_cam_is_the_same_on_a_gpu():
+    (here,) = explain.grad_cam(Corner(), {"image": torch.from_numpy(corner_image())})
+    (there,) = explain.grad_cam(Corner().cuda(), {"image": torch.from_numpy(corner_image()).cuda()})
+    np.testing.assert_allclose(there, here, atol=1e-4)
+
+
 def test_no_layer_is_said():
     class Blind(Corner):
         def cam_layer(self):
