@@ -25,6 +25,7 @@ from pipelines import cluster, preprocess, progress, run, space, stages, tuning
 from pipelines.experiment import Experiment, digest
 from pipelines.launch import Data, Launch
 from pipelines.space import Range, Space
+from pipelines.tracking import Tracker, TrackingError, default_uri
 from pipelines.tuning import Candidate
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ def find(sweep: "Sweep", arguments: argparse.Namespace, console: Console) -> "Sw
         log = _search(launch, data, declared, chosen, compute, concurrent)
     best = log.best()
     _print_candidates(log, chosen, console)
-    _track(launch, log, launch.planner(data, declared.recipe()), declared)
+    try:
+        _track(launch, log, launch.planner(data, declared.recipe()), declared)
+    except TrackingError as error:  # the same command logs them as soon as it can
+        console.print(f"NOT LOGGED  {error}", style="red", highlight=False, markup=False, soft_wrap=True)
     if best is None:
         raise ValueError(f"no candidate was trained to the end; the reasons are in {log.folder}")
     rows: dict[str, Mapping[str, Any]] = {BASE: {}}
@@ -163,8 +167,6 @@ def _epochs(declared: Experiment) -> int:
 
 def _track(launch: Launch, log: Log, plan: Callable[[Experiment], run.Trial], declared: Experiment) -> None:
     """A run for each candidate, below one for the search: MLflow's charts show the AUC over the settings."""
-    from pipelines.tracking import Tracker, default_uri  # here: importing mlflow takes seconds
-
     name = f"{launch.sweep.name}_search"
     tracker = Tracker(default_uri(launch.storage), name, launch.storage)
     common = {"data": "sample" if launch.is_sample else "real", "preset": launch.preset, "commit": run.commit()}
