@@ -89,7 +89,8 @@ def log(outcome: "Outcome", values: "Mapping[Key, Mapping[str, float]]", report:
 
 # ------------------------------------------------------------------------------------------- names
 def launch_name(outcome: "Outcome") -> str:
-    return f"{outcome.sweep.name}: {outcome.preset}, {_data(outcome)} data [{outcome.key[:6]}]"
+    """Short: the UI shows some twenty letters; the experiment is the sweep."""
+    return f"{outcome.preset}, {_data(outcome)} [{outcome.key[:6]}]"
 
 
 def trial_name(key: "Key", trial: Trial) -> str:
@@ -151,7 +152,8 @@ def params(trial: Trial) -> dict[str, Any]:
     for name, elsewhere in IN_FACES.items():
         if flat.get(name) == flat[elsewhere]:
             kept.pop(name, None)
-    return kept | {"manipulations": flat["manipulations"] or "all"}
+    kept["manipulations"] = flat["manipulations"] or "all"
+    return {name: "none" if value == "" else value for name, value in kept.items()}  # a blank tells nothing
 
 
 # -------------------------------------------------------------------------------------------- data

@@ -166,35 +166,41 @@ class Tracker:
         datasets: Sequence[Dataset] = (),
     ) -> str:
         """Id of the run with this key, made if there is none. One that has ended well stays as it is."""
-        found = self.call(lambda: self._find_or_create(key, name, parent))
-        if found.info.status == "FINISHED":
-            return str(found.info.run_id)  # with the tags, the commit among them, of the code that made its numbers
-        new_params = {k: str(v)[:MAX_PARAM_CHARS] for k, v in (params or {}).items() if k not in found.data.params}
-        new_tags = {k: v[:MAX_TAG_CHARS] for k, v in (tags or {}).items() if found.data.tags.get(k) != v}
+        with self.locked():  # two launches that log the same params at once would make the database refuse one
+            found = self.call(lambda: self._find_or_create(key, name, parent))
+            run_id = str(found.info.run_id)
+            if found.info.status == "FINISHED":
+                return run_id  # with the tags, the commit among them, of the code that made its numbers
+            self.call(lambda: self._complete(run_id, params or {}, tags or {}))
+            if datasets:
+                self._inputs(run_id, datasets)
+        return run_id
+
+    def _complete(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """What is there stays; asked for at each try, since a launch on another machine may be at the same run."""
+        known = self.client.get_run(run_id).data
+        new_params = {k: str(v)[:MAX_PARAM_CHARS] for k, v in params.items() if k not in known.params}
+        new_tags = {k: v[:MAX_TAG_CHARS] for k, v in tags.items() if known.tags.get(k) != v}
         for batch in _batches([self._param(k, v) for k, v in new_params.items()], PER_BATCH):
-            self.call(partial(self.client.log_batch, found.info.run_id, params=batch))
+            self.client.log_batch(run_id, params=batch)
         for batch in _batches([self._tag(k, v) for k, v in new_tags.items()], PER_BATCH):
-            self.call(partial(self.client.log_batch, found.info.run_id, tags=batch))
-        if datasets:
-            self._inputs(found.info.run_id, datasets)
-        return str(found.info.run_id)
+            self.client.log_batch(run_id, tags=batch)
 
     def _find_or_create(self, key: str, name: str, parent: str | None) -> Any:
         query = f"tags.run_key = '{key}'" + (f" and tags.`mlflow.parentRunId` = '{parent}'" if parent else "")
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-        with self.locked():
-            found = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
-            if found:
-                if found[0].info.status not in ("FINISHED", "RUNNING"):
-                    self.client.update_run(found[0].info.run_id, status="RUNNING")
-                return found[0]
-            own = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
-            made = self.client.create_run(self.experiment_id, run_name=name, tags=own)
-            # A launch on another machine may have made it in the same moment: both then keep the older one.
-            first = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)[0]
-            if first.info.run_id != made.info.run_id:
-                self.client.delete_run(made.info.run_id)
-            return first
+        found = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
+        if found:
+            if found[0].info.status not in ("FINISHED", "RUNNING"):
+                self.client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0]
+        own = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
+        made = self.client.create_run(self.experiment_id, run_name=name, tags=own)
+        # A launch on another machine may have made it in the same moment: both then keep the older one.
+        first = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)[0]
+        if first.info.run_id != made.info.run_id:
+            self.client.delete_run(made.info.run_id)
+        return first
 
     def describe(self, run_id: str, markdown: str) -> None:
         """The text that the UI shows at the top of the run's page; of a long one, the lines that MLflow takes."""
@@ -257,10 +263,11 @@ class Tracker:
 
     def values(self, run_id: str, values: Mapping[str, float]) -> None:
         """Metrics without a step; the names are MLflow's: letters, digits, `_ - . : /` and space."""
-        logged = self.call(lambda: self.client.get_run(run_id).data.metrics)
-        now = int(time.time() * 1000)
-        new = {name: float(value) for name, value in values.items() if not _equal(logged.get(name), float(value))}
-        self._log_metrics(run_id, [self._metric(name, value, now, 0) for name, value in new.items()])
+        with self.locked():
+            logged = self.call(lambda: self.client.get_run(run_id).data.metrics)
+            now = int(time.time() * 1000)
+            new = {name: float(value) for name, value in values.items() if not _equal(logged.get(name), float(value))}
+            self._log_metrics(run_id, [self._metric(name, value, now, 0) for name, value in new.items()])
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Any]) -> None:
         for batch in _batches(metrics, 1000):
@@ -326,7 +333,8 @@ def _passes(error: Exception) -> bool:
     from sqlalchemy.exc import OperationalError
 
     if isinstance(error, MlflowException):
-        return error.error_code in _PASSING
+        twice = "IntegrityError" in str(error)  # another launch wrote the same in the same moment
+        return twice or error.error_code in _PASSING
     if isinstance(error, RequestException):
         return error.response is None or error.response.status_code in (429, 500, 502, 503, 504)
     return isinstance(error, OperationalError)

@@ -1,14 +1,28 @@
 """MLflow as a person finds it afterwards: in a real SQLite database, read back with MLflow's own client."""
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+import mlflow
 import pyarrow as pa
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import OperationalError
 
 from pipelines import outcome, run, schemas, tracking
-from pipelines.tracking import Tracker
+from pipelines.tracking import Tracker, TrackingError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +135,14 @@ def test_the_commit_of_a_finished_run_stays(tracker: Tracker, client: MlflowClie
     assert client.get_run(run_id).data.tags["commit"] == "made the numbers"
 
 
+def test_more_settings_than_one_call_takes_are_all_logged(tracker: Tracker, client: MlflowClient) -> None:
+    """MLflow takes 100 params, or tags, at once."""
+    many = {f"name.{number}": str(number) for number in range(230)}
+    data = client.get_run(tracker.run("many", "many", params=many, tags=many)).data
+    assert data.params == many
+    assert many.items() <= data.tags.items()
+
+
 def test_a_param_that_is_too_long_is_cut(tracker: Tracker, client: MlflowClient) -> None:
     run_id = tracker.run("long param", "long param", params={"stages": "x" * 9000})
     assert client.get_run(run_id).data.params["stages"] == "x" * tracking.MAX_PARAM_CHARS
@@ -139,6 +161,60 @@ def test_artifacts_and_the_description_are_kept_below_the_storage(
     assert kept == [Path("artifacts/report/table.md"), Path("artifacts/table.md")]
     assert [entry.path for entry in client.list_artifacts(run_id)] == ["report", "table.md"]
     assert client.get_run(run_id).data.tags["mlflow.note.content"] == "| row |\n"
+
+
+def test_a_description_longer_than_mlflow_takes_is_cut_at_a_line(tracker: Tracker, client: MlflowClient) -> None:
+    run_id = tracker.run("long report", "long report")
+    tracker.describe(run_id, "".join(f"| row {number:05d} |\n" for number in range(2000)))
+    *rows, gap, end = client.get_run(run_id).data.tags["mlflow.note.content"].splitlines()
+    assert rows == [f"| row {number:05d} |" for number in range(len(rows))]
+    assert len(rows) > 400
+    assert (gap, end) == ("", "Cut here; the whole is among the artifacts.")
+
+
+def test_data_are_inputs_of_a_run_once(tracker: Tracker, client: MlflowClient) -> None:
+    data = [
+        tracking.Dataset(
+            name=f"ffpp {part}",
+            digest=part,
+            context=context,
+            source={"dataset": "ffpp"},
+            schema=[{"name": "label", "type": "integer", "required": True}],
+            profile={"num_rows": 3, "num_failed": 1},
+        )
+        for part, context in (("train", "training"), ("val", "validation"))
+    ]
+    for _ in range(2):
+        run_id = tracker.run("inputs", "inputs", datasets=data)
+    found = client.get_run(run_id).inputs.dataset_inputs
+    told = {one.dataset.name: (one.dataset.digest, {tag.key: tag.value for tag in one.tags}) for one in found}
+    context = "mlflow.data.context"
+    assert told == {"ffpp train": ("train", {context: "training"}), "ffpp val": ("val", {context: "validation"})}
+    assert len(found) == 2
+    assert json.loads(found[0].dataset.profile) == {"num_rows": 3, "num_failed": 1}
+
+
+def test_values_are_logged_once(tracker: Tracker, client: MlflowClient) -> None:
+    run_id = tracker.run("once", "once")
+    for _ in range(2):
+        tracker.values(run_id, {"auc": 0.5, "nan": float("nan")})
+    assert [len(client.get_metric_history(run_id, name)) for name in ("auc", "nan")] == [1, 1]
+
+
+def test_two_launches_that_watch_one_training_log_its_points_once(
+    tracker: Tracker, uri: str, storage: Path, client: MlflowClient
+) -> None:
+    """Both look before either logs."""
+    run_id = tracker.run("watched", "watched")
+    lines = [{"epoch": n, "step": n, "seconds": 2.5, "loss": 1 / n} for n in (1, 2)]
+    both = [Tracker(uri, "sweep", storage) for _ in range(2)]
+    for one in both:
+        one._logged_to(run_id, "finetune/loss")
+    for one in both:
+        one.curve(run_id, "finetune", lines)
+    points = client.get_metric_history(run_id, "finetune/loss")
+    assert [(point.step, point.value) for point in points] == [(1, 1.0), (2, 0.5)]
+    assert points[1].timestamp - points[0].timestamp == 2500
 
 
 def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowClient) -> None:
@@ -186,9 +262,150 @@ def test_the_ui_command_opens_what_was_written(uri: str) -> None:
 
 def test_a_tracker_leaves_the_environment_alone(tmp_path: Path, no_uri: pytest.MonkeyPatch) -> None:
     """MLflow's own `set_tracking_uri` would hand its choice to every process that is started later."""
-    import os
-
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "another", tmp_path).run("key", "name")
     after = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     assert after.keys() - before.keys() <= {"MLFLOW_DISABLE_TELEMETRY"}
+
+
+# -------------------------------------------------------------------------------------------- trouble
+def test_a_call_that_fails_for_a_while_is_made_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_PAUSES_S", (0.0,))
+    answers = iter(
+        [
+            MlflowException("database is locked", error_code=TEMPORARILY_UNAVAILABLE),
+            MlflowException("API request failed with exception: refused"),
+            requests.ConnectionError("refused"),
+            OperationalError("select", {}, Exception("database is locked")),
+        ]
+    )
+
+    def call() -> str:
+        if error := next(answers, None):
+            raise error
+        return "done"
+
+    assert tracker.call(call) == "done"
+
+
+def test_patience_has_an_end_and_a_refusal_is_not_repeated(
+    uri: str, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_PAUSES_S", (0.0,))
+    calls = []
+
+    def call(error: Exception) -> None:
+        calls.append(1)
+        raise error
+
+    with pytest.raises(TrackingError, match=r"MLflow at sqlite:///.*: no such run"):
+        tracking.patiently(
+            lambda: call(MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)), uri, patience_s=60
+        )
+    assert len(calls) == 1
+    with pytest.raises(TrackingError, match="locked"):
+        tracking.patiently(lambda: call(MlflowException("locked")), uri, patience_s=0.2)
+    assert len(calls) > 2
+
+
+def test_errors_and_the_printed_address_tell_no_password() -> None:
+    uri = "https://me:secret@mlflow.example.org/base"
+    assert tracking.ui_command(uri) == "https://***@mlflow.example.org/base"
+    with pytest.raises(TrackingError) as error:
+        tracking.patiently(partial(_refuse, f"GET {uri}/runs"), uri, patience_s=0)
+    assert "secret" not in str(error.value)
+    assert "***@mlflow.example.org/base/runs" in str(error.value)
+
+
+def _refuse(text: str) -> None:
+    raise MlflowException(text)
+
+
+def test_mlflow_finds_its_environment_as_it_was(no_uri: pytest.MonkeyPatch) -> None:
+    no_uri.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    no_uri.delenv("MLFLOW_UV_AUTO_DETECT", raising=False)
+    seen = []
+    tracking.patiently(lambda: seen.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]), "sqlite://", 0)
+    assert seen == ["1"]
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
+    assert "MLFLOW_UV_AUTO_DETECT" not in os.environ
+
+
+def test_the_load_of_the_machine_is_logged_and_ends_with_an_error(
+    tracker: Tracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SAMPLING_S", 0.2)
+    monkeypatch.setattr(tracking, "SAMPLES", 1)
+    run_id = tracker.run("load", "load")
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tracker, run_id)
+    assert not [one for one in threading.enumerate() if one.name == "SystemMetricsMonitor"]
+    logged = client.get_run(run_id).data.metrics
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= logged.keys()
+    assert any(name.startswith("system/disk_") for name in logged)
+    assert mlflow.active_run() is None
+    last = max(point.step for point in client.get_metric_history(run_id, "system/cpu_utilization_percentage"))
+    with tracker.monitored(run_id):
+        time.sleep(1)
+    steps = [point.step for point in client.get_metric_history(run_id, "system/cpu_utilization_percentage")]
+    assert len(steps) == len(set(steps))
+    assert max(steps) > last
+
+
+def _interrupted(tracker: Tracker, run_id: str) -> None:
+    with tracker.monitored(run_id):
+        time.sleep(1.5)
+        raise KeyboardInterrupt
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from pipelines.tracking import Tracker
+
+uri, storage, sweep = sys.argv[1:]
+tracker = Tracker(uri, sweep, Path(storage))
+parent = tracker.run("launch", "launch", params={"a": 1})
+for number in range(5):
+    child = tracker.run(f"trial {number}", f"trial {number}", parent=parent, params={"number": number})
+    tracker.curve(child, "stage", [{"epoch": n, "step": n, "seconds": 1, "loss": 1 / n} for n in range(1, 6)])
+    tracker.values(child, {"auc": number / 10})
+    tracker.end(child)
+tracker.end(parent)
+"""
+
+
+def launches(uri: str, storages: Sequence[Path], sweeps: Sequence[str]) -> list[tuple[int, str]]:
+    """Exit code and complaints of that many processes at once."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, uri, str(storage), sweep], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for storage, sweep in zip(storages, sweeps, strict=True)
+    ]
+    complaints = [process.communicate(timeout=120)[1] for process in running]
+    return [(process.returncode, said) for process, said in zip(running, complaints, strict=True)]
+
+
+def check_launches(uri: str, sweeps: Sequence[str]) -> None:
+    """Each sweep once, whole, with no run twice."""
+    client = MlflowClient(tracking_uri=uri)
+    for sweep in set(sweeps):
+        experiment = client.get_experiment_by_name(sweep)
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        assert sorted(one.data.tags["run_key"] for one in runs) == ["launch", *(f"trial {n}" for n in range(5))]
+        assert {one.info.status for one in runs} == {"FINISHED"}
+        for one in runs:
+            if one.data.tags["run_key"] != "launch":
+                history = client.get_metric_history(one.info.run_id, "stage/loss")
+                assert [point.step for point in history] == [1, 2, 3, 4, 5]
+                assert len(client.get_metric_history(one.info.run_id, "auc")) == 1
+                assert one.data.metrics["auc"] == int(one.data.params["number"]) / 10
+
+
+@pytest.mark.slow
+def test_launches_at_once_make_one_database_and_no_run_twice(tmp_path: Path) -> None:
+    uri, sweeps = f"sqlite:///{tmp_path / 'mlflow.db'}", ["same", "same", "other"]
+    assert launches(uri, [tmp_path] * 3, sweeps) == [(0, "")] * 3
+    check_launches(uri, sweeps)

@@ -1,0 +1,164 @@
+"""What a trial is called in MLflow, what it can be filtered by, and which data it says it read. No MLflow."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines import _runs, stages
+from pipelines.experiment import Experiment
+from pipelines.ingest import VIEWS
+from pipelines.outcome import Outcome
+from pipelines.protocol import Part
+from pipelines.run import Trial, Usable
+from pipelines.sweep import Sweep
+
+BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
+SWEEP = Sweep(
+    name="ratio",
+    title="Delocate, Table 5: mask ratio",
+    base=BASE,
+    row_name="mask ratio",
+    rows={"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}},
+    published={row: {"celeb_df": 0.5, "dfdc": 0.5} for row in ("0.5", "0.9")},
+)
+
+
+def usable(name: str, split: str, *contents: str, failed: Mapping[str, str] | None = None) -> Usable:
+    part = Part(name=name, dataset=name.partition("/")[0], split=split, codec="c23", rows=(), excluded=("x/1",))
+    return Usable(part=part, videos=(), failed=failed or {}, contents=tuple((one, one) for one in contents))
+
+
+def trial(experiment: Experiment, storage: Path) -> Trial:
+    planned = stages.plan(experiment, dict.fromkeys(VIEWS, "rows"), storage)
+    name = f"{len(str(experiment.flat())):04d}{experiment.seed}".ljust(16, "a")
+    return Trial(
+        experiment=experiment,
+        planned=planned,
+        train=usable("ffpp", "train", "a"),
+        select=usable("ffpp", "val", "b"),
+        test=(usable("celeb_df", "test", "c"), usable("dfdc", "test", "d", failed={"e": "no_face"})),
+        faces={},
+        folder=storage / "runs" / name,
+    )
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Outcome:
+    trials = {key: trial(experiment, tmp_path) for key, experiment in SWEEP.experiments("small", 1, {}).items()}
+    return Outcome(sweep=SWEEP, preset="small", config_file=None, storage=tmp_path, extractions=(), trials=trials)
+
+
+@pytest.mark.parametrize(
+    ("title", "parts"),
+    [
+        ("LRE, Table V: against its backbone", ("LRE", "Table V", "against its backbone")),
+        ("BBMG + NRS, Sec. 4.1: threshold of NRS", ("BBMG + NRS", "Sec. 4.1", "threshold of NRS")),
+        ("Table 0: mask ratio", ("", "Table 0", "mask ratio")),
+        ("All methods, trained on FF++", ("", "", "All methods, trained on FF++")),
+    ],
+)
+def test_a_title_says_paper_and_table(title: str, parts: tuple[str, str, str]) -> None:
+    assert _runs.parts_of(title) == parts
+
+
+def test_a_trial_can_be_found_by_every_fact_of_it(launched: Outcome) -> None:
+    tags = _runs.common_tags(launched) | _runs.trial_tags(launched.trials["0.5", 0])
+    expected = {
+        "paper": "Delocate",
+        "table": "Table 5",
+        "question": "mask ratio",
+        "method": "delocate",
+        "trained_on": "ffpp",
+        "tested_on": "celeb_df, dfdc",
+        "part": "test",
+        "compression": "c23",
+        "preset": "small",
+        "seed": "0",
+        "data": "sample",
+    }
+    assert {name: tags[name] for name in expected} == expected
+    assert tags["commit"] == tags["mlflow.source.git.commit"]
+    own = replace(launched, config_file=Path("datasets.toml"))
+    assert _runs.common_tags(own)["data"] == "real"
+
+
+def test_no_setting_is_logged_twice(launched: Outcome) -> None:
+    """The params and the tags together name every setting of the experiment once."""
+    one = launched.trials["0.5", 0]
+    params = _runs.params(one)
+    assert params["model_config.recover.mask_ratio"] == 0.5
+    assert params["manipulations"] == "all"
+    assert not set(_runs.IN_TAGS) & params.keys()
+    left_out = one.experiment.flat().keys() - params.keys()
+    assert left_out == {*_runs.IN_TAGS, *_runs.IN_FACES}
+    assert all(str(value) != "" for value in params.values())
+
+
+def test_a_setting_that_the_extraction_overrides_is_logged(launched: Outcome, tmp_path: Path) -> None:
+    other = trial(BASE.override({"faces.margin": 2.0}), tmp_path)
+    params = _runs.params(other)
+    assert (params["faces.margin"], params["model_config.crop_margin"]) == (2.0, BASE.config().crop_margin)
+
+
+def test_names_tell_launches_and_trials_apart(launched: Outcome, tmp_path: Path) -> None:
+    names = {_runs.trial_name(key, one) for key, one in launched.trials.items()}
+    assert len(names) == 2
+    one = launched.trials["0.5", 0]
+    assert _runs.trial_name(("0.5", 0), one) == f"0.5, seed 0 [{one.digest[:6]}]"
+    other = replace(launched, trials={("0.5", 0): one})
+    assert _runs.launch_name(launched) != _runs.launch_name(other)
+    assert _runs.launch_name(launched).startswith("small, sample [")
+
+
+def test_the_data_say_part_counts_and_no_path(launched: Outcome) -> None:
+    read = _runs.inputs(launched.trials["0.5", 0])
+    assert [(one.name, one.context) for one in read] == [
+        ("ffpp train c23", "training"),
+        ("ffpp val c23", "validation"),
+        ("celeb_df test c23", "testing"),
+        ("dfdc test c23", "testing"),
+    ]
+    assert read[3].source == {"dataset": "dfdc", "part": "test", "compression": "c23"}
+    assert read[3].profile == {"num_rows": 0, "num_real": 0, "num_fake": 0, "num_failed": 1, "num_excluded": 1}
+    assert {"name": "video_id", "type": "string", "required": True} in read[0].schema
+    assert len({one.digest for one in read}) == 4
+
+
+def test_the_digest_of_data_is_that_of_its_contents(launched: Outcome) -> None:
+    same, more = usable("ffpp", "train", "a"), usable("ffpp", "train", "a", failed={"e": "no_face"})
+    first = _runs._dataset(same, "training").digest
+    assert first == _runs._dataset(usable("ffpp", "train", "a"), "validation").digest
+    assert first != _runs._dataset(usable("ffpp", "train", "b"), "training").digest
+    assert first != _runs._dataset(more, "training").digest
+
+
+# ------------------------------------------------------------------------------------ an absent server
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No one listens there."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
+    for name in ("START_PATIENCE_S", "LIVE_PATIENCE_S", "PATIENCE_S"):
+        monkeypatch.setattr(_runs, name, 0.0)
+
+
+def test_trials_run_without_mlflow_and_one_line_says_so(launched: Outcome, absent: None) -> None:
+    out = io.StringIO()
+    with _runs.live(launched, Console(file=out, width=200)) as live:
+        for _ in range(3):
+            live.curve(("0.5", 0), "recover", [{"epoch": 1, "step": 1, "loss": 1.0}])
+    (line,) = out.getvalue().splitlines()
+    assert "the launch goes on without it" in line
+    assert "***@127.0.0.1:9" in line
+    assert "secret" not in line
+
+
+def test_results_that_can_not_be_logged_say_how_to_log_them(launched: Outcome, absent: None) -> None:
+    out = io.StringIO()
+    assert not launched._log([], Console(file=out, width=200))
+    assert out.getvalue().startswith("NOT LOGGED  MLflow at http://***@127.0.0.1:9: ")
+    assert "the same command logs them" in out.getvalue()
+    assert "secret" not in out.getvalue()
