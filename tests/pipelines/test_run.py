@@ -1,5 +1,6 @@
 """A whole trial on real faces, in this process: what it writes, what it does not do twice, how it counts."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import datasets, facestore, metrics, run, sample_corpus, schemas, stages
+from pipelines._saved import Run
 from pipelines.experiment import Experiment
 from pipelines.extract import extract
 from pipelines.faces import Recipe
@@ -165,6 +167,25 @@ def test_a_trial_that_lost_its_marker_is_finished_from_its_stages(trial: Trial, 
     assert {path: at for path, at in mtimes(storage / "stages").items() if path.name != ".lock"} == {
         path: at for path, at in before.items() if path.name != ".lock"
     }
+
+
+def test_its_results_follow_from_its_folder_alone(trial: Trial) -> None:
+    one = Run.read(trial.folder)
+    assert one.made_again(one.tables()).equals(one.results)
+
+
+def test_a_trial_from_before_gets_what_its_results_need(trial: Trial, tmp_path: Path) -> None:
+    shutil.copytree(trial.folder, tmp_path / trial.digest)
+    old = replace(trial, folder=tmp_path / trial.digest)
+    for name, key in (("trial.json", "origin"), ("_done.json", "predictions")):
+        told = stages.read_json(old.folder / name)
+        del told[key]
+        stages.write_json(old.folder / name, told)
+    with pytest.raises(ValueError, match="run its sweep again"):
+        Run.read(old.folder)
+    run.complete(old)
+    one = Run.read(old.folder)
+    assert one.made_again(one.tables()).equals(trial.results())
 
 
 def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, storage: Path, tiny: Any) -> None:
