@@ -19,6 +19,7 @@ from pipelines import (
     _runs,
     cluster,
     datasets,
+    explain,
     facestore,
     outcome,
     preprocess,
@@ -261,7 +262,8 @@ class Launch:
         concurrent: int,
         live: _runs.Live,
     ) -> None:
-        todo = {key: trial for key, trial in trials.items() if not trial.done}
+        # A trial that was stopped right after its results gets its pictures now.
+        todo = {key: trial for key, trial in trials.items() if not (trial.done and explain.made(trial.folder))}
         logged: dict[Path, int] = {}
         with progress.view(self.console, f"Training and scoring: {len(todo)} trials, {concurrent} at once") as view:
 
