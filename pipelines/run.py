@@ -1,6 +1,7 @@
 """One trial: an experiment's stages trained, every test part scored, RESULTS written. Where all pieces meet.
 
-    <storage>/runs/<digest>/  trial.json, predictions.parquet, results.parquet, _done.json (last)
+    <storage>/runs/<digest>/  trial.json, predictions.parquet, results.parquet, _done.json; then features.parquet,
+                              evidence.parquet (`explain`), which no number depends on
 
 A trial that is done is read, not run again; one that is not goes on where its stages are.
 """
