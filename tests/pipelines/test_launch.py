@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -297,6 +299,73 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(whole: Ended, des
     for child in children:
         history = client.get_metric_history(child.info.run_id, "recover/train/loss")
         assert [point.step for point in history] == [1, 2]
+
+
+KILLS = int(os.environ.get("CROSSFORGE_TEST_KILLS", "2"))  # each costs half a minute
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(240 + 90 * KILLS)
+def test_killed_anywhere_again_and_again_it_ends_with_the_same_numbers(whole: Ended, desk: Desk, storage: Path) -> None:
+    """The driver, a trial, a reader of videos or its child, at any moment; the same command goes on."""
+    rng = random.Random(0)
+    killed: list[str] = []
+    while len(killed) < KILLS:
+        home = f"killed-{len(killed)}"  # what was finished before the last kill is no longer worth killing
+        while not list((desk.folder / home).glob("reports/*/tiny.csv")) and len(killed) < KILLS:
+            killed += kill_some(desk.start("tiny", home), rng, KILLS - len(killed))
+        codes = [desk.run("tiny", home).code]
+        if codes[0] == 1:  # a row whose trial was killed more often than it is retried
+            codes.append(desk.run("tiny", home).code)
+        assert codes[-1] == 0, (killed, desk.out.read_text())
+        again = results(desk.folder / home)
+        assert again.keys() == results(storage).keys()
+        for digest, table in results(storage).items():
+            assert again[digest].equals(table), (digest, killed)
+        ledgers = [pq.read_table(path) for path in (desk.folder / home).glob("faces/*/*/ledger.parquet")]
+        assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
+    print("killed:", ", ".join(killed))  # noqa: T201  shown with -s
+
+
+def kill_some(process: "subprocess.Popen[str]", rng: random.Random, most: int) -> list[str]:
+    """Kills the sweep's processes until the driver is dead or has ended. The names of the victims."""
+    driver, killed = psutil.Process(process.pid), list[str]()
+    while len(killed) < most and process.poll() is None:
+        of_ray, least = rng.random() < 0.7, time.monotonic() + rng.uniform(0, 8)
+        while process.poll() is None:
+            time.sleep(0.05)
+            victims = [one for one in family(driver) if is_worker(one)] if of_ray else [driver]
+            if victims and time.monotonic() > least:
+                victim = rng.choice(victims)
+                killed.append(name_of(victim) if of_ray else "driver")
+                victim.kill()
+                break
+    process.wait()
+    return killed
+
+
+def family(driver: psutil.Process) -> list[psutil.Process]:
+    try:
+        return driver.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def name_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()[:1])
+    except psutil.Error:
+        return ""
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """A process of Ray that works for us, or a child that it has started."""
+    try:
+        names = [name_of(one) for one in (process, *process.parents())]
+    except psutil.Error:
+        return False
+    return any(name.startswith("ray::") and not name.endswith(("IDLE", "Agent")) for name in names)
 
 
 def until(ready: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
