@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +20,7 @@ import torch
 from rich.console import Console
 
 import models
-from pipelines import _evidence, _trained, explain, metrics, predict, preprocess, run, schemas, stages
+from pipelines import _evidence, _trained, explain, metrics, predict, preprocess, registry, run, schemas, stages
 from pipelines.experiment import Experiment
 from pipelines.run import Compute, Trial
 
@@ -243,7 +245,7 @@ def test_settings_of_every_paper_survive_json(model: str, tmp_path: Path) -> Non
     before = Experiment(model=model, train_on="ffpp", test_on=("celeb_df",), manipulations=("Deepfakes",), seed=3)
     stages.write_json(tmp_path / "trial.json", asdict(before))
     values = stages.read_json(tmp_path / "trial.json")
-    assert Experiment(**values | {n: tuple(values[n]) for n in ("test_on", "manipulations")}) == before
+    assert Experiment(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}) == before
 
 
 def test_a_trial_is_found_by_digest_and_by_method(trial: Trial, storage: Path) -> None:
@@ -253,6 +255,22 @@ def test_a_trial_is_found_by_digest_and_by_method(trial: Trial, storage: Path) -
         _trained.newest("lre", storage)
     with pytest.raises(ValueError, match=f"begins no trial's digest.*{trial.digest}"):
         _trained.by_name("nothing", storage)
+
+
+def test_a_model_of_mlflow_scores_as_the_trial_does(trial: Trial, files: Any, report: Any, tmp_path: Path) -> None:
+    """As a registered model holds it, by MLflow's own loader, in the process of whoever has this package."""
+    registry.save(trial, tmp_path)
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    videos = [str(path) for path in files.values()]
+    scored = model.predict(pd.DataFrame({"video": [*videos, str(tmp_path / "none.mp4")]}, index=[7, 8, 9]))
+    assert list(scored.columns) == ["score", "status", "reason", "num_frames", "num_faces"]
+    assert list(scored.index) == [7, 8, 9]
+    expected = [video["score"] for video in report[1]["videos"][:2]]
+    np.testing.assert_allclose(scored["score"], [*expected, np.nan], atol=1e-5)
+    assert list(scored["status"]) == ["ok", "ok", "unreadable"]
+    assert list(scored["num_frames"]) == [4, 4, 0]
+    with pytest.raises(MlflowException, match="video"):
+        model.predict(pd.DataFrame({"file": videos}))
 
 
 def test_a_stage_scores_alone(trial: Trial, storage: Path) -> None:
