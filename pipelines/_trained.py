@@ -171,7 +171,7 @@ def _read(folder: Path, *, need_done: bool, only: str | None = None) -> Trained:
     if need_done and not (folder / "_done.json").is_file():
         raise ValueError(f"{folder} is not done; run its sweep again to go on with it, or name one of its stages")
     try:
-        values = told["experiment"] | {name: tuple(told["experiment"][name]) for name in ("test_on", "manipulations")}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["experiment"].items()}
         experiment = Experiment(**values)
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{folder / run.TRIAL} holds settings that this version does not know: {error}") from error

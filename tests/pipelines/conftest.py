@@ -1,11 +1,18 @@
-"""A tiny corpus with its faces, made once for all tests that need real ones."""
+"""A tiny corpus with its faces, made once for all tests that need real ones; an MLflow server."""
 
-from collections.abc import Mapping
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import requests
 
 from pipelines import datasets, facestore, sample_corpus
 from pipelines.experiment import Experiment
@@ -44,6 +51,63 @@ class Extracted:
     videos: Mapping[str, pa.Table]
     faces: Mapping[str, Path]
     ledgers: Mapping[str, Mapping[str, Mapping[str, object]]]
+
+
+SERVER_START_S = 240  # some 10 s on an idle machine
+
+
+class Server:
+    """A real MLflow server in a process of its own, with its database and artifacts in a folder.
+
+    A test can take it away for a while.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        told = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        where = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--host", "127.0.0.1"]
+        where += ["--artifacts-destination", str(self.folder / "artifacts"), "--port", str(self.port)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", *where, "--workers", "1"],
+                env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | told,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + SERVER_START_S
+        while not self._answers():
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert time.monotonic() < until, "the server does not answer"
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.uri}/health", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def kill(self) -> None:
+        """With its workers, at once."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("mlflow-server"))
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

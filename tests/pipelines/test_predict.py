@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pyarrow as pa
@@ -409,3 +410,37 @@ def test_launches_at_once_make_one_database_and_no_run_twice(tmp_path: Path) -> 
     uri, sweeps = f"sqlite:///{tmp_path / 'mlflow.db'}", ["same", "same", "other"]
     assert launches(uri, [tmp_path] * 3, sweeps) == [(0, "")] * 3
     check_launches(uri, sweeps)
+
+
+# --------------------------------------------------------------------------------------- a real server
+@pytest.mark.slow
+def test_launches_at_once_on_a_server_make_no_run_twice(mlflow_server: Any, tmp_path: Path) -> None:
+    """Two of one storage, and one of another machine, as far as a server can tell."""
+    sweeps = ["shared", "shared", "alone"]
+    storages = [tmp_path / "one", tmp_path / "one", tmp_path / "two"]
+    assert launches(mlflow_server.uri, storages, sweeps) == [(0, "")] * 3
+    check_launches(mlflow_server.uri, sweeps)
+
+
+@pytest.mark.slow
+def test_what_is_logged_while_the_server_is_away_is_there_in_the_end(mlflow_server: Any, tmp_path: Path) -> None:
+    tracker = Tracker(mlflow_server.uri, "away", tmp_path)
+    parent = tracker.run("launch", "launch")
+    mlflow_server.kill()
+    tracker.patience_s = 0
+    with pytest.raises(TrackingError, match=f"MLflow at {mlflow_server.uri}: "):
+        tracker.values(parent, {"auc": 0.25})
+    tracker.patience_s = 300
+    back = threading.Timer(2, mlflow_server.start)
+    back.start()
+    child = tracker.run("trial", "trial", parent=parent, params={"lr": 0.1})
+    tracker.values(child, {"auc": 0.75})
+    tracker.files(child, [Path(__file__)])
+    tracker.end(child)
+    back.join()
+    client = MlflowClient(tracking_uri=mlflow_server.uri)
+    runs = client.search_runs([tracker.experiment_id])
+    assert {one.info.run_id for one in runs} == {parent, child}
+    found = client.get_run(child)
+    assert (found.info.status, found.data.params, found.data.metrics) == ("FINISHED", {"lr": "0.1"}, {"auc": 0.75})
+    assert [entry.path for entry in client.list_artifacts(child)] == [Path(__file__).name]
