@@ -1,4 +1,4 @@
-"""One small Ray for the whole session. The variables must be set before anything imports ray."""
+"""One small Ray for the whole session. The variables must be set before anything imports ray or torch."""
 
 import os
 
@@ -11,6 +11,7 @@ os.environ.update(
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     MLFLOW_DISABLE_TELEMETRY="true",
+    OMP_NUM_THREADS="1",  # two processes run the tests
 )
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,15 @@ import av
 import numpy as np
 import pytest
 import skimage.data
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests with Ray in one process, which starts with them: they share one Ray, and take longest."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture(scope="session")
