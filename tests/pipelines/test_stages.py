@@ -174,7 +174,7 @@ def test_equal_experiments_share_their_stages():
         ({"seed": 1}, {"recover", "finetune", "localize"}),
         ({"model.vit.checkpoint_activations": True}, set()),  # memory and time only
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_a_setting_changes_the_stages_that_it_reaches(changes, expected):
     assert changed(changes) == expected
