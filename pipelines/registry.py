@@ -95,7 +95,7 @@ def register(outcome: "Outcome", runs: "Runs") -> str:
     if isinstance(best, str):
         return f"none registered: {best}"
     name, tracker = model_name(outcome.sweep.name), runs.tracker
-    with tracker.locked():
+    with tracker.locked(tracker.models_lock):  # not that of the runs: an upload takes its time
         number = tracker.call(partial(_version, tracker, name, best.trial)) or _add(outcome, runs, name, best)
         alias = SAMPLE_CHAMPION if outcome.is_sample else CHAMPION
         tracker.call(partial(tracker.client.set_registered_model_alias, name, alias, number))

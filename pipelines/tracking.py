@@ -28,6 +28,7 @@ MAX_PARAM_CHARS = 500
 MAX_TAG_CHARS = 7500  # MLflow's limit is 8000
 PER_BATCH = 100  # params or tags in one call; of metrics it takes 1000
 PATIENCE_S = 120.0  # with a server that does not answer, or a database that others write to
+MODEL_PATIENCE_S = 3600.0  # with another launch that uploads a model
 SAMPLING_S, SAMPLES = 10.0, 3  # seconds between two looks at the machine; looks whose mean is logged
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last one from there on
 _PASSING = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
@@ -114,7 +115,9 @@ class Tracker:
         self._metric, self._param, self._tag = Metric, Param, RunTag
         self.uri, self.storage, self.patience_s = uri, storage, patience_s
         # Two processes that make the same database, run or model at once would make it twice, or break it.
-        self.lock = filelock.FileLock(_lock_path(uri, storage), timeout=PATIENCE_S)
+        path = _lock_path(uri, storage)
+        self.lock = filelock.FileLock(path, timeout=PATIENCE_S)
+        self.models_lock = filelock.FileLock(f"{path}.models", timeout=MODEL_PATIENCE_S)
         self._last_step: dict[tuple[str, str], int] = {}  # run, metric -> of what is logged
         with self.locked():
             self.client: MlflowClient = self.call(lambda: MlflowClient(uri, registry_uri(uri)))
@@ -142,13 +145,17 @@ class Tracker:
         return str(found.experiment_id)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """No other launch on the same storage or SQLite file makes anything meanwhile."""
+    def locked(self, lock: filelock.BaseFileLock | None = None) -> Iterator[None]:
+        """No other launch on the same storage or SQLite file makes a run (or what else the lock is for) meanwhile."""
+        lock = lock or self.lock
         try:
-            with self.lock:
-                yield
+            lock.acquire()
         except filelock.Timeout as error:
-            raise TrackingError(f"another process holds {self.lock.lock_file} for {PATIENCE_S:.0f} s") from error
+            raise TrackingError(f"another process holds {lock.lock_file} for {lock.timeout:.0f} s") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def call(self, function: Callable[[], Result]) -> Result:
         """`function` until it works, for as long as patience lasts. It must be one that may be repeated."""
