@@ -280,7 +280,7 @@ def test_damage_in_the_middle_is_not_the_end(tmp_path, name, damage, why):
     [
         (b"", "not a tar archive: empty"),
         (b"text " * 500, "not a tar archive"),
-        (gzip.compress(b"x" * 5000), "not a tar"),
+        (gzip.compress(b"x" * 5000, mtime=0), "not a tar"),
     ],
 )
 def test_what_is_no_archive_is_refused(tmp_path, data, reason):
