@@ -32,6 +32,7 @@ SWEEP = Sweep(
         "paper": "not measured yet; for each ratio and seed 200 epochs recover, 20 finetune, 10,000 steps localize",
     },
     row_name="mask ratio",
+    baseline="0.75",
     rows=grid("model.recover.mask_ratio", (0.55, 0.65, 0.75, 0.85, 0.95)),
     published={
         "0.55": {"celeb_df": 0.890, "deeper_forensics": 0.942, "dfdc": 0.808},
