@@ -29,6 +29,14 @@ Many workers: each calls `forward` with its equal share of the step's samples, a
 over workers. A stage gives the same update on one worker and on N if its loss is a mean over samples of
 equal weight; sums over the whole step's samples (`_distributed.total`, `_distributed.gather`) do the rest.
 Batch normalisation is over all workers.
+
+Gradient accumulation: a worker calls `forward` and backward for one cut of its share after the other, before the
+optimizer steps. A stage says in `accumulates` what becomes of its method then:
+    exactly          nothing: the loss of a step is the mean of its cuts' losses, weighed by `weight`
+    but_batch_norm   the same, but that batch normalisation, and random draws within the network, see one cut at a
+                     time. Other weights come out, and the stage has another digest
+    no               another method: the loss looks at all samples of a step at once, or keeps something from one call
+                     of `forward` to the next. Refused
 """
 
 from collections.abc import Callable, Mapping
@@ -42,6 +50,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 Sample = Mapping[str, Any]
 Batch = Mapping[str, Tensor]
+Accumulates = Literal["exactly", "but_batch_norm", "no"]
 Mode = Literal["train", "select", "score"]  # what a sample is for: training, choosing the epoch on val, scoring
 
 
@@ -90,6 +99,7 @@ class Stage(nn.Module):
     starts_from: ClassVar[str | None] = None  # earlier stage whose weights `load_start` gets
     reads: ClassVar[str | None] = None  # earlier stage whose `derive` output joins each sample
     scores: ClassVar[bool] = True  # its score counts in the paper's final score
+    accumulates: ClassVar[Accumulates] = "no"  # whether a step can be cut; until a stage says so, it cannot
 
     @staticmethod
     def settings(cfg: Any) -> Mapping[str, Any]:
@@ -135,6 +145,13 @@ class Stage(nn.Module):
         optimizer (SAM) asks for the loss of the same batch.
         """
         raise NotImplementedError
+
+    def weight(self, batch: Batch) -> float:
+        """How much the loss of one of the equal cuts of a step counts beside that of another, over all workers.
+
+        Only for a loss that is a mean over something of which samples hold unequal numbers: then that number.
+        """
+        return 1.0
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler | ReduceLROnPlateau]:
         """The optimizer, and its schedule, which is stepped once after each of `num_steps` optimizer steps.

@@ -203,6 +203,7 @@ class Detect(Stage):
     name = "detect"
     view = "real_pairs"
     selects_by = "last"
+    accumulates = "no"  # NRS ranks the faces of a whole step, and SAM's second pass takes over weights of its first
     pooling = Pooling(faces="max", min_area=0.5)
 
     @staticmethod

@@ -95,6 +95,7 @@ class Recover(Stage):
     view = "real_clips"
     selects_by = "loss"
     scores = False
+    accumulates = "exactly"
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -143,6 +144,10 @@ class Recover(Stage):
         error_M = (predicted.float() - tubelets_BNP[batch["mask"]]).square().mean(1)
         loss = mean_over_workers(error_M.sum(), error_M.new_tensor(len(error_M)))  # Eq. 1
         return {"loss": loss, "mae": loss.detach()}
+
+    def weight(self, batch: Batch) -> float:
+        """Hidden tokens: parts differ in size."""
+        return float(total(batch["mask"].sum().float()))
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         cfg = self.cfg.recover
@@ -216,6 +221,7 @@ class Finetune(Stage):
     name = "finetune"
     view = "clips"
     starts_from = "recover"
+    accumulates = "exactly"
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -331,6 +337,7 @@ class Localize(Stage):
     name = "localize"
     view = "domain_frames"
     reads = "recover"
+    accumulates = "no"  # meta-learning: every cut would need all domains, and its own inner step
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:

@@ -304,6 +304,7 @@ class Detect(Stage):
     name = "detect"
     view = "real_pairs"
     selects_by = "accuracy_and_loss"
+    accumulates = "no"  # L_H is divided by the points of the whole step, the other terms are means over images
     pooling = Pooling(frames="mean_logit")
     encoder_frozen: Tensor
 

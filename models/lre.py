@@ -240,6 +240,7 @@ class Reconstruct(Stage):
     view = "real_frames"
     selects_by = "loss"
     scores = False
+    accumulates = "exactly"
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -302,6 +303,7 @@ class Detect(Stage):
     name = "detect"
     view = "frames"
     starts_from = "reconstruct"
+    accumulates = "but_batch_norm"
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:

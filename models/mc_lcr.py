@@ -254,6 +254,7 @@ class Detect(Stage):
 
     name = "detect"
     view = "frames"
+    accumulates = "no"  # each face is contrasted with all others of the step
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:

@@ -133,6 +133,7 @@ class Detect(Stage):
 
     name = "detect"
     view = "frames"
+    accumulates = "but_batch_norm"
     mean: Tensor
     std: Tensor
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+import models
 from pipelines import (
     _runs,
     cluster,
@@ -28,6 +29,7 @@ from pipelines import (
     run,
     sample_corpus,
     stages,
+    train,
     tuning,
 )
 from pipelines.experiment import Experiment
@@ -92,6 +94,17 @@ class Launch:
             trials = self._work(data)
         return self._outcome(data, trials).publish(self.console)
 
+    @cached_property
+    def accumulate(self) -> dict[str, int]:
+        """`<paper>.<stage>` -> cuts. Raises ValueError for a stage that the sweep lacks, or that cannot be cut."""
+        asked = dict(self.arguments.accumulate or ())
+        known = sorted({f"{e.model}.{name}" for e in self.experiments.values() for name in e.config().stages})
+        if unknown := sorted(asked.keys() - set(known)):
+            raise ValueError(f"--accumulate {', '.join(unknown)}: this sweep trains {', '.join(known)}")
+        for name in asked:
+            train.check_accumulates(models.stage(*name.split(".")))
+        return asked
+
     # ------------------------------------------------------------------------------------- data
     def roots(self) -> dict[str, str] | None:
         """None: a dry run that would have to make the sample corpus first."""
@@ -144,7 +157,9 @@ class Launch:
         """Makes trials of experiments on extracted data; can be sent to another process."""
         faces = data.faces(recipe)
         ledgers = {name: facestore.ledger(folder) for name, folder in faces.items()}
-        return partial(run.plan, videos=data.videos, ledgers=ledgers, faces=faces, storage=self.storage)
+        return partial(
+            run.plan, videos=data.videos, ledgers=ledgers, faces=faces, storage=self.storage, accumulate=self.accumulate
+        )
 
     def _outcome(self, data: Data, trials: Mapping[Key, run.Trial]) -> outcome.Outcome:
         return outcome.Outcome(
@@ -192,7 +207,11 @@ class Launch:
         if data:
             planned = [stage for trial in self.trials(data).values() for stage in trial.planned]
         else:
-            planned = [s for e in self.experiments.values() for s in stages.plan(e, rows_unseen(e), self.storage)]
+            planned = [
+                s
+                for e in self.experiments.values()
+                for s in stages.plan(e, rows_unseen(e), self.storage, self.accumulate)
+            ]
         return {stage.folder: stage for stage in planned}
 
     def _print_stages(self, planned: Mapping[Path, stages.PlannedStage]) -> None:
@@ -253,7 +272,10 @@ class Launch:
         actors = workers if gpus else max(1, resources.cpus // concurrent)
         if not workers and actors == 1:
             actors = 0  # an actor would take seconds to start and do the same
-        return run.Compute(num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors), concurrent
+        found = run.Compute(
+            num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors, accumulate=self.accumulate
+        )
+        return found, concurrent
 
     def _run_trials(
         self,

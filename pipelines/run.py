@@ -8,7 +8,7 @@ A trial that is done is read, not run again; one that is not goes on where its s
 
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import groupby, product
 from pathlib import Path
@@ -85,6 +85,12 @@ class Compute:
     num_workers: int = 0  # 0: training happens in the trial's own process
     gpus_per_worker: float = 0
     scoring_actors: int = 1  # 0: it is also scored there
+    accumulate: Mapping[str, int] = field(
+        default_factory=dict
+    )  # `<paper>.<stage>` -> cuts of a worker's share of a step
+
+    def cuts(self, planned: stages.PlannedStage) -> int:
+        return self.accumulate.get(f"{planned.paper}.{planned.name}", 1)
 
 
 def plan(
@@ -93,10 +99,11 @@ def plan(
     ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]],
     faces: Mapping[str, Path],
     storage: Path,
+    accumulate: Mapping[str, int] = {},
 ) -> Trial:
     """The trial of an experiment on extracted data; touches nothing. `check` says whether it can run.
 
-    ledgers: of each dataset, video_id -> LEDGER row. Raises ProtocolError.
+    ledgers: of each dataset, video_id -> LEDGER row. accumulate: as in `Compute`. Raises ProtocolError.
     """
     built = protocol.build(experiment, videos)
     usable = {
@@ -106,7 +113,7 @@ def plan(
     train_part, select_part = usable["train"], usable["val"]
     test = tuple(usable[part.name] for part in built.test)
     rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
-    planned = stages.plan(experiment, rows, storage)
+    planned = stages.plan(experiment, rows, storage, accumulate)
     levels = perturb.levels(experiment.perturbations)
     name = digest(
         {
@@ -256,6 +263,7 @@ def _job(
         derived=_derived(trial, earlier[source]) if source else None,
         num_workers=compute.num_workers,
         gpus_per_worker=compute.gpus_per_worker,
+        accumulate=compute.cuts(planned),
     )
 
 
@@ -289,6 +297,7 @@ def check(trial: Trial, compute: Compute) -> None:
         stage = models.stage(planned.paper, planned.name)
         view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
         view.share(0, 0, max(1, compute.num_workers))
+        train.check_cuts(stage, view, max(1, compute.num_workers), compute.cuts(planned))
 
 
 def finish(trial: Trial) -> None:

@@ -143,10 +143,13 @@ class PlannedStage:
             yield
 
 
-def plan(experiment: Experiment, rows: Mapping[str, str], storage: Path) -> tuple[PlannedStage, ...]:
+def plan(
+    experiment: Experiment, rows: Mapping[str, str], storage: Path, accumulate: Mapping[str, int] = {}
+) -> tuple[PlannedStage, ...]:
     """The experiment's stages in order.
 
     `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it.
+    `accumulate`: as in `run.Compute`; it counts where it changes the weights.
     """
     config = experiment.config()
     planned: dict[str, PlannedStage] = {}
@@ -166,6 +169,9 @@ def plan(experiment: Experiment, rows: Mapping[str, str], storage: Path) -> tupl
             "needs": {name: planned[name].digest for name in needs},
             "seed": experiment.seed,
         }
+        cuts = accumulate.get(f"{experiment.model}.{stage.name}", 1)
+        if cuts > 1 and stage.accumulates != "exactly":
+            spec["accumulate"] = cuts
         folder = storage / "stages" / experiment.model / stage.name / digest(spec)
         planned[stage.name] = PlannedStage(
             paper=experiment.model, name=stage.name, folder=folder, spec=spec, needs=needs

@@ -220,6 +220,14 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
         help="GPUs of one worker, may be a fraction (default: 1 where the cluster has GPUs)",
     )
     p.add_argument(
+        "--accumulate",
+        nargs="+",
+        type=_cuts,
+        metavar="PAPER.STAGE=N",
+        help="cut each worker's share of a step into N, one after the other through the network, where the paper's "
+        "batch does not fit into memory, e.g. delocate.finetune=4",
+    )
+    p.add_argument(
         "--no-pretrained",
         action="store_true",
         help="start from random weights where the paper starts from ImageNet's (for machines that can't download them)",
@@ -247,6 +255,13 @@ def _positive(text: str) -> int:
     if value == 0:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
+
+
+def _cuts(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if name.count(".") != 1:
+        raise argparse.ArgumentTypeError(f"must be <paper>.<stage>=N, such as delocate.finetune=4; got {text!r}")
+    return name, _positive(number)
 
 
 def _not_negative(text: str) -> int:

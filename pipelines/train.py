@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
@@ -54,6 +56,7 @@ class Job:
     gpus_per_worker: float = 0
     cpus_per_worker: float = 1
     checkpoint_steps: int | None = None  # additionally to `CHECKPOINT_SECONDS`
+    accumulate: int = 1  # cuts of a worker's share of a step
 
     @property
     def stage(self) -> type[models.Stage]:
@@ -72,6 +75,34 @@ class Job:
     def view(self) -> View:
         feed = self.stage.feed(self.config)
         return View(self.stage.view, self.train, feed, int(self.planned.spec["seed"]))
+
+
+def check_accumulates(stage: type[models.Stage]) -> None:
+    """Raises ValueError for a stage whose steps cannot be cut."""
+    if stage.accumulates == "no":
+        raise ValueError(
+            f"a step of {_name(stage)} can't be cut: its method looks at all samples of a step at once; leave it out "
+            "of --accumulate and use more --workers, which give the same numbers, or a smaller batch size"
+        )
+
+
+def check_cuts(stage: type[models.Stage], view: View, num_workers: int, cuts: int) -> None:
+    """Raises ValueError if a worker's share of a step can't be cut into so many equal parts."""
+    if cuts == 1:
+        return
+    check_accumulates(stage)
+    share = view.step_size // num_workers
+    unit = 1 if view.name in ingest.REAL_VIEWS else 2  # a real and a fake sample: every cut holds as many of both
+    if share % (unit * cuts):
+        fitting = [number for number in range(2, share + 1) if share % (unit * number) == 0]
+        raise ValueError(
+            f"{_name(stage)}: the {share} samples that each of {num_workers} workers has of a step can't be cut into "
+            f"{cuts} equal parts; allowed: {', '.join(map(str, fitting)) or 'none'}"
+        )
+
+
+def _name(stage: type[models.Stage]) -> str:
+    return f"{stage.__module__.rpartition('.')[2]}.{stage.name}"
 
 
 class World(Protocol):
@@ -207,6 +238,7 @@ def loop(job: Job, world: World) -> None:
         )
     module.to(world.device)
     view, samples = job.view(), job.samples()
+    check_cuts(job.stage, view, world.size, job.accumulate)
     val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
     num_steps = view.steps_per_epoch * job.stage.feed(job.config).num_epochs
     optimizer, scheduler = module.optimizer(num_steps)
@@ -223,7 +255,7 @@ def loop(job: Job, world: World) -> None:
             model, trainable = world.wrap(module), _trainable(module)
         torch.manual_seed(_seed_of(seed, step, world.rank))
         batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(seed, step, 0))}
-        parts.add(_step(model, optimizer, batch, step, picks, world))
+        parts.add(_step(model, optimizer, _cut(module, batch, job.accumulate), step, picks, world))
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
         state["step"] = step + 1
@@ -265,26 +297,50 @@ def loop(job: Job, world: World) -> None:
 def _step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Mapping[str, Tensor],
+    cuts: Sequence[tuple[Mapping[str, Tensor], float]],
     step: int,
     picks: Sequence[Pick],
     world: World,
 ) -> dict[str, float]:
-    """One optimizer step. The closure may run more than once (SAM); its first losses are the ones reported."""
+    """One optimizer step. The closure may run more than once (SAM); its first losses are the ones reported.
+
+    cuts: of the worker's samples, with what each one's loss counts; the gradients of all add up.
+    """
     parts: dict[str, float] = {}
 
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with device.autocast(world.device):
-            out = model({**batch, "repeat": torch.tensor(bool(parts))})
-        _check_finite(out["loss"], step, picks, world)
-        out["loss"].backward()
-        if not parts:
-            parts.update({name: float(value.detach()) for name, value in out.items() if value.ndim == 0})
-        return out["loss"]
+        repeat, whole = torch.tensor(bool(parts)), torch.zeros(())
+        for number, (batch, counts) in enumerate(cuts, 1):
+            with _gradients_stay_here(model, number < len(cuts)):
+                with device.autocast(world.device):
+                    out = model({**batch, "repeat": repeat})
+                _check_finite(out["loss"], step, picks, world)
+                (out["loss"] * counts).backward()
+            whole = whole + out["loss"].detach().cpu() * counts
+            if not repeat:
+                for name, value in out.items():
+                    if value.ndim == 0:
+                        parts[name] = parts.get(name, 0.0) + float(value.detach()) * counts
+        return whole
 
     optimizer.step(closure)  # type: ignore[arg-type]  # torch's own closures return tensors
     return parts
+
+
+def _gradients_stay_here(model: nn.Module, stay: bool) -> AbstractContextManager[None]:
+    """Within it, DDP does not yet average gradients over workers: once is enough, after a step's last cut."""
+    return model.no_sync() if stay and isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def _cut(module: models.Stage, batch: Mapping[str, Tensor], cuts: int) -> list[tuple[Mapping[str, Tensor], float]]:
+    """Equal parts of a worker's samples in their order, and the share of the step's loss that each one's loss is."""
+    if cuts == 1:
+        return [(batch, 1.0)]
+    parts = {name: value.chunk(cuts) if value.ndim else [value] * cuts for name, value in batch.items()}
+    batches = [{name: part[i] for name, part in parts.items()} for i in range(cuts)]
+    weights = [module.weight(one) for one in batches]
+    return [(one, weight / sum(weights)) for one, weight in zip(batches, weights, strict=True)]
 
 
 def _check_finite(loss: Tensor, step: int, picks: Sequence[Pick], world: World) -> None:
@@ -424,6 +480,7 @@ def _summary(job: Job, module: nn.Module, state: Mapping[str, Any], num_steps: i
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "workers": max(1, job.num_workers),
+        "accumulate": job.accumulate,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 

@@ -38,6 +38,7 @@ SWITCHES = {
     "--seeds",
     "--workers",
     "--gpus-per-worker",
+    "--accumulate",
     "--no-pretrained",
     "--address",
     "--dry-run",
