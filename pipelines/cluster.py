@@ -1,17 +1,35 @@
-"""Connecting to Ray: a quiet one of our own on this machine, or an existing cluster."""
+"""Connecting to Ray: a quiet one of our own on this machine, or an existing cluster.
 
+On a cluster, nodes may say what they are for by the label `ROLE` (cluster.yaml sets it): decoding, faces,
+pseudo-fakes and scoring on CPUs then run on nodes of the role `VIDEO` only; training follows its GPUs. Where no node
+has a role, as on a laptop, work runs wherever there is room.
+"""
+
+import hashlib
+import json
 import logging
 import os
+import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 OBJECT_STORE_BYTES = 512 * 2**20  # faces go through Parquet, not through the object store
 TRIAL_BYTES = 2 * 2**30  # a trial's process and its scoring actor, small preset
 ROOT = Path(__file__).resolve().parent.parent
+
+ROLE = "crossforge-role"  # label of a node
+HEAD, VIDEO, TRAIN = "head", "video", "train"  # its values
+CODE = ("models", "pipelines", "sweeps")  # what travels to the nodes; data, caches and secrets beside it stay here
+EXCLUDED = ("/*", "!/.", *(f"!/{name}" for name in CODE), "__pycache__")  # as in .gitignore; "/." is the folder itself
+COMPARED = ("ray", "torch", "pyarrow")  # packages whose versions must be the same on all nodes
+ANSWER_SECONDS = 180  # a node that is asked first fetches the code
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster's configuration on the head
 
 # Read by Ray when it is imported, by its workers when they start.
 QUIET = {
@@ -26,11 +44,19 @@ QUIET = {
 }
 
 
+class ClusterError(OSError):
+    """The cluster can't be reached or used; the text says what to do."""
+
+
+class VersionError(ClusterError):
+    """A node runs other versions than the driver; the text names the node and the difference."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the cluster has in all."""
+    """What the cluster has in all, or can grow to."""
 
-    cpus: int
+    cpus: int  # of the nodes of the role `VIDEO`, where nodes have roles
     gpus: int
     memory_bytes: int
 
@@ -39,9 +65,16 @@ def prepare_environment(address: str | None) -> None:
     """Settings that must stand before Ray is imported for the first time."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if address is None:
-        # Under `uv run`, Ray would build the environment anew for each worker.
-        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    # Under `uv run`, Ray would build the environment anew for each worker; a cluster's nodes have it, too.
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    if address is not None and _has_token():
+        # Ray reads the token by itself only where it starts a cluster; without it, joining ends in a timeout.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _has_token() -> bool:
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
+    return "RAY_AUTH_TOKEN" in os.environ or Path(path).expanduser().is_file()
 
 
 @contextmanager
@@ -63,6 +96,7 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
     """Ray, initialised; shut down at the end. address None: a local one on this machine's CPUs and GPUs.
 
     dashboard: also its web server, on localhost; without it what a stopped trial's workers held is never free again.
+    Raises ClusterError for a cluster that can't be joined, VersionError for one whose nodes are not alike.
     """
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
 
@@ -77,12 +111,176 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
                 **options,
             )
     else:
-        excluded = [".git", ".venv", "crossforge-storage"]
-        ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excluded}, **options)
+        _join(address, options)
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the report, once
     try:
-        total = ray.cluster_resources()
-        yield Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), int(total.get("memory", 0)))
+        if address is not None:
+            check_nodes()
+        yield _checked(resources())
     finally:
         ray.shutdown()
+
+
+# ---------------------------------------------------------------------------------------- an existing cluster
+def _join(address: str, options: Mapping[str, Any]) -> None:
+    """Raises ClusterError."""
+    import ray
+
+    if "://" in address:
+        raise ClusterError(
+            f"--address {address}: a sweep reads and writes the storage itself, so it must run on a node of the "
+            "cluster; submit it there (ray job submit, see docs/cluster.md) with --address auto"
+        )
+    try:
+        ray.init(address=address, runtime_env=_runtime_env(), **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        # ConnectionError has no text where the token is missing; RuntimeError is another version of Ray or Python.
+        told = str(error).strip().splitlines()
+        reason = told[0] if told else "no answer"
+        raise ClusterError(
+            f"--address {address}: {reason}; the cluster must run, this machine must be one of its nodes, with the "
+            "same Ray and Python, and have its token in ~/.ray/auth_token (see docs/cluster.md)"
+        ) from error
+
+
+def _runtime_env() -> dict[str, Any]:
+    """The driver's code and settings for all workers, less what a submitted job brings with it: twice is an error."""
+    from pipelines import run  # here: it imports torch
+
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    settings = {name: os.environ.get(name, value) for name, value in QUIET.items()}
+    settings["CROSSFORGE_COMMIT"] = run.commit()  # the copy on the nodes is no git checkout
+    own: dict[str, Any] = {
+        "env_vars": {name: value for name, value in settings.items() if name not in job.get("env_vars", {})}
+    }
+    return own if "working_dir" in job else own | {"working_dir": str(ROOT), "excludes": list(EXCLUDED)}
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all nodes, of this process."""
+    own = {"code": _code_digest(), "Python": platform.python_version()}
+    return own | {name: metadata.version(name) for name in COMPARED}
+
+
+@cache
+def _code_digest() -> str:
+    """Of `models` and `pipelines` where this process imports them from."""
+    digest = hashlib.sha256()
+    for folder in (ROOT / "models", ROOT / "pipelines"):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def check_nodes() -> None:
+    """Asks every node that is up. Raises VersionError naming each that differs from this process, and in what."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {
+        node["NodeID"]: ray.remote(num_cpus=0, max_retries=1)(versions)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote()
+        for node in _alive()
+    }
+    told = {node_id: _answer(answer) for node_id, answer in asked.items()}
+    own = versions()
+    different = []
+    for node in _alive():  # again: one that is gone since then does no harm
+        theirs = told.get(node["NodeID"], own)
+        if unlike := [f"{k} {v}, here {own.get(k, 'none')}" for k, v in theirs.items() if v != own.get(k)]:
+            role = node["Labels"].get(ROLE, "node")
+            different.append(f"  {role} {node['NodeManagerAddress']}: {'; '.join(unlike)}")
+    if different:
+        raise VersionError(
+            "these nodes differ from the one that runs the sweep:\n"
+            + "\n".join(different)
+            + "\nrun `ray up` again with this checkout's uv.lock, or install the environment of uv.lock there"
+        )
+
+
+def _answer(answer: Any) -> Mapping[str, str]:
+    import ray
+
+    try:
+        found: Mapping[str, str] = ray.get(answer, timeout=ANSWER_SECONDS)
+        return found
+    except (ray.exceptions.RayError, ImportError) as error:
+        lines = str(error).strip().splitlines()
+        return {"answer": lines[-1] if lines else type(error).__name__}
+
+
+# ------------------------------------------------------------------------------------------------- where work runs
+def _alive() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def selector(role: str) -> dict[str, str] | None:
+    """Ray's `label_selector` for work of this role; None where no node has a role: any will do then."""
+    return {ROLE: role} if any(ROLE in node["Labels"] for node in _alive()) else None
+
+
+def resources() -> Resources:
+    """Of the nodes that are up, or of all that the autoscaler may start, whichever is more."""
+    import ray
+
+    nodes = _alive()
+    if not any(ROLE in node["Labels"] for node in nodes):
+        total = ray.cluster_resources()
+        return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), int(total.get("memory", 0)))
+    up = _sum((node["Labels"].get(ROLE), 1, node["Resources"]) for node in nodes)
+    head = {"node:__internal_head__": 0.001}
+    configuration: Any = ray.get(ray.remote(num_cpus=0, resources=head)(_configuration).remote())
+    possible = growth(configuration)
+    return Resources(
+        max(up.cpus, possible.cpus), max(up.gpus, possible.gpus), max(up.memory_bytes, possible.memory_bytes)
+    )
+
+
+def _configuration() -> Mapping[str, Any]:
+    """What `ray up` was given, as it lies on the head; empty on clusters that were started by hand."""
+    import yaml
+
+    path = Path(BOOTSTRAP).expanduser()
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+
+
+def growth(configuration: Mapping[str, Any]) -> Resources:
+    """Of a cluster with all the nodes that its configuration allows."""
+    head = configuration.get("head_node_type")
+    kinds = configuration.get("available_node_types", {})
+    return _sum(
+        (kind.get("labels", {}).get(ROLE), 1 if name == head else kind.get("max_workers", 0), kind.get("resources", {}))
+        for name, kind in kinds.items()
+    )
+
+
+def _sum(nodes: Iterator[tuple[str | None, int, Mapping[str, float]]]) -> Resources:
+    """Of (role, how many, resources of one). CPUs count where video is decoded."""
+    cpus = gpus = memory = 0.0
+    for role, number, has in nodes:
+        cpus += number * has.get("CPU", 0) * (role == VIDEO)
+        gpus += number * has.get("GPU", 0)
+        memory += number * has.get("memory", 0)
+    return Resources(int(cpus), int(gpus), int(memory))
+
+
+def _checked(found: Resources) -> Resources:
+    """Raises ClusterError where extraction and scoring would wait for ever."""
+    if not found.cpus and selector(VIDEO):
+        raise ClusterError(
+            f"no node with the label {ROLE}={VIDEO} is up, nor may one start; allow some in cluster.yaml, or start "
+            f'Ray there with --labels "{ROLE}={VIDEO}"'
+        )
+    return found
+
+
+def free_cpus() -> int:
+    """How many CPUs extraction may take, at least 1."""
+    import ray
+
+    free = resources().cpus if selector(VIDEO) else int(ray.available_resources().get("CPU", 1))
+    return max(1, free)

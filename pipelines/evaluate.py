@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import device, ingest, perturb, schemas, stages
+from pipelines import cluster, device, ingest, perturb, schemas, stages
 from pipelines.ingest import Derived, Samples, Video
 
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
@@ -378,6 +378,7 @@ def _by_ray(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
         num_cpus=1,
         num_gpus=gpus_per_actor,
+        label_selector=None if gpus_per_actor else cluster.selector(cluster.VIDEO),
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
     )

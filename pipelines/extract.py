@@ -38,7 +38,7 @@ import ray
 import ray.data
 from ray import cloudpickle
 
-from pipelines import faces, sandbox, schemas
+from pipelines import cluster, faces, sandbox, schemas
 from pipelines.faces import Recipe
 from pipelines.facestore import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
 from pipelines.video import Result, VideoReader, without_faces
@@ -135,7 +135,7 @@ def extract_all(
     included) and `num_videos`. A video may take `timeout_s` seconds and `memory_gib` of memory.
     With `retry_failed`, videos that were unreadable or crashed before are read again: they may have been repaired.
     `reader(roots, recipes, predictor)` makes what reads a video. Ray must be initialised; at most one actor runs
-    for each free CPU.
+    for each free CPU, on a cluster with roles for each CPU of its video nodes, running or not yet.
 
     Raises ValueError for a table, root or folder that cannot be used, ExtractionError when videos are missing
     at the end.
@@ -249,7 +249,7 @@ def _run(videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | 
     """Ledger rows in the order in which the videos are finished; those of lost actors are left out."""
     if not videos:
         return
-    size = min(actors or max(1, int(ray.available_resources().get("CPU", 1))), len(videos))
+    size = min(actors or cluster.free_cpus(), len(videos))
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -261,6 +261,7 @@ def _run(videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | 
             fn_constructor_kwargs=arguments,
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
             num_cpus=1,
+            label_selector=cluster.selector(cluster.VIDEO),
             max_restarts=2,  # without a bound, Ray restarts an actor that cannot live for ever
             max_task_retries=1,
         )

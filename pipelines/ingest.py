@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models import BadSample, Feed, Mode, Stage
-from pipelines import perturb, schemas
+from pipelines import cluster, perturb, schemas
 from pipelines.facestore import ROWS_PER_GROUP, Faces
 
 log = logging.getLogger(__name__)
@@ -513,6 +513,7 @@ def ray_batches(
         _LoadStep,  # type: ignore[arg-type]  # Ray's stubs do not know classes that are called
         fn_constructor_args=(make_samples, view, rank, world_size),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),
+        label_selector=cluster.selector(cluster.VIDEO),
     )
     for step, row in zip(steps, loaded.iter_rows(), strict=True):
         yield view.share(step, rank, world_size), row
