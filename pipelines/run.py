@@ -6,6 +6,7 @@
 A trial that is done is read, not run again; one that is not goes on where its stages are.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -381,7 +382,12 @@ def pooling_text(trials: Iterable[Trial]) -> str:
 
 @cache
 def commit() -> str:
-    """Commit of the running code, with `-dirty` where files differ from it; `unknown` outside a git checkout."""
+    """Commit of the running code, with `-dirty` where files differ from it; `unknown` outside a git checkout.
+
+    On a cluster's nodes the code is a copy; its commit is told by `$CROSSFORGE_COMMIT`.
+    """
+    if told := os.environ.get("CROSSFORGE_COMMIT"):
+        return told
     root = Path(__file__).resolve().parent.parent
     try:
         name = _git(root, "rev-parse", "--short=12", "HEAD")

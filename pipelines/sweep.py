@@ -232,7 +232,7 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
         action="store_true",
         help="start from random weights where the paper starts from ImageNet's (for machines that can't download them)",
     )
-    p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster: auto, host:port or ray://host:port")
+    p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
     p.add_argument(
         "--search",
         type=_positive,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import cluster
+from pipelines import cluster, run
 from pipelines.cluster import ClusterError, Resources
 
 CONFIGURATION: dict[str, Any] = {
@@ -121,6 +121,11 @@ def test_with_roles_video_goes_to_its_nodes_and_there_must_be_some(monkeypatch: 
     assert cluster._checked(Resources(8, 0, 0)) == Resources(8, 0, 0)
     with pytest.raises(ClusterError, match="no node with the label crossforge-role=video"):
         cluster._checked(Resources(0, 4, 0))
+
+
+def test_the_commit_of_a_copy_is_what_the_driver_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSFORGE_COMMIT", "abc-dirty")
+    assert run.commit.__wrapped__() == "abc-dirty"
 
 
 # A cluster of its own needs a process of its own: the tests' Ray is there already.
