@@ -1,0 +1,280 @@
+"""The cluster files: Ray's own schema and loading code accept them, a mocked AWS starts their nodes, and what they
+tell a node to run exists, with these switches.
+"""
+
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+
+from pipelines import cluster
+
+ROOT = Path(__file__).parents[1]
+AWS, OWN = ROOT / "cluster.yaml", ROOT / "docs" / "cluster-on-premises.yaml"
+FILES = pytest.mark.parametrize("path", [AWS, OWN], ids=lambda path: path.stem)
+COMMANDS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """As `ray up` does. Raises what it raises."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    configuration: dict[str, Any] = prepare_config(yaml.safe_load(path.read_text()))
+    validate_config(configuration)
+    return configuration
+
+
+def commands(path: Path) -> list[str]:
+    written = yaml.safe_load(path.read_text())
+    return [command for name in COMMANDS for command in written.get(name, [])]
+
+
+def calls(text: str, *program: str) -> list[list[str]]:
+    """The arguments of each call of a program in a command: up to the end of the line or the next command."""
+    name = r"\s+".join(map(re.escape, program))
+    found = re.findall(rf"(?<![\w-]){name}(?= |$)([^\n;&|]*)", re.sub(r"\$\([^)]*\)", "x", text), re.M)
+    return [shlex.split(rest) for rest in found]
+
+
+# ------------------------------------------------------------------------------------------------------- Ray
+@FILES
+def test_ray_accepts_the_file(path: Path) -> None:
+    assert load(path)["cluster_name"] == "crossforge"
+
+
+@FILES
+def test_ray_refuses_a_misspelt_key(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(path.read_text() + "\nsetup_comands: []\n")
+    with pytest.raises(Exception, match="setup_comands"):
+        load(tmp_path / "x.yaml")
+
+
+@FILES
+def test_a_user_edits_five_marked_places(path: Path) -> None:
+    marks = re.findall(r"# \[(\d)\] ", path.read_text())
+    assert marks == ["1", "2", "3", "4", "5"]
+
+
+def test_nodes_have_the_roles_by_which_work_is_placed() -> None:
+    kinds = load(AWS)["available_node_types"]
+    assert [kind["labels"][cluster.ROLE] for kind in kinds.values()] == [cluster.HEAD, cluster.VIDEO, cluster.TRAIN]
+    assert kinds["head"]["resources"] == {"CPU": 0, "GPU": 0}
+    assert [kinds[name]["min_workers"] for name in ("video", "train")] == [0, 0]
+    assert load(AWS)["max_workers"] == sum(kinds[name]["max_workers"] for name in ("video", "train"))
+    started = " ".join(command for command in commands(OWN) if "ray start" in command)
+    assert f"--labels={cluster.ROLE}={cluster.HEAD}" in started
+    assert f"--labels={cluster.ROLE}=$(test -e /dev/nvidia0 && echo {cluster.TRAIN} || echo {cluster.VIDEO})" in started
+
+
+def test_workers_are_spot_instances_and_the_head_is_not() -> None:
+    kinds = load(AWS)["available_node_types"]
+    spot = {name: kind["node_config"].get("InstanceMarketOptions") for name, kind in kinds.items()}
+    assert spot == {"head": None, "video": {"MarketType": "spot"}, "train": {"MarketType": "spot"}}
+
+
+# ------------------------------------------------------------------------------------------------------- AWS
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """cluster.yaml as `ray up` would have it just before it starts the head, on a mocked AWS."""
+    moto = pytest.importorskip("moto")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray writes the key by which it reaches the nodes
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    (tmp_path / ".ssh").mkdir()
+    with moto.mock_aws(config={"iam": {"load_aws_managed_policies": False}}):
+        import boto3
+        from ray.autoscaler._private.aws.config import bootstrap_aws
+        from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+        configuration = load(AWS)
+        ec2 = boto3.client("ec2", region_name=configuration["provider"]["region"])
+        vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        group = ec2.create_security_group(GroupName="crossforge", Description="x", VpcId=vpc)["GroupId"]
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+        for name in ("crossforge-head", "crossforge-worker"):
+            boto3.client("iam").create_instance_profile(InstanceProfileName=name)
+        for kind in configuration["available_node_types"].values():
+            kind["node_config"]["SecurityGroupIds"] = [group]
+            assert kind["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/")
+            kind["node_config"]["ImageId"] = image  # AWS resolves the name, the mock does not
+        configuration = AWSNodeProvider.fillout_available_node_types_resources(configuration)
+        yield bootstrap_aws(configuration)
+
+
+def test_aws_starts_a_node_of_each_kind_as_declared(aws: dict[str, Any]) -> None:
+    import boto3
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    provider = AWSNodeProvider(aws["provider"], aws["cluster_name"])
+    client = boto3.client("ec2", region_name=aws["provider"]["region"])
+    for name, kind in aws["available_node_types"].items():
+        provider.create_node(kind["node_config"], {"ray-user-node-type": name}, 1)
+    found = [one for group in client.describe_instances()["Reservations"] for one in group["Instances"]]
+    profiles = [one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for one in found]
+    assert [one["InstanceType"] for one in found] == ["m7i.xlarge", "c7i.4xlarge", "g6.4xlarge"]
+    assert [one.get("InstanceLifecycle") for one in found] == [None, "spot", "spot"]
+    assert profiles == ["crossforge-head", "crossforge-worker", "crossforge-worker"]
+
+
+def test_ray_opens_no_port_of_its_own_accord(aws: dict[str, Any]) -> None:
+    import boto3
+
+    groups = {id for kind in aws["available_node_types"].values() for id in kind["node_config"]["SecurityGroupIds"]}
+    client = boto3.client("ec2", region_name=aws["provider"]["region"])
+    [group] = client.describe_security_groups(GroupIds=sorted(groups))["SecurityGroups"]
+    assert group["GroupName"] == "crossforge"  # the user's; Ray's own is open to the world on port 22
+    assert group["IpPermissions"] == []
+
+
+def test_a_sweep_sees_what_the_cluster_can_grow_to(aws: dict[str, Any]) -> None:
+    found = cluster.growth(aws)
+    assert (found.cpus, found.gpus) == (16 * 16, 4 * 1)
+    assert found.memory_bytes > 16 * 2**34  # 32 GiB each, less what Ray keeps for itself
+
+
+# -------------------------------------------------------------------------------------------------- commands
+@FILES
+def test_every_command_is_valid_shell_as_ray_sends_it(path: Path) -> None:
+    from ray.autoscaler._private.command_runner import _with_interactive
+
+    for command in commands(path):
+        sent = shlex.split(_with_interactive(command)[-1])[0]
+        done = subprocess.run(["bash", "-n"], input=sent, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), command
+
+
+@FILES
+def test_ray_and_mlflow_know_the_switches(path: Path) -> None:
+    import mlflow.cli
+    from ray.scripts import scripts
+
+    text = "\n".join(commands(path))
+    known: list[tuple[tuple[str, ...], click.Command, int]] = [
+        (("ray", "start"), scripts.start, 2),
+        (("ray", "stop"), scripts.stop, 2),
+        (("mlflow", "server"), mlflow.cli.server, 1),
+    ]
+    for program, command, number in known:
+        found = calls(text, *program)
+        assert len(found) == number, program
+        for arguments in found:
+            command.make_context(program[-1], [a.replace("$RAY_HEAD_IP", "10.0.0.1") for a in arguments])
+
+
+@FILES
+def test_uv_knows_the_switches(path: Path) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    for name in (["sync"], ["export"], ["pip", "install"]):
+        told = subprocess.run(["uv", *name, "--help"], capture_output=True, text=True, check=True).stdout
+        for arguments in calls("\n".join(commands(path)), "~/.local/bin/uv", *name):
+            used = {word for word in arguments if word.startswith("-")}
+            assert used <= set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", told)), arguments
+
+
+@FILES
+def test_the_environment_is_the_locked_one_without_the_code(path: Path) -> None:
+    [sync] = calls("\n".join(commands(path)), "~/.local/bin/uv", "sync")
+    assert {"--locked", "--no-dev", "--no-install-project"} <= set(sync)
+    version = sync[sync.index("--python") + 1]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(settings["requires-python"]).contains(version)
+    sent = {Path(remote).name for remote in load(path)["file_mounts"]}
+    assert sent == {"pyproject.toml", "uv.lock", "auth_token"}
+
+
+def test_what_the_head_needs_besides_is_locked() -> None:
+    locked = {one["name"] for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    assert calls("\n".join(commands(AWS)), "~/.local/bin/uv", "pip", "install") == [["-c", "/tmp/locked.txt", "boto3"]]
+    assert "boto3" in locked
+
+
+def test_a_login_shell_finds_the_environment_and_asks_for_the_token(tmp_path: Path) -> None:
+    for command in commands(AWS):
+        if ".bashrc" in command:
+            for _ in range(2):  # `ray up` again adds nothing
+                subprocess.run(
+                    ["bash", "-c", command], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True
+                )
+    assert len((tmp_path / ".bashrc").read_text().splitlines()) == 2
+    shown = subprocess.run(
+        ["bash", "-c", ". ~/.bashrc; env"], env={"HOME": str(tmp_path), "PATH": "/bin"}, text=True, capture_output=True
+    )
+    seen = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    assert seen["PATH"].split(":")[0] == f"{tmp_path}/crossforge/.venv/bin"
+    assert seen["RAY_AUTH_MODE"] == "token"
+    assert seen["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
+def test_a_new_head_goes_on_with_the_copy_of_the_database(tmp_path: Path) -> None:
+    script = next(command for command in commands(AWS) if "database.py" in command and "END" in command)
+
+    def run(home: Path, what: str) -> None:
+        (home / "mlflow").mkdir(parents=True, exist_ok=True)
+        environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "CROSSFORGE_MLFLOW": f"file://{tmp_path}/bucket"}
+        subprocess.run(["bash", "-c", script], env=environment, check=True)
+        subprocess.run([sys.executable, str(home / "mlflow" / "database.py"), what], env=environment, check=True)
+
+    (tmp_path / "bucket").mkdir()
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(first, "fetch")  # the very first start: there is no copy
+    assert not (first / "mlflow" / "mlflow.db").exists()
+    with sqlite3.connect(first / "mlflow" / "mlflow.db") as database:
+        database.execute("create table runs (name text)")
+        database.execute("insert into runs values ('kept')")
+    run(first, "keep")
+    run(second, "fetch")
+    with sqlite3.connect(second / "mlflow" / "mlflow.db") as database:
+        assert database.execute("select name from runs").fetchall() == [("kept",)]
+        database.execute("insert into runs values ('newer')")
+    run(second, "fetch")  # a restart of the server: its own database is newer than the copy
+    with sqlite3.connect(second / "mlflow" / "mlflow.db") as database:
+        assert len(database.execute("select name from runs").fetchall()) == 2
+
+
+# ------------------------------------------------------------------------------------------------------ docs
+DOC = (ROOT / "docs" / "cluster.md").read_text() if (ROOT / "docs" / "cluster.md").exists() else ""
+
+
+@cache
+def told_commands() -> list[list[str]]:
+    fenced = re.findall(r"^```bash\n(.*?)^```", DOC, re.M | re.S)
+    lines = [line for block in fenced for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_ray_knows_the_commands_of_the_documentation() -> None:
+    from ray.scripts.scripts import cli
+
+    found = [words[words.index("ray") + 1 :] for words in told_commands() if "ray" in words[:5]]
+    assert {words[0] for words in found} >= {"up", "down", "dashboard", "attach", "job", "get-auth-token"}
+    for words in found:
+        group: Any = cli
+        while isinstance(group, click.Group):
+            name, *words = words
+            assert name in group.commands, f"ray has no {name}"
+            group = group.commands[name]
+        group.make_context(name, words)
+
+
+def test_files_that_the_documentation_names_exist() -> None:
+    named = set(re.findall(r"(?<![\w./-])(?:docs|pipelines|sweeps|tests)/[\w./-]*\w", DOC)) | {"cluster.yaml"}
+    assert [name for name in named if not (ROOT / name).exists()] == []
