@@ -290,8 +290,8 @@ def _check(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, An
     rows = videos.select(_NEEDED).to_pylist()
     asked = {row["video_id"]: row for row in rows}
     if len(asked) < len(rows):
-        names = [row["video_id"] for row in rows]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(row["video_id"] for row in rows)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         raise ValueError(f"VIDEOS names {len(twice)} videos more than once: {', '.join(twice[:5])}")
     unknown = sorted({row["root"] for row in rows} - roots.keys())
     if unknown:

@@ -6,7 +6,7 @@ Every step asks what is there already, so the same command goes on after any int
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,9 +157,7 @@ class Launch:
         """Makes trials of experiments on extracted data; can be sent to another process."""
         faces = data.faces(recipe)
         ledgers = {name: facestore.ledger(folder) for name, folder in faces.items()}
-        return partial(
-            run.plan, videos=data.videos, ledgers=ledgers, faces=faces, storage=self.storage, accumulate=self.accumulate
-        )
+        return run.Planner(data.videos, ledgers, faces, self.storage, self.accumulate)
 
     def _outcome(self, data: Data, trials: Mapping[Key, run.Trial]) -> outcome.Outcome:
         return outcome.Outcome(

@@ -175,7 +175,8 @@ def _sources(part: Part) -> set[str]:
 
 def _without(part: Part, sources: set[str]) -> Part:
     clash = tuple(str(row["video_id"]) for row in part.rows if sources & set(row["source_ids"]))
-    kept = tuple(row for row in part.rows if row["video_id"] not in set(clash))
+    left_out = frozenset(clash)
+    kept = tuple(row for row in part.rows if row["video_id"] not in left_out)
     return Part(name=part.name, dataset=part.dataset, split=part.split, codec=part.codec, rows=kept, excluded=clash)
 
 

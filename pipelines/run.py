@@ -106,34 +106,70 @@ def plan(
 
     ledgers: of each dataset, video_id -> LEDGER row. accumulate: as in `Compute`. Raises ProtocolError.
     """
-    built = protocol.build(experiment, videos)
-    usable = {
-        part.name if part in built.test else part.split: Usable.of(part, ledgers[part.dataset])
-        for part in (built.train, built.select, *built.test)
-    }
-    train_part, select_part = usable["train"], usable["val"]
-    test = tuple(usable[part.name] for part in built.test)
-    rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
-    planned = stages.plan(experiment, rows, storage, accumulate)
-    levels = perturb.levels(experiment.perturbations)
-    name = digest(
-        {
-            "stages": {stage.name: stage.digest for stage in planned},
-            "test": {part.part.name: _scored(part) for part in test},
-            "failed_videos": experiment.failed_videos,
-            # Where there are none, none are named: trials from before there were any keep their name.
-            **({"perturbations": [perturb.VERSION, *levels]} if levels else {}),
-        }
-    )
-    return Trial(
-        experiment=experiment,
-        planned=planned,
-        train=train_part,
-        select=select_part,
-        test=test,
-        faces=faces,
-        folder=storage / "runs" / name,
-    )
+    return Planner(videos, ledgers, faces, storage, accumulate)(experiment)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What experiments with the same protocol on the same data share: a million rows are looked at once for all."""
+
+    train: Usable
+    select: Usable
+    test: tuple[Usable, ...]
+    rows: Mapping[str, str]  # view -> digest of what it sees
+    scored: Mapping[str, list[Any]]  # test part -> what decides its numbers
+
+
+class Planner:
+    """`plan` for many experiments on the same data. Their trials share its parts, in memory and pickled."""
+
+    def __init__(
+        self,
+        videos: Mapping[str, pa.Table],
+        ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        faces: Mapping[str, Path],
+        storage: Path,
+        accumulate: Mapping[str, int] = {},
+    ) -> None:
+        self.videos, self.ledgers, self.faces = videos, ledgers, faces
+        self.storage, self.accumulate = storage, accumulate
+        self._known: dict[tuple[Any, ...], _Sides] = {}
+
+    def __call__(self, experiment: Experiment) -> Trial:
+        sides = self._sides(experiment)
+        planned = stages.plan(experiment, sides.rows, self.storage, self.accumulate)
+        levels = perturb.levels(experiment.perturbations)
+        name = digest(
+            {
+                "stages": {stage.name: stage.digest for stage in planned},
+                "test": sides.scored,
+                "failed_videos": experiment.failed_videos,
+                # Where there are none, none are named: trials from before there were any keep their name.
+                **({"perturbations": [perturb.VERSION, *levels]} if levels else {}),
+            }
+        )
+        return Trial(
+            experiment=experiment,
+            planned=planned,
+            train=sides.train,
+            select=sides.select,
+            test=sides.test,
+            faces=self.faces,
+            folder=self.storage / "runs" / name,
+        )
+
+    def _sides(self, e: Experiment) -> _Sides:
+        key = (e.protocol, e.train_on, e.test_on, e.codec, e.manipulations)
+        if key not in self._known:
+            built = protocol.build(e, self.videos)
+            train_part, select_part = (
+                Usable.of(part, self.ledgers[part.dataset]) for part in (built.train, built.select)
+            )
+            test = tuple(Usable.of(part, self.ledgers[part.dataset]) for part in built.test)
+            rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
+            scored = {part.part.name: _scored(part) for part in test}
+            self._known[key] = _Sides(train_part, select_part, test, rows, scored)
+        return self._known[key]
 
 
 def _scored(part: Usable) -> list[Any]:
