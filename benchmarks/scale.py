@@ -1,0 +1,300 @@
+"""What Crossforge's own bookkeeping costs when there is much of everything; no video is decoded, nothing is trained.
+
+    uv run python benchmarks/scale.py manifest [--rows 10000 100000 1000000]
+    uv run python benchmarks/scale.py parts    [--videos 1000 10000 100000] [--folder DIR]
+    uv run python benchmarks/scale.py blocks   [--videos 1000 10000]
+    uv run python benchmarks/scale.py plans    [--trials 10 100 1000]
+    uv run python benchmarks/scale.py mlflow   [--trials 10 100 1000]
+    uv run python benchmarks/scale.py tune     [--trials 100 300]
+
+Every size runs in a process of its own. Of each step: CPU seconds of that process (with `tune` and `blocks`, in which
+other processes work and one waits for them: wall seconds), and its peak resident memory after the step.
+
+manifest  a list of one's own videos, CSV and Parquet: written, read by the adapter, looked at as by the doctor (without
+          opening files), cut into parts by the protocol; an extraction of it planned when nothing is done yet
+parts     as many parts as extraction leaves, one row each: written, listed, compacted, read again
+blocks    Ray Data over so many videos, as extraction has it, with an actor that does nothing
+plans     trials of one experiment with as many seeds on 5,000 videos: planned, pickled for Ray
+mlflow    as many finished runs into a SQLite database: 60 params, 20 numbers and a curve of 50 epochs each; then the
+          search by key that begins every run, and the same again, as a repeated command has it
+tune      Ray Tune's grid over trials that do nothing, as `pipelines.tuning` starts them
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import pickle
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.experiment import Experiment
+
+COLUMNS = ("path", "label", "split", "method", "person", "real")
+EPOCHS, PARAMS, NUMBERS = 50, 60, 20
+FFPP_IDS = 1000  # 5,000 videos: every clip and its four manipulations
+Step = tuple[str, float, int]  # what, seconds, peak bytes
+
+
+class Steps:
+    """What a process did, one after the other."""
+
+    def __init__(self, now: Callable[[], float] = time.process_time) -> None:
+        self.done: list[Step] = []
+        self.now = now
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        started = self.now()
+        yield
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+        self.done.append((name, self.now() - started, peak))
+
+
+# ------------------------------------------------------------------------------------------ manifest
+def lines(number: int) -> Iterator[tuple[str, ...]]:
+    """A real video and four fakes of it for each of the people; one in ten is tested on, one in ten validates."""
+    methods = ("real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
+    for i in range(number):
+        person, kind = divmod(i, len(methods))
+        split = {0: "test", 1: "val"}.get(person % 10, "train")
+        real = f"real/{person:07d}.mp4" if kind else ""
+        path = f"{methods[kind]}/{person:07d}.mp4"
+        yield path, "fake" if kind else "real", split, methods[kind], f"p{person}", real
+
+
+def manifest(number: int, folder: Path) -> list[Step]:
+    from pipelines import datasets, doctor, extract, protocol
+    from pipelines.faces import Recipe
+
+    steps = Steps()
+    csv_file, parquet_file = folder / "own.csv", folder / "own.parquet"
+    with csv_file.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(lines(number))
+    pq.write_table(pa.csv.read_csv(csv_file), parquet_file)
+    with steps.step(f"Parquet ({parquet_file.stat().st_size / 1e6:.0f} MB): read"):
+        datasets.load("own", {"own": str(parquet_file)})
+    with steps.step(f"CSV ({csv_file.stat().st_size / 1e6:.0f} MB): read"):
+        videos = datasets.load("own", {"own": str(csv_file)})
+    assert videos.num_rows == number
+    with steps.step("checks of the doctor on rows"):
+        doctor._of_dataset("own", videos.to_pylist(), {}, {}, is_sample=False)
+    experiment = Experiment(model="plain", train_on="own", test_on=("own",), protocol="in_dataset", codec="raw")
+    with steps.step("protocol"):
+        built = protocol.build(experiment, {"own": videos})
+    assert len(built.train.rows) == sum(split == "train" for split in videos["split"].to_pylist())
+    target = extract.Target(folder=folder / "faces", recipe=Recipe(num_frames=32, size_px=224), videos=videos)
+    with steps.step("extraction: what is to be done"):
+        asked = [extract._check(videos, {"own": str(folder)})]
+        todo = extract._todo([target], asked)
+    assert len(todo) == number
+    return steps.done
+
+
+# --------------------------------------------------------------------------------------------- parts
+def parts(number: int, folder: Path) -> list[Step]:
+    from pipelines import extract, facestore
+    from pipelines.faces import Recipe
+    from pipelines.video import without_faces
+
+    steps, rows = Steps(), []
+    for path, label, split, method, person, _ in lines(number):
+        kept = {"dataset": "own", "video_id": f"own/{path}", "label": int(label == "fake"), "method": method}
+        rows.append({**kept, "codec": "unknown", "split": split, "person": person, "face_rule": "largest"})
+    faces = folder / "faces-of-own"
+    for name in ("parts", "faces"):
+        (faces / name).mkdir(parents=True, exist_ok=True)
+    with steps.step("write, one file each"):
+        for row in rows:
+            table, ledger = without_faces(row, "no_face", "no face in 32 frames", 1.5, 32)
+            record = {"copied": {name: row[name] for name in extract._RECORDED}, "ledger": ledger}
+            extract._write_faces(extract._part(faces, row["video_id"]), [table], [record])
+    with steps.step("list, read footers"):
+        assert len(facestore.scan(faces.glob("parts/*.parquet"))) == number
+    with steps.step("compact"):
+        extract.compact(faces)
+    with steps.step("what is done, of the compacted files"):
+        known = facestore.compacted(faces)
+    assert len(known) == number
+    with steps.step("ledger and marker"):
+        extract._finish(faces, Recipe(num_frames=32, size_px=224), known)
+    del known
+    with steps.step("open, as every loader does"):
+        store = facestore.Faces(faces)
+    with steps.step("1,000 videos read"):
+        for row in rows[:: max(1, number // 1000)]:
+            store.video(row["video_id"], ["status"])
+    return steps.done
+
+
+# -------------------------------------------------------------------------------------------- blocks
+class Idle:
+    """In place of the actor that extracts."""
+
+    def __init__(self, **arguments: Any) -> None:
+        pass
+
+    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
+        return {"video_id": video["video_id"], "error": ""}
+
+
+def blocks(number: int, folder: Path) -> list[Step]:
+    import ray
+
+    from pipelines import cluster, extract
+
+    steps = Steps(time.monotonic)
+    with cluster.connect(None):
+        extract.ExtractFaces = Idle  # type: ignore[assignment, misc]
+        videos = [{"video_id": f"own/{path}", "targets": [0]} for path, *_ in lines(number)]
+        for name in ("with Ray's own start", "again"):
+            with steps.step(name):
+                assert sum(1 for _ in extract._run(videos, {"timeout_s": 900}, 1)) == number
+        assert ray.is_initialized()
+    return steps.done
+
+
+# -------------------------------------------------------------------------------------------- trials
+def plans(number: int, folder: Path) -> list[Step]:
+    from ray import cloudpickle
+
+    from pipelines import datasets, run
+
+    steps = Steps()
+    file = folder / "own.csv"
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(COLUMNS)
+        writer.writerows(lines(5 * FFPP_IDS))
+    videos = {"own": datasets.load("own", {"own": str(file)})}
+    ids = videos["own"]["video_id"].to_pylist()
+    entry = {"status": "ok", "reason": "", "num_frames": 32, "num_faces": 32, "seconds": 1.5}
+    ledgers = {"own": {name: entry | {"video_id": name, "content": f"{i:064x}"} for i, name in enumerate(ids)}}
+    base = Experiment(model="plain", train_on="own", test_on=("own",), protocol="in_dataset", codec="raw")
+    with steps.step("plan"):
+        plan = run.Planner(videos, ledgers, {"own": folder}, folder)
+        trials = [plan(base.override({"seed": seed})) for seed in range(number)]
+    assert len({trial.digest for trial in trials}) == number
+    with steps.step("pickle, as for Ray"):
+        size = len(cloudpickle.dumps(trials))
+    with steps.step(f"unpickle ({size / 1e6:.1f} MB), as every trial's process does"):
+        pickle.loads(cloudpickle.dumps(trials))
+    return steps.done
+
+
+def mlflow(number: int, folder: Path) -> list[Step]:
+    from pipelines import tracking
+
+    steps = Steps()
+    with steps.step("MLflow starts, makes the database"):
+        tracker = tracking.Tracker(f"sqlite:///{folder / 'mlflow.db'}", "scale", folder)
+        parent = tracker.run("parent", "launch")
+    curve = [
+        {"step": 10 * e, "epoch": e, "seconds": 1.0, "lr": 0.1, "train/loss": 1 / e, "val/loss": 1 / e, "val/auc": 0.9}
+        for e in range(1, EPOCHS + 1)
+    ]
+
+    def log(i: int) -> str:
+        params = {f"model.setting_{j}": i * j for j in range(PARAMS)}
+        run_id = tracker.run(f"key-{i}", f"trial {i}", parent=parent, params=params)
+        tracker.curve(run_id, "detect", curve)
+        tracker.values(run_id, {f"celeb_df/video/metric_{j}": 0.5 for j in range(NUMBERS)})
+        tracker.end(run_id)
+        return run_id
+
+    with steps.step("runs logged"):
+        for i in range(number):
+            log(i)
+    with steps.step("found again, by key"):
+        for i in range(number):
+            tracker.run(f"key-{i}", f"trial {i}", parent=parent)
+    size = sum(path.stat().st_size for path in folder.glob("mlflow.db*"))
+    steps.done.append((f"database of {size / 1e6:.1f} MB", 0.0, steps.done[-1][2]))
+    return steps.done
+
+
+def nothing(config: dict[str, Any]) -> None:
+    from ray import tune
+
+    tune.report({"done": 1})
+
+
+def tune(number: int, folder: Path) -> list[Step]:
+    from ray import tune as ray_tune
+
+    from pipelines import cluster
+
+    steps = Steps(time.monotonic)
+    with cluster.connect(None):
+        for count in (2, number):  # the first has the start of Ray's own processes
+            function = ray_tune.with_resources(nothing, {"memory": 1_000_000})
+            tuner = ray_tune.Tuner(
+                function,
+                param_space={"number": ray_tune.grid_search(list(range(count)))},
+                tune_config=ray_tune.TuneConfig(max_concurrent_trials=2, reuse_actors=True),
+                run_config=ray_tune.RunConfig(name=f"grid-{count}", storage_path=str(folder), verbose=0),
+            )
+            with steps.step(f"{count} trials"):
+                tuner.fit()
+    size = sum(path.stat().st_size for path in (folder / f"grid-{number}").rglob("*") if path.is_file())
+    steps.done.append((f"{size / 1e6:.1f} MB of Tune's files", 0.0, steps.done[-1][2]))
+    return steps.done
+
+
+# --------------------------------------------------------------------------------------------- output
+SIMULATIONS: dict[str, tuple[Callable[[int, Path], list[Step]], str, tuple[int, ...]]] = {
+    "manifest": (manifest, "rows", (10_000, 100_000, 1_000_000)),
+    "parts": (parts, "videos", (1_000, 10_000, 100_000)),
+    "blocks": (blocks, "videos", (1_000, 10_000)),
+    "plans": (plans, "trials", (10, 100, 1_000)),
+    "mlflow": (mlflow, "trials", (10, 100, 1_000)),
+    "tune": (tune, "trials", (100, 300)),
+}
+
+
+def in_a_process(simulate: Callable[[int, Path], list[Step]], number: int, folder: str | None) -> list[Step]:
+    """Fresh, so that the peak of its memory is its own."""
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as work,
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+    ):
+        return pool.apply(simulate, (number, Path(work)))
+
+
+def show(name: str, unit: str, results: dict[int, list[Step]], console: Console) -> None:
+    table = Table("step", *(f"{number:,} {unit}" for number in results), title=name, title_justify="left")
+    for i in range(len(next(iter(results.values())))):
+        cells = [f"{steps[i][1]:.2f} s, {steps[i][2] / 1e9:.2f} GB" for steps in results.values()]
+        table.add_row(list(results.values())[-1][i][0], *cells)
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = p.add_subparsers(dest="name", required=True)
+    for name, (_, unit, sizes) in SIMULATIONS.items():
+        own = kinds.add_parser(name)
+        own.add_argument(f"--{unit}", dest="sizes", type=int, nargs="+", default=list(sizes), metavar="N")
+        own.add_argument("--folder", help="where to write (default: the system's temporary folder)")
+    arguments = p.parse_args(argv)
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    simulate, unit, _ = SIMULATIONS[arguments.name]
+    results = {number: in_a_process(simulate, number, arguments.folder) for number in arguments.sizes}
+    show(arguments.name, unit, results, Console(width=140))
+
+
+if __name__ == "__main__":
+    main()
