@@ -1,6 +1,6 @@
-"""What fits on a GPU: memory of every stage at the papers' sizes, computed on a CPU.
+"""What fits on a GPU, and how long it would train: every stage at the papers' sizes, computed on a CPU.
 
-    uv run python benchmarks/memory.py [--methods delocate plain] [--gpus 1 2 4] [--no-bf16] [--markdown]
+    uv run python benchmarks/memory.py [--methods delocate plain] [--gpus 1 2 4] [--no-bf16] [--markdown] [--tflops 30]
 
 Computed, not measured on a GPU (`benchmarks/training.py --preset paper --device cuda` measures). A stage's memory is
 
@@ -20,6 +20,11 @@ is seen, and most memory needed. Weights are random, samples noise: neither chan
 Columns: parameters; fixed = all but what grows with the samples; each sample; samples of a step; then GB on each GPU
 when a step is shared by so many, and the smallest of the common cards that holds it. `cut` is the smallest N of
 `--accumulate` with which one card of 16 GB holds the step, where the stage can be cut.
+
+Then the work: floating point operations of a sample, three times those of the forward pass as torch counts them
+(matrix products and convolutions; its count of a depthwise convolution's backward pass is far too high), with SAM six
+times; samples of a whole training on FaceForensics++ (720 real videos, 4 x 720 fake
+ones); and hours on one GPU that keeps up `--tflops` of them. That rate is an assumption.
 """
 
 import argparse
@@ -33,15 +38,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from models._sam import SAM
+from pipelines.ingest import Video, View
 
 GB = 1e9
 CARDS_GB = (16, 24, 40, 80)
 MARGIN = 0.15
 CONTEXT_BYTES = 1e9
 NUM_DOMAINS = 4  # FaceForensics++'s manipulations
+FFPP_TRAIN = 720  # its training videos: real ones, and of each manipulation
 HIDDEN = 0.2  # share of the tokens in `recover`
 BASELINE = {"backbone": "tf_efficientnet_b4.ap_in1k", "input_px": 380}  # of LAA-Net's and ADFD's tables
 
@@ -132,6 +140,8 @@ class Memory:
     step: int
     unit: int
     can_be_cut: bool
+    flop: float  # of one sample, forward and backward
+    samples: int  # of a whole training on FaceForensics++
 
     def total(self, num_gpus: int, cuts: int = 1) -> float:
         activations = self.kept + self.each * self.step / num_gpus / cuts
@@ -171,6 +181,21 @@ def kept_for_backward(module: nn.Module, batch: Batch, bf16: bool) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+def flop_of(module: nn.Module, batch: Batch) -> int:
+    """Of a forward pass, and of a backward pass that is twice the work."""
+    with FlopCounterMode(display=False) as counter:
+        module({**batch, "step_seed": torch.tensor(0), "repeat": torch.tensor(False)})
+    return 3 * counter.get_total_flops()
+
+
+def training_samples(stage: type[models.Stage], feed: models.Feed) -> int:
+    ids = range(FFPP_TRAIN)
+    videos = [Video(f"real/{i}", 0, "real", str(i)) for i in ids]
+    videos += [Video(f"{method}/{i}", 1, str(method), str(i)) for method in range(NUM_DOMAINS) for i in ids]
+    view = View(stage.view, videos, feed, seed=0)
+    return view.steps_per_epoch * view.step_size * feed.num_epochs
+
+
 def optimizer_bytes(module: models.Stage) -> int:
     """State after one step, and the second set of weights that SAM holds in its second pass."""
     optimizer, _ = module.optimizer(1000)
@@ -202,6 +227,7 @@ def memory(paper: str, stage: type[models.Stage], cfg: Any, bf16: bool, note: st
         gc.collect()
     each = (counted[1] - counted[0]) / (small[1] - small[0])
     real_only = stage.view.startswith("real")
+    passes = 2 if isinstance(module.optimizer(1000)[0], SAM) else 1
     return Memory(
         name=f"{paper}.{stage.name}{note}",
         parameters=sum(p.numel() for p in module.parameters()),
@@ -213,6 +239,8 @@ def memory(paper: str, stage: type[models.Stage], cfg: Any, bf16: bool, note: st
         step=feed.batch_size * domains,
         unit=1 if real_only else 2 * domains,
         can_be_cut=stage.accumulates != "no",
+        flop=passes * flop_of(module, make(small[0])) / small[0],
+        samples=training_samples(stage, feed),
     )
 
 
@@ -235,7 +263,7 @@ def card(num_bytes: float) -> str:
     return next((f"{size}" for size in CARDS_GB if num_bytes <= size * GB), "none")
 
 
-def cells(row: Memory, gpus: Sequence[int]) -> list[str]:
+def cells(row: Memory, gpus: Sequence[int], tflops: float) -> list[str]:
     texts = [row.name, f"{row.parameters / 1e6:.0f} M", f"{row.fixed / GB:.1f}", f"{row.each / 1e6:.0f} MB"]
     texts.append(str(row.step))
     for number in gpus:
@@ -243,7 +271,9 @@ def cells(row: Memory, gpus: Sequence[int]) -> list[str]:
         total = row.total(number)
         texts.append(f"{total / GB:.1f} ({card(total)})" if fits else "no equal shares")
     cuts = row.cuts_for(CARDS_GB[0])
-    return [*texts, ("–" if cuts == 1 else str(cuts or "none")) if row.can_be_cut else "cannot be cut"]
+    texts.append(("–" if cuts == 1 else str(cuts or "none")) if row.can_be_cut else "cannot be cut")
+    hours = row.flop * row.samples / (tflops * 1e12) / 3600
+    return [*texts, f"{row.flop / 1e9:.0f} GFLOP", f"{row.samples:,}", f"{hours:.1f}"]
 
 
 def main() -> None:
@@ -252,11 +282,13 @@ def main() -> None:
     p.add_argument("--gpus", nargs="+", type=int, default=[1, 2, 4], metavar="N")
     p.add_argument("--no-bf16", action="store_true", help="a GPU without bf16: float32 throughout")
     p.add_argument("--markdown", action="store_true")
+    p.add_argument("--tflops", type=float, default=30.0, metavar="X", help="what a GPU keeps up (default: %(default)s)")
     arguments = p.parse_args()
     names = ["stage", "parameters", "fixed, GB", "each sample", "samples of a step"]
     names += [f"{n} GPU{'s' if n > 1 else ''}: GB (card)" for n in arguments.gpus] + ["cut for 16 GB"]
-    lines = [cells(row, arguments.gpus) for row in rows(arguments.methods, not arguments.no_bf16)]
-    console = Console(width=200)
+    names += ["work of a sample", "samples", f"hours at {arguments.tflops:g} TFLOP/s"]
+    lines = [cells(row, arguments.gpus, arguments.tflops) for row in rows(arguments.methods, not arguments.no_bf16)]
+    console = Console(width=240)
     if arguments.markdown:
         for line in (names, ["---"] * len(names), *lines):
             console.print(f"| {' | '.join(line)} |", soft_wrap=True, highlight=False)

@@ -4,7 +4,7 @@
     uv run python benchmarks/scale.py parts    [--videos 1000 10000 100000] [--folder DIR]
     uv run python benchmarks/scale.py blocks   [--videos 1000 10000]
     uv run python benchmarks/scale.py plans    [--trials 10 100 1000]
-    uv run python benchmarks/scale.py mlflow   [--trials 10 100 1000]
+    uv run python benchmarks/scale.py mlflow   [--trials 10 100 300]
     uv run python benchmarks/scale.py tune     [--trials 100 300]
 
 Every size runs in a process of its own. Of each step: CPU seconds of that process (with `tune` and `blocks`, in which
@@ -26,6 +26,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -153,10 +154,12 @@ class Idle:
 
 def blocks(number: int, folder: Path) -> list[Step]:
     import ray
+    from ray import cloudpickle
 
     from pipelines import cluster, extract
 
     steps = Steps(time.monotonic)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import
     with cluster.connect(None):
         extract.ExtractFaces = Idle  # type: ignore[assignment, misc]
         videos = [{"video_id": f"own/{path}", "targets": [0]} for path, *_ in lines(number)]
@@ -233,11 +236,13 @@ def nothing(config: dict[str, Any]) -> None:
 
 
 def tune(number: int, folder: Path) -> list[Step]:
+    from ray import cloudpickle
     from ray import tune as ray_tune
 
     from pipelines import cluster
 
     steps = Steps(time.monotonic)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import
     with cluster.connect(None):
         for count in (2, number):  # the first has the start of Ray's own processes
             function = ray_tune.with_resources(nothing, {"memory": 1_000_000})
@@ -260,7 +265,7 @@ SIMULATIONS: dict[str, tuple[Callable[[int, Path], list[Step]], str, tuple[int, 
     "parts": (parts, "videos", (1_000, 10_000, 100_000)),
     "blocks": (blocks, "videos", (1_000, 10_000)),
     "plans": (plans, "trials", (10, 100, 1_000)),
-    "mlflow": (mlflow, "trials", (10, 100, 1_000)),
+    "mlflow": (mlflow, "trials", (10, 100, 300)),
     "tune": (tune, "trials", (100, 300)),
 }
 
