@@ -8,7 +8,7 @@ Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exa
 Scores are made once per (stage weights, faces, perturbation): a part that is there is not scored again.
 """
 
-import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,7 @@ def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
 
 def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another trial may be at the same part
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # another trial may be at the same part
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(path)
 
@@ -247,14 +247,16 @@ def derive(
 ) -> None:
     """Writes to `path` what `finished` derives for later stages, for every face of `videos`, unless it is there.
 
-    num_actors 0: in this process.
+    num_actors 0: in this process. Whoever calls holds the stage's lock.
     """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(videos, key=lambda video: video.video_id)
     tables = _tables(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor, None)
-    temporary = path.with_suffix(".tmp")
+    for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # GBs, of a process that was killed
+        abandoned.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with pq.ParquetWriter(temporary, Derived.SCHEMA, compression="zstd", compression_level=1) as writer:
         for table in tables:
             for video_id in table["video_id"].unique().to_pylist():

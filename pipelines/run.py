@@ -8,6 +8,7 @@ A trial that is done is read, not run again; one that is not goes on where its s
 
 import os
 import subprocess
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -354,7 +355,7 @@ def finish(trial: Trial) -> None:
         ("predictions", pa.concat_tables(tables)),
         ("results", schemas.to_table(rows, schemas.RESULTS)),
     ):
-        temporary = trial.folder / f".{name}.tmp"
+        temporary = trial.folder / f".{name}.{uuid.uuid4().hex}.tmp"
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(trial.folder / f"{name}.parquet")
     stages.write_json(

@@ -14,6 +14,7 @@
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class StorageError(ValueError):
 def write_atomic(path: Path, data: bytes) -> None:
     """`path` holds either its old content or all of `data`, whatever happens in between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # not the pid: nodes share the folder
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -58,18 +59,23 @@ def read_json(path: Path) -> Any:
 def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes]) -> None:
     """Adds `<prefix>-<number>` with these files, whole or not at all, and drops all but the two newest.
 
-    One that exists already stays: it was written at the same point of the same training.
+    One that exists already stays: it was written at the same point of the same training, maybe at this moment by a
+    worker on a node that was given up for lost and is still there.
     """
-    path, fresh = parent / f"{prefix}-{number:08d}", parent / f".{prefix}.new"
+    path, fresh = parent / f"{prefix}-{number:08d}", parent / f".{prefix}-{uuid.uuid4().hex}.new"
     if not path.exists():
-        shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for name, data in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        fresh.rename(path)
+        try:
+            for name, data in files.items():
+                with (fresh / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            fresh.rename(path)
+        except OSError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not path.exists():
+                raise
     for outdated in folders(parent, prefix)[:-2]:
         shutil.rmtree(outdated, ignore_errors=True)
 
@@ -119,7 +125,8 @@ class PlannedStage:
         best = self.folder / f"best-{best_epoch:08d}" / "weights.safetensors"
         write_atomic(self.folder / "weights.safetensors", best.read_bytes())
         write_json(self.folder / "_done.json", summary)
-        for leftover in (*folders(self.folder, "checkpoint"), *folders(self.folder, "best")):
+        half_written = self.folder.glob(".*.new")
+        for leftover in (*folders(self.folder, "checkpoint"), *folders(self.folder, "best"), *half_written):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def summary(self) -> Mapping[str, Any]:

@@ -104,6 +104,22 @@ def test_put_folder_leaves_one_that_exists_as_it_is(tmp_path):
     assert contents(stages.folders(tmp_path, "best")[0]) == {"a": b"first"}
 
 
+def test_put_folder_is_not_disturbed_by_another_process_at_the_same_point(tmp_path, monkeypatch):
+    """A worker on a node that was given up for lost writes its checkpoint while its successor does."""
+    synced = os.fsync
+    others = []
+
+    def other_writes_too(descriptor: int) -> None:
+        synced(descriptor)
+        if not others:
+            others.append(True)
+            stages.put_folder(tmp_path, "checkpoint", 7, {"a": b"1", "b": b"1"})
+
+    monkeypatch.setattr(os, "fsync", other_writes_too)
+    stages.put_folder(tmp_path, "checkpoint", 7, {"a": b"1", "b": b"1"})
+    assert [contents(folder) for folder in tmp_path.iterdir()] == [{"a": b"1", "b": b"1"}]
+
+
 def test_no_folders_where_nothing_was_put(tmp_path):
     assert stages.folders(tmp_path / "missing", "best") == []
 
