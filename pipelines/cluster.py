@@ -219,8 +219,12 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def selector(role: str) -> dict[str, str] | None:
-    """Ray's `label_selector` for work of this role; None where no node has a role: any will do then."""
-    return {ROLE: role} if any(ROLE in node["Labels"] for node in _alive()) else None
+    """Ray's `label_selector` for work of this role; None where any node will do.
+
+    That is where no node has a role; or, of the role `HEAD`, which no later node can have, where none has this one.
+    """
+    roles = {node["Labels"].get(ROLE) for node in _alive()} - {None}
+    return {ROLE: role} if (role in roles if role == HEAD else roles) else None
 
 
 def resources() -> Resources:

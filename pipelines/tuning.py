@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import progress, run, stages
+from pipelines import cluster, progress, run, stages
 from pipelines.experiment import digest
 from pipelines.space import Range, Space
 
@@ -32,11 +32,7 @@ def fit(
         trial.folder.mkdir(parents=True, exist_ok=True)
         for old in (progress.FILE, FAILURE):
             (trial.folder / old).unlink(missing_ok=True)
-    # A trial's driver holds no CPU: its training or its Ray Data jobs do. So Ray can't run out for a trial
-    # that waits for what a trial holds.
-    function = tune.with_resources(
-        tune.with_parameters(_trial, trials=list(trials), compute=compute), {"memory": 1_000_000}
-    )
+    function = _placed(tune.with_parameters(_trial, trials=list(trials), compute=compute), compute)
     tuner = tune.Tuner(
         function,
         param_space={"number": tune.grid_search(list(range(len(trials))))},
@@ -56,6 +52,19 @@ def fit(
         look()
     look()
     background.result()
+
+
+def _placed(function: Any, compute: run.Compute) -> Any:
+    """Says where a trial's process runs: on the head, which is no spot instance, unless it trains by itself.
+
+    It holds no CPU: its training or its Ray Data jobs do. So Ray can't run out for a trial that waits for what a trial
+    holds.
+    """
+    from ray import tune
+
+    role = cluster.selector(cluster.HEAD if compute.num_workers else cluster.VIDEO)
+    where: dict[str, Any] = {"bundle_label_selector": [role]} if role else {}
+    return tune.with_resources(function, tune.PlacementGroupFactory([{"memory": 1_000_000}], **where))
 
 
 class _Background:
@@ -186,7 +195,7 @@ def search(
     for one in known:
         if one.auc is not None:
             proposes.add_evaluated_point(dict(one.settings), one.auc)
-    function = tune.with_resources(tune.with_parameters(_candidate, plan=plan, compute=compute), {"memory": 1_000_000})
+    function = _placed(tune.with_parameters(_candidate, plan=plan, compute=compute), compute)
     grace = max(1, most_epochs // _REDUCTION**2)
     stops = ASHAScheduler(
         max_t=most_epochs + 2, grace_period=grace, reduction_factor=_REDUCTION, metric=_AUC, mode="max"

@@ -115,6 +115,13 @@ def test_without_roles_work_runs_anywhere(monkeypatch: pytest.MonkeyPatch) -> No
     assert cluster._checked(Resources(0, 0, 0)) == Resources(0, 0, 0)
 
 
+def test_drivers_of_trials_go_to_the_head_where_one_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_alive", lambda: nodes("head", "train"))
+    assert cluster.selector(cluster.HEAD) == {cluster.ROLE: "head"}
+    monkeypatch.setattr(cluster, "_alive", lambda: nodes("", "video"))  # nobody may wait for a second head
+    assert cluster.selector(cluster.HEAD) is None
+
+
 def test_with_roles_video_goes_to_its_nodes_and_there_must_be_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_alive", lambda: nodes("head", "train"))  # video nodes may start yet
     assert cluster.selector(cluster.VIDEO) == {cluster.ROLE: "video"}
