@@ -14,7 +14,7 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # two processes run the tests
 )
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -60,6 +60,73 @@ def ray_local() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+class Bucket:
+    """On a server that speaks S3, by HTTP. A test can take the server away for a while: it comes back as it was."""
+
+    def __init__(self, name: str) -> None:
+        import boto3
+
+        self.name, self._port = name, 0
+        self.start()
+        self._objects = boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id="me",
+            aws_secret_access_key="x",
+            region_name="us-east-1",
+        )
+        self._objects.create_bucket(Bucket=name)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For a process that may use it, and fails at once where it is away."""
+        keys = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+        return keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}", "AWS_MAX_ATTEMPTS": "1"}
+
+    def start(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port)
+        self._server.start()
+        _, self._port = self._server.get_host_and_port()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def keys(self) -> list[str]:
+        pages = self._objects.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [str(one["Key"]) for page in pages for one in page.get("Contents", ())]
+
+    def get(self, key: str) -> bytes:
+        return bytes(self._objects.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def put(self, key: str, content: bytes) -> None:
+        self._objects.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def remove(self) -> None:
+        """What the server keeps, it keeps for all tests of this process."""
+        self.stop()
+        self.start()  # a failed test may have left it away
+        for key in self.keys():
+            self._objects.delete_object(Bucket=self.name, Key=key)
+        self._objects.delete_bucket(Bucket=self.name)
+        self.stop()
+
+
+@pytest.fixture(scope="module")
+def new_bucket() -> Iterator[Callable[[], Bucket]]:
+    pytest.importorskip("moto.server")
+    made: list[Bucket] = []
+
+    def make() -> Bucket:
+        made.append(Bucket(f"bucket-{len(made)}"))
+        return made[-1]
+
+    yield make
+    for bucket in made:
+        bucket.remove()
 
 
 @pytest.fixture(scope="session")

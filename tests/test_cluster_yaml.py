@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -183,11 +183,10 @@ def test_ray_and_mlflow_know_the_switches(path: Path) -> None:
 def test_uv_knows_the_switches(path: Path) -> None:
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed")
-    for name in (["sync"], ["export"], ["pip", "install"]):
-        told = subprocess.run(["uv", *name, "--help"], capture_output=True, text=True, check=True).stdout
-        for arguments in calls("\n".join(commands(path)), "~/.local/bin/uv", *name):
-            used = {word for word in arguments if word.startswith("-")}
-            assert used <= set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", told)), arguments
+    told = subprocess.run(["uv", "sync", "--help"], capture_output=True, text=True, check=True).stdout
+    [arguments] = calls("\n".join(commands(path)), "~/.local/bin/uv", "sync")
+    used = {word for word in arguments if word.startswith("-")}
+    assert used <= set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", told)), arguments
 
 
 @FILES
@@ -201,10 +200,14 @@ def test_the_environment_is_the_locked_one_without_the_code(path: Path) -> None:
     assert sent == {"pyproject.toml", "uv.lock", "auth_token"}
 
 
-def test_what_the_head_needs_besides_is_locked() -> None:
-    locked = {one["name"] for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
-    assert calls("\n".join(commands(AWS)), "~/.local/bin/uv", "pip", "install") == [["-c", "/tmp/locked.txt", "boto3"]]
-    assert "boto3" in locked
+def test_nodes_on_aws_have_what_starts_nodes_and_keeps_artifacts() -> None:
+    [sync] = calls("\n".join(commands(AWS)), "~/.local/bin/uv", "sync")
+    assert sync[sync.index("--extra") + 1] == "aws"
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    [own] = [one for one in packages if one["name"] == "crossforge"]
+    assert own["optional-dependencies"]["aws"] == [{"name": "boto3"}]
+    # One botocore for MLflow's uploads (boto3) and for datasets in buckets (s3fs).
+    assert [one["name"] for one in packages].count("botocore") == 1
 
 
 def test_a_login_shell_finds_the_environment_and_asks_for_the_token(tmp_path: Path) -> None:
@@ -224,30 +227,110 @@ def test_a_login_shell_finds_the_environment_and_asks_for_the_token(tmp_path: Pa
     assert seen["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 
 
-def test_a_new_head_goes_on_with_the_copy_of_the_database(tmp_path: Path) -> None:
-    script = next(command for command in commands(AWS) if "database.py" in command and "END" in command)
+# ------------------------------------------------------------------------------------------ MLflow's database
+COPY = "crossforge/mlflow/mlflow.db"  # as place [5] has it
 
-    def run(home: Path, what: str) -> None:
-        (home / "mlflow").mkdir(parents=True, exist_ok=True)
-        environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "CROSSFORGE_MLFLOW": f"file://{tmp_path}/bucket"}
-        subprocess.run(["bash", "-c", script], env=environment, check=True)
-        subprocess.run([sys.executable, str(home / "mlflow" / "database.py"), what], env=environment, check=True)
 
-    (tmp_path / "bucket").mkdir()
-    first, second = tmp_path / "first", tmp_path / "second"
-    run(first, "fetch")  # the very first start: there is no copy
-    assert not (first / "mlflow" / "mlflow.db").exists()
-    with sqlite3.connect(first / "mlflow" / "mlflow.db") as database:
-        database.execute("create table runs (name text)")
-        database.execute("insert into runs values ('kept')")
-    run(first, "keep")
-    run(second, "fetch")
-    with sqlite3.connect(second / "mlflow" / "mlflow.db") as database:
-        assert database.execute("select name from runs").fetchall() == [("kept",)]
-        database.execute("insert into runs values ('newer')")
-    run(second, "fetch")  # a restart of the server: its own database is newer than the copy
-    with sqlite3.connect(second / "mlflow" / "mlflow.db") as database:
-        assert len(database.execute("select name from runs").fetchall()) == 2
+@pytest.fixture
+def bucket(new_bucket: Callable[[], Any]) -> Any:
+    return new_bucket()
+
+
+class Head:
+    """A head node's home folder, with the script that cluster.yaml writes there."""
+
+    def __init__(self, home: Path, bucket: Any, name: str = "") -> None:
+        self.file = home / "mlflow" / "mlflow.db"
+        self.file.parent.mkdir(parents=True)
+        own = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+        prefix = f"s3://{name or bucket.name}/{COPY.rpartition('/')[0]}"
+        self.environment = own | {"CROSSFORGE_MLFLOW": prefix} | bucket.environment
+        script = next(command for command in commands(AWS) if "database.py" in command and "END" in command)
+        subprocess.run(["bash", "-c", script], env=self.environment, check=True)
+
+    def run(self, what: str) -> tuple[int, str]:
+        """Exit code and what it says."""
+        command = [sys.executable, str(self.file.with_name("database.py")), what]
+        done = subprocess.run(command, env=self.environment, text=True, capture_output=True, check=False, timeout=120)
+        return done.returncode, done.stdout + done.stderr
+
+    def log(self, name: str) -> None:
+        with sqlite3.connect(self.file) as database:
+            database.execute("create table if not exists runs (name text)")
+            database.execute("insert into runs values (?)", [name])
+
+    def runs(self) -> list[str]:
+        with sqlite3.connect(self.file) as database:
+            return [name for (name,) in database.execute("select name from runs")]
+
+
+def test_a_new_head_goes_on_with_the_copy_of_the_database(tmp_path: Path, bucket: Any) -> None:
+    first = Head(tmp_path / "first", bucket)
+    assert first.run("fetch") == (0, "")  # the very first start: there is no copy
+    assert not first.file.exists()
+    assert first.run("keep") == (0, "")  # nor anything to copy
+    first.log("kept")
+    assert first.run("keep") == (0, "")
+    first.log("lost with the node")
+    second = Head(tmp_path / "second", bucket)
+    assert second.run("fetch") == (0, "")
+    assert second.runs() == ["kept"]
+    second.log("newer")
+    assert second.run("fetch") == (0, "")  # a restart of the server: its own database is newer than the copy
+    assert second.runs() == ["kept", "newer"]
+    assert second.run("keep") == (0, "")
+    third = Head(tmp_path / "third", bucket)
+    assert third.run("fetch") == (0, "")
+    assert third.runs() == ["kept", "newer"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: b"<html>" * 200, lambda whole: whole[:4096] + bytes(4096) + whole[8192:]]
+)
+def test_a_damaged_copy_does_not_become_the_database(
+    tmp_path: Path, bucket: Any, damage: Callable[[bytes], bytes]
+) -> None:
+    first = Head(tmp_path / "first", bucket)
+    for number in range(200):
+        first.log(f"{number:0200d}")
+    assert first.run("keep") == (0, "")
+    bucket.put(COPY, damage(bucket.get(COPY)))
+    second = Head(tmp_path / "second", bucket)
+    code, said = second.run("fetch")
+    assert code == 1
+    assert f"restore an older version of s3://{bucket.name}/{COPY}" in said
+    assert not second.file.exists()
+
+
+def test_a_damaged_database_does_not_become_the_copy(tmp_path: Path, bucket: Any) -> None:
+    head = Head(tmp_path / "head", bucket)
+    head.log("kept")
+    assert head.run("keep") == (0, "")
+    before = bucket.get(COPY)
+    head.file.write_bytes(b"<html>" * 200)
+    code, said = head.run("keep")
+    assert code == 1
+    assert "file is not a database" in said
+    assert bucket.get(COPY) == before
+
+
+@pytest.mark.parametrize("what", ["fetch", "keep"])
+def test_without_its_bucket_a_head_fails_and_touches_nothing(tmp_path: Path, bucket: Any, what: str) -> None:
+    """Else a head that can't read the copy would start empty, and five minutes later replace it."""
+    misspelt = Head(tmp_path / "misspelt", bucket, "my-bukcet")
+    bucket.stop()
+    unreachable = Head(tmp_path / "unreachable", bucket)
+    if what == "keep":
+        unreachable.log("own")
+    code, said = unreachable.run(what)
+    assert code == 1
+    assert f"s3://{bucket.name}/{COPY}: no such bucket, or it can't be reached" in said
+    assert unreachable.file.exists() == (what == "keep")
+    bucket.start()
+    code, said = misspelt.run(what)
+    assert code == 1
+    assert "s3://my-bukcet/" in said
+    assert not misspelt.file.exists()
 
 
 # ------------------------------------------------------------------------------------------------------ docs
