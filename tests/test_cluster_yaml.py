@@ -317,20 +317,26 @@ def test_a_damaged_database_does_not_become_the_copy(tmp_path: Path, bucket: Any
 @pytest.mark.parametrize("what", ["fetch", "keep"])
 def test_without_its_bucket_a_head_fails_and_touches_nothing(tmp_path: Path, bucket: Any, what: str) -> None:
     """Else a head that can't read the copy would start empty, and five minutes later replace it."""
-    misspelt = Head(tmp_path / "misspelt", bucket, "my-bukcet")
+    unreachable, misspelt = Head(tmp_path / "1", bucket), Head(tmp_path / "2", bucket, "my-bukcet")
     bucket.stop()
-    unreachable = Head(tmp_path / "unreachable", bucket)
-    if what == "keep":
-        unreachable.log("own")
-    code, said = unreachable.run(what)
-    assert code == 1
-    assert f"s3://{bucket.name}/{COPY}: no such bucket, or it can't be reached" in said
-    assert unreachable.file.exists() == (what == "keep")
-    bucket.start()
-    code, said = misspelt.run(what)
-    assert code == 1
-    assert "s3://my-bukcet/" in said
-    assert not misspelt.file.exists()
+    for head in (unreachable, misspelt):
+        if what == "keep":
+            head.log("own")
+        code, said = head.run(what)
+        assert code == 1
+        assert f"/{COPY}: no such bucket, or it can't be reached" in said
+        assert head.file.exists() == (what == "keep")
+        bucket.stop()
+        bucket.start()
+    assert unreachable.run(what) == (0, "")
+
+
+def test_a_restart_does_not_wait_for_the_bucket(tmp_path: Path, bucket: Any) -> None:
+    head = Head(tmp_path / "head", bucket)
+    head.log("own")
+    bucket.stop()
+    assert head.run("fetch") == (0, "")
+    assert head.runs() == ["own"]
 
 
 # ------------------------------------------------------------------------------------------------------ docs
