@@ -14,10 +14,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _alone = False
+_group: Any = None  # a process group; None: all processes
+
+
+def form(number: int, backend: str) -> Any:
+    """From now on the first `number` processes compute together, as the group that comes back.
+
+    All processes must call it, also those that are left out; these must not compute afterwards.
+    backend: `nccl` for tensors on GPUs, `gloo` for those on CPUs, whatever the processes found each other with.
+    """
+    global _group
+    _group = dist.new_group(range(number), backend=backend)
+    return _group
 
 
 def world_size() -> int:
-    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size(_group) if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 @contextmanager
@@ -37,7 +49,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = x.contiguous().clone()
-        dist.all_reduce(y)
+        dist.all_reduce(y, group=_group)
         return y
 
     @staticmethod
@@ -54,7 +66,7 @@ def gather(x_B: Tensor) -> Tensor:
     """(W B, ...): the rows of all W workers, in the order of their ranks. B must be equal on all of them."""
     if world_size() == 1:
         return x_B
-    own = [x_B if rank == dist.get_rank() else torch.zeros_like(x_B) for rank in range(world_size())]
+    own = [x_B if rank == dist.get_rank(_group) else torch.zeros_like(x_B) for rank in range(world_size())]
     return total(torch.cat(own))
 
 
@@ -70,7 +82,7 @@ def broadcast(x: Tensor) -> Tensor:
     """The first worker's tensor, on all workers. Not differentiated."""
     if world_size() > 1:
         x = x.detach().clone()
-        dist.broadcast(x, src=0)
+        dist.broadcast(x, src=0, group=_group)
     return x
 
 
@@ -88,7 +100,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     def _global(self, x_BCHW: Tensor) -> Tensor:
         count = torch.tensor(float(x_BCHW.numel() // x_BCHW.shape[1]), device=x_BCHW.device)
         count_all = count.clone()
-        dist.all_reduce(count_all)
+        dist.all_reduce(count_all, group=_group)
         var_C, mean_C = torch.var_mean(x_BCHW.float(), dim=(0, 2, 3), correction=0)
         mean_all_C = total(mean_C * count) / count_all
         # Around the common mean: the difference of two large squares would lose the digits.

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
 from models import BadSample
-from models._distributed import alone, synchronize_batch_norm, total
+from models._distributed import alone, form, synchronize_batch_norm, total
 from pipelines import device, ingest, metrics, progress, schemas, stages
 from pipelines.ingest import Arrays, Pick, Samples, Video, View
 
@@ -148,21 +148,25 @@ class TrainWorker:
         self._ray = ray
         context = ray.train.get_context()
         self.rank, self.size = context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
+        here = device.best()
+        self.device = ray.train.torch.get_device() if here.type == "cuda" else here
+        self.group = form(self.size, "nccl" if here.type == "cuda" else "gloo") if self.size > 1 else None
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.size > 1:
             synchronize_batch_norm(module)
         # Buffers are equal on all workers by what is done with them; copying them in every step would only cost.
         return self._ray.train.torch.prepare_model(
-            module, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
+            module,
+            move_to_device=False,
+            parallel_strategy_kwargs={"broadcast_buffers": False, "process_group": self.group},
         )
 
     def gather(self, value: Any) -> list[Any]:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def report(self, line: Mapping[str, float]) -> None:
@@ -201,7 +205,7 @@ def _fit(job: Job) -> None:
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.num_workers, use_gpu=gpu, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(backend="gloo"),  # to find each other; `TrainWorker` then sees what it has
         run_config=ray.train.RunConfig(
             name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
             storage_path=str(job.planned.folder / "ray"),
