@@ -79,7 +79,10 @@ def _has_token() -> bool:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Without what native code writes to standard error; exceptions come through."""
+    """Without what native code writes to standard error: Ray's announces the log level that `QUIET` asks for.
+
+    Exceptions come through.
+    """
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
@@ -102,7 +105,7 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        with _silent_stderr():  # Ray's C++ side announces the log level that `QUIET` asks for
+        with _silent_stderr():
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -133,7 +136,8 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
             "cluster; submit it there (ray job submit, see docs/cluster.md) with --address auto"
         )
     try:
-        ray.init(address=address, runtime_env=_runtime_env(), **options)
+        with _silent_stderr():
+            ray.init(address=address, runtime_env=_runtime_env(), **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         # ConnectionError has no text where the token is missing; RuntimeError is another version of Ray or Python.
         told = str(error).strip().splitlines()
