@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 300  # within an epoch, so that a killed worker costs minutes
 NOTE_SECONDS = 1  # between notes of where the training stands
-MAX_FAILURES = 3  # restarts of the worker group by Ray Train
+MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot instances nodes go every few hours, for days
 
 
 class NonFiniteLoss(ValueError):
@@ -114,7 +114,6 @@ class World(Protocol):
 
     def wrap(self, module: nn.Module) -> nn.Module: ...
     def gather(self, value: Any) -> list[Any]: ...
-    def report(self, line: Mapping[str, float]) -> None: ...
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]: ...
 
 
@@ -131,9 +130,6 @@ class Alone:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
-
-    def report(self, line: Mapping[str, float]) -> None:
-        pass
 
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
         return ingest.batches(samples, view, steps, 0, 1)
@@ -169,9 +165,6 @@ class TrainWorker:
         dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def report(self, line: Mapping[str, float]) -> None:
-        self._ray.train.report(dict(line))
-
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
         # One loader: a pool that grows would take the CPU that another worker's first loader waits for.
         return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, num_loaders=1)
@@ -193,10 +186,43 @@ def train(job: Job) -> None:
 
 
 def _fit(job: Job) -> None:
-    import ray.train  # here: the loop itself runs without Ray
-    from ray.train.torch import TorchConfig, TorchTrainer
+    """Starts the workers again as long as the training goes forward in between. Raises what ended it at last."""
+    from ray.train import TrainingFailedError  # here: the loop itself runs without Ray
 
     _not_finite(job).unlink(missing_ok=True)
+    failures, newest = 0, _newest(job)
+    while True:
+        try:
+            _attempt(job)
+            break
+        except TrainingFailedError as error:
+            for cause in getattr(error, "worker_failures", {}).values():
+                if isinstance(cause, device.MissingGPU):  # it would be missing again
+                    raise cause from None
+            before, newest = newest, _newest(job)
+            failures = failures + 1 if newest == before else 1
+            if failures > MAX_FAILURES:
+                raise
+            log.warning("%s: started again: %s", job.planned.folder, str(error).splitlines()[0])
+    if _not_finite(job).exists():
+        raise NonFiniteLoss(_not_finite(job).read_text())
+
+
+def _newest(job: Job) -> str:
+    """Name of the newest checkpoint; empty where there is none yet, or none is needed any more."""
+    checkpoints = stages.folders(job.planned.folder, "checkpoint")
+    return checkpoints[-1].name if checkpoints else ""
+
+
+def _attempt(job: Job) -> None:
+    """One group of workers, until it has trained the stage or one of them is lost.
+
+    Ray Train's own restarts are counted whatever happens in between, so it has none here. Only those of a node that the
+    cloud announces to be taken away (`max_preemption_failures`) it never counts; few clouds and few losses are such.
+    """
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     gpu = job.gpus_per_worker > 0
     resources = {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {})
     TorchTrainer(
@@ -209,11 +235,9 @@ def _fit(job: Job) -> None:
         run_config=ray.train.RunConfig(
             name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
             storage_path=str(job.planned.folder / "ray"),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     ).fit()
-    if _not_finite(job).exists():
-        raise NonFiniteLoss(_not_finite(job).read_text())
 
 
 def _worker(config: dict[str, Job]) -> None:
@@ -285,7 +309,6 @@ def loop(job: Job, world: World) -> None:
             if world.rank == 0:
                 text = "".join(json.dumps(entry) + "\n" for entry in state["curve"])
                 stages.write_atomic(job.planned.folder / "curves.jsonl", text.encode())
-            world.report(line)
             started = time.monotonic()
         due = time.monotonic() - since_checkpoint > CHECKPOINT_SECONDS
         due |= bool(job.checkpoint_steps) and state["step"] % job.checkpoint_steps == 0
@@ -456,10 +479,11 @@ def _resume(
     scheduler: LRScheduler | ReduceLROnPlateau,
     world: World,
 ) -> dict[str, Any]:
-    checkpoints = stages.folders(job.planned.folder, "checkpoint")
-    if not checkpoints:
+    # The first worker's choice: one on a node that was given up for lost may still be writing another.
+    name = world.gather(_newest(job))[0]
+    if not name:
         return {"step": 0, "best_key": None, "best_epoch": 0, "curve": [], "parts": [{}, 0]}
-    newest = checkpoints[-1]
+    newest = job.planned.folder / name
     log.info("going on from %s", newest)
     module.load_state_dict(safetensors.torch.load_file(newest / "weights.safetensors"))
     saved = torch.load(newest / "optimizer.pt", map_location=world.device, weights_only=True)

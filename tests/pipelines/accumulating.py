@@ -80,9 +80,6 @@ class World:
             dist.all_gather_object(values, value)
         return values
 
-    def report(self, line: Mapping[str, float]) -> None:
-        pass
-
     def batches(self, job: Any, samples: Any, view: Any, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
         for step in steps:
             whole = arrays(*self.name, job.config, step, view.step_size)
