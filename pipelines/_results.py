@@ -162,7 +162,7 @@ def _numbers(origin: Origin, part: Part, predictions: pa.Table) -> dict[Key, tup
 
 def _drawn(table: pa.Table) -> Any:
     """The same for the same videos, so that a perturbation's levels share it."""
-    return metrics.draws(metrics.label_of_videos(table), np.random.default_rng(0))
+    return metrics.draws_of(table)
 
 
 def means(origin: Origin, found: Sequence[Measured]) -> list[Measured]:

@@ -86,7 +86,7 @@ def _difference(
     metric: str, own: pa.Table, other: pa.Table, known: Known
 ) -> tuple[float, NDArray[np.float64], int] | None:
     """Of two tables: over all shared videos, in each resample of them, and how many they are."""
-    shared = frozenset(own["video_id"].to_pylist()) & frozenset(other["video_id"].to_pylist())
+    shared = frozenset(own["video_id"].unique().to_pylist()) & frozenset(other["video_id"].unique().to_pylist())
     both_classes = len(_only(own, shared)["label"].unique()) == 2
     if not shared or not (both_classes or metric in LOCALIZING):
         return None
@@ -99,7 +99,7 @@ def _resampled(metric: str, table: pa.Table, shared: frozenset[str], known: Know
     if key not in known:
         own = _only(table, shared)
         # always the same generator: whoever scored the same videos sees the same resamples
-        drawn = metrics.draws(metrics.label_of_videos(own), np.random.default_rng(0), NUM_RESAMPLES)
+        drawn = metrics.draws_of(own, NUM_RESAMPLES)
         found = metrics.masked(own, drawn) if metric in LOCALIZING else metrics.ranked(own, drawn, (metric,))
         known[key] = found[metric]
     return known[key]

@@ -8,6 +8,7 @@ video is drawn whole; real and fake videos are drawn apart, so that every resamp
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from models import Pooling
+from pipelines._ranking import Floats, Ranking, Resamples
 
 LEVELS = ("frame", "video")
 FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
@@ -23,10 +25,7 @@ SCORES = ("video_id", "frame_index", "label", "score", "face_area_px")  # column
 DETECTING = ("auc", "ap", "eer", "acc_at_0_5")
 _NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
 NUM_RESAMPLES = 1000
-CHUNK_VALUES = 4_000_000  # scores x resamples held at once
-EXACT_COUNTS = 2**24  # up to here 32-bit floats are whole numbers
-
-Floats = NDArray[np.float64]
+CHUNK_VALUES = 2**20  # scores x resamples held at once: some 30 MB, of which a processor's cache takes a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +43,17 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
     Raises ValueError unless both classes are there, and for labels other than 0 and 1 or scores that are NaN.
     """
-    return _single(_auc, labels, scores)
+    return _single(Resamples.auc, labels, scores)
 
 
 def ap(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision of the fakes: sum of precision times the step in recall."""
-    return _single(_ap, labels, scores)
+    return _single(Resamples.ap, labels, scores)
 
 
 def eer(labels: ArrayLike, scores: ArrayLike) -> float:
     """Equal error rate: where FPR = 1 - TPR on the interpolated ROC; 0.5 for constant scores."""
-    return _single(_eer, labels, scores)
+    return _single(Resamples.eer, labels, scores)
 
 
 def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -66,13 +65,13 @@ def accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
 def roc(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     """False and true positive rate from (0, 0) to (1, 1), a point for each distinct score from high to low."""
     y, s = _checked(labels, scores)
-    tp, fp = _Ranking(y, s).counts(np.ones((len(y), 1)))
-    return tuple(np.insert(counts[:, 0] / counts[-1, 0], 0, 0) for counts in (fp, tp))  # type: ignore[return-value]
+    fpr, tpr = Ranking(y, s).once().roc()
+    return fpr[0], tpr[0]
 
 
-def _single(metric: Callable[[Floats, Floats], Floats], labels: ArrayLike, scores: ArrayLike) -> float:
+def _single(metric: Callable[[Resamples], Floats], labels: ArrayLike, scores: ArrayLike) -> float:
     y, s = _checked(labels, scores)
-    return float(metric(*_Ranking(y, s).counts(np.ones((len(y), 1))))[0])
+    return float(metric(Ranking(y, s).once())[0])
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
@@ -87,54 +86,6 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], F
     if np.isnan(s).any():
         raise ValueError(f"{int(np.isnan(s).sum())} of {len(s)} scores are NaN")
     return y, s
-
-
-class _Ranking:
-    """Scores from high to low; those that are equal count at once."""
-
-    def __init__(self, y: NDArray[np.int64], s: Floats) -> None:
-        self.order = np.argsort(-s, kind="stable")
-        self.real = y[self.order] == 0
-        self.last_of_tie = np.append(np.flatnonzero(np.diff(s[self.order])), len(s) - 1)
-
-    def counts(self, weights: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """True and false positives (K, R) at the K distinct scores from high to low.
-
-        weights (N, R): how often each score counts in each of R resamples, in the order of `self.order`.
-        """
-        both = np.cumsum(weights, axis=0)
-        fakes = np.where(self.real[:, None], 0, weights)
-        tp = np.cumsum(fakes, axis=0, out=fakes)
-        if len(self.last_of_tie) < len(self.order):
-            both, tp = both[self.last_of_tie], tp[self.last_of_tie]
-        return tp, np.subtract(both, tp, out=both)
-
-
-def _auc(tp: Floats, fp: Floats) -> Floats:
-    height = tp - np.diff(tp, axis=0, prepend=0) / 2
-    area = (height * np.diff(fp, axis=0, prepend=0)).sum(axis=0, dtype=np.float64)
-    return area / (tp[-1].astype(np.float64) * fp[-1])
-
-
-def _ap(tp: Floats, fp: Floats) -> Floats:
-    precision = tp / np.maximum(tp + fp, 1e-12)
-    return (precision * np.diff(tp, axis=0, prepend=0)).sum(axis=0, dtype=np.float64) / tp[-1]
-
-
-def _eer(tp: Floats, fp: Floats) -> Floats:
-    num_fake, num_real = tp[-1].astype(np.float64), fp[-1].astype(np.float64)
-    # FPR - FNR rises from -1 to 1; where it passes zero, in counts
-    after = (fp / fp[-1] + tp / tp[-1] < 1).sum(axis=0)
-    column = np.arange(len(after))
-
-    def at(k: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """FPR, and FPR - FNR; before the first score there are none of either."""
-        some = k >= 0
-        fpr, tpr = (np.where(some, n[k, column], 0) / total for n, total in ((fp, num_real), (tp, num_fake)))
-        return fpr, fpr + tpr - 1
-
-    (fpr0, gap0), (fpr1, gap1) = at(after - 1), at(after)
-    return fpr0 - gap0 / (gap1 - gap0) * (fpr1 - fpr0)
 
 
 # ---------------------------------------------------------------------------------------- tables
@@ -221,27 +172,35 @@ def ranked(
     drawn (V, R): see `draws`; the videos in alphabetical order.
     """
     y, s = _checked(table["label"].to_numpy(), table["score"].to_numpy())
-    _, video = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    video = _videos(table)[0]
     found: dict[str, tuple[float, Floats]] = {}
     if wanted := {name: _RANKED[name] for name in _RANKED if name in names}:
-        ranking = _Ranking(y, s)
-        own = video[ranking.order]
-        weights = drawn if len(s) < EXACT_COUNTS else drawn.astype(np.float64)
+        ranking = Ranking(y, s, video)
+        once = ranking.once()
+        found = {name: (float(metric(once)[0]), np.empty(drawn.shape[1])) for name, metric in wanted.items()}
         chunk = max(1, CHUNK_VALUES // len(s))
-        parts: dict[str, list[Floats]] = {name: [] for name in wanted}
         for first in range(0, drawn.shape[1], chunk):
-            tp, fp = ranking.counts(weights[:, first : first + chunk][own])
+            some = slice(first, first + chunk)
+            resamples = ranking.resamples(drawn[:, some].T.astype(np.int32, order="C"))
             for name, metric in wanted.items():
-                parts[name].append(metric(tp, fp))
-        once = ranking.counts(np.ones((len(s), 1)))
-        found = {name: (float(metric(*once)[0]), np.concatenate(parts[name])) for name, metric in wanted.items()}
+                found[name][1][some] = metric(resamples)
     if "acc_at_0_5" in names:
         right = ((s > 0.5) == (y == 1)).astype(float)
         found["acc_at_0_5"] = _share(video, right, np.ones(len(s)), drawn)
     return found
 
 
-_RANKED: dict[str, Callable[[Floats, Floats], Floats]] = {"auc": _auc, "ap": _ap, "eer": _eer}
+_RANKED: dict[str, Callable[[Resamples], Floats]] = {"auc": Resamples.auc, "ap": Resamples.ap, "eer": Resamples.eer}
+
+
+def _videos(table: pa.Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of each row its video's place in alphabetical order (N,), and of each video its first row (V,)."""
+    names = pc.dictionary_encode(table["video_id"].combine_chunks())  # sorting 200,000 strings takes a second
+    rank = pc.rank(names.dictionary, tiebreaker="first").to_numpy().astype(np.intp) - 1
+    video = rank[names.indices.to_numpy()]
+    first = np.empty(len(rank), np.intp)
+    first[video[::-1]] = np.arange(len(video))[::-1]
+    return video, first
 
 
 def _share(video: NDArray[np.intp], part: Floats, whole: Floats, drawn: NDArray[np.float32]) -> tuple[float, Floats]:
@@ -276,7 +235,7 @@ def masked(known: pa.Table, drawn: NDArray[np.float32]) -> dict[str, tuple[float
     tp, fp, fn, tn = (known[f"mask_{name}"].to_numpy().astype(float) for name in ("tp", "fp", "fn", "tn"))
     union = tp + fp + fn
     iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
-    _, video = np.unique(known["video_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    video = _videos(known)[0]
     return {
         "iou": _share(video, iou, np.ones(len(iou)), drawn),
         "pbca": _share(video, tp + tn, union + tn, drawn),
@@ -285,8 +244,7 @@ def masked(known: pa.Table, drawn: NDArray[np.float32]) -> dict[str, tuple[float
 
 def label_of_videos(table: pa.Table) -> NDArray[np.int64]:
     """(V,), the videos in alphabetical order."""
-    _, first = np.unique(table["video_id"].to_numpy(zero_copy_only=False), return_index=True)
-    return table["label"].to_numpy()[first].astype(np.int64)
+    return table["label"].to_numpy()[_videos(table)[1]].astype(np.int64)
 
 
 def draws(label_of_video: NDArray[np.int64], rng: np.random.Generator, num: int = NUM_RESAMPLES) -> NDArray[np.float32]:
@@ -294,8 +252,24 @@ def draws(label_of_video: NDArray[np.int64], rng: np.random.Generator, num: int 
     counts = np.zeros((len(label_of_video), num), np.float32)
     for label in np.unique(label_of_video):
         members = np.flatnonzero(label_of_video == label)
-        counts[members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), num).T
+        chunk = max(1, CHUNK_VALUES // len(members))
+        for first in range(0, num, chunk):
+            size = min(chunk, num - first)
+            drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size)
+            counts[members, first : first + size] = drawn.T
     return counts
+
+
+def draws_of(table: pa.Table, num: int = NUM_RESAMPLES) -> NDArray[np.float32]:
+    """`draws` for the videos of a table: always the same for videos of the same classes. Read-only."""
+    return _known_draws(label_of_videos(table).astype(np.int8).tobytes(), num)
+
+
+@lru_cache(maxsize=2)  # rows, seeds and perturbations of one part share them, at a level and of its masks
+def _known_draws(labels: bytes, num: int) -> NDArray[np.float32]:
+    drawn = draws(np.frombuffer(labels, np.int8).astype(np.int64), np.random.default_rng(0), num)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _with_interval(value: float, resampled: Floats) -> Value:

@@ -1,6 +1,7 @@
 """Expected values are worked out by hand, or come from scikit-learn, or from a property that must hold."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -119,16 +120,55 @@ def test_a_label_between_the_classes_is_refused():
         metrics.auc([0.0, 0.9, 1.0], [0.1, 0.2, 0.3])
 
 
-def test_a_draw_counts_a_video_as_often_as_repeating_it():
-    labels, scores = with_ties(1, size=12)
-    drawn = np.random.default_rng(2).integers(0, 4, (12, 5))
-    videos = pa.table({"video_id": [f"v{i:02}" for i in range(12)], "label": labels, "score": scores})
+@pytest.mark.parametrize("steps", [3, 8, 10**6])  # of the scores: hardly one is alone, some are, all are
+def test_a_draw_counts_a_video_as_often_as_repeating_its_faces(steps):
+    rng = np.random.default_rng(steps)
+    labels = rng.permutation([0] * 5 + [1] * 9)
+    drawn = rng.integers(0, 4, (14, 6))
+    drawn[np.argmin(labels)] = drawn[np.argmax(labels)] = 1  # so that no resample lacks a class
+    of_face = rng.permutation(np.repeat(np.arange(14), rng.integers(1, 5, 14)))
+    scores = rng.integers(0, steps, len(of_face)) / steps
+    videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "score": scores})
     found = metrics.ranked(videos, drawn.astype(np.float32))
     for name, metric in METRICS.items():
         value, resampled = found[name]
-        assert value == metric(labels, scores)
-        again = [metric(np.repeat(labels, times), np.repeat(scores, times)) for times in drawn.T]
-        np.testing.assert_allclose(resampled, again, atol=1e-6)
+        assert value == metric(labels[of_face], scores)
+        again = [
+            metric(np.repeat(labels[of_face], times[of_face]), np.repeat(scores, times[of_face])) for times in drawn.T
+        ]
+        np.testing.assert_allclose(resampled, again, rtol=0, atol=1e-12)
+
+
+def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
+    """20,000 faces x 1000 resamples would be 160 MB for each array of numbers. In every resample all faces of a video
+    score the same, so the frames say what the videos do."""
+    rng = np.random.default_rng(0)
+    labels, scores = np.arange(400) % 2, rng.normal(np.arange(400) % 2, 1)
+    ids = rng.permutation([f"v{i:03}" for i in range(400)])
+    videos = pa.table({"video_id": ids, "label": labels, "score": scores})
+    drawn = metrics.draws(metrics.label_of_videos(videos), rng)
+    frames = pa.table({name: np.tile(videos[name].to_numpy(zero_copy_only=False), 50) for name in videos.column_names})
+    tracemalloc.start()
+    found = metrics.ranked(frames, drawn)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6
+    for name, (value, resampled) in metrics.ranked(videos, drawn).items():
+        assert found[name][0] == pytest.approx(value, abs=1e-12)
+        np.testing.assert_allclose(found[name][1], resampled, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num", [3, 1000])
+def test_draws_are_the_same_in_pieces_and_for_every_table_of_the_same_videos(monkeypatch, num):
+    table = random_predictions(20, frames=2)
+    plain = metrics.draws(metrics.label_of_videos(table), np.random.default_rng(0), num)
+    assert plain.sum(axis=0).tolist() == [20] * num
+    monkeypatch.setattr(metrics, "CHUNK_VALUES", 10 * 7)
+    np.testing.assert_array_equal(metrics.draws(metrics.label_of_videos(table), np.random.default_rng(0), num), plain)
+    np.testing.assert_array_equal(metrics.draws_of(table, num), plain)
+    assert metrics.draws_of(metrics.by_video(table), num) is metrics.draws_of(table, num)
+    other = random_predictions(21)
+    assert metrics.draws_of(other, num).shape == (21, num)
 
 
 METRICS = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}
