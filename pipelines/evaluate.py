@@ -375,7 +375,7 @@ def _by_ray(
     ).map_batches(
         actor,
         fn_constructor_args=args,
-        batch_size=None,
+        batch_size=VIDEOS_PER_TASK,  # a block; "the whole block" is refused where there are GPUs
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
         num_cpus=1,

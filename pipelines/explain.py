@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
-from pipelines import device, ingest, metrics, schemas, stages
+from pipelines import cluster, device, ingest, metrics, schemas, stages
 from pipelines.evaluate import Finished
 from pipelines.ingest import Samples, Video
 from pipelines.video import encode_png
@@ -109,7 +109,9 @@ def show(trial: "Trial", compute: "Compute") -> None:
         if compute.num_workers:
             import ray  # here: a trial without workers needs none
 
-            ray.get(ray.remote(num_cpus=1, num_gpus=compute.gpus_per_worker)(write).remote(*args))
+            where = None if compute.gpus_per_worker else cluster.selector(cluster.VIDEO)
+            task = ray.remote(num_cpus=1, num_gpus=compute.gpus_per_worker, label_selector=where)(write)
+            ray.get(task.remote(*args))
         else:
             write(*args)
     except Exception:  # the results are there, and stay
