@@ -28,6 +28,7 @@ MAX_PARAM_CHARS = 500
 MAX_TAG_CHARS = 7500  # MLflow's limit is 8000
 PER_BATCH = 100  # params or tags in one call; of metrics it takes 1000
 PATIENCE_S = 120.0  # with a server that does not answer, or a database that others write to
+LEAST_WAIT_S = 10.0  # for the answer to one request
 MODEL_PATIENCE_S = 3600.0  # with another launch that uploads a model
 SAMPLING_S, SAMPLES = 10.0, 3  # seconds between two looks at the machine; looks whose mean is logged
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last one from there on
@@ -90,7 +91,7 @@ def patiently(function: Callable[[], Result], uri: str, patience_s: float) -> Re
     until = time.monotonic() + patience_s
     for attempt in itertools.count():
         try:
-            with environment():
+            with environment(patience_s):
                 return function()
         except (MlflowException, RequestException, SQLAlchemyError) as error:
             pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
@@ -311,12 +312,15 @@ def _be_quiet() -> None:
 
 
 @contextmanager
-def environment() -> Iterator[None]:
+def environment(patience_s: float = PATIENCE_S) -> Iterator[None]:
     """MLflow reads it at each request; it is back as it was when the call returns.
 
-    By itself it tries a request 7 times, for minutes in which nothing else happens: `patiently` does better.
+    By itself it tries a request 7 times, for minutes in which nothing else happens: `patiently` does better. A server
+    that takes a request and never answers is waited for as long as patience lasts, at least 10 s.
     """
     wanted = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT")
+        or str(round(min(max(patience_s, LEAST_WAIT_S), PATIENCE_S))),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_UV_AUTO_DETECT": "false",  # a lock file names the package index that this machine uses
@@ -348,9 +352,12 @@ def _passes(error: Exception) -> bool:
 
 
 def _brief(error: Exception) -> str:
-    """One line of a failure, without passwords."""
+    """One line of a failure, without passwords. Of a long one both ends: at the beginning what, at the end why."""
     text = re.sub(r"://[^/@\s]*@", "://***@", " ".join(str(error).split()))
-    return text if len(text) <= 300 else f"{text[:300]}…"
+    cut = text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
+    if "/mlflow-artifacts/" in text:  # what its storage said, a server tells its log only
+        return f"{cut}; a server that logs all but files can't reach where it keeps them: see its log"
+    return cut
 
 
 def _lock_path(uri: str, storage: Path) -> Path:
