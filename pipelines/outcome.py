@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import _runs, coverage, preprocess, registry, report, run, sample_corpus, schemas, tuning
+from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, sample_corpus, schemas, tuning
 from pipelines._saved import Planned, Saved
 from pipelines.experiment import digest
 from pipelines.preprocess import Extraction
@@ -60,14 +60,27 @@ class Outcome:
         folder = self.storage / "reports" / f"{self.sweep.name}-{self.key}"
         for trial in done:
             run.complete(trial)
-        saved = self._saved(facts)
+        shown = self._report(folder, self._saved(facts))
+        self._print_table(shown.cells, shown.lines, console)
+        console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
+        logged = self._log(shown.paths, console)
+        return 0 if logged and len(done) == len(trials) else 1
+
+    def _report(self, folder: Path, saved: Saved) -> _kept.Shown:
+        """Made, unless it is there already and nothing that goes into it has changed."""
+        runs = [file for trial in self.trials.values() if trial.done for file in sorted(trial.folder.glob("[!.]*"))]
+        ledgers = [one.folder / "ledger.parquet" for one in self.extractions]
+        of = _kept.inputs(asdict(saved), [*runs, *ledgers], [one.videos for one in self.extractions])
+        if found := _kept.read(folder, of):
+            return found
+        # Looked for in the videos' ledgers only now: statistics take a second to import.
+        leaks, counted = tuple(preprocess.leaks(self.extractions)), tuple(_counted(self.extractions))
+        saved = replace(saved, leaks=leaks, coverage=counted)
         made = report.Report.of(saved, report.gather(saved, self.storage, again=False))
         covered = preprocess.write_coverage(self.extractions, folder)  # first: the page shows its pictures
-        paths = made.write(folder) + covered
-        self._print_table(made.cells, made.lines, console)
-        console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
-        logged = self._log(paths, console)
-        return 0 if logged and len(done) == len(trials) else 1
+        shown = _kept.Shown(cells=made.cells, lines=made.lines, paths=made.write(folder) + covered)
+        _kept.write(folder, of, shown)
+        return shown
 
     def _published(self, row: str, trial: run.Trial) -> dict[str, float]:
         """As MLflow metrics, named like ours."""
@@ -80,7 +93,7 @@ class Outcome:
         return values
 
     def _saved(self, facts: Mapping[str, str]) -> Saved:
-        """All that a report needs besides the runs' folders."""
+        """All that a report needs besides the runs' folders, and what became of the videos."""
         s = self.sweep
         trials = tuple(
             Planned(
@@ -101,8 +114,6 @@ class Outcome:
             published=s.published,
             trials=trials,
             facts=facts,
-            leaks=tuple(preprocess.leaks(self.extractions)),
-            coverage=tuple(_counted(self.extractions)),
         )
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str], console: Console) -> None:
