@@ -95,8 +95,8 @@ class Bucket:
     def stop(self) -> None:
         self._server.stop()
 
-    def keys(self) -> list[str]:
-        pages = self._objects.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+    def keys(self, prefix: str) -> list[str]:
+        pages = self._objects.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [str(one["Key"]) for page in pages for one in page.get("Contents", ())]
 
     def get(self, key: str) -> bytes:
@@ -109,7 +109,7 @@ class Bucket:
         """What the server keeps, it keeps for all tests of this process."""
         self.stop()
         self.start()  # a failed test may have left it away
-        for key in self.keys():
+        for key in self.keys(""):
             self._objects.delete_object(Bucket=self.name, Key=key)
         self._objects.delete_bucket(Bucket=self.name)
         self.stop()

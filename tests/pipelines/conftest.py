@@ -57,13 +57,15 @@ SERVER_START_S = 240  # some 10 s on an idle machine
 
 
 class Server:
-    """A real MLflow server in a process of its own, with its database and artifacts in a folder.
+    """A real MLflow server in a process of its own, with its database in a folder, its artifacts there or elsewhere.
 
-    A test can take it away for a while.
+    A test can take it away for a while. environment: what only the server knows.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, artifacts: str = "", environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.artifacts = artifacts or str(folder / "artifacts")
+        self.environment = environment or {}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -73,11 +75,13 @@ class Server:
     def start(self) -> None:
         told = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         where = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--host", "127.0.0.1"]
-        where += ["--artifacts-destination", str(self.folder / "artifacts"), "--port", str(self.port)]
+        where += ["--artifacts-destination", self.artifacts, "--port", str(self.port)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", *where, "--workers", "1"],
-                env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | told,
+                env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+                | told
+                | self.environment,
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -100,6 +104,11 @@ class Server:
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def new_mlflow_server() -> type[Server]:
+    return Server
 
 
 @pytest.fixture(scope="session")
