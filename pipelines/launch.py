@@ -4,7 +4,7 @@ Every step asks what is there already, so the same command goes on after any int
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.table import Table
 import models
 from pipelines import (
     _runs,
+    _sharing,
     cluster,
     datasets,
     explain,
@@ -29,7 +30,6 @@ from pipelines import (
     run,
     sample_corpus,
     stages,
-    train,
     tuning,
 )
 from pipelines.experiment import Experiment
@@ -102,7 +102,7 @@ class Launch:
         if unknown := sorted(asked.keys() - set(known)):
             raise ValueError(f"--accumulate {', '.join(unknown)}: this sweep trains {', '.join(known)}")
         for name in asked:
-            train.check_accumulates(models.stage(*name.split(".")))
+            _sharing.check_accumulates(models.stage(*name.split(".")))
         return asked
 
     # ------------------------------------------------------------------------------------- data
@@ -228,7 +228,17 @@ class Launch:
         saved = used - len(planned)
         if saved:
             self.console.print(f"{saved} of {used} stages are shared between rows and trained once", highlight=False)
+        if growing := self._grow(planned.values()):
+            self.console.print(f"Fewer workers need more GPU memory each in {', '.join(growing)}", highlight=False)
         self.console.print(f"Cost: {self.sweep.cost[self.preset]}", highlight=False)
+
+    def _grow(self, planned: Iterable[stages.PlannedStage]) -> list[str]:
+        """The stages whose shares grow when `--workers MIN-MAX` has fewer: see `_sharing.Sharing.cuts`."""
+        least, most = self.arguments.workers or (0, 0)
+        if least == most:
+            return []
+        whole = [one for one in planned if models.stage(one.paper, one.name).accumulates != "exactly"]
+        return sorted({f"{one.paper}.{one.name}" for one in whole})
 
     # ------------------------------------------------------------------------------------- work
     def _work(self, data: Data) -> dict[Key, run.Trial]:
@@ -244,17 +254,23 @@ class Launch:
 
     def compute(self, resources: cluster.Resources, num_trials: int) -> tuple[run.Compute, int]:
         """What a trial gets, and how many of `num_trials` run at once. Raises ValueError where not even one fits."""
-        workers = self.arguments.workers
-        if workers is None:
-            workers = 0 if self.preset == "small" else 1
+        default = 0 if self.preset == "small" else 1
+        least, most = self.arguments.workers or (default, default)
         gpus = self.arguments.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if workers and resources.gpus else 0.0
-        if gpus < 0 or workers * gpus > resources.gpus:
+            gpus = 1.0 if most and resources.gpus else 0.0
+        if gpus < 0 or least * gpus > resources.gpus:
             raise ValueError(
-                f"a trial wants {workers} workers with {gpus:g} GPUs each, Ray has {resources.gpus} GPUs; "
+                f"a trial wants {least} workers with {gpus:g} GPUs each, Ray has {resources.gpus} GPUs; "
                 "choose --workers and --gpus-per-worker to fit"
             )
+        if least < most and not gpus:
+            raise ValueError(
+                f"--workers {least}-{most}: a range is for workers with GPUs; without, those of a cluster that has "
+                "shrunk would take the CPUs that their own loaders need; choose one number"
+            )
+        # Of a range, as many as the cluster has, or can grow to: training begins with fewer and takes in what comes.
+        workers = most if most * gpus <= resources.gpus else int(resources.gpus / gpus)
         # Each worker's samples are loaded by an actor of one CPU more.
         per_trial = 2 * workers
         if per_trial > resources.cpus:
@@ -271,7 +287,11 @@ class Launch:
         if not workers and actors == 1:
             actors = 0  # an actor would take seconds to start and do the same
         found = run.Compute(
-            num_workers=workers, gpus_per_worker=gpus, scoring_actors=actors, accumulate=self.accumulate
+            num_workers=most,
+            min_workers=least if least < most else None,
+            gpus_per_worker=gpus,
+            scoring_actors=actors,
+            accumulate=self.accumulate,
         )
         return found, concurrent
 

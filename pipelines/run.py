@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 import models
 from pipelines import _results, evaluate, explain, metrics, perturb, protocol, schemas, stages, train
+from pipelines._sharing import Sharing
 from pipelines.experiment import Experiment, digest
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 
@@ -85,6 +86,7 @@ class Compute:
     """What one trial may use."""
 
     num_workers: int = 0  # 0: training happens in the trial's own process
+    min_workers: int | None = None  # fewer, with which a training goes on while there are no more
     gpus_per_worker: float = 0
     scoring_actors: int = 1  # 0: it is also scored there
     accumulate: Mapping[str, int] = field(
@@ -300,6 +302,7 @@ def _job(
         earlier={name: earlier[name] for name in planned.needs},
         derived=_derived(trial, earlier[source]) if source else None,
         num_workers=compute.num_workers,
+        min_workers=compute.min_workers,
         gpus_per_worker=compute.gpus_per_worker,
         accumulate=compute.cuts(planned),
     )
@@ -334,8 +337,9 @@ def check(trial: Trial, compute: Compute) -> None:
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)
         view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
-        view.share(0, 0, max(1, compute.num_workers))
-        train.check_cuts(stage, view, max(1, compute.num_workers), compute.cuts(planned))
+        most = max(1, compute.num_workers)
+        least = compute.min_workers or most
+        Sharing(stage=stage, view=view, least=least, most=most, accumulate=compute.cuts(planned)).check()
 
 
 def finish(trial: Trial) -> None:

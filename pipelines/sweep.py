@@ -208,10 +208,11 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--workers",
-        type=_not_negative,
+        type=_workers,
         metavar="N",
-        help="training workers per trial; 0 trains inside the "
-        "trial's process (default: 0 for small, 1 per trial for paper)",
+        help="training workers per trial, which share each step's samples; 0 trains inside the trial's process "
+        "(default: 0 for small, 1 per trial for paper); 1-4 begins with as many as there is room for, and goes on with "
+        "fewer when a node is lost, which takes more GPU memory in each, save in stages that --accumulate cuts exactly",
     )
     p.add_argument(
         "--gpus-per-worker",
@@ -255,6 +256,17 @@ def _positive(text: str) -> int:
     if value == 0:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
+
+
+def _workers(text: str) -> tuple[int, int]:
+    """Least and most: `4` or `1-4`."""
+    least, dash, most = text.partition("-")
+    if not (least and dash):
+        return (value := _not_negative(text)), value
+    found = _positive(least), _positive(most)
+    if found[0] > found[1]:
+        raise argparse.ArgumentTypeError(f"the first number must not be above the second, got {text!r}")
+    return found
 
 
 def _cuts(text: str) -> tuple[str, int]:

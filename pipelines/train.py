@@ -1,7 +1,9 @@
 """One stage, trained: in this process, or by Ray Train on N workers with DDP. Same loop, same numbers.
 
 Whatever dies, the same call continues from the newest checkpoint in the stage's folder. A step's samples
-and randomness depend on (seed, step) alone, so a resumed training ends with the same weights.
+and randomness depend on (seed, step) alone, so a resumed training ends with the same weights. The number of
+workers may change on the way (`Job.min_workers`): only what a network draws for itself, such as dropout, is then
+drawn anew, as each worker has its own seed.
 The epoch that is kept is chosen on the validation part of the training dataset.
 """
 
@@ -28,11 +30,15 @@ import models
 from models import BadSample
 from models._distributed import alone, form, synchronize_batch_norm, total
 from pipelines import device, ingest, metrics, progress, schemas, stages
+from pipelines._sharing import Sharing
 from pipelines.ingest import Arrays, Pick, Samples, Video, View
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 300  # within an epoch, so that a killed worker costs minutes
+# Between looks whether more workers could train. To take them in costs a start, and what came after the newest
+# checkpoint: so a group lives through one at least, and nodes that come one after the other make one change.
+RESIZE_SECONDS = 2 * CHECKPOINT_SECONDS
 NOTE_SECONDS = 1  # between notes of where the training stands
 MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot instances nodes go every few hours, for days
 
@@ -53,10 +59,12 @@ class Job:
     earlier: Mapping[str, stages.PlannedStage]  # by name; finished
     derived: Path | None = None  # what the stage `reads`, if it reads anything
     num_workers: int = 0  # 0: in this process
+    min_workers: int | None = None  # it goes on with so many while there are no more; None: it waits for all
     gpus_per_worker: float = 0
     cpus_per_worker: float = 1
     checkpoint_steps: int | None = None  # additionally to `CHECKPOINT_SECONDS`
-    accumulate: int = 1  # cuts of a worker's share of a step
+    resize_seconds: float = RESIZE_SECONDS
+    accumulate: int = 1  # cuts of a worker's share of a step, with `num_workers`
 
     @property
     def stage(self) -> type[models.Stage]:
@@ -76,33 +84,10 @@ class Job:
         feed = self.stage.feed(self.config)
         return View(self.stage.view, self.train, feed, int(self.planned.spec["seed"]))
 
-
-def check_accumulates(stage: type[models.Stage]) -> None:
-    """Raises ValueError for a stage whose steps cannot be cut."""
-    if stage.accumulates == "no":
-        raise ValueError(
-            f"a step of {_name(stage)} can't be cut: its method looks at all samples of a step at once; leave it out "
-            "of --accumulate and use more --workers, which give the same numbers, or a smaller batch size"
-        )
-
-
-def check_cuts(stage: type[models.Stage], view: View, num_workers: int, cuts: int) -> None:
-    """Raises ValueError if a worker's share of a step can't be cut into so many equal parts."""
-    if cuts == 1:
-        return
-    check_accumulates(stage)
-    share = view.step_size // num_workers
-    unit = 1 if view.name in ingest.REAL_VIEWS else 2  # a real and a fake sample: every cut holds as many of both
-    if share % (unit * cuts):
-        fitting = [number for number in range(2, share + 1) if share % (unit * number) == 0]
-        raise ValueError(
-            f"{_name(stage)}: the {share} samples that each of {num_workers} workers has of a step can't be cut into "
-            f"{cuts} equal parts; allowed: {', '.join(map(str, fitting)) or 'none'}"
-        )
-
-
-def _name(stage: type[models.Stage]) -> str:
-    return f"{stage.__module__.rpartition('.')[2]}.{stage.name}"
+    def sharing(self, view: View) -> Sharing:
+        most = max(1, self.num_workers)
+        least = self.min_workers or most
+        return Sharing(stage=self.stage, view=view, least=least, most=most, accumulate=self.accumulate)
 
 
 class World(Protocol):
@@ -136,17 +121,18 @@ class Alone:
 
 
 class TrainWorker:
-    """One of Ray Train's workers."""
+    """One of Ray Train's workers. Of rank `size` or more, it is left over and must not enter the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         import ray.train.torch  # here: the loop itself runs without Ray
 
         self._ray = ray
         context = ray.train.get_context()
-        self.rank, self.size = context.get_world_rank(), context.get_world_size()
+        there = context.get_world_size()
+        self.rank, self.size = context.get_world_rank(), job.sharing(job.view()).workers(there)
         here = device.best()
         self.device = ray.train.torch.get_device() if here.type == "cuda" else here
-        self.group = form(self.size, "nccl" if here.type == "cuda" else "gloo") if self.size > 1 else None
+        self.group = form(self.size, "nccl" if here.type == "cuda" else "gloo") if there > 1 else None
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.size > 1:
@@ -155,6 +141,7 @@ class TrainWorker:
         return self._ray.train.torch.prepare_model(
             module,
             move_to_device=False,
+            parallel_strategy="ddp" if self.size > 1 else None,
             parallel_strategy_kwargs={"broadcast_buffers": False, "process_group": self.group},
         )
 
@@ -190,6 +177,7 @@ def _fit(job: Job) -> None:
     from ray.train import TrainingFailedError  # here: the loop itself runs without Ray
 
     _not_finite(job).unlink(missing_ok=True)
+    job.sharing(job.view()).check()
     failures, newest = 0, _newest(job)
     while True:
         try:
@@ -217,20 +205,23 @@ def _newest(job: Job) -> str:
 def _attempt(job: Job) -> None:
     """One group of workers, until it has trained the stage or one of them is lost.
 
-    Ray Train's own restarts are counted whatever happens in between, so it has none here. Only those of a node that the
-    cloud announces to be taken away (`max_preemption_failures`) it never counts; few clouds and few losses are such.
+    Ray Train counts its own restarts over the whole training, so it may make none here. It never counts those for
+    nodes whose loss was announced to Ray (`max_preemption_failures`), and makes them; most losses come unannounced.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpu = job.gpus_per_worker > 0
-    resources = {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {})
+    scaling: dict[str, Any] = {
+        "num_workers": (job.min_workers, job.num_workers) if job.min_workers else job.num_workers,
+        "use_gpu": gpu,
+        "resources_per_worker": {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {}),
+        "elastic_resize_monitor_interval_s": job.resize_seconds,
+    }
     TorchTrainer(
         _worker,
         train_loop_config={"job": job},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.num_workers, use_gpu=gpu, resources_per_worker=resources
-        ),
+        scaling_config=ray.train.ScalingConfig(**scaling),
         torch_config=TorchConfig(backend="gloo"),  # to find each other; `TrainWorker` then sees what it has
         run_config=ray.train.RunConfig(
             name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
@@ -241,7 +232,9 @@ def _attempt(job: Job) -> None:
 
 
 def _worker(config: dict[str, Job]) -> None:
-    world = TrainWorker()
+    world = TrainWorker(config["job"])
+    if world.rank >= world.size:
+        return
     try:
         loop(config["job"], world)
     except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
@@ -266,11 +259,12 @@ def loop(job: Job, world: World) -> None:
         )
     module.to(world.device)
     view, samples = job.view(), job.samples()
-    check_cuts(job.stage, view, world.size, job.accumulate)
+    cuts = job.sharing(view).cuts(world.size)
     val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
     num_steps = view.steps_per_epoch * job.stage.feed(job.config).num_epochs
     optimizer, scheduler = module.optimizer(num_steps)
     state = _resume(job, module, optimizer, scheduler, world)
+    _note_workers(state, world)
     model, trainable = world.wrap(module), _trainable(module)
     parts = _Mean(*state["parts"])
     started = since_checkpoint = noted = time.monotonic()
@@ -283,7 +277,7 @@ def loop(job: Job, world: World) -> None:
             model, trainable = world.wrap(module), _trainable(module)
         torch.manual_seed(_seed_of(seed, step, world.rank))
         batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(seed, step, 0))}
-        parts.add(_step(model, optimizer, _cut(module, batch, job.accumulate), step, picks, world))
+        parts.add(_step(model, optimizer, _cut(module, batch, cuts), step, picks, world))
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
         state["step"] = step + 1
@@ -492,6 +486,14 @@ def _resume(
     return stages.read_json(newest / "state.json")
 
 
+def _note_workers(state: dict[str, Any], world: World) -> None:
+    """From which step on how many train: [first step, workers], ..., each until the next. Goes into the summary."""
+    noted = [entry for entry in state.get("workers", []) if entry[0] < state["step"]]
+    if not noted or noted[-1][1] != world.size:
+        noted.append([state["step"], world.size])
+    state["workers"] = noted
+
+
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
@@ -507,7 +509,7 @@ def _summary(job: Job, module: nn.Module, state: Mapping[str, Any], num_steps: i
         "seconds": round(sum(line["seconds"] for line in state["curve"]), 1),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "workers": max(1, job.num_workers),
+        "workers": state["workers"],
         "accumulate": job.accumulate,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
