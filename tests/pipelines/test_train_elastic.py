@@ -1,13 +1,22 @@
 """Training while workers come and go: started again as long as it goes forward, on as many as there are."""
 
-from collections.abc import Callable, Sequence
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
-from pipelines import device, stages, train
+from pipelines import cluster, device, run, stages, train
+
+SLACK = 1e-4  # of a weight; rounding differs because sums are taken in another order
 
 
 # ---------------------------------------------------------------------------------------- restarts
@@ -15,7 +24,8 @@ def attempts(
     monkeypatch: pytest.MonkeyPatch, folder: Path, ends: Sequence[Callable[[], None]]
 ) -> tuple[Any, list[int]]:
     """A job whose workers end one time after the other as `ends` says, and the number of times they were started."""
-    job: Any = SimpleNamespace(planned=SimpleNamespace(folder=folder))
+    sharing = SimpleNamespace(check=lambda: None)
+    job: Any = SimpleNamespace(planned=SimpleNamespace(folder=folder), view=lambda: None, sharing=lambda _: sharing)
     started: list[int] = []
 
     def attempt(_: Any) -> None:
@@ -74,3 +84,74 @@ def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(device.MissingGPU, match="node 7"):
         train._fit(job)
     assert len(started) == 1
+
+
+# ---------------------------------------------------------------------------------------- numbers of workers
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """As Ray's workers have it: sums then come in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recover(tiny: Any, storage: Path, **options: Any) -> train.Job:
+    """Real clips, four in a step: any of 1, 2, 4 workers can share it."""
+    changes = {"model.recover.batch_size": 4, "model.recover.num_epochs": 15}
+    experiment = tiny.experiment.override(changes)
+    trial = run.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
+    job = run._job(trial, trial.planned[0], experiment.config(), {}, run.Compute())
+    return replace(job, **options)
+
+
+def weights(job: train.Job) -> dict[str, torch.Tensor]:
+    assert job.planned.done
+    return safetensors.torch.load_file(job.planned.folder / "weights.safetensors")
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((value - other[name]).abs().max()) for name, value in one.items())
+
+
+def undisturbed(tiny: Any, storage: Path) -> dict[str, torch.Tensor]:
+    job = recover(tiny, storage)
+    train.train(job)
+    torch.manual_seed(int(job.planned.spec["seed"]))
+    start = job.stage(job.config).state_dict()
+    found = weights(job)
+    assert distance(found, {name: start[name] for name in found}) > 100 * SLACK  # else equality would say nothing
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_thread")
+def test_a_worker_too_many_idles(tiny: Any, tmp_path: Path) -> None:
+    """Ray starts three, and two of them share the step."""
+    job = recover(tiny, tmp_path / "three", num_workers=3, min_workers=1, cpus_per_worker=0.5)
+    train.train(job)
+    assert job.planned.summary()["workers"] == [[0, 2]]
+    assert distance(weights(job), undisturbed(tiny, tmp_path / "here")) < SLACK
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_thread")
+def test_a_lost_node_makes_it_smaller_and_a_new_one_larger(tiny: Any, tmp_path: Path) -> None:
+    options = {"num_workers": 2, "min_workers": 1, "gpus_per_worker": 1, "checkpoint_steps": 1, "resize_seconds": 5}
+    job = recover(tiny, tmp_path / "cluster", **options)
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    script = Path(__file__).with_name("gated.py")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(cluster.ROOT), str(script.parent))),
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # of a group that was planned on what is gone meanwhile
+        device.FAKE_GPUS: "1",
+    }
+    command = [sys.executable, str(script), str(tmp_path / "job")]
+    done = subprocess.run(command, env=environment, timeout=500, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SEEN [3, 6]" in done.stdout  # steps done when the node went, and when another came
+    assert job.planned.summary()["workers"] == [[0, 2], [3, 1], [6, 2]]
+    assert distance(weights(job), undisturbed(tiny, tmp_path / "here")) < SLACK
