@@ -13,11 +13,15 @@ from models._distributed import SyncBatchNorm, alone, broadcast, gather, synchro
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from models._distributed import SyncBatchNorm, broadcast, gather, synchronize_batch_norm, total
+from models._distributed import SyncBatchNorm, broadcast, form, gather, synchronize_batch_norm, total
 from torch import nn
-rank, folder = int(sys.argv[1]), sys.argv[2]
+rank, number, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=number)
+if number > 2:
+    form(2, "gloo")
+    if rank >= 2:
+        sys.exit()
 given = torch.load(f"{folder}/given")
 x = given["x"].chunk(2)[rank].clone().requires_grad_()
 norm = nn.Sequential(nn.BatchNorm2d(3))
@@ -41,14 +45,16 @@ def test_alone_nothing_happens():
     assert all(call(x) is x for call in (total, gather, broadcast))
 
 
-def test_two_workers_normalise_as_one(tmp_path: Path):
+@pytest.mark.parametrize("number", [2, 3])
+def test_two_workers_normalise_as_one(number: int, tmp_path: Path):
+    """Also if they are the first two of three, the last of which leaves."""
     torch.manual_seed(0)
     x = (torch.randn(4, 3, 5, 5, dtype=torch.float64) * 3 + 1000).float()  # a large mean: digits must not be lost
     given = {"x": x, "weight": torch.tensor([0.5, 1.0, 2.0]), "bias": torch.tensor([0.0, 1.0, -1.0])}
     torch.save(given, tmp_path / "given")
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], stderr=subprocess.PIPE)
-        for rank in range(2)
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(number), str(tmp_path)], stderr=subprocess.PIPE)
+        for rank in range(number)
     ]
     errors = [worker.communicate(timeout=120)[1].decode() for worker in workers]
     assert all(worker.returncode == 0 for worker in workers), "\n".join(errors)
