@@ -7,11 +7,14 @@ workers of what each asks for, so a loss that every worker computes from all sam
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+TIMEOUT = timedelta(minutes=30)  # as long as Ray's; NCCL's own 10 are short for one that validates longer videos
 
 _alone = False
 _group: Any = None  # a process group; None: all processes
@@ -24,7 +27,7 @@ def form(number: int, backend: str) -> Any:
     backend: `nccl` for tensors on GPUs, `gloo` for those on CPUs, whatever the processes found each other with.
     """
     global _group
-    _group = dist.new_group(range(number), backend=backend)
+    _group = dist.new_group(range(number), timeout=TIMEOUT, backend=backend)
     return _group
 
 

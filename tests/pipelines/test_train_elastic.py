@@ -87,6 +87,21 @@ def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
 
 
 # ---------------------------------------------------------------------------------------- numbers of workers
+@pytest.mark.parametrize(
+    ("noted", "found"),
+    [
+        ([], [[7, 2]]),
+        ([[0, 2]], [[0, 2]]),  # restarted, as many as before
+        ([[0, 1]], [[0, 1], [7, 2]]),
+        ([[0, 2], [7, 1]], [[0, 2]]),  # one was there, but left no checkpoint before it was two again
+    ],
+)
+def test_the_summary_knows_who_trained_what(noted: list[list[int]], found: list[list[int]]) -> None:
+    state: dict[str, Any] = {"step": 7, "workers": noted}
+    train._note_workers(state, SimpleNamespace(size=2))  # type: ignore[arg-type]
+    assert state["workers"] == found
+
+
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
     """As Ray's workers have it: sums then come in the same order."""
