@@ -53,7 +53,9 @@ _WITH_STATISTICS = ["video_id", "label", "method", "codec", "status", "frame_ind
 _PNG = ("image_png", "mask_png")
 _VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk that copies and frames wait on: no video is to blame
-_ROUNDS = 2  # passes over videos whose actor was lost, with its node or to the out-of-memory killer
+# Videos whose actor was lost, with its node or to the out-of-memory killer, are read again, until so many passes in a
+# row over what is left have finished none.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,9 @@ def extract_all(
             "timeout_s": timeout_s,
             "memory_gib": memory_gib,
         }
-        for _ in range(_ROUNDS):
+        fruitless = 0
+        while todo and fruitless < _ROUNDS:
+            before = len(todo)
             for row in _run(list(todo.values()), arguments, actors):
                 if error := row.pop("error"):
                     raise ExtractionError(f"extraction stopped at {row['video_id']}: {error}")
@@ -168,6 +172,7 @@ def extract_all(
                     num_done += 1
                     if on_video is not None:
                         on_video(row | {"num_done": num_done, "num_videos": len(everything)})
+            fruitless = 0 if len(todo) < before else fruitless + 1
         return [_complete(target, rows) for target, rows in zip(targets, asked, strict=True)]
 
 
@@ -191,8 +196,8 @@ def _complete(target: Target, asked: Mapping[str, dict[str, Any]]) -> pa.Table:
     missing = sorted(asked.keys() - known.keys())
     if missing:
         raise ExtractionError(
-            f"{len(missing)} of {len(asked)} videos were lost with their actors, twice: {', '.join(missing[:5])}; "
-            "the others are kept, so run the same command again"
+            f"{len(missing)} of {len(asked)} videos were lost with their actors, again and again: "
+            f"{', '.join(missing[:5])}; the others are kept, so run the same command again"
         )
     _finish(target.folder, target.recipe, known)
     return schemas.to_table([known[video_id].ledger for video_id in asked], schemas.LEDGER)
@@ -273,7 +278,7 @@ def _quiet() -> Iterator[None]:
     """The caller draws the progress; and Ray 2.60 has no other way yet to bound restarts than the deprecated one."""
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(max(level, logging.ERROR))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
