@@ -229,7 +229,9 @@ class Launch:
         if saved:
             self.console.print(f"{saved} of {used} stages are shared between rows and trained once", highlight=False)
         if growing := self._grow(planned.values()):
-            self.console.print(f"Fewer workers need more GPU memory each in {', '.join(growing)}", highlight=False)
+            most = self.arguments.workers[1]
+            text = f"With fewer than {most} workers, each takes more GPU memory in {', '.join(growing)}"
+            self.console.print(text, highlight=False)
         self.console.print(f"Cost: {self.sweep.cost[self.preset]}", highlight=False)
 
     def _grow(self, planned: Iterable[stages.PlannedStage]) -> list[str]:
