@@ -70,13 +70,8 @@ class Bucket:
 
         self.name, self._port = name, 0
         self.start()
-        self._objects = boto3.client(
-            "s3",
-            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
-            aws_access_key_id="me",
-            aws_secret_access_key="x",
-            region_name="us-east-1",
-        )
+        keys = boto3.Session("me", "x", region_name="us-east-1")
+        self._objects = keys.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
         self._objects.create_bucket(Bucket=name)
 
     @property
