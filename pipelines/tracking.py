@@ -34,8 +34,13 @@ SAMPLING_S, SAMPLES = 10.0, 3  # seconds between two looks at the machine; looks
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last one from there on
 _PASSING = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 _QUIET = (
-    *("mlflow.store.db.utils", "mlflow.system_metrics", "mlflow.pyfunc", "mlflow.utils.environment"),
-    *("alembic", "urllib3.connectionpool"),
+    "mlflow.store.db.utils",
+    "mlflow.store.model_registry.abstract_store",
+    "mlflow.system_metrics",
+    "mlflow.pyfunc",
+    "mlflow.utils.environment",
+    "alembic",
+    "urllib3.connectionpool",
 )
 
 Result = TypeVar("Result")
@@ -323,6 +328,7 @@ def environment(patience_s: float = PATIENCE_S) -> Iterator[None]:
         or str(round(min(max(patience_s, LEAST_WAIT_S), PATIENCE_S))),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # at the end of each run, with the password that is in it
         "MLFLOW_UV_AUTO_DETECT": "false",  # a lock file names the package index that this machine uses
     }
     before = {name: os.environ.get(name) for name in wanted}
