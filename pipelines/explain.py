@@ -110,7 +110,8 @@ def show(trial: "Trial", compute: "Compute") -> None:
             import ray  # here: a trial without workers needs none
 
             where = None if compute.gpus_per_worker else cluster.selector(cluster.VIDEO)
-            task = ray.remote(num_cpus=1, num_gpus=compute.gpus_per_worker, label_selector=where)(write)
+            options: dict[str, Any] = {"num_gpus": compute.gpus_per_worker, "label_selector": where}
+            task = ray.remote(num_cpus=1, **options)(write)
             ray.get(task.remote(*args))
         else:
             write(*args)
