@@ -1,5 +1,6 @@
 """Robustness as a picture: a number against the level of each perturbation, one line for each row of a sweep."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import perturb
+from pipelines._text import printable
 from pipelines.metrics import FINAL
 
 if TYPE_CHECKING:
     from pipelines._saved import Material, Saved
 
+CHARACTERS = 36  # of a title that fit over one panel
 Point = tuple[
     int, float, float, float
 ]  # level, 0 for clean faces; value, low, high: means over seeds, NaN: not defined
@@ -72,26 +75,39 @@ def plot(
     tests, families = scored(results)
     if not families:
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import that a dry run does not need
+    from matplotlib import rc_context  # here: a second of import that a dry run does not need
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.9 * len(families) + 0.6, 2.8 * len(tests) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(tests), len(families), sharey="row", squeeze=False)
-    for axes, test in zip(grid, tests, strict=True):
-        for axis, family in zip(axes, families, strict=True):
-            _panel(axis, family, {row: points(tables, test, family, level, metric) for row, tables in results.items()})
-        axes[0].set_ylabel(f"{test}\n{level} {metric.upper()} (%)")
-    for axis, family in zip(grid[0], families, strict=True):
-        axis.set_title(family)
-    for axis, family in zip(grid[-1], families, strict=True):
-        axis.set_xlabel(perturb.PARAMETERS[family])
-    lines = {line.get_label(): line for axis in grid.flat for line in axis.get_lines() if line.get_label()[0] != "_"}
-    figure.legend(lines.values(), lines.keys(), loc="outside upper right", ncols=len(lines), title=row_name)
-    figure.suptitle(title, x=0.01, ha="left")
-    figure.supxlabel(footer, fontsize="x-small", color="0.35")
-    figure.savefig(path, dpi=130)
+    with rc_context({"text.parse_math": False}):  # a $ in a name is a $
+        figure = Figure(figsize=(2.9 * len(families) + 0.6, 2.8 * len(tests) + 1.3), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(len(tests), len(families), sharey="row", squeeze=False)
+        lines: dict[str, Any] = {}
+        for axes, test in zip(grid, tests, strict=True):
+            for axis, family in zip(axes, families, strict=True):
+                curves = {row: points(tables, test, family, level, metric) for row, tables in results.items()}
+                lines |= _panel(axis, family, curves)
+            axes[0].set_ylabel(f"{printable(test)}\n{level} {metric.upper()} (%)")
+        for axis, family in zip(grid[0], families, strict=True):
+            axis.set_title(family)
+        for axis, family in zip(grid[-1], families, strict=True):
+            axis.set_xlabel(perturb.PARAMETERS[family])
+        shown = {row: lines[row] for row in results if row in lines}
+        many = len(families)
+        legend(figure, shown, loc="outside lower center", ncols=min(4, many, len(shown)), title=printable(row_name))
+        told = [textwrap.fill(printable(text), CHARACTERS * many) for text in (title, footer) if text]
+        figure.suptitle("\n".join(told), fontsize="medium")
+        figure.savefig(path, dpi=130)
     return True
+
+
+def legend(of: Any, lines: Mapping[str, Any], **placed: Any) -> Any:
+    """A legend of a figure or panel, whose names may be anything: one that begins with `_` would be left out of it."""
+    made = of.legend(lines.values(), ["."] * len(lines), **placed)
+    for text, name in zip(made.get_texts(), lines, strict=True):
+        text.set_text(printable(name))
+    return made
 
 
 def write(path: Path, saved: "Saved", materials: Sequence["Material"], footer: str) -> list[Path]:
@@ -103,14 +119,16 @@ def write(path: Path, saved: "Saved", materials: Sequence["Material"], footer: s
     return [path] if plot(path, title, saved.row_name, results, level=level, metric=metric, footer=footer) else []
 
 
-def _panel(axis: Any, family: str, curves: Mapping[str, Sequence[Point]]) -> None:
-    """Lines with their intervals; a row keeps its colour where others have no curve."""
+def _panel(axis: Any, family: str, curves: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """Lines with their intervals, by row; a row keeps its colour where others have no curve."""
+    lines = {}
     for number, (row, curve) in enumerate(curves.items()):
         if curve:
             place, value, low, high = (np.array(column) for column in zip(*curve, strict=True))
-            axis.plot(place, 100 * value, "o-", color=f"C{number % 10}", label=row, markersize=4)
+            (lines[row],) = axis.plot(place, 100 * value, "o-", color=f"C{number % 10}", markersize=4)
             axis.fill_between(place, 100 * low, 100 * high, color=f"C{number % 10}", alpha=0.15, linewidth=0)
     known = {p.level: p.parameter for p in perturb.PERTURBATIONS.values() if p.family == family}
     shown = sorted({place for curve in curves.values() for place, *_ in curve})
     axis.set_xticks(shown, [known.get(place, "clean") for place in shown], fontsize="small")
     axis.grid(axis="y", alpha=0.3)
+    return lines

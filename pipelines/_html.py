@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import metrics, report, schemas
+from pipelines._curves import legend
 from pipelines._saved import Material, Saved, of_method
 from pipelines._text import printable
 from pipelines.report import Cell, Report
@@ -34,7 +35,7 @@ h1 { font-size: 24px; margin: 0 0 8px } h2 { font-size: 18px; margin: 32px 0 8px
 h3 { font-size: 15px; margin: 16px 0 4px }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; margin: 8px 0 }
 th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: right; vertical-align: top }
-th { background: #f2f2f2 } th:first-child, td.name { text-align: left; overflow-wrap: anywhere }
+th { background: #f2f2f2 } th.name, td.name { text-align: left; overflow-wrap: anywhere }
 tr.base td { background: #fafaf0 } td small { color: #555; white-space: nowrap }
 .warning { border: 2px solid #9a6700; background: #fff8e1; padding: 8px 12px; font-weight: bold }
 .bad { color: #a4243b } nav a { margin-right: 14px } img { max-width: 100%; height: auto; display: block }
@@ -84,12 +85,17 @@ def _items(lines: Iterable[str]) -> str:
     return "<ul>" + "\n".join(f"<li{kind}>{_text(line)}</li>" for kind, line in items) + "</ul>\n"
 
 
-def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None = None) -> str:
-    """Cells are HTML already; the row whose name is `marked` stands out."""
-    rows = ["<tr>" + "".join(f"<th>{text}</th>" for text in head) + "</tr>"]
-    for name, *rest in body:
-        kind = ' class="base"' if name == marked else ""
-        rows.append(f'<tr{kind}><td class="name">{name}</td>' + "".join(f"<td>{text}</td>" for text in rest) + "</tr>")
+def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None = None, names: int = 1) -> str:
+    """Cells are HTML already; the row whose name is `marked` stands out. names: how many columns hold text."""
+
+    def line(tag: str, texts: Sequence[str]) -> str:
+        named = "".join(f'<{tag} class="name">{text}</{tag}>' for text in texts[:names])
+        return named + "".join(f"<{tag}>{text}</{tag}>" for text in texts[names:])
+
+    rows = [f"<tr>{line('th', head)}</tr>"]
+    for texts in body:
+        kind = ' class="base"' if texts[0] == marked else ""
+        rows.append(f"<tr{kind}>{line('td', texts)}</tr>")
     return '<div class="wide"><table>' + "\n".join(rows) + "</table></div>\n"
 
 
@@ -139,8 +145,17 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
         ]
         for cell, one in tested
     ]
-    head = [_text(saved.row_name), "column", "difference", "95 % interval", "p", "p (Holm)", "by seed", "videos"]
-    return _grid(head, body) + _items(report.test_notes(cells)) if body else ""
+    head = [
+        _text(saved.row_name),
+        "column",
+        "difference, points",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "by seed",
+        "videos",
+    ]
+    return _grid(head, body, names=2) if body else ""  # how it was tested stands below the first table
 
 
 def _of_part(materials: Sequence[Material], part: str, level: str) -> dict[str, list[pa.Table]]:
@@ -200,8 +215,15 @@ def _rocs(saved: Saved, materials: Sequence[Material]) -> str:
         if by_row and (level == "video" or {(part, level), ("", level)} & wanted):
             counts = _counts(next(iter(by_row.values()))[0], level)
             picture = _bare("svg+xml", _roc(saved, by_row), f"ROC curves, {part}")
-            text += f"<figure><figcaption>{_text(part)}, {level} level: {counts}</figcaption>{picture}</figure>\n"
+            caption = f"{_text(part)}, {level} level: {counts}{_seeds(by_row)}"
+            text += f"<figure><figcaption>{caption}</figcaption>{picture}</figure>\n"
     return text
+
+
+def _seeds(by_row: Mapping[str, Sequence[pa.Table]]) -> str:
+    if max(map(len, by_row.values())) == 1:
+        return ""
+    return "<br>mean over seeds" + ("; thin: each of them" if len(by_row) <= MANY_ROWS else "")
 
 
 def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
@@ -215,29 +237,33 @@ def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
         FigureCanvasSVG(figure)
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], ":", color="0.7", linewidth=1)
+        lines: dict[str, Any] = {}
         for number, (row, tables) in enumerate(by_row.items()):
             colour = "black" if row == saved.baseline else f"C{number % 10}"
-            _curve(axis, row, tables, colour, "-" if number < 10 else "--", seeds=len(by_row) <= MANY_ROWS)
+            style = "-" if number < 10 else "--"
+            line, area = _curve(axis, tables, colour, style, seeds=len(by_row) <= MANY_ROWS)
+            lines[f"{row} ({report.percent(area)})"] = line
         axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_aspect("equal")
-        legend = axis.legend(loc="lower right", fontsize="x-small", title=f"{printable(saved.row_name)} (AUC %)")
-        legend.get_title().set_fontsize("x-small")
+        title = f"{printable(saved.row_name)} (AUC %)"
+        legend(axis, lines, loc="lower right", fontsize="x-small", title_fontsize="x-small", title=title)
         data = io.BytesIO()
         figure.savefig(data, format="svg", metadata={"Date": None})
     return data.getvalue()
 
 
-def _curve(axis: Any, row: str, tables: Sequence[pa.Table], colour: str, style: str, *, seeds: bool) -> None:
-    """The mean over seeds at equal false positive rates, and each seed thin where asked for."""
+def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, seeds: bool) -> tuple[Any, float]:
+    """The mean over seeds at equal false positive rates, and the mean of their areas; each seed thin if asked for."""
     curves = [metrics.roc(table["label"], table["score"]) for table in tables]
     area = float(np.mean([np.trapezoid(tpr, fpr) for fpr, tpr in curves]))
-    x, y = GRID, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0)
+    x, y = np.append(0, GRID), np.append(0, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0))
     if len(curves) == 1 and len(curves[0][0]) < len(GRID):
         x, y = curves[0]
     elif seeds and len(curves) > 1:
         for fpr, tpr in curves:
-            axis.plot(GRID, np.interp(GRID, fpr, tpr), "-", color=colour, linewidth=0.6, alpha=0.4)
-    axis.plot(x, y, style, color=colour, linewidth=1.5, label=f"{printable(row)} ({report.percent(area)})")
+            axis.plot(x, np.append(0, np.interp(GRID, fpr, tpr)), "-", color=colour, linewidth=0.6, alpha=0.4)
+    (line,) = axis.plot(x, y, style, color=colour, linewidth=1.5)
+    return line, area
 
 
 def _robustness(folder: Path, saved: Saved) -> list[Path]:
@@ -250,7 +276,8 @@ def _robustness(folder: Path, saved: Saved) -> list[Path]:
 def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
     text = _pictures(folder, sorted(folder.glob("coverage-*.png")))
     if saved.coverage:
-        head = ["dataset", "part", "class", "manipulation", "given", *schemas.STATUSES]
+        statuses = [status.replace("_", " ") for status in schemas.STATUSES]
+        head = ["dataset", "part", "class", "manipulation", "given", *statuses]
         body = [
             [
                 *(_text(row[name]) for name in ("dataset", "split")),
@@ -259,7 +286,7 @@ def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
             ]
             for row in saved.coverage
         ]
-        text += "<h3>Extraction</h3>\n" + _grid(head, body)
+        text += "<h3>Extraction</h3>\n" + _grid(head, body, names=4)
     text += "<h3>Test videos without a usable face</h3>\n" + (failures(materials) or "<p>None.</p>\n")
     leaks = [f"LEAK {leak}" for leak in saved.leaks] or ["Nothing about extraction tells real from fake."]
     return text + "<h3>Leaks</h3>\n" + _items(leaks)
@@ -284,7 +311,7 @@ def failures(materials: Sequence[Material]) -> str:
         counted[key] = counted.get(key, 0) + 1
     head = ["part", "class", "manipulation", "reason", "videos"]
     body = [[*map(_text, key), str(number)] for key, number in sorted(counted.items())]
-    return _grid(head, body) if body else ""
+    return _grid(head, body, names=4) if body else ""
 
 
 # ---------------------------------------------------------------------------------------- evidence

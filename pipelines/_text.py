@@ -13,9 +13,9 @@ def printable(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """`text` for a cell of a Markdown table: nothing in it is a link, a tag or the end of the cell."""
+    """`text` for a cell of a Markdown table: nothing in it is a link, a tag, a formula or the end of the cell."""
     shown = printable(text).replace("\\", "\\\\")
-    for c in "`*_[]<>|#&!~":
+    for c in "`*_[]<>|#&!~$":
         shown = shown.replace(c, f"\\{c}")
     return shown
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, sample_corpus, schemas, tuning
 from pipelines._saved import Planned, Saved
+from pipelines._text import printable
 from pipelines.experiment import digest
 from pipelines.preprocess import Extraction
 from pipelines.tracking import TrackingError, ui_command
@@ -48,8 +50,8 @@ class Outcome:
         facts = {
             "data": f"own datasets, {self.config_file.name}" if self.config_file else sample_corpus.NOTE,
             "preset": self.preset,
-            "numbers": f"{report.numbers(self.sweep.columns)} in %, mean over "
-            f"{len({seed for _, seed in trials})} seed(s); score of a video = {run.pooling_text(trials.values())}",
+            "numbers": f"{report.numbers(self.sweep.columns)} in %, {_seeds(len({seed for _, seed in trials}))}; "
+            f"score of a video = {run.pooling_text(trials.values())}",
             "trained on": ", ".join(
                 sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
             ),
@@ -118,18 +120,20 @@ class Outcome:
 
     def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str], console: Console) -> None:
         """As many columns side by side as the terminal is wide, the others below; intervals on a line of their own."""
-        console.print(f"[bold]{self.sweep.title}: published against ours[/bold]", highlight=False)
+        console.print(Text(f"{printable(self.sweep.title)}: published against ours", style="bold"))
+        width = report.ours_width(cells)
         for shown in report.side_by_side(self.sweep.row_name, cells, console.width):
             table = Table(show_lines=True)
-            table.add_column(self.sweep.row_name)
+            table.add_column(Text(printable(self.sweep.row_name)))
             for column in shown:
-                table.add_column(report.heading(column), justify="right")
+                table.add_column(Text(report.heading(column, width)), justify="right")
             for row in dict.fromkeys(cell.row for cell in cells):
                 own = {cell.column: cell for cell in cells if cell.row == row}
-                table.add_row(row, *(report.two_lines(own[column]) for column in shown))
+                values = [Text(report.two_lines(own[column], width)) for column in shown]
+                table.add_row(Text(printable(row)), *values)  # as text: a name may hold what is a style to rich
             console.print(table)
         for line in lines:
-            console.print(f"  {line}", highlight=False, markup=False)
+            console.print(f"  {printable(line)}", highlight=False, markup=False)
 
     def _log(self, paths: Sequence[Path], console: Console) -> bool:
         """Prints where to look. Whether all is logged."""
@@ -146,6 +150,10 @@ class Outcome:
         say(f"MLflow: {ui_command(runs.tracker.uri)}")
         say(f"Model: {model}")
         return True
+
+
+def _seeds(number: int) -> str:
+    return "of one seed" if number == 1 else f"mean over {number} seeds"
 
 
 def _counted(extractions: Sequence[Extraction]) -> list[dict[str, Any]]:

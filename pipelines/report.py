@@ -14,7 +14,8 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from pipelines import _curves, _statistics, schemas, stages
+from pipelines import _curves, _statistics, _text, schemas, stages
 from pipelines._saved import TABLE, Material, Run, Saved, differing
 from pipelines._statistics import Comparison
+from pipelines._text import printable
 from pipelines.metrics import FINAL
 from pipelines.sweep import DEFAULT_STORAGE, LOCALIZING, Column
 
 ONE_SEED = "*"
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
 PANELS = 4  # of a plot, side by side
+CHARACTERS = 36  # of a title that fit over one
+NAME_CHARACTERS = 26  # of a row's name in a line below a panel
 MOST_LINES = 20  # that are printed of what differs
 
 
@@ -180,24 +184,30 @@ def difference_text(cell: Cell) -> str:
     return "–" if math.isnan(cell.difference) else f"{100 * cell.difference:+.1f}"
 
 
-def two_lines(cell: Cell) -> str:
+def two_lines(cell: Cell, ours_width: int = 6) -> str:
     """The cell for a terminal: three numbers, and the interval below them."""
     ours, *interval = ours_text(cell).split(" [")
-    head = f"{percent(cell.published)} {ours:>6} {difference_text(cell):>6}"
+    head = f"{percent(cell.published)} {ours:>{ours_width}} {difference_text(cell):>6}"
     return "\n".join([head, *(f"[{text}" for text in interval)])
 
 
-def heading(column: str) -> str:
-    return f"{column}\npubl.   ours  diff."
+def heading(column: str, ours_width: int = 6) -> str:
+    return f"{printable(column)}\npubl. {'ours':>{ours_width}}  diff."
+
+
+def ours_width(cells: Sequence[Cell]) -> int:
+    """So that headings stand above their numbers: with a spread over seeds these are longer."""
+    return max(6, *(len(ours_text(cell).split(" [")[0]) for cell in cells))
 
 
 def side_by_side(row_name: str, cells: Sequence[Cell], width: int) -> list[list[str]]:
     """The columns in groups that fit beside the rows' names into `width` characters; one column always does."""
-    texts = {cell.column: [heading(cell.column)] for cell in cells}
+    own_width = ours_width(cells)
+    texts = {cell.column: [heading(cell.column, own_width)] for cell in cells}
     for cell in cells:
-        texts[cell.column].append(two_lines(cell))
+        texts[cell.column].append(two_lines(cell, own_width))
     frame = 3  # what a terminal's table adds to a column
-    first = max(len(name) for name in (row_name, *(cell.row for cell in cells))) + frame + 1
+    first = max(len(printable(name)) for name in (row_name, *(cell.row for cell in cells))) + frame + 1
     groups: list[list[str]] = []
     left = 0
     for column, own in texts.items():
@@ -252,12 +262,11 @@ def markdown(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[s
     columns = list(dict.fromkeys(cell.column for cell in cells))
     rows = list(dict.fromkeys(cell.row for cell in cells))
     at = {(cell.row, cell.column): cell for cell in cells}
-    head = [row_name] + [f"{column} {kind}" for column in columns for kind in ("published", "ours", "difference")]
-    body = [[row] + [text for column in columns for text in texts(at[row, column])] for row in rows]
-    table = [head, ["---"] * len(head), *body]
-    return "\n".join(
-        [f"# {title}", "", *(f"| {' | '.join(line)} |" for line in table), "", *(f"- {t}" for t in lines), ""]
-    )
+    kinds = ("published", "ours", "difference")
+    head = [_text.markdown(row_name)] + [f"{_text.markdown(column)} {kind}" for column in columns for kind in kinds]
+    body = [[_text.markdown(row)] + [text for column in columns for text in texts(at[row, column])] for row in rows]
+    table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
+    return "\n".join([f"# {_text.markdown(title)}", "", *table, "", *(f"- {_text.markdown(t)}" for t in lines), ""])
 
 
 def texts(cell: Cell) -> tuple[str, str, str]:
@@ -289,30 +298,34 @@ def _plain(value: Any) -> Any:
 
 def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequence[Cell], footer: str) -> None:
     """One panel per column of the table: published (line) and ours (points with intervals) over the rows."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import that a dry run does not need
+    from matplotlib import rc_context  # here: a second of import that a dry run does not need
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.column for cell in cells))
     wide = min(PANELS, len(columns))
     high = -(-len(columns) // wide)
-    figure = Figure(figsize=(3.6 * wide + 0.6, 3.9 * high + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(high, wide, sharey=True, squeeze=False)
-    for axis, column in zip(grid.flat, columns, strict=False):
-        _panel(axis, row_name, [cell for cell in cells if cell.column == column])
-        axis.set_title(column)
-    for axis in grid.flat[len(columns) :]:
-        axis.remove()
-    for axis in grid[:, 0]:
-        axis.set_ylabel(f"{metric_name} (%)")
-    grid.flat[len(columns) - 1].legend(loc="best", fontsize="small")
-    figure.suptitle(title)
-    figure.supxlabel(footer, fontsize="x-small", color="0.35")
-    figure.savefig(path, dpi=130)
+    with rc_context({"text.parse_math": False}):  # a $ in a name is a $
+        names = _names(cells)
+        deep = 0.0 if _fits(names) else 0.07 * max(len(line) for name in names for line in name.splitlines())
+        figure = Figure(figsize=(3.6 * wide + 0.6, (3.9 + deep) * high + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(high, wide, sharey=True, squeeze=False)
+        for axis, column in zip(grid.flat, columns, strict=False):
+            _panel(axis, printable(row_name), [cell for cell in cells if cell.column == column])
+            axis.set_title(printable(column))
+        for axis in grid.flat[len(columns) :]:
+            axis.set_axis_off()
+        for axis in grid[:, 0]:
+            axis.set_ylabel(f"{metric_name} (%)")
+        figure.suptitle(textwrap.fill(printable(title), CHARACTERS * wide))
+        _legend(figure, grid.flat, wide, footer)
+        figure.savefig(path, dpi=130)
 
 
 def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
     x = range(len(cells))
+    several = any(len(cell.seeds) > 1 for cell in cells)
     axis.plot(x, [100 * cell.published for cell in cells], "o--", color="0.45", label="published")
     known = [(i, cell) for i, cell in zip(x, cells, strict=True) if math.isfinite(cell.ours)]
     if known:
@@ -325,12 +338,42 @@ def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
             fmt="s-",
             color="C0",
             capsize=4,
-            label="ours, 95 % interval",
+            label=f"ours{', mean over seeds' if several else ''}: 95 % interval over videos",
         )
-    fits = sum(len(cell.row) for cell in cells) < 30
-    axis.set_xticks(list(x), [cell.row for cell in cells], rotation=0 if fits else 60, ha="center" if fits else "right")
+    names = _names(cells)
+    axis.set_xticks(list(x), names)
+    if not _fits(names):
+        axis.set_xticks(list(x), names, rotation=60, ha="right", rotation_mode="anchor")
     axis.set_xlabel(row_name)
     axis.grid(axis="y", alpha=0.3)
+
+
+def _legend(figure: Any, axes: Iterable[Any], wide: int, footer: str) -> None:
+    """Below the panels: within one it would lie upon somebody's number. The footer is its title, as both are there."""
+    named = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    shown = {label: handle for handle, label in named}
+    made = figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc="outside lower center",
+        ncols=min(2, wide),
+        fontsize="small",
+        frameon=False,
+        title=textwrap.fill(printable(footer), 2 * CHARACTERS * wide),
+        title_fontsize="x-small",
+    )
+    made.get_title().set_color("0.35")
+
+
+def _names(cells: Sequence[Cell]) -> list[str]:
+    """Of the rows, in lines that leave room for the panel above them."""
+    rows = dict.fromkeys(cell.row for cell in cells)
+    return ["\n".join(textwrap.wrap(printable(row), NAME_CHARACTERS)) for row in rows]
+
+
+def _fits(names: Sequence[str]) -> bool:
+    """Whether they can stand side by side below one panel."""
+    return sum(len(name) for name in names) < 30
 
 
 # ------------------------------------------------------------------------------------------ files

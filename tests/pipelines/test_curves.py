@@ -69,7 +69,7 @@ def test_parts_and_families_are_those_that_were_perturbed() -> None:
     assert _curves.scored({"a": [seed(0.9)]}) == ([], [])
 
 
-@pytest.mark.parametrize(("tests", "size"), [(1, (455, 936)), (2, (819, 936))])
+@pytest.mark.parametrize(("tests", "size"), [(1, (533, 832)), (2, (897, 832))])
 def test_the_picture_has_a_panel_for_each_family_and_part(tests: int, size: tuple[int, int], tmp_path: Path) -> None:
     tables = [seed(0.9, 0.8, 0.7, test_dataset=f"part {i}") for i in range(tests)]
     jpeg = results({"value": 0.6, "perturbation": "jpeg-50", "test_dataset": "part 0"})

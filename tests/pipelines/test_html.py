@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from models import Pooling
 from pipelines import _html, _results, metrics, report, schemas, stages
@@ -161,6 +162,24 @@ def test_the_page_is_well_formed_and_needs_nothing_else(page: Page, folder: Path
     assert all(where.startswith(("data:image/", "#")) for where in page.loaded)
     assert sum(where.startswith("data:image/svg") for where in page.loaded) == 2  # a ROC for each test part
     assert not re.search(r"https?://|file:|url\(|@import", (folder / "question.html").read_text())
+
+
+def test_curves_of_several_seeds_say_so_and_begin_at_nothing(page: Page, storage: Path) -> None:
+    assert page.text.count("mean over seeds; thin: each of them") == 2
+    saved = made_up()
+    by_row = _html._of_part(report.gather(saved, storage, again=False), "dfdc", "video")
+    figure = Figure()
+    axis = figure.subplots()
+    line, area = _html._curve(axis, by_row["plain"], "C0", "-", seeds=True)
+    assert len(axis.get_lines()) == 3
+    for one in axis.get_lines():
+        x, y = one.get_data()
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(area, abs=0.01)
+
+
+def test_how_rows_were_tested_is_told_once(page: Page) -> None:
+    assert "".join(page.text).count("paired bootstrap") == 1
 
 
 def test_what_others_wrote_is_shown_and_never_run(page: Page, folder: Path) -> None:

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from pipelines import _kept, cluster, report
 from pipelines._kept import MADE, Shown
@@ -158,3 +159,14 @@ def test_a_report_whose_making_was_stopped_is_made_again(
     assert files(folder) != before
     end._report(folder, saved)
     assert (len(times_made), files(folder)) == (3, before)
+
+
+def test_the_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """`[red]` is no colour, a line break no line."""
+    end: Any = outcome(Path(), made_up(trials=()))
+    names: Any = SimpleNamespace(title="Table [red]1[/red]", row_name="[bold]row")
+    cells = [dataclasses.replace(CELLS[0], row="[0, 1]\n", column="[/x]")]
+    dataclasses.replace(end, sweep=names)._print_table(cells, ["[dim]note"], Console(width=100))
+    said = capsys.readouterr().out
+    for text in ("Table [red]1[/red]: published", "[bold]row", "[0, 1]\\n", "[/x]", "[dim]note"):
+        assert text in said

@@ -4,13 +4,17 @@ import csv
 import dataclasses
 import io
 import math
+import re
+from typing import Any
 
 import cv2
+import matplotlib.figure
+import matplotlib.text
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import report, schemas
+from pipelines import _curves, report, schemas
 from pipelines.report import Cell
 from pipelines.sweep import Column
 
@@ -180,7 +184,7 @@ def test_markdown_has_a_row_per_row_and_three_columns_per_dataset():
     assert text.splitlines() == [
         "# Table 5",
         "",
-        "| mask ratio | celeb_df published | celeb_df ours | celeb_df difference"
+        "| mask ratio | celeb\\_df published | celeb\\_df ours | celeb\\_df difference"
         " | dfdc published | dfdc ours | dfdc difference |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| 0.55 | 84.0 | 80.0* [70.0, 90.0] | -4.0 | 84.0 | 80.0* [70.0, 90.0] | -4.0 |",
@@ -188,6 +192,31 @@ def test_markdown_has_a_row_per_row_and_three_columns_per_dataset():
         "",
         "- note",
     ]
+
+
+EVIL = "a|b *c* _d_ $x$ <b>&amp; [e](f) `g` ~~h~~ # !"
+
+
+def test_no_name_is_markup_in_markdown():
+    cells = [dataclasses.replace(CELLS[0], row=EVIL, column=EVIL)]
+    text = report.markdown(EVIL, EVIL, cells, [f"FAILED {EVIL}\n- more"])
+    escaped = r"a\|b \*c\* \_d\_ \$x\$ \<b\>\&amp; \[e\](f) \`g\` \~\~h\~\~ \# \!"
+    lines = text.splitlines()
+    assert lines[0] == f"# {escaped}"
+    assert [cell.strip() for cell in re.split(r"(?<!\\)\|", lines[2])[1:3]] == [escaped, f"{escaped} published"]
+    assert re.split(r"(?<!\\) \| ", lines[4])[0] == f"| {escaped}"
+    assert lines[6:] == [rf"- FAILED {escaped}\\n- more"]
+
+
+def test_a_heading_stands_above_its_numbers_whatever_their_width():
+    cells = [make_cell(*THREE), make_cell(results({}))]  # `83.0 ± 3.6` and `80.0*`
+    width = report.ours_width(cells)
+    assert width == 10
+    head = report.heading("dfdc", width).splitlines()[1]
+    for cell, ours in zip(cells, ("83.0 ± 3.6", "80.0*"), strict=True):
+        line = f"{report.two_lines(cell, width).splitlines()[0]:>{len(head)}}"
+        assert (line.index(ours) + len(ours), len(line)) == (head.index("ours") + 4, len(head))
+    assert report.ours_width(cells[1:]) == 6
 
 
 def test_notes_tell_what_a_reader_must_know():
@@ -256,3 +285,48 @@ def test_plot_shows_our_points_where_there_are_any(tmp_path):
     report.plot(tmp_path / "six.png", "Table 5", "a row name that is long", "value", six, "footer")
     assert of_ours(tmp_path / "six.png") > 2 * of_ours(tmp_path / "both.png") > 400
     assert of_ours(tmp_path / "none.png") == 0
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Any]:
+    """Those that are saved."""
+    found: list[Any] = []
+    save = matplotlib.figure.Figure.savefig
+
+    def noted(figure: Any, *args: Any, **settings: Any) -> None:
+        found.append(figure)
+        save(figure, *args, **settings)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", noted)
+    return found
+
+
+def written(figures: list[Any]) -> list[str]:
+    """All that stands in the last figure."""
+    texts = figures[-1].findobj(matplotlib.text.Text)
+    assert not any(text.get_parse_math() for text in texts if text.get_text())
+    return [text.get_text() for text in texts]
+
+
+def test_a_plot_shows_names_as_they_are(tmp_path, figures):
+    """Also one that TeX would not take, and one that a legend would leave out."""
+    names = (r"$\frac$", "_a $1$ b")
+    cells = [dataclasses.replace(cell, row=row) for cell, row in zip(CELLS[::2], names, strict=True)]
+    report.plot(tmp_path / "a.png", "$ title $", "$row$", "video AUC", cells, "made $up$")
+    assert {*names, "$ title $", "$row$", "made $up$"} <= set(written(figures))
+    table = results({"perturbation": "blur-1"}, {})
+    rows = {name: [table] for name in names}
+    assert _curves.plot(tmp_path / "b.png", "$ title $", "$row$", rows, footer="made $up$")
+    assert {*names, "$row$", "$ title $\nmade $up$"} <= set(written(figures))
+
+
+def test_no_number_is_below_the_legend(tmp_path, figures):
+    for footer, cells in (("", CELLS), ("sample corpus: " + "a long text " * 8, CELLS[::2])):
+        report.plot(tmp_path / "a.png", "Table 5", "a name", "video AUC", cells, footer)
+        (figure,) = figures[-1:]
+        (legend,) = figure.legends
+        boxes = [axis.get_tightbbox() for axis in figure.axes]
+        whole, below = figure.bbox, legend.get_window_extent()
+        assert not any(below.overlaps(box) for box in boxes)
+        assert whole.x0 <= below.x0 < below.x1 <= whole.x1
+        assert below.y0 >= whole.y0
