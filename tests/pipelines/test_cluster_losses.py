@@ -1,0 +1,294 @@
+"""A sweep on a cluster that loses machines: Ray's own commands start the nodes, and kill -9 takes all of one at once.
+
+All nodes are processes of this machine, their GPUs are numbers (`CROSSFORGE_FAKE_GPUS`), the rest is as on a real
+cluster: token, roles, what the autoscaler may start, one folder that all share. The same sweep on a laptop's Ray is
+what the results are compared with.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from pipelines import cluster
+from pipelines.experiment import Experiment
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+PATIENCE_S = 240
+TRIES = 4
+STARTED = "Ray runtime started"
+STORE_BYTES = 80 * 2**20
+CPUS = {cluster.HEAD: 0, cluster.VIDEO: 3, cluster.TRAIN: 1}
+GPUS = {cluster.HEAD: 0, cluster.VIDEO: 0, cluster.TRAIN: 1}
+# What `ray up` leaves on the head: a node more of each kind may start.
+GROWTH = {
+    "head_node_type": "head",
+    "available_node_types": {
+        role: {
+            "resources": {"CPU": CPUS[role], "GPU": GPUS[role], "memory": 8 * 2**30},
+            "max_workers": 1,
+            "labels": {cluster.ROLE: role},
+        }
+        for role in CPUS
+    },
+}
+
+SCRIPT = '''"""Sweep of a test."""
+from pipelines.experiment import Experiment
+from pipelines.sweep import Sweep, main
+
+SWEEP = Sweep(
+    name="losses",
+    title="Table 0: rates",
+    base=Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override({base}),
+    row_name="rate",
+    rows={rows},
+    published={{row: {{"celeb_df": 0.5, "dfdc": 0.5}} for row in {rows}}},
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)
+'''
+# Two trials that share `recover`, long enough for something to happen in each of their stages.
+CHANGES = {
+    "model.stages": ["recover", "finetune"],
+    "model.recover.num_epochs": 30,
+    "model.finetune.num_epochs": 12,
+}
+ROWS = {"low": {"model.finetune.base_lr": 1e-4}, "high": {"model.finetune.base_lr": 1e-3}}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class Machine:
+    """A node: `ray start --block`, and all that it starts."""
+
+    def __init__(self, role: str, arguments: list[str], env: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        roles = ["--labels", f"{cluster.ROLE}={role}", "--num-cpus", str(CPUS[role]), "--num-gpus", str(GPUS[role])]
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *roles, *arguments]
+        command += ["--object-store-memory", str(STORE_BYTES), "--disable-usage-stats"]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+
+    def started(self) -> bool:
+        """Waits until the node is up, or has given up."""
+        wait_for(lambda: self.process.poll() is not None or STARTED in self.log.read_text(), self.log.stem)
+        return self.process.poll() is None
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        return [one for one in psutil.process_iter() if self._owns(one)]
+
+    def _owns(self, one: psutil.Process) -> bool:
+        try:
+            return os.getsid(one.pid) == self.process.pid or any(p.pid == self.process.pid for p in one.parents())
+        except (psutil.Error, OSError):
+            return False
+
+    def kill(self) -> None:
+        """As when the power goes: every process of it, none of which hears of it before."""
+        for signal_number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: nobody is to clean up
+            for one in self.processes:
+                with suppress(psutil.NoSuchProcess):
+                    one.send_signal(signal_number)
+        self.process.wait()
+
+    def works_on(self, name: str) -> bool:
+        """Whether a process of this node has this in its title."""
+        for one in self.processes:
+            with suppress(psutil.Error):
+                if name in " ".join(one.cmdline()):
+                    return True
+        return False
+
+
+class Site:
+    """Machines that share a folder, and a person who starts a sweep there."""
+
+    def __init__(self, folder: Path, experiment: Experiment, roots: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.home = Path(tempfile.mkdtemp(prefix="cf-"))  # short: Ray puts sockets below it
+        (self.home / ".ray").mkdir()
+        (self.home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+        (self.home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(GROWTH))
+        told = ("RAY_", "MLFLOW_", "CROSSFORGE_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(told)}
+        self.env |= {"HOME": str(self.home), "CROSSFORGE_FAKE_GPUS": "1", "PYTHONPATH": str(cluster.ROOT)}
+        self.machines: list[Machine] = []
+        toml = "".join(f'{name} = "{roots[name]}"\n' for name in ("ffpp", "celeb_df", "dfdc"))
+        (folder / "datasets.toml").write_text(toml)
+        base = {f"model.{name}": value for name, value in experiment.model_args.items()} | CHANGES
+        (folder / "losses.py").write_text(SCRIPT.format(base=base, rows=ROWS))
+
+    # ---------------------------------------------------------------------------------------- machines
+    def start_head(self) -> Machine:
+        self.port = free_port()
+        self.temporary = tempfile.mkdtemp(prefix="r-", dir=self.home)
+        ports = ["--port", str(self.port), "--ray-client-server-port", str(free_port())]
+        where = ["--head", "--include-dashboard", "false", "--temp-dir", self.temporary]
+        return self._start(cluster.HEAD, [*where, *ports])
+
+    def add(self, role: str) -> Machine:
+        return self._start(role, ["--address", f"127.0.0.1:{self.port}"])
+
+    def _start(self, role: str, arguments: list[str]) -> Machine:
+        for _ in range(TRIES):  # Ray gives a node 30 s, which a busy machine may not keep
+            log = self.folder / f"{role}{len(self.machines)}.log"
+            machine = Machine(role, arguments, self.env | {"RAY_AUTH_MODE": "token"}, log)
+            self.machines.append(machine)
+            if machine.started():  # one at a time: nodes look for free ports, and here they look on one machine
+                return machine
+            machine.kill()
+        raise AssertionError(log.read_text()[-2000:])
+
+    def close(self) -> None:
+        for machine in self.machines:
+            machine.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------- sweeps
+    def sweep(self, storage: str, *switches: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "losses.py", "--datasets", "datasets.toml", "--preset", "small"]
+        command += ["--storage", storage, *switches]
+        with (self.folder / f"{storage}.out").open("ab") as out:
+            return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=out, stderr=out)
+
+    def on_laptop(self, storage: str) -> "subprocess.Popen[bytes]":
+        return self.sweep(storage, "--workers", "0")
+
+    def on_cluster(self, storage: str) -> "subprocess.Popen[bytes]":
+        address = f"127.0.0.1:{self.port}"
+        return self.sweep(storage, "--address", address, "--workers", "1", "--gpus-per-worker", "1")
+
+    def told(self, storage: str) -> str:
+        return (self.folder / f"{storage}.out").read_text()
+
+
+def wait_for(ready: Callable[[], Any], what: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not ready():
+        assert process is None or process.poll() is None, f"ended before {what}"
+        assert time.monotonic() < until, f"waited for {what} in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def site(tmp_path: Path, tiny_experiment: Experiment, tiny_roots: Mapping[str, str]) -> Iterator[Site]:
+    made = Site(tmp_path, tiny_experiment, tiny_roots)
+    yield made
+    made.close()
+
+
+# ------------------------------------------------------------------------------------- where a sweep stands
+def parts(storage: Path) -> int:
+    """Videos whose faces are there, of an extraction that goes on."""
+    return len(list(storage.glob("faces/*/*/parts/*.parquet")))
+
+
+def epochs(storage: Path, stage: str) -> int:
+    """Of the training that goes on."""
+    open_ones = [path for path in storage.glob(f"stages/*/{stage}/*") if not (path / "_done.json").exists()]
+    return max(
+        (
+            len((path / "curves.jsonl").read_text().splitlines())
+            for path in open_ones
+            if (path / "curves.jsonl").exists()
+        ),
+        default=0,
+    )
+
+
+def done(storage: Path, kind: str) -> int:
+    return len(list(storage.glob(f"{kind}/**/_done.json")))
+
+
+def results(storage: Path) -> dict[str, pa.Table]:
+    """RESULTS by trial, without the commit: someone may be committing while the tests run."""
+    found = storage.glob("runs/*/results.parquet")
+    return {path.parent.name: pq.read_table(path).drop(["commit"]) for path in found}
+
+
+# ------------------------------------------------------------------------------------------------- the test
+@pytest.mark.timeout(1200)
+def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
+    laptop = site.on_laptop("laptop")
+    assert laptop.wait(PATIENCE_S) == 0, site.told("laptop")
+
+    storage = site.folder / "cluster"
+    head = site.start_head()
+    video, train = site.add(cluster.VIDEO), site.add(cluster.TRAIN)
+    sweep = site.on_cluster("cluster")
+
+    # A node dies while it reads videos; the only other one joins later.
+    wait_for(lambda: parts(storage) >= 3, "faces", sweep)
+    video.kill()
+    video = site.add(cluster.VIDEO)
+    read = parts(storage)
+    wait_for(lambda: parts(storage) > read or done(storage, "faces"), "faces from the late node", sweep)
+
+    # A node dies in the middle of a training, which goes on at its newest checkpoint on another.
+    wait_for(lambda: epochs(storage, "recover") >= 3, "a training", sweep)
+    train.kill()
+    assert head.works_on("_trial") or head.works_on("ImplicitFunc"), "the trial's driver is not on the head"
+    train = site.add(cluster.TRAIN)
+
+    # The driver dies; what its sweep held is free again for the same command.
+    wait_for(lambda: epochs(storage, "finetune") >= 2, "the next stage", sweep)
+    sweep.kill()
+    sweep.wait()
+    sweep = site.on_cluster("cluster")
+
+    # A node dies while it scores.
+    wait_for(lambda: train.works_on("_ScoreVideos"), "scoring", sweep)
+    train.kill()
+    assert done(storage, "runs") == 0
+    train = site.add(cluster.TRAIN)
+
+    # The head dies, and the driver with it. Other nodes hear of it late, and train on for a while beside their heirs.
+    wait_for(lambda: done(storage, "runs") == 1 and epochs(storage, "finetune") >= 2, "the second trial", sweep)
+    os.kill(sweep.pid, signal.SIGKILL)
+    head.kill()
+    sweep.wait()
+    kept = {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")}
+    kept |= {path: path.stat().st_mtime_ns for path in storage.glob("runs/*/results.parquet")}
+    site.start_head()
+    site.add(cluster.VIDEO)
+    site.add(cluster.TRAIN)
+    sweep = site.on_cluster("cluster")
+    assert sweep.wait(PATIENCE_S) == 0, site.told("cluster")
+
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing that was done was done again
+    wanted, found = results(site.folder / "laptop"), results(storage)
+    assert found.keys() == wanted.keys()
+    for digest, table in wanted.items():
+        assert found[digest].equals(table), digest
+    ledgers = [pq.read_table(path) for path in storage.glob("faces/*/*/ledger.parquet")]
+    assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
+    tables = [next(path.glob("reports/*/losses.csv")).read_text() for path in (site.folder / "laptop", storage)]
+    assert tables[0] == tables[1]
+    client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "losses")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3  # the sweep and its two trials, each once
