@@ -292,3 +292,6 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
     (experiment,) = (one for one in client.search_experiments() if one.name == "losses")
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 3  # the sweep and its two trials, each once
+    told = site.told("cluster")
+    assert "Traceback" not in told  # what was lost and made again is nobody's worry
+    assert "raylet" not in told
