@@ -278,7 +278,7 @@ def _quiet() -> Iterator[None]:
     """The caller draws the progress; and Ray 2.60 has no other way yet to bound restarts than the deprecated one."""
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(max(level, logging.ERROR))
+    logger.setLevel(logging.CRITICAL)  # of lost actors, whose videos come back or are missed at the end
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
