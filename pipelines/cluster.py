@@ -103,6 +103,7 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
     Raises ClusterError for a cluster that can't be joined, VersionError for one whose nodes are not alike.
     """
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
+    import torch
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -111,7 +112,8 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
                 address="local",
                 num_cpus=num_cpus,
                 include_dashboard=dashboard,
-                object_store_memory=OBJECT_STORE_BYTES,
+                # Batches go through it, of which a GPU has many on their way: there Ray takes its share of the memory.
+                object_store_memory=None if torch.cuda.is_available() else OBJECT_STORE_BYTES,
                 **options,
             )
     else:

@@ -304,19 +304,13 @@ def _outputs(
 
     A video comes under all perturbations before the next one, so that its faces are decoded once for them.
     """
-    waiting: list[tuple[Covered, ingest.Arrays]] = []
     stream = (
         (Covered(video, perturbation, rows), arrays)
         for video in videos
         for perturbation in perturbations
         for rows, arrays in samples.scoring_samples(video, seed=0, perturbation=perturbation)
     )
-    for covered, arrays in stream:
-        waiting.append((covered, arrays))
-        if len(waiting) == BATCH_SAMPLES:
-            yield _apply(apply, waiting, on)
-            waiting = []
-    if waiting:
+    for waiting in ingest.ahead(ingest.chunks(stream, BATCH_SAMPLES)):
         yield _apply(apply, waiting, on)
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 META_TRAIN_SHARE = 0.7  # of the source ids, where only one manipulation is trained on (Delocate, Table 2)
 VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
-MOST_BLOCKS = 2000  # of a training's steps, for Ray Data
+MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
 MOST_DONORS = 10_000  # faces among which the nearest are looked for (LAA-Net's BI)
 TRIES_PER_VIDEO, MOST_TRIES = 3, 12  # where a stage cannot use a face: other frames of the video, then other videos
 _LIGHT = tuple(name for name in schemas.FACES.names if not name.endswith("_png"))
@@ -451,6 +452,21 @@ def stack(samples: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
+def ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The items, of which None is none; a thread makes the next one while the caller is busy with the last."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items; the last one may be shorter."""
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
 def _load(samples: Samples, view: View, picks: Sequence[Pick]) -> tuple[list[Pick], Arrays]:
     """The picks as a batch; one that the stage cannot use is replaced, and named in the log."""
     used, arrays = [], []
@@ -501,7 +517,7 @@ class _LoadStep:
 def ray_batches(
     make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int
 ) -> Iterator[tuple[list[Pick], Arrays]]:
-    """The same batches, made by Ray Data on whatever CPUs the cluster has left while the GPUs train."""
+    """The same batches in the same order, made by Ray Data on up to `num_loaders` CPUs while the GPUs train."""
     import ray  # here: the rest of this file must run without Ray
 
     if not steps:

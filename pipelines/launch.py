@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from pipelines.sweep import Sweep
 
 
+MOST_LOADERS = 8  # of a training worker: each is a process of up to 1 GB
+MOST_ACTORS_PER_GPU = 4  # in scoring
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """The datasets of a sweep and where their faces are."""
@@ -256,6 +260,41 @@ class Launch:
 
     def compute(self, resources: cluster.Resources, num_trials: int) -> tuple[run.Compute, int]:
         """What a trial gets, and how many of `num_trials` run at once. Raises ValueError where not even one fits."""
+        least, most, gpus = self._asked(resources)
+        # Of a range, as many as the cluster has, or can grow to: training begins with fewer and takes in what comes.
+        workers = most if most * gpus <= resources.gpus else int(resources.gpus / gpus)
+        # Each worker's samples are loaded by at least one actor of one CPU more.
+        per_trial = 2 * workers
+        if per_trial > resources.cpus:
+            raise ValueError(
+                f"{workers} workers and their loaders need {per_trial} CPUs, Ray has {resources.cpus}; "
+                "choose fewer --workers"
+            )
+        by_cpu = resources.cpus // max(1, per_trial)
+        by_memory = resources.memory_bytes // cluster.TRIAL_BYTES
+        by_gpu = int(resources.gpus / (workers * gpus)) if workers * gpus else num_trials
+        concurrent = max(1, min(by_cpu, by_memory, by_gpu, num_trials))
+        # A GPU waits for one loader; a CPU that trains doesn't, and would rather have the loaders' CPUs.
+        spare = resources.cpus // (concurrent * workers) - 1 if workers * gpus else 1
+        loaders = max(1, min(MOST_LOADERS, spare))
+        # A trial that scores holds no more GPUs than one that trains: another may be waiting to start. Several actors
+        # share one of them, since each spends most of its time on decoding.
+        sharing = min(MOST_ACTORS_PER_GPU, loaders)
+        actors = workers * sharing if gpus else max(1, resources.cpus // concurrent)
+        found = run.Compute(
+            num_workers=most,
+            min_workers=least if least < most else None,
+            gpus_per_worker=gpus,
+            num_loaders=loaders,
+            # One actor would take seconds to start and do what the trial's process can do.
+            scoring_actors=actors if workers or actors > 1 else 0,
+            gpus_per_actor=gpus / sharing,
+            accumulate=self.accumulate,
+        )
+        return found, concurrent
+
+    def _asked(self, resources: cluster.Resources) -> tuple[int, int, float]:
+        """Fewest and most workers of a trial, and the GPUs of each. Raises ValueError for what Ray has not got."""
         default = 0 if self.preset == "small" else 1
         least, most = self.arguments.workers or (default, default)
         gpus = self.arguments.gpus_per_worker
@@ -271,31 +310,7 @@ class Launch:
                 f"--workers {least}-{most}: a range is for workers with GPUs; without, those of a cluster that has "
                 "shrunk would take the CPUs that their own loaders need; choose one number"
             )
-        # Of a range, as many as the cluster has, or can grow to: training begins with fewer and takes in what comes.
-        workers = most if most * gpus <= resources.gpus else int(resources.gpus / gpus)
-        # Each worker's samples are loaded by an actor of one CPU more.
-        per_trial = 2 * workers
-        if per_trial > resources.cpus:
-            raise ValueError(
-                f"{workers} workers and their loaders need {per_trial} CPUs, Ray has {resources.cpus}; "
-                "choose fewer --workers"
-            )
-        by_cpu = resources.cpus // max(1, per_trial)
-        by_memory = resources.memory_bytes // cluster.TRIAL_BYTES
-        by_gpu = int(resources.gpus / (workers * gpus)) if workers * gpus else num_trials
-        concurrent = max(1, min(by_cpu, by_memory, by_gpu, num_trials))
-        # A trial that scores holds no more GPUs than one that trains: another may be waiting to start.
-        actors = workers if gpus else max(1, resources.cpus // concurrent)
-        if not workers and actors == 1:
-            actors = 0  # an actor would take seconds to start and do the same
-        found = run.Compute(
-            num_workers=most,
-            min_workers=least if least < most else None,
-            gpus_per_worker=gpus,
-            scoring_actors=actors,
-            accumulate=self.accumulate,
-        )
-        return found, concurrent
+        return least, most, gpus
 
     def _run_trials(
         self,

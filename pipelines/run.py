@@ -88,7 +88,9 @@ class Compute:
     num_workers: int = 0  # 0: training happens in the trial's own process
     min_workers: int | None = None  # fewer, with which a training goes on while there are no more
     gpus_per_worker: float = 0
+    num_loaders: int = 1  # of each worker, at most
     scoring_actors: int = 1  # 0: it is also scored there
+    gpus_per_actor: float = 0  # of those
     accumulate: Mapping[str, int] = field(
         default_factory=dict
     )  # `<paper>.<stage>` -> cuts of a worker's share of a step
@@ -203,7 +205,7 @@ def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None])
         {part.digest: part.videos for part in trial.test},
         trial.faces,
         num_actors=compute.scoring_actors,
-        gpus_per_actor=compute.gpus_per_worker,
+        gpus_per_actor=compute.gpus_per_actor,
         on_video=lambda done, total: report("score", done, total),
         perturbations=trial.perturbations,
     )
@@ -231,7 +233,7 @@ def train_stages(trial: Trial, compute: Compute, report: Callable[[str, int, int
                     trial.faces,
                     _derived(trial, planned),
                     num_actors=actors,
-                    gpus_per_actor=compute.gpus_per_worker,
+                    gpus_per_actor=compute.gpus_per_actor,
                 )
 
 
@@ -304,6 +306,7 @@ def _job(
         num_workers=compute.num_workers,
         min_workers=compute.min_workers,
         gpus_per_worker=compute.gpus_per_worker,
+        num_loaders=compute.num_loaders,
         accumulate=compute.cuts(planned),
     )
 

@@ -62,6 +62,7 @@ class Job:
     min_workers: int | None = None  # it goes on with so many while there are no more; None: it waits for all
     gpus_per_worker: float = 0
     cpus_per_worker: float = 1
+    num_loaders: int = 1  # of each worker, at most, with a CPU each: so few that all workers' find one
     checkpoint_steps: int | None = None  # additionally to `CHECKPOINT_SECONDS`
     resize_seconds: float = RESIZE_SECONDS
     accumulate: int = 1  # cuts of a worker's share of a step, with `num_workers`
@@ -153,8 +154,7 @@ class TrainWorker:
         return values
 
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
-        # One loader: a pool that grows would take the CPU that another worker's first loader waits for.
-        return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, num_loaders=1)
+        return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, job.num_loaders)
 
 
 def train(job: Job) -> None:
@@ -393,7 +393,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         for video in videos[world.rank :: world.size]
         for _, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=ingest.VAL_FRAMES)
     )
-    for chunk in _chunks(loaded, job.stage.feed(job.config).batch_size):
+    for chunk in ingest.ahead(ingest.chunks(loaded, job.stage.feed(job.config).batch_size)):
         batch = _to_device(ingest.stack([arrays for _, arrays in chunk]), world.device)
         with alone(), device.autocast(world.device):  # workers have unequal numbers of batches
             out = module(batch)
@@ -417,17 +417,6 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         result["auc"] = metrics.auc([label for _, label in by_video], [float(np.mean(s)) for s in by_video.values()])
         result["accuracy"] = metrics.accuracy([row[1] for row in rows], [row[3] for row in rows])
     return result
-
-
-def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    chunk: list[Any] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _keep_best(job: Job, module: models.Stage, state: dict[str, Any], line: Mapping[str, float], world: World) -> None:

@@ -2,8 +2,9 @@
 
 import itertools
 import math
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -637,3 +638,39 @@ def test_an_epoch_visits_each_video_as_often_as_the_stage_asks():
         view = make_view("real_pairs", reals, samples_per_video=times)
         assert view.steps_per_epoch == steps
         assert set(Counter(pick.video for pick in picks(view, steps)).values()) == {times}
+
+
+# ------------------------------------------------------------------------------------------ ahead
+def test_ahead_makes_the_next_item_while_the_last_is_used() -> None:
+    made: list[int] = []
+    is_made = [threading.Event() for _ in range(4)]
+
+    def make() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            is_made[number].set()
+            yield number
+
+    used = []
+    for number in ingest.ahead(make()):
+        if number < 3:
+            assert is_made[number + 1].wait(5)
+        assert made == list(range(min(4, number + 2)))  # and no more than that
+        used.append(number)
+    assert used == [0, 1, 2, 3]
+
+
+def test_ahead_hands_on_what_goes_wrong_in_its_place() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise BadSample("no face")
+
+    items = ingest.ahead(make())
+    assert next(items) == 1
+    with pytest.raises(BadSample, match="no face"):
+        next(items)
+
+
+def test_chunks_lose_nothing() -> None:
+    assert list(ingest.chunks(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(ingest.chunks(iter(()), 3)) == []

@@ -465,6 +465,12 @@ def refused(ended: Ended, message: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------- CPUs
+def launched(experiment: Experiment, *switches: str) -> launch.Launch:
+    published = {row: {"celeb_df": 0.5} for row in ROWS}
+    table = Sweep(name="tiny", title="", base=experiment, row_name="row", rows=ROWS, published=published)
+    return launch.Launch(table, parser(table, None).parse_args(["--preset", "small", *switches]), Console(quiet=True))
+
+
 @pytest.mark.parametrize(
     ("cpus", "workers"),
     [
@@ -479,13 +485,10 @@ def refused(ended: Ended, message: str) -> None:
     ],
 )
 def test_every_worker_has_a_cpu_for_its_loader_or_is_refused(
-    desk: Desk, tiny_experiment: Experiment, cpus: int, workers: int
+    tiny_experiment: Experiment, cpus: int, workers: int
 ) -> None:
     """Training is in lockstep: one worker whose loader, an actor of one CPU, can't start stops all of its trial."""
-    published = {row: {"celeb_df": 0.5} for row in ROWS}
-    table = Sweep(name="tiny", title="", base=tiny_experiment, row_name="row", rows=ROWS, published=published)
-    arguments = parser(table, None).parse_args(["--preset", "small", "--workers", str(workers)])
-    one = launch.Launch(table, arguments, Console(quiet=True))
+    one = launched(tiny_experiment, "--workers", str(workers))
     resources = Resources(cpus=cpus, gpus=0, memory_bytes=64 * 2**30)
     if 2 * workers > cpus:
         with pytest.raises(ValueError, match="--workers"):
@@ -494,6 +497,31 @@ def test_every_worker_has_a_cpu_for_its_loader_or_is_refused(
         compute, concurrent = one.compute(resources, len(ROWS))
         assert compute.num_workers == workers
         assert concurrent * 2 * workers <= cpus
+
+
+# CPUs, GPUs, workers, and by hand: trials at once, loaders of each worker
+LOADERS = {
+    "one GPU": (16, 1, 1, 1, 8),  # 15 are left for them
+    "a small machine": (6, 1, 1, 1, 5),
+    "no CPU to spare": (2, 1, 1, 1, 1),
+    "two trials": (16, 2, 1, 2, 7),  # 8 CPUs each, one of them trains
+    "two workers": (16, 2, 2, 1, 7),
+    "no GPU": (16, 0, 2, 2, 1),
+    "in this process": (16, 0, 0, 2, 1),
+}
+
+
+@pytest.mark.parametrize("case", LOADERS.values(), ids=LOADERS)
+def test_a_gpu_gets_the_loaders_that_there_are_cpus_for(tiny_experiment: Experiment, case: tuple[int, ...]) -> None:
+    cpus, gpus, workers, wanted_trials, wanted_loaders = case
+    one = launched(tiny_experiment, "--workers", str(workers))
+    resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=64 * 2**30)
+    compute, concurrent = one.compute(resources, len(ROWS))
+    assert (concurrent, compute.num_loaders) == (wanted_trials, wanted_loaders)
+    assert not workers or concurrent * workers * (1 + compute.num_loaders) <= cpus
+    if gpus:  # scoring takes no more of them than training, however many share one
+        assert compute.scoring_actors == workers * min(4, wanted_loaders)
+        assert compute.scoring_actors * compute.gpus_per_actor == pytest.approx(workers)
 
 
 # ---------------------------------------------------------------------------------------- the search

@@ -107,7 +107,7 @@ def test_batches_made_by_ray_are_the_batches_made_here(lab: Any) -> None:
         steps = range(3, 7)
         for rank in ranks:
             here = list(ingest.batches(job.samples(), job.view(), steps, rank, 2))
-            by_ray = list(ingest.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=1))
+            by_ray = list(ingest.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=2))
             assert len(here) == len(by_ray) == len(steps)
             for mine, theirs in zip(here, by_ray, strict=True):
                 assert_same(mine, theirs)
