@@ -14,6 +14,7 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # two processes run the tests
 )
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
@@ -26,19 +27,24 @@ import pytest
 import skimage.data
 from xdist.scheduler import LoadFileScheduling
 
+SHARED_RAY = re.compile(r"""(?<!["'\w.])(ray_local|tiny)[:,)]""")  # fixtures; `tiny` is made by it
+
 
 class RayTogether(LoadFileScheduling):
-    """All files with Ray in one process, which share one Ray; the others by file. (`xdist_group` has no effect with
-    the pytest that is locked: xdist 3.8 changes the name of a test where pytest 9 no longer looks.)"""
+    """All files that use the session's Ray in one process; the others by file, also those that start one of their own.
+
+    (`xdist_group` has no effect with the pytest that is locked: xdist 3.8 changes the name of a test where pytest 9 no
+    longer looks.)
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "ray" if "mark.ray" in _text(file) else file
+        return "ray" if _uses_shared_ray(file) else file
 
 
 @cache
-def _text(file: str) -> str:
-    return (Path(__file__).parents[1] / file).read_text()
+def _uses_shared_ray(file: str) -> bool:
+    return bool(SHARED_RAY.search((Path(__file__).parents[1] / file).read_text()))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:

@@ -34,6 +34,7 @@ PATIENCE_S = 240
 TRIES = 4
 STARTED = "Ray runtime started"
 STORE_BYTES = 80 * 2**20
+OF_NODES = {"RAY_AUTH_MODE": "token", "RAY_health_check_period_ms": "500"}  # a dead one is missed in 3 s, not in 15
 CPUS = {cluster.HEAD: 0, cluster.VIDEO: 3, cluster.TRAIN: 1}
 GPUS = {cluster.HEAD: 0, cluster.VIDEO: 0, cluster.TRAIN: 1}
 # What `ray up` leaves on the head: a node more of each kind may start.
@@ -156,7 +157,7 @@ class Site:
     def _start(self, role: str, arguments: list[str]) -> Machine:
         for _ in range(TRIES):  # Ray gives a node 30 s, which a busy machine may not keep
             log = self.folder / f"{role}{len(self.machines)}.log"
-            machine = Machine(role, arguments, self.env | {"RAY_AUTH_MODE": "token"}, log)
+            machine = Machine(role, arguments, self.env | OF_NODES, log)
             self.machines.append(machine)
             if machine.started():  # one at a time: nodes look for free ports, and here they look on one machine
                 return machine
