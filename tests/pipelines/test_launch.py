@@ -240,7 +240,7 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
         history = client.get_metric_history(child.info.run_id, "recover/train/loss")
         assert [point.step for point in history] == [1, 2]  # two epochs of one step
     artifacts = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    written = {path.name for path in (storage / "reports").glob("*/*")} - {_kept.FILE}
+    written = {path.name for path in (storage / "reports").glob("*/*")} - {_kept.MADE}
     assert artifacts == written > {"tiny.md", "tiny.csv", "tiny.png"}
     assert parent.data.tags["mlflow.note.content"].startswith("# Table 0: mask ratio")
     assert f"--backend-store-uri sqlite:///{storage}/mlflow.db" in whole.out
