@@ -91,6 +91,46 @@ def test_workers_are_spot_instances_and_the_head_is_not() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- AWS
+def started(configuration: dict[str, Any], up: list[str], wanted: list[tuple[dict[str, float], str]]) -> dict[str, int]:
+    """What Ray's autoscaler would start where these kinds of node are up and idle. wanted: (resources, role)."""
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.schema import AutoscalerInstance
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.autoscaler_pb2 import NodeState, NodeStatus
+    from ray.core.generated.common_pb2 import LabelSelectorOperator
+    from ray.core.generated.instance_manager_pb2 import Instance
+
+    kinds = AutoscalingConfig(configuration, skip_content_hash=True).get_node_type_configs()
+    there = []
+    for number, name in enumerate(up):
+        state = NodeState(node_id=b"%d" % number, ray_node_type_name=name, status=NodeStatus.IDLE)
+        has = {"memory": 1e10, **kinds[name].resources}  # a node that is up knows its memory itself
+        state.total_resources.update(has)
+        state.available_resources.update(has)
+        state.labels.update(kinds[name].labels)
+        running = Instance(instance_id=str(number), instance_type=name, status=Instance.RAY_RUNNING)
+        there.append(AutoscalerInstance(ray_node=state, im_instance=running, cloud_instance_id=str(number)))
+    asked = [
+        ResourceRequestUtil.make(
+            resources,
+            label_selectors=[[(cluster.ROLE, LabelSelectorOperator.LABEL_OPERATOR_IN, [role])]] if role else None,
+        )
+        for resources, role in wanted
+    ]
+    reply = ResourceDemandScheduler(None).schedule(
+        SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=kinds,
+            max_num_nodes=configuration["max_workers"] + 1,
+            resource_requests=ResourceRequestUtil.group_by_count(asked),
+            current_instances=there,
+        )
+    )
+    assert not reply.infeasible_resource_requests
+    return {one.instance_type: one.count for one in reply.to_launch}
+
+
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """cluster.yaml as `ray up` would have it just before it starts the head, on a mocked AWS."""
@@ -148,6 +188,16 @@ def test_a_sweep_sees_what_the_cluster_can_grow_to(aws: dict[str, Any]) -> None:
     found = cluster.growth(aws)
     assert (found.cpus, found.gpus) == (16 * 16, 4 * 1)
     assert found.memory_bytes > 16 * 2**34  # 32 GiB each, less what Ray keeps for itself
+
+
+def test_work_that_waits_starts_nodes_of_its_role(aws: dict[str, Any]) -> None:
+    video = ({"CPU": 1.0}, cluster.VIDEO)
+    assert started(aws, ["head"], [video] * 20) == {"video": 2}  # 16 CPUs each
+    # A train node's idle CPUs are no place for loaders: they would wait for ever.
+    assert started(aws, ["head", "train"], [video] * 4) == {"video": 1}
+    assert started(aws, ["head", "video"], [({"CPU": 1.0, "GPU": 1.0}, "")] * 3) == {"train": 3}
+    assert started(aws, ["head", "video"], [video] * 4) == {}
+    assert started(aws, ["head"], [({"memory": 1e6}, cluster.HEAD)]) == {}
 
 
 # -------------------------------------------------------------------------------------------------- commands
