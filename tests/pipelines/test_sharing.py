@@ -106,9 +106,13 @@ def test_the_switch_refuses_what_it_does_not_understand(text: str, capsys: pytes
     assert "--workers" in capsys.readouterr().err
 
 
+def scoring_gpus(found: run.Compute) -> float:
+    return found.scoring_actors * found.gpus_per_actor
+
+
 def test_as_many_trials_at_once_as_have_room_with_all_their_workers() -> None:
     found, concurrent = compute("1-4", gpus=9)
-    assert (found.min_workers, found.num_workers, found.scoring_actors, concurrent) == (1, 4, 4, 2)
+    assert (found.min_workers, found.num_workers, scoring_gpus(found), concurrent) == (1, 4, 4, 2)
     fixed, _ = compute("4", gpus=9)
     assert (fixed.min_workers, fixed.num_workers) == (None, 4)
     assert compute("1-4", gpus=9, cpus=9)[1] == 1  # two would need 16 CPUs
@@ -116,8 +120,8 @@ def test_as_many_trials_at_once_as_have_room_with_all_their_workers() -> None:
 
 def test_on_a_cluster_that_is_too_small_for_all_it_starts_with_what_there_is() -> None:
     found, concurrent = compute("2-4", gpus=3)
-    assert (found.min_workers, found.num_workers, found.scoring_actors, concurrent) == (2, 4, 3, 1)
-    assert compute("1-4", gpus=1, per_worker="0.5")[0].scoring_actors == 2
+    assert (found.min_workers, found.num_workers, scoring_gpus(found), concurrent) == (2, 4, 3, 1)
+    assert scoring_gpus(compute("1-4", gpus=1, per_worker="0.5")[0]) == 1
     with pytest.raises(ValueError, match="wants 2 workers with 1 GPUs each, Ray has 1 GPUs"):
         compute("2-4", gpus=1)
     with pytest.raises(ValueError, match="wants 4 workers"):
