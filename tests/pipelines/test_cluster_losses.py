@@ -35,7 +35,7 @@ TRIES = 4
 STARTED = "Ray runtime started"
 STORE_BYTES = 80 * 2**20
 OF_NODES = {"RAY_AUTH_MODE": "token", "RAY_health_check_period_ms": "500"}  # a dead one is missed in 3 s, not in 15
-CPUS = {cluster.HEAD: 0, cluster.VIDEO: 3, cluster.TRAIN: 1}
+CPUS = {cluster.HEAD: 0, cluster.VIDEO: 2, cluster.TRAIN: 1}
 GPUS = {cluster.HEAD: 0, cluster.VIDEO: 0, cluster.TRAIN: 1}
 # What `ray up` leaves on the head: a node more of each kind may start.
 GROWTH = {
@@ -72,7 +72,7 @@ CHANGES = {
     "model.recover.num_epochs": 20,
     "model.finetune.num_epochs": 12,
 }
-# With more kills also the driver alone goes, and a node that scores, and a second trial follows, which shares `recover`.
+# With more kills the driver alone goes, too, and a node that scores, and a second trial follows, which shares `recover`.
 ALL = int(os.environ.get("CROSSFORGE_TEST_KILLS", "1")) > 1
 ROWS: dict[str, dict[str, Any]] = {"low": {"model.finetune.base_lr": 1e-4}}
 if ALL:
