@@ -72,7 +72,7 @@ CHANGES = {
     "model.recover.num_epochs": 20,
     "model.finetune.num_epochs": 12,
 }
-# With more kills the driver alone goes, too, and a node that scores, and a second trial follows, which shares `recover`.
+# With more kills the driver alone goes, too, and a node that scores; and a second trial follows, sharing `recover`.
 ALL = int(os.environ.get("CROSSFORGE_TEST_KILLS", "1")) > 1
 ROWS: dict[str, dict[str, Any]] = {"low": {"model.finetune.base_lr": 1e-4}}
 if ALL:
