@@ -47,6 +47,17 @@ def _uses_shared_ray(file: str) -> bool:
     return bool(SHARED_RAY.search((Path(__file__).parents[1] / file).read_text()))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
+
+
+@cache
+def _rank(file: str) -> int:
+    starts_ray = "mark.ray" in (Path(__file__).parents[1] / file).read_text()
+    return 0 if _uses_shared_ray(file) else 1 if starts_ray else 2
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
     return RayTogether(config, log)
 
