@@ -6,6 +6,7 @@ what the results are compared with.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from pipelines import cluster
+from pipelines import cluster, stages
 from pipelines.experiment import Experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -34,6 +35,7 @@ PATIENCE_S = 240
 TRIES = 4
 STARTED = "Ray runtime started"
 STORE_BYTES = 80 * 2**20
+COMMIT = "0123456789ab"  # of the job
 OF_NODES = {"RAY_AUTH_MODE": "token", "RAY_health_check_period_ms": "500"}  # a dead one is missed in 3 s, not in 15
 CPUS = {cluster.HEAD: 0, cluster.VIDEO: 2, cluster.TRAIN: 1}
 GPUS = {cluster.HEAD: 0, cluster.VIDEO: 0, cluster.TRAIN: 1}
@@ -141,6 +143,7 @@ class Site:
         told = ("RAY_", "MLFLOW_", "CROSSFORGE_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(told)}
         self.env |= {"HOME": str(self.home), "CROSSFORGE_FAKE_GPUS": "1", "PYTHONPATH": str(cluster.ROOT)}
+        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
         self.machines: list[Machine] = []
         toml = "".join(f'{name} = "{roots[name]}"\n' for name in ("ffpp", "celeb_df"))
         (folder / "datasets.toml").write_text(toml)
@@ -149,11 +152,9 @@ class Site:
 
     # ---------------------------------------------------------------------------------------- machines
     def start_head(self) -> Machine:
-        self.port = free_port()
-        self.temporary = tempfile.mkdtemp(prefix="r-", dir=self.home)
+        self.port, self.dashboard = free_port(), free_port()
         ports = ["--port", str(self.port), "--ray-client-server-port", str(free_port())]
-        where = ["--head", "--include-dashboard", "false", "--temp-dir", self.temporary]
-        return self._start(cluster.HEAD, [*where, *ports])
+        return self._start(cluster.HEAD, ["--head", *ports, "--dashboard-port", str(self.dashboard)])
 
     def add(self, role: str) -> Machine:
         return self._start(role, ["--address", f"127.0.0.1:{self.port}"])
@@ -161,7 +162,9 @@ class Site:
     def _start(self, role: str, arguments: list[str]) -> Machine:
         for _ in range(TRIES):  # Ray gives a node 30 s, which a busy machine may not keep
             log = self.folder / f"{role}{len(self.machines)}.log"
-            machine = Machine(role, arguments, self.env | OF_NODES, log)
+            # A disk of its own, so to say: nodes that shared one would unpack the code of a job over each other's.
+            disk = ["--temp-dir", tempfile.mkdtemp(prefix="r-", dir=self.home)]
+            machine = Machine(role, [*arguments, *disk], self.env | OF_NODES, log)
             self.machines.append(machine)
             if machine.started():  # one at a time: nodes look for free ports, and here they look on one machine
                 return machine
@@ -186,6 +189,27 @@ class Site:
     def on_cluster(self, storage: str) -> "subprocess.Popen[bytes]":
         address = f"127.0.0.1:{self.port}"
         return self.sweep(storage, "--address", address, "--workers", "1", "--gpus-per-worker", "1")
+
+    def submitted(self, storage: str) -> "subprocess.Popen[bytes]":
+        """The same by the command of docs/cluster.md, from a checkout in which the sweep lies beside the others."""
+        checkout = self.folder / "checkout"
+        for name in cluster.CODE:
+            shutil.copytree(cluster.ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(self.folder / "losses.py", checkout / "sweeps")
+        (line,) = re.findall(r"^uv run (ray job submit .*)", (cluster.ROOT / "docs" / "cluster.md").read_text(), re.M)
+        for told, here in (
+            ("--no-wait ", ""),
+            ("sweeps/mask_ratio.py", "sweeps/losses.py"),
+            ("--datasets datasets.toml", f"--datasets {self.folder / 'datasets.toml'}"),
+            ("/mnt/crossforge", str(self.folder / storage)),
+        ):
+            assert told in line
+            line = line.replace(told, here)
+        line += " --preset small --workers 1 --gpus-per-worker 1"
+        server = {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
+        env = self.env | server | {"CROSSFORGE_COMMIT": COMMIT}
+        with (self.folder / f"{storage}.job").open("ab") as out:
+            return subprocess.Popen(["bash", "-c", line], cwd=checkout, env=env, stdout=out, stderr=out)
 
     def told(self, storage: str) -> str:
         return (self.folder / f"{storage}.out").read_text()
@@ -282,8 +306,10 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
     site.start_head()
     site.add(cluster.VIDEO)
     site.add(cluster.TRAIN)
-    sweep = site.on_cluster("cluster")
-    assert sweep.wait(PATIENCE_S) == 0, site.told("cluster")
+    sweep = site.submitted("cluster")
+    assert sweep.wait(PATIENCE_S) == 0, (site.folder / "cluster.job").read_text()[-5000:]
+    commits = [stages.read_json(path)["commit"] for path in storage.glob("runs/*/_done.json")]
+    assert COMMIT in commits
 
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing that was done was done again
     wanted, found = results(site.folder / "laptop"), results(storage)
