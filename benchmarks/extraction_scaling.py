@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import skimage.data
 
-from pipelines import cluster, schemas
+from pipelines.common import cluster, tables
 from pipelines.faces import Recipe
 from pipelines.video import VideoReader
 
@@ -82,7 +82,7 @@ def table(paths: Sequence[Path], copies: int) -> tuple[pa.Table, dict[str, str]]
             row |= {"codec": "unknown", "split": "test", "root": f"root{number}", "uri": path.name, "mask_uri": None}
             row |= {"real_id": None, "real_uri": None, "source_ids": [path.stem], "face_rule": "largest"}
             rows.append(row)
-    return schemas.to_table(rows, schemas.VIDEOS), roots
+    return tables.to_table(rows, tables.VIDEOS), roots
 
 
 _READ: VideoReader

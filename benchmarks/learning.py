@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import cluster, datasets, facestore, metrics, progress, protocol, run, sample_corpus
-from pipelines.experiment import PRESETS, Experiment
+from pipelines import datasets, facestore, metrics, protocol, run, sample_corpus
+from pipelines.common import cluster, progress
+from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.preprocess import faces_folder
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")

@@ -40,7 +40,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 
 COLUMNS = ("path", "label", "split", "method", "person", "real")
 EPOCHS, PARAMS, NUMBERS = 50, 60, 20
@@ -156,7 +156,8 @@ def blocks(number: int, folder: Path) -> list[Step]:
     import ray
     from ray import cloudpickle
 
-    from pipelines import cluster, extract
+    from pipelines import extract
+    from pipelines.common import cluster
 
     steps = Steps(time.monotonic)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import
@@ -239,7 +240,7 @@ def tune(number: int, folder: Path) -> list[Step]:
     from ray import cloudpickle
     from ray import tune as ray_tune
 
-    from pipelines import cluster
+    from pipelines.common import cluster
 
     steps = Steps(time.monotonic)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import

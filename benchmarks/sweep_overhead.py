@@ -24,11 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import cluster, datasets, device, evaluate, facestore, run, sample_corpus, stages, tuning
-from pipelines.experiment import Experiment
+from pipelines import datasets, evaluate, facestore, run, sample_corpus, tuning
+from pipelines.common import cluster, device, storage
+from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 from pipelines.ingest import Samples
 from pipelines.launch import rows_unseen
+from pipelines.training import stages
 
 SHORT = {"model.num_epochs": 2, "model.samples_per_video": 1}
 
@@ -97,7 +99,7 @@ def untrained(trial: run.Trial, stage: stages.PlannedStage) -> evaluate.Finished
     module = models.stage(stage.paper, stage.name)(config)
     stage.folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(module.state_dict(), stage.folder / "weights.safetensors")
-    stages.write_json(stage.folder / "_done.json", {})
+    storage.write_json(stage.folder / "_done.json", {})
     return evaluate.Finished(planned=stage, config=config)
 
 

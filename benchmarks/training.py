@@ -50,11 +50,13 @@ from torch import Tensor, nn
 import models
 from models._layers import timm_model
 from models._xception import Features, Xception
-from pipelines import cluster, datasets, device, evaluate, facestore, ingest, protocol, run, sample_corpus
-from pipelines.experiment import PRESETS, Experiment
+from pipelines import datasets, evaluate, facestore, ingest, protocol, run, sample_corpus
+from pipelines.common import cluster, device
+from pipelines.common.storage import write_json
+from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.preprocess import faces_folder
-from pipelines.stages import PlannedStage, write_json
 from pipelines.train import Job
+from pipelines.training.stages import PlannedStage
 
 WARM_UP = 2  # steps that do not count
 NUM_LOADED = 4  # batches

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import perturb
-from pipelines._text import printable
+from pipelines.common.text import printable
 from pipelines.metrics import FINAL
 
 if TYPE_CHECKING:

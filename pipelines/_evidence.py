@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines import _sheet, schemas
+from pipelines import _sheet
 from pipelines._sheet import Strip, Tile
+from pipelines.common import tables
 
 MOST_FACES = 6
 _TILE_PX = 224
@@ -124,7 +125,7 @@ def examples_sheet(evidence: pa.Table) -> bytes:
 
 def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:
     one = rows[0]
-    fake = one["label"] == schemas.FAKE
+    fake = one["label"] == tables.FAKE
     called = "a fake" if (one["verdict"] == "right") == fake else "real"
     scores = {row["stage"]: row["score"] for row in rows if row["score"] is not None}
     said = [f"{one['verdict']}: P(fake) = {one['video_score']:.3f}, taken for {called}"]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from pipelines import schemas, stills
-from pipelines._text import first, printable
+from pipelines import stills
+from pipelines.common import tables
+from pipelines.common.text import first, printable
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 MOST_LOST = 0.01  # share of one class of one split that may be missing or unreadable before it spoils numbers
@@ -68,7 +69,7 @@ def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: C
         for method in sorted({name for name, _ in published}):
             name = f"{method} {codec}".removesuffix(" unknown")
             off = {}
-            for split in (name for name in ("", *schemas.SPLITS) if (method, name) in published):
+            for split in (name for name in ("", *tables.SPLITS) if (method, name) in published):
                 expected = published[method, split]
                 found = sum(row["method"] == method and split in ("", row["split"]) for row in own)
                 if found != expected:
@@ -93,15 +94,15 @@ def classes(rows: Sequence[Row], bad: Collection[File]) -> Finding:
     """Whether each split that has videos has both classes, in each compression."""
     there = [row for row in rows if file_of(row) not in bad]
     problems, spoiled, texts = [], [], []
-    for split in (name for name in schemas.SPLITS if any(row["split"] == name for row in rows)):
+    for split in (name for name in tables.SPLITS if any(row["split"] == name for row in rows)):
         one_class = []
         for codec in _codecs(rows):
             labels = Counter(
                 row["label"] for row in there if row["split"] == split and row["codec"] in (codec, "unknown")
             )
             name = " ".join(filter(None, (split, codec.replace("unknown", ""))))
-            texts.append(f"{name}: {labels[schemas.REAL]} real, {labels[schemas.FAKE]} fake")
-            if not (labels[schemas.REAL] and labels[schemas.FAKE]):
+            texts.append(f"{name}: {labels[tables.REAL]} real, {labels[tables.FAKE]} fake")
+            if not (labels[tables.REAL] and labels[tables.FAKE]):
                 one_class.append(Problem(text=texts[-1]))
         problems += one_class
         if len(one_class) == len(_codecs(rows)):
@@ -122,7 +123,7 @@ def identities(dataset: str, rows: Sequence[Row]) -> Finding:
         sources[row["split"]].update(row["source_ids"])
     problems = [
         Problem(text=f"{source} is in {one} and {other}")
-        for one, other in combinations([name for name in schemas.SPLITS if name in sources], 2)
+        for one, other in combinations([name for name in tables.SPLITS if name in sources], 2)
         for source in sorted(sources[one] & sources[other])
     ]
     if not problems:
@@ -141,11 +142,11 @@ def identities(dataset: str, rows: Sequence[Row]) -> Finding:
 def counterparts(rows: Sequence[Row], bad: Mapping[File, str]) -> Finding:
     """Fakes with their real video and their mask: how many have them, and whether the files can be used."""
     by_id = {row["video_id"]: row for row in rows}
-    fakes = [row for row in rows if row["label"] == schemas.FAKE]
+    fakes = [row for row in rows if row["label"] == tables.FAKE]
     wrong, lacking, texts = [], [], []
     for row in fakes:
         real = by_id.get(row["real_id"])
-        if row["real_id"] is not None and (real is None or real["label"] != schemas.REAL):
+        if row["real_id"] is not None and (real is None or real["label"] != tables.REAL):
             what = "is no video of the dataset" if real is None else "is a fake"
             wrong.append(_problem(row, f"its real counterpart {row['real_id']} {what}"))
         for column, name in (("real_uri", "real counterpart"), ("mask_uri", "mask")):

@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import metrics, report, schemas
+from pipelines import metrics, report
 from pipelines._curves import legend
 from pipelines._saved import Material, Saved, of_method
-from pipelines._text import printable
+from pipelines.common.tables import FAKE, REAL, STATUSES
+from pipelines.common.text import printable
 from pipelines.report import Cell, Report
 
 MOST_WEBP_PX = 16383  # the format's limit
@@ -177,7 +178,7 @@ def _parts(materials: Sequence[Material]) -> list[tuple[str, str]]:
 def _counts(table: pa.Table, level: str) -> str:
     labels = table["label"].to_pylist()
     what = "videos" if level == "video" else "faces"
-    return f"{labels.count(schemas.REAL)} real and {labels.count(schemas.FAKE)} fake {what}"
+    return f"{labels.count(REAL)} real and {labels.count(FAKE)} fake {what}"
 
 
 def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
@@ -276,13 +277,13 @@ def _robustness(folder: Path, saved: Saved) -> list[Path]:
 def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
     text = _pictures(folder, sorted(folder.glob("coverage-*.png")))
     if saved.coverage:
-        statuses = [status.replace("_", " ") for status in schemas.STATUSES]
+        statuses = [status.replace("_", " ") for status in STATUSES]
         head = ["dataset", "part", "class", "manipulation", "given", *statuses]
         body = [
             [
                 *(_text(row[name]) for name in ("dataset", "split")),
                 _class(row["label"]),
-                *(_text(row[name]) for name in ("method", "given", *schemas.STATUSES)),
+                *(_text(row[name]) for name in ("method", "given", *STATUSES)),
             ]
             for row in saved.coverage
         ]
@@ -293,7 +294,7 @@ def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
 
 
 def _class(label: int) -> str:
-    return "fake" if label == schemas.FAKE else "real"
+    return "fake" if label == FAKE else "real"
 
 
 def failures(materials: Sequence[Material]) -> str:

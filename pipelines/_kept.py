@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import cluster, stages
 from pipelines._statistics import Comparison
-from pipelines.experiment import digest
+from pipelines.common import cluster, storage
+from pipelines.common.storage import digest
 from pipelines.report import Cell
 
 MADE = "made.json"
@@ -74,7 +74,7 @@ def write(folder: Path, of: str, shown: Shown) -> None:
         "cells": [_plain(asdict(cell)) for cell in shown.cells],
         "lines": list(shown.lines),
     }
-    stages.write_atomic(folder / MADE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
+    storage.write_atomic(folder / MADE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _sha256(path: Path) -> str:

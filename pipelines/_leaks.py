@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import schemas
+from pipelines.common import tables
 
 MAX_P = 0.01
 MIN_SHARE = 0.02  # of videos
@@ -53,8 +53,8 @@ def leaks(videos: pa.Table, ledger: pa.Table) -> list[Leak]:
     found = []
     for dataset, split in sorted({(row["dataset"], row["split"]) for row in rows}, key=order):
         own = [row for row in rows if (row["dataset"], row["split"]) == (dataset, split)]
-        real = [row for row in own if row["label"] == schemas.REAL]
-        fake = [row for row in own if row["label"] == schemas.FAKE]
+        real = [row for row in own if row["label"] == tables.REAL]
+        fake = [row for row in own if row["label"] == tables.FAKE]
         methods = sorted({row["method"] for row in fake})
         groups = {ALL_FAKES: fake} if len(methods) > 1 else {}
         groups |= {method: [row for row in fake if row["method"] == method] for method in methods}
@@ -107,4 +107,4 @@ def joined(videos: pa.Table, ledger: pa.Table) -> list[dict[str, Any]]:
 def order(key: Sequence[Any]) -> tuple[Any, ...]:
     """train, val, test; real first."""
     dataset, split, *rest = key
-    return (dataset, schemas.SPLITS.index(split), *rest)
+    return (dataset, tables.SPLITS.index(split), *rest)

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from models import Pooling
-from pipelines import metrics, perturb, schemas
+from pipelines import metrics, perturb
+from pipelines.common import tables
 
 Key = tuple[str, str]  # level, metric
 UNSEEN = "unseen"  # instead of a test dataset's name: the mean over those not trained on
@@ -113,13 +114,13 @@ def rows(origin: Origin, part: Part, stage: str, predictions: pa.Table, commit: 
 
 def measured(origin: Origin, part: Part, stage: str, predictions: pa.Table) -> Measured:
     videos = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
-    (perturbation,) = schemas.clean(predictions, schemas.PREDICTIONS)["perturbation"].unique().to_pylist()
+    (perturbation,) = tables.clean(predictions, tables.PREDICTIONS)["perturbation"].unique().to_pylist()
     counted = {
         "test_dataset": part.name,
         "part": part.split,
         "codec": part.codec,
-        "n_real": videos.count(schemas.REAL),
-        "n_fake": videos.count(schemas.FAKE),
+        "n_real": videos.count(tables.REAL),
+        "n_fake": videos.count(tables.FAKE),
         "n_missing": len(part.failed),
         "n_excluded": len(part.excluded),
     }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from rich.console import Console
 
-from pipelines import run, schemas
-from pipelines.experiment import digest
+from pipelines.common import provenance, tables
+from pipelines.common.storage import digest
 from pipelines.run import Trial, Usable
 from pipelines.tracking import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
 
@@ -109,8 +109,8 @@ def common_tags(outcome: "Outcome") -> dict[str, str]:
     return {
         "mlflow.source.name": f"sweeps/{outcome.sweep.name}.py",
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": run.commit(),
-        "commit": run.commit(),
+        "mlflow.source.git.commit": provenance.commit(),
+        "commit": provenance.commit(),
         "data": _data(outcome),
         "preset": outcome.preset,
         "paper": paper,
@@ -168,7 +168,7 @@ def inputs(trial: Trial) -> list[Dataset]:
 def _dataset(usable: Usable, context: str) -> Dataset:
     part = usable.part
     labels = [video.label for video in usable.videos]
-    fields = [{"name": f.name, "type": _type(f.type), "required": not f.nullable} for f in schemas.FACES]
+    fields = [{"name": f.name, "type": _type(f.type), "required": not f.nullable} for f in tables.FACES]
     return Dataset(
         name=f"{part.name} {part.split} {part.codec}",
         digest=digest([usable.digest, sorted(usable.failed), sorted(part.excluded)]),
@@ -177,8 +177,8 @@ def _dataset(usable: Usable, context: str) -> Dataset:
         schema=fields,
         profile={
             "num_rows": len(labels),
-            "num_real": labels.count(schemas.REAL),
-            "num_fake": labels.count(schemas.FAKE),
+            "num_real": labels.count(tables.REAL),
+            "num_fake": labels.count(tables.FAKE),
             "num_failed": len(usable.failed),
             "num_excluded": len(part.excluded),
         },

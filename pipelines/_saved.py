@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import _results, metrics, perturb, schemas, stages
+from pipelines import _results, metrics, perturb
 from pipelines._results import Origin
+from pipelines.common import storage
+from pipelines.common.tables import PREDICTIONS, REAL, RESULTS, clean, to_table
 from pipelines.sweep import LOCALIZING, Column
 
 TABLE = "table.json"
@@ -57,7 +59,7 @@ class Saved:
             row: {name: value if math.isfinite(value) else None for name, value in values.items()}
             for row, values in self.published.items()
         }
-        stages.write_atomic(folder / TABLE, (json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
+        storage.write_atomic(folder / TABLE, (json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
         return folder / TABLE
 
     @classmethod
@@ -66,7 +68,7 @@ class Saved:
         path = folder / TABLE
         if not path.is_file():
             raise ValueError(f"{folder} holds no {TABLE}: {AGAIN}")
-        told = stages.read_json(path)
+        told = storage.read_json(path)
         try:
             columns = tuple(Column(**column) for column in told["columns"])
             trials = tuple(Planned(**planned) for planned in told["trials"])
@@ -93,8 +95,8 @@ class Run:
         """Raises ValueError if it is not there, not done, or from before runs kept what this needs."""
         if not (folder / "_done.json").is_file():
             raise ValueError(f"{folder} holds no finished run; name its storage by --storage, or run its sweep again")
-        done, trial = stages.read_json(folder / "_done.json"), folder / "trial.json"
-        told = stages.read_json(trial) if trial.is_file() else {}
+        done, trial = storage.read_json(folder / "_done.json"), folder / "trial.json"
+        told = storage.read_json(trial) if trial.is_file() else {}
         if "predictions" not in done or "origin" not in told:
             raise ValueError(f"{folder} was made before runs kept what their numbers need: {AGAIN}")
         try:
@@ -106,12 +108,12 @@ class Run:
     @cached_property
     def results(self) -> pa.Table:
         """RESULTS as they were stored."""
-        return schemas.clean(pq.read_table(self.folder / "results.parquet"), schemas.RESULTS)
+        return clean(pq.read_table(self.folder / "results.parquet"), RESULTS)
 
     def tables(self) -> list[tuple[Mapping[str, Any], pa.Table]]:
         """Each block with its PREDICTIONS, without the predicted masks themselves. Not kept: they may be large."""
         names = [name for name in pq.read_schema(self.folder / "predictions.parquet").names if name != "mask_png"]
-        table = schemas.clean(pq.read_table(self.folder / "predictions.parquet", columns=names), schemas.PREDICTIONS)
+        table = clean(pq.read_table(self.folder / "predictions.parquet", columns=names), PREDICTIONS)
         found, first = [], 0
         for block in self.blocks:
             found.append((block, table.slice(first, block["rows"])))
@@ -123,14 +125,14 @@ class Run:
     def made_again(self, tables: Sequence[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
         """RESULTS from PREDICTIONS, by the code of now; `commit` is that of the stored ones."""
         rows = _results.every_row(self.origin, tables, self.results["commit"][0].as_py())
-        return schemas.to_table(rows, schemas.RESULTS)
+        return to_table(rows, RESULTS)
 
 
 def differing(stored: pa.Table, again: pa.Table) -> list[str]:
     """What of RESULTS is not the same when made again, a line for each number."""
     value_names = ("value", "low", "high")
     counts = ("n_real", "n_fake", "n_missing", "n_excluded")
-    key_names = [name for name in schemas.RESULTS.names if name not in (*value_names, *counts, "commit")]
+    key_names = [name for name in RESULTS.names if name not in (*value_names, *counts, "commit")]
 
     def by_key(table: pa.Table) -> dict[tuple[Any, ...], dict[str, Any]]:
         return {tuple(row[name] for name in key_names if name in row): row for row in table.to_pylist()}
@@ -225,5 +227,5 @@ def _with_method(origin: Origin, part: _results.Part, predictions: pa.Table, lev
 
 def of_method(scores: pa.Table, method: str) -> pa.Table:
     """The fakes of one manipulation, and all real ones."""
-    real = pc.equal(scores["label"], schemas.REAL)
+    real = pc.equal(scores["label"], REAL)
     return scores.filter(pc.or_(real, pc.equal(scores["method"], method)))

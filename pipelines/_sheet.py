@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines._text import printable
-from pipelines.video import encode_png
+from pipelines.common.pictures import encode_png
+from pipelines.common.text import printable
 
 Picture = NDArray[np.uint8]
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import models
-from pipelines import evaluate, registry, run, stages
-from pipelines._text import first, printable
-from pipelines.experiment import Experiment, digest
+from pipelines import evaluate, registry, run
+from pipelines.common.storage import StorageError, digest, read_json
+from pipelines.common.text import first, printable
+from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
+from pipelines.training import stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +151,9 @@ def _told(folder: Path) -> Mapping[str, Any]:
                 "the sweep again: nothing is trained or scored anew"
             )
         raise ValueError(f"{folder} is neither a trial's folder (no {run.TRIAL}) nor a stage's (no spec.json)")
-    told = stages.read_json(path)
+    told = read_json(path)
     if not isinstance(told, dict) or not {"experiment", "stages", "faces", "commit"} <= told.keys():
-        raise stages.StorageError(f"{path} is not what this code writes; delete {folder} and run the sweep again")
+        raise StorageError(f"{path} is not what this code writes; delete {folder} and run the sweep again")
     return told
 
 
@@ -187,7 +189,7 @@ def _stage(storage: Path, paper: str, name: str, named: str) -> stages.PlannedSt
     folder = storage / "stages" / paper / name / named
     if not (folder / "_done.json").is_file():
         raise ValueError(f"{folder} holds no finished stage; run the sweep again")
-    spec = stages.read_json(folder / "spec.json")
+    spec = read_json(folder / "spec.json")
     if spec["version"] != models.version(paper):
         raise ValueError(
             f"{folder} was trained by version {spec['version']} of models/{paper}.py, this is version "

@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from pipelines import facestore, schemas, stages
+from pipelines import facestore
 from pipelines._sheet import Strip, Tile, face, to_html, to_png
-from pipelines._text import first, printable
+from pipelines.common import storage, tables
+from pipelines.common.text import first, printable
 from pipelines.decode import even_indices
 
 SUFFIXES = (".png", ".html")
@@ -63,7 +64,7 @@ def choose(known: Mapping[str, facestore.Extracted], wanted: Filter, most: int) 
     rest = sorted(name for name, at in known.items() if wanted.others(at))
     if not rest:
         methods = sorted({at.copied["method"] for at in known.values()})
-        splits = [split for split in schemas.SPLITS if any(at.copied["split"] == split for at in known.values())]
+        splits = [split for split in tables.SPLITS if any(at.copied["split"] == split for at in known.values())]
         raise ValueError(
             f"none of {len(known)} videos passes {_described(wanted)}; "
             f"splits: {', '.join(splits) or 'none'}; methods: {first(methods, 20) or 'none'}"
@@ -84,7 +85,7 @@ def _described(wanted: Filter) -> str:
 def strip(faces: facestore.Faces, at: facestore.Extracted, num_faces: int, size_px: int) -> Strip:
     """A video's row of the sheet, with faces evenly spread over its frames."""
     copied, entry = at.copied, at.ledger
-    kind = "fake" if copied["label"] == schemas.FAKE else "real"
+    kind = "fake" if copied["label"] == tables.FAKE else "real"
     state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
     parts = [kind, *([copied["method"]] if kind == "fake" else []), copied["split"], copied["codec"]]
     counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames, {entry['seconds']:.1f} s"
@@ -141,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("patterns", metavar="VIDEO_ID", nargs="*", help="or a pattern such as 'ffpp/*/c23/000_*'")
     p.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.html"), help=".png or .html (%(default)s)")
     p.add_argument("--failed", action="store_true", help="only videos without a usable face")
-    p.add_argument("--split", choices=schemas.SPLITS, default="", help="only this part")
+    p.add_argument("--split", choices=tables.SPLITS, default="", help="only this part")
     p.add_argument("--method", metavar="X", default="", help="only this manipulation, or real")
     p.add_argument("--frames", type=_positive, metavar="N", default=8, help="faces of each video (default: 8)")
     p.add_argument("--videos", type=_positive, metavar="N", default=24, help="videos at most (default: 24)")
@@ -173,7 +174,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     some = f"{len(names)} of {found} matching videos" if len(names) < found else f"{found} videos"
     title = f"{faces.folder}: {some}"
     data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
-    stages.write_atomic(out, data)
+    storage.write_atomic(out, data)
     console.print(f"{some}: {printable(str(out))}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -27,12 +27,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _text, facestore, schemas, stages
+from pipelines import facestore
 from pipelines._leaks import KEY, MAX_P, MIN_FACES, MIN_SHARE, PENDING, Leak, Row, joined, leaks, order
+from pipelines.common import storage, tables
+from pipelines.common.text import markdown_cell, printable
 
 __all__ = ["Leak", "leaks", "lines", "markdown", "of_folder", "plot", "reasons", "table", "to_csv", "verdict"]
 
-OUTCOMES = (*schemas.STATUSES, PENDING)
+OUTCOMES = (*tables.STATUSES, PENDING)
 
 _COLOURS = {"ok": "#009E73", "no_face": "#E69F00", "unreadable": "#0072B2", "crashed": "#CC3311", PENDING: "0.85"}
 _COLUMNS = 3  # panels side by side
@@ -131,15 +133,15 @@ def markdown(
 ) -> str:
     """`table`, `reasons` and `leaks` as a page."""
     body = [[str(row[name]) for name in _REASON] for row in why]
-    parts = [f"# {_text.markdown(title)}", "", *_grid(lines(coverage)), ""]
-    parts += [f"- {_text.markdown(line)}" for line in verdict(found)]
+    parts = [f"# {markdown_cell(title)}", "", *_grid(lines(coverage)), ""]
+    parts += [f"- {markdown_cell(line)}" for line in verdict(found)]
     if body:
         parts += ["", "Reasons", "", *_grid([_REASON, *body])]
     return "\n".join([*parts, ""])
 
 
 def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = [[_text.markdown(text) for text in row] for row in rows]
+    head, *body = [[markdown_cell(text) for text in row] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
 
 
@@ -188,10 +190,10 @@ def _panel(axis: Any, rows: Sequence[Row]) -> None:
         left = [a + b for a, b in zip(left, share, strict=True)]
     for place, row in zip(y, rows, strict=True):
         axis.text(101.5, place, f"{row['ok']} of {row['given']}", va="center", fontsize="small")
-    axis.set_yticks(y, [_text.printable(row["method"]) for row in rows])
+    axis.set_yticks(y, [printable(row["method"]) for row in rows])
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
-    axis.set_title(f"{_text.printable(rows[0]['dataset'])}, {rows[0]['split']}", fontsize="medium")
+    axis.set_title(f"{printable(rows[0]['dataset'])}, {rows[0]['split']}", fontsize="medium")
     axis.set_xlabel("% of videos; right: ok of given")
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -201,7 +203,7 @@ def of_folder(folder: Path) -> tuple[pa.Table, pa.Table]:
     """VIDEOS, as far as FACES copies it, and LEDGER of an extraction. Raises ValueError if it is not finished."""
     ledger = facestore.Faces(folder).ledger
     copied = [at.copied for at in facestore.compacted(folder).values()]
-    schema = pa.schema([schemas.VIDEOS.field(name) for name in schemas.COPIED])
+    schema = pa.schema([tables.VIDEOS.field(name) for name in tables.COPIED])
     return pa.Table.from_pylist(copied, schema=schema), ledger
 
 
@@ -211,20 +213,20 @@ def _show(
     columns = list(zip(*lines(coverage), strict=True))
     if console.width < _WIDE:
         columns = [column for column in columns if column[0] not in _LEFT_OUT]
-    shown = Table(title=Text(_text.printable(title)), title_justify="left")
+    shown = Table(title=Text(printable(title)), title_justify="left")
     for number, column in enumerate(columns):
         shown.add_column(column[0], justify="left" if number < 2 else "right", overflow="fold")
     for line in list(zip(*columns, strict=True))[1:]:
-        shown.add_row(*(Text(_text.printable(text)) for text in line))
+        shown.add_row(*(Text(printable(text)) for text in line))
     console.print(shown)
     for row in why[:_MOST_REASONS]:
         text = f"  {row['videos']} {row['status']} of {row['method']} in {row['split']}: {row['reason']}"
-        console.print(_text.printable(f"{text}, e.g. {row['example']}"), highlight=False, markup=False)
+        console.print(printable(f"{text}, e.g. {row['example']}"), highlight=False, markup=False)
     if len(why) > _MOST_REASONS:
         console.print(f"  and {len(why) - _MOST_REASONS} more reasons: --out writes all", highlight=False)
     for text in verdict(found):
         style = "bold red" if text.startswith("LEAK") else ""
-        console.print(_text.printable(text), style=style, highlight=False, markup=False)
+        console.print(printable(text), style=style, highlight=False, markup=False)
 
 
 def run(folders: Sequence[Path], out: Path | None, console: Console) -> None:
@@ -249,7 +251,7 @@ def write(out: Path, name: str, title: str, videos: pa.Table, ledger: pa.Table) 
         f"{name}-reasons.csv": to_csv(why, _REASON),
     }
     for file, text in texts.items():
-        stages.write_atomic(out / file, text.encode())
+        storage.write_atomic(out / file, text.encode())
     plot(out / f"{name}.png", coverage, title)
     return [*(out / file for file in texts), out / f"{name}.png"]
 
@@ -268,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(arguments.folders, arguments.out, console)
     except (ValueError, OSError) as error:
-        text = _text.printable(str(error))
+        text = printable(str(error))
         console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

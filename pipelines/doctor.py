@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _examine, _probe, datasets, progress, sample_corpus, stages
+from pipelines import _examine, _probe, datasets, sample_corpus
 from pipelines._examine import ERROR, OK, WARNING, File, Finding, Row
-from pipelines._text import printable
+from pipelines.common import progress
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage
+from pipelines.common.text import printable
 from pipelines.preprocess import datasets_file
 from pipelines.sandbox import NotStarted
-from pipelines.sweep import DEFAULT_STORAGE
 from pipelines.video import locate
 
 ALL = "all datasets"
@@ -218,7 +219,7 @@ def _roots(config: Path | None, names: Sequence[str], storage: Path, console: Co
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """The exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
     config = datasets_file(arguments.datasets)
-    storage = stages.check_storage(arguments.storage, write=config is None)
+    storage = check_storage(arguments.storage, write=config is None)
     roots = _roots(config, arguments.names, storage, console)
     if unknown := sorted(set(arguments.names) - roots.keys()):
         raise ValueError(f"no root is known for {', '.join(unknown)}; known are {', '.join(sorted(roots)) or 'none'}")

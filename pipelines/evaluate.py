@@ -23,8 +23,11 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import cluster, device, ingest, perturb, schemas, stages
+from pipelines import ingest, perturb
+from pipelines.common import cluster, device, storage
+from pipelines.common.tables import PREDICTIONS, clean, to_table
 from pipelines.ingest import Derived, Samples, Video
+from pipelines.training import stages
 
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
@@ -49,7 +52,7 @@ class Finished:
         try:
             module.load_state_dict(safetensors.torch.load_file(path))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-            raise stages.StorageError(
+            raise storage.StorageError(
                 f"{path} can't be loaded ({str(error).splitlines()[0]}); delete {path.parent} and run again"
             ) from error
         return module.to(on).eval()
@@ -71,7 +74,7 @@ def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbatio
 
 def predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = "") -> pa.Table:
     """PREDICTIONS of a scored part."""
-    return schemas.clean(pq.read_table(predictions_path(planned, part_digest, perturbation)), schemas.PREDICTIONS)
+    return clean(pq.read_table(predictions_path(planned, part_digest, perturbation)), PREDICTIONS)
 
 
 def score(
@@ -102,7 +105,7 @@ def score(
 
         args = ([stage for stage, _ in one.missing], faces, one.perturbations)
         scored = pa.concat_tables(_tables(_ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
-        _keep(scored.cast(schemas.PREDICTIONS), one, parts)
+        _keep(scored.cast(PREDICTIONS), one, parts)
         done += len(one.videos)
 
 
@@ -183,7 +186,7 @@ class _ScoreVideos:
     def __call__(self, batch: pa.Table) -> pa.Table:
         videos = [Video(**row) for row in batch.to_pylist()]
         rows = [row for name, module, samples in self.stages for row in self._score(name, module, samples, videos)]
-        return schemas.to_table(rows, schemas.PREDICTIONS)
+        return to_table(rows, PREDICTIONS)
 
     def _score(
         self, name: str, module: models.Stage, samples: Samples, videos: Sequence[Video]

@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
-from pipelines import cluster, device, ingest, metrics, schemas, stages
+from pipelines import ingest, metrics
+from pipelines.common import cluster, device, storage, tables
+from pipelines.common.pictures import encode_png
 from pipelines.evaluate import Finished
 from pipelines.ingest import Samples, Video
-from pipelines.video import encode_png
 
 if TYPE_CHECKING:
     from pipelines.run import Compute, Trial
@@ -70,7 +71,7 @@ class Example:
     scores: Mapping[str, float]  # of the face, by stage
 
     def row(self, stage: str) -> dict[str, Any]:
-        right = (self.video_score > MIDDLE) == (self.video.label == schemas.FAKE)
+        right = (self.video_score > MIDDLE) == (self.video.label == tables.FAKE)
         return _row(self.video, self.at, stage, self.scores) | {
             "dataset": self.part,
             "verdict": "right" if right else "wrong",
@@ -143,12 +144,12 @@ def write(
 ) -> None:
     """Both files, each whole or not at all, the evidence last."""
     on = device.best()
-    features = schemas.to_table(_features(finished, parts, faces, seed, on), schemas.FEATURES)
-    evidence = schemas.to_table(_evidence(finished, parts, faces, on), schemas.EVIDENCE)
+    features = tables.to_table(_features(finished, parts, faces, seed, on), tables.FEATURES)
+    evidence = tables.to_table(_evidence(finished, parts, faces, on), tables.EVIDENCE)
     for name, table in ((FEATURES, features), (EVIDENCE, evidence)):
         data = io.BytesIO()
         pq.write_table(table, data, compression="zstd")
-        stages.write_atomic(folder / name, data.getvalue())
+        storage.write_atomic(folder / name, data.getvalue())
 
 
 def _evidence(
@@ -237,11 +238,11 @@ def examples(parts: Sequence[Part]) -> list[Example]:
     """
     found: dict[str, Example] = {}
     for part in parts:
-        for label in (schemas.REAL, schemas.FAKE):
+        for label in (tables.REAL, tables.FAKE):
             own = sorted((v for v in part.videos if v.label == label), key=lambda video: video.video_id)
-            for verdict in (schemas.FAKE, schemas.REAL) if label else (schemas.REAL, schemas.FAKE):
-                sign = 1 if verdict == schemas.FAKE else -1
-                agreeing = [v for v in own if (part.scores[v.video_id] > MIDDLE) == (verdict == schemas.FAKE)]
+            for verdict in (tables.FAKE, tables.REAL) if label else (tables.REAL, tables.FAKE):
+                sign = 1 if verdict == tables.FAKE else -1
+                agreeing = [v for v in own if (part.scores[v.video_id] > MIDDLE) == (verdict == tables.FAKE)]
                 if agreeing:
                     surest = max(agreeing, key=lambda video: sign * part.scores[video.video_id])
                     found.setdefault(surest.video_id, _example(part, surest, sign))

@@ -38,7 +38,9 @@ import ray
 import ray.data
 from ray import cloudpickle
 
-from pipelines import cluster, faces, sandbox, schemas
+from pipelines import faces, sandbox
+from pipelines.common import cluster
+from pipelines.common.tables import COPIED, FACES, LEDGER, STATUSES, VERSION, VIDEOS, to_table
 from pipelines.faces import Recipe
 from pipelines.facestore import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
 from pipelines.video import Result, VideoReader, without_faces
@@ -47,8 +49,8 @@ log = logging.getLogger(__name__)
 
 Reader = Callable[[Mapping[str, Any], Sequence[int]], list[Result]]
 
-_NEEDED = (*schemas.COPIED, "root", "uri", "mask_uri", "real_uri", "face_rule")
-_RECORDED = (*schemas.COPIED, "face_rule")  # what must not change once a video is extracted
+_NEEDED = (*COPIED, "root", "uri", "mask_uri", "real_uri", "face_rule")
+_RECORDED = (*COPIED, "face_rule")  # what must not change once a video is extracted
 _WITH_STATISTICS = ["video_id", "label", "method", "codec", "status", "frame_index", "face_index", "time_s"]
 _PNG = ("image_png", "mask_png")
 _VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
@@ -200,7 +202,7 @@ def _complete(target: Target, asked: Mapping[str, dict[str, Any]]) -> pa.Table:
             f"{', '.join(missing[:5])}; the others are kept, so run the same command again"
         )
     _finish(target.folder, target.recipe, known)
-    return schemas.to_table([known[video_id].ledger for video_id in asked], schemas.LEDGER)
+    return to_table([known[video_id].ledger for video_id in asked], LEDGER)
 
 
 def compact(folder: Path) -> None:
@@ -289,7 +291,7 @@ def _quiet() -> Iterator[None]:
 
 def _check(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """video_id -> the columns of VIDEOS that extraction needs."""
-    absent = sorted(set(schemas.VIDEOS.names) - set(videos.column_names))
+    absent = sorted(set(VIDEOS.names) - set(videos.column_names))
     if absent:
         raise ValueError(f"VIDEOS lacks the columns {absent}")
     rows = videos.select(_NEEDED).to_pylist()
@@ -339,7 +341,7 @@ def _claimed(folder: Path, recipe: Recipe, predictor: str) -> Iterator[None]:
 
 def _check_recipe(folder: Path, recipe: Recipe, predictor: str) -> None:
     path = folder / "recipe.json"
-    wanted = {"schema_version": schemas.VERSION, "faces_version": faces.VERSION, "recipe": asdict(recipe)}
+    wanted = {"schema_version": VERSION, "faces_version": faces.VERSION, "recipe": asdict(recipe)}
     wanted |= {"predictor": predictor}
     if not path.exists():
         _write_json(path, wanted)
@@ -365,17 +367,17 @@ def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> None:
-    ledger = schemas.to_table([known[video_id].ledger for video_id in sorted(known)], schemas.LEDGER)
+    ledger = to_table([known[video_id].ledger for video_id in sorted(known)], LEDGER)
     with _atomic(folder / "ledger.parquet") as temporary:
         pq.write_table(ledger, temporary)
     statuses = ledger["status"].to_pylist()
     summary = {
-        "schema_version": schemas.VERSION,
+        "schema_version": VERSION,
         "faces_version": faces.VERSION,
         "recipe": asdict(recipe),
         "num_videos": ledger.num_rows,
         "num_faces": sum(ledger["num_faces"].to_pylist()),
-        "num_by_status": {status: statuses.count(status) for status in schemas.STATUSES},
+        "num_by_status": {status: statuses.count(status) for status in STATUSES},
     }
     _write_json(folder / "_done.json", summary)
 
@@ -397,7 +399,7 @@ def _write_faces(path: Path, tables: Iterable[pa.Table], records: list[dict[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = iter(tables)
     first = next(tables)
-    schema = first.schema.with_metadata({**schemas.FACES.metadata, METADATA: json.dumps(records).encode()})
+    schema = first.schema.with_metadata({**FACES.metadata, METADATA: json.dumps(records).encode()})
     with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **_parquet_options(schema)) as writer:
         for table in chain([first], tables):
             writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=ROWS_PER_GROUP)

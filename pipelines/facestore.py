@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import schemas
+from pipelines.common import tables
 
 METADATA = b"videos"  # of a faces file: JSON, one object for each video in order, {"copied": {...}, "ledger": {...}}
 FAILED = ("unreadable", "crashed")  # statuses that may be another one when the file is repaired
@@ -43,12 +43,12 @@ class Faces:
         if not done.is_file():
             raise ValueError(f"{self.folder} holds no finished extraction (no _done.json): run the extraction again")
         self.summary: dict[str, Any] = json.loads(done.read_text())
-        if self.summary["schema_version"] != schemas.VERSION:
+        if self.summary["schema_version"] != tables.VERSION:
             raise ValueError(
                 f"{self.folder} has schema version {self.summary['schema_version']}, "
-                f"this code reads {schemas.VERSION}: extract into a new folder"
+                f"this code reads {tables.VERSION}: extract into a new folder"
             )
-        self.ledger = pq.read_table(self.folder / "ledger.parquet", schema=schemas.LEDGER)
+        self.ledger = pq.read_table(self.folder / "ledger.parquet", schema=tables.LEDGER)
         self.index = {name: (at.path, at.row_groups) for name, at in compacted(self.folder).items()}
         self._files: dict[Path, pq.ParquetFile] = {}
 
@@ -65,7 +65,7 @@ class Faces:
         path, groups = self.index[video_id]
         if path not in self._files:
             self._files[path] = pq.ParquetFile(path, memory_map=True)
-        names = list(columns) if columns is not None else schemas.FACES.names
+        names = list(columns) if columns is not None else tables.FACES.names
         first = 0
         if rows is not None:
             first, last = rows.start // ROWS_PER_GROUP, (rows.stop - 1) // ROWS_PER_GROUP
@@ -75,7 +75,7 @@ class Faces:
             table = table.slice(rows.start - first * ROWS_PER_GROUP, len(rows))
         split = pa.array([path.parent.name.removeprefix("split=")] * table.num_rows, pa.string())
         arrays = [split if name == "split" else table[name] for name in names]
-        schema = pa.schema([schemas.FACES.field(name) for name in names], schemas.FACES.metadata)
+        schema = pa.schema([tables.FACES.field(name) for name in names], tables.FACES.metadata)
         return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -100,4 +100,4 @@ def ledger(folder: Path) -> dict[str, dict[str, Any]]:
     """video_id -> LEDGER row of a finished extraction; empty where there is none."""
     if not (folder / "_done.json").exists():
         return {}
-    return {row["video_id"]: row for row in pq.read_table(folder / "ledger.parquet", schema=schemas.LEDGER).to_pylist()}
+    return {row["video_id"]: row for row in pq.read_table(folder / "ledger.parquet", schema=tables.LEDGER).to_pylist()}

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models import BadSample, Feed, Mode, Stage
-from pipelines import cluster, perturb, schemas
+from pipelines import perturb
+from pipelines.common import cluster, tables
 from pipelines.facestore import ROWS_PER_GROUP, Faces
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
 MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
 MOST_DONORS = 10_000  # faces among which the nearest are looked for (LAA-Net's BI)
 TRIES_PER_VIDEO, MOST_TRIES = 3, 12  # where a stage cannot use a face: other frames of the video, then other videos
-_LIGHT = tuple(name for name in schemas.FACES.names if not name.endswith("_png"))
+_LIGHT = tuple(name for name in tables.FACES.names if not name.endswith("_png"))
 Arrays = dict[str, np.ndarray]
 
 
@@ -70,8 +71,8 @@ class View:
         if name not in _PICKERS:
             raise ValueError(f"unknown view {name!r}; allowed: {', '.join(_PICKERS)}")
         self.name, self.feed, self.seed = name, feed, seed
-        self.real = [video for video in videos if video.label == schemas.REAL]
-        self.fake = [] if name in REAL_VIEWS else [video for video in videos if video.label == schemas.FAKE]
+        self.real = [video for video in videos if video.label == tables.REAL]
+        self.fake = [] if name in REAL_VIEWS else [video for video in videos if video.label == tables.FAKE]
         if not self.real or (name not in REAL_VIEWS and not self.fake):
             raise ValueError(f"view {name} needs both classes, got {len(self.real)} real, {len(self.fake)} fake videos")
         self.domains = _domains(self.real, self.fake) if name == "domain_frames" else []
@@ -117,7 +118,7 @@ class View:
             video = pick.video
         else:
             real, fake = self.domains[pick.domain] if self.domains else (self.real, self.fake)
-            pool = fake if pick.video.label == schemas.FAKE else real
+            pool = fake if pick.video.label == tables.FAKE else real
             video = pool[rng.integers(len(pool))]
         return Pick(video, float(rng.random()), pick.domain, (*pick.seed, tries, 2))
 
@@ -336,7 +337,7 @@ class _Donors:
         self.samples, self.number = samples, samples.feed.donors
         faces, points = [], []
         for video in videos:
-            if video.label == schemas.REAL:
+            if video.label == tables.REAL:
                 for place, row in enumerate(samples.track(video.video_id, 0)):
                     faces.append((video.video_id, place))
                     points.append(_landmarks(row))
@@ -363,7 +364,7 @@ def face(row: Mapping[str, Any], size_px: int, image: np.ndarray | None = None) 
         image = _rgb(row["image_png"])
     crop_px = image.shape[0]
     landmarks = (_landmarks(row) + 0.5) * (size_px / crop_px) - 0.5  # whole numbers are pixel centres in both
-    known = row["label"] == schemas.REAL or row["mask_png"] is not None
+    known = row["label"] == tables.REAL or row["mask_png"] is not None
     mask = np.zeros((size_px, size_px), np.uint8)
     if row["mask_png"] is not None:
         full = _decode(row["mask_png"], cv2.IMREAD_GRAYSCALE)

@@ -19,24 +19,23 @@ import models
 from pipelines import (
     _runs,
     _sharing,
-    cluster,
     datasets,
     explain,
     facestore,
     outcome,
     preprocess,
-    progress,
     protocol,
     run,
     sample_corpus,
-    stages,
     tuning,
 )
-from pipelines.experiment import Experiment
+from pipelines.common import cluster, progress, storage
+from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 from pipelines.ingest import REAL_VIEWS, VIEWS
 from pipelines.outcome import Key
 from pipelines.preprocess import Extraction, datasets_file, faces_folder
+from pipelines.training import stages
 
 if TYPE_CHECKING:
     from pipelines.sweep import Sweep
@@ -83,7 +82,7 @@ class Launch:
     @cached_property
     def storage(self) -> Path:
         """Made and tried out, unless this is a dry run, which leaves no trace."""
-        return stages.check_storage(self.arguments.storage, write=not self.arguments.dry_run)
+        return storage.check_storage(self.arguments.storage, write=not self.arguments.dry_run)
 
     def execute(self) -> int:
         """The exit code: 0, or 1 if a row failed. Raises ValueError or OSError for wrong input."""

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, sample_corpus, schemas, tuning
+from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, sample_corpus, tuning
 from pipelines._saved import Planned, Saved
-from pipelines._text import printable
-from pipelines.experiment import digest
+from pipelines.common import provenance, tables
+from pipelines.common.storage import digest
+from pipelines.common.text import printable
 from pipelines.preprocess import Extraction
 from pipelines.tracking import TrackingError, ui_command
 
@@ -57,7 +58,8 @@ class Outcome:
             ),
             "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
             "videos without a face": next(iter(trials.values())).experiment.failed_videos,
-            "commit": ", ".join(sorted({c for t in done for c in t.results()["commit"].to_pylist()})) or run.commit(),
+            "commit": ", ".join(sorted({c for t in done for c in t.results()["commit"].to_pylist()}))
+            or provenance.commit(),
         }
         folder = self.storage / "reports" / f"{self.sweep.name}-{self.key}"
         for trial in done:
@@ -158,7 +160,7 @@ def _seeds(number: int) -> str:
 
 def _counted(extractions: Sequence[Extraction]) -> list[dict[str, Any]]:
     """What became of the videos: rows of `coverage.table`, those of several recipes below each other."""
-    names = [*coverage.KEY, "given", *schemas.STATUSES]
+    names = [*coverage.KEY, "given", *tables.STATUSES]
     return [
         row for one in extractions for row in coverage.table(one.videos, one.ledger_table()).select(names).to_pylist()
     ]

@@ -26,25 +26,14 @@ from rich.table import Table
 from rich.text import Text
 
 import models
-from pipelines import (
-    _evidence,
-    _trained,
-    cluster,
-    evaluate,
-    explain,
-    facestore,
-    metrics,
-    progress,
-    run,
-    schemas,
-    stages,
-)
-from pipelines._text import printable
+from pipelines import _evidence, _trained, evaluate, explain, facestore, metrics, run
 from pipelines._trained import Trained
+from pipelines.common import cluster, progress, provenance, tables
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_atomic, write_json
+from pipelines.common.text import printable
 from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
 from pipelines.facestore import ExtractionError
 from pipelines.ingest import Video
-from pipelines.sweep import DEFAULT_STORAGE
 
 DATASET = "own"  # stands before the ids of videos that belong to no dataset
 MOST_HERE = 4  # videos whose faces are cut one after the other; for more, Ray is worth its start
@@ -99,7 +88,7 @@ def _row(name: str, path: Path) -> dict[str, Any]:
     return {
         "dataset": DATASET,
         "video_id": name,
-        "label": schemas.FAKE,
+        "label": tables.FAKE,
         "method": "unknown",
         "codec": "unknown",
         "split": "test",
@@ -121,7 +110,7 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
     from pipelines import extract  # here: Ray reads the environment when it is imported
     from pipelines.video import VideoReader
 
-    videos = schemas.to_table([_row(name, path) for name, path in paths.items()], schemas.VIDEOS)
+    videos = tables.to_table([_row(name, path) for name, path in paths.items()], tables.VIDEOS)
     roots = {DATASET: "/"}
     with progress.view(console, "Cutting faces") as view:
 
@@ -204,7 +193,7 @@ def _scores(trained: Trained, scorer: Any, faces: facestore.Faces, name: str) ->
 
 
 def _video(name: str) -> Video:
-    return Video(name, schemas.FAKE, "unknown", name)
+    return Video(name, tables.FAKE, "unknown", name)
 
 
 def _of_video(predictions: pa.Table, pooling: models.Pooling) -> float:
@@ -238,7 +227,7 @@ def table_of(scored: Sequence[Scored]) -> Table:
 
 def as_json(trained: Trained, scored: Sequence[Scored]) -> dict[str, Any]:
     """The report: the run and what it was trained on, then each video with the scores of its faces."""
-    return trained.description() | {"predicted_by": run.commit(), "videos": [_video_json(one) for one in scored]}
+    return trained.description() | {"predicted_by": provenance.commit(), "videos": [_video_json(one) for one in scored]}
 
 
 def _video_json(one: Scored) -> dict[str, Any]:
@@ -256,7 +245,7 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
             title = f"{printable(one.path.name)}: P(fake) = {one.score:.3f}"
             by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
             data = _evidence.picture(title, by, one.score, one.faces, "\n".join(trained.warnings))
-            stages.write_atomic(folder / name, data)
+            write_atomic(folder / name, data)
             paths.append(folder / name)
     return paths
 
@@ -282,7 +271,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> int:
-    storage = stages.check_storage(arguments.storage, write=False)
+    storage = check_storage(arguments.storage, write=False)
     videos = find_videos(arguments.videos)
     for folder in (arguments.json and arguments.json.parent, arguments.picture):
         if folder:  # what can't be written is said before the work, not after it
@@ -297,7 +286,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     scored = predict(trained, videos, console, pictures=arguments.picture is not None)
     console.print(table_of(scored))
     if arguments.json:
-        stages.write_json(arguments.json, as_json(trained, scored))
+        write_json(arguments.json, as_json(trained, scored))
         say(f"Scores: {arguments.json}")
     if arguments.picture:
         written = write_pictures(trained, scored, arguments.picture)

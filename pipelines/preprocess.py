@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import cluster, coverage, datasets, facestore, progress, sample_corpus, schemas, stages
-from pipelines.experiment import PRESETS, Experiment, Preset, digest
+from pipelines import coverage, datasets, facestore, sample_corpus
+from pipelines.common import cluster, progress, tables
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest
+from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.faces import VERSION as FACES_VERSION
 from pipelines.faces import Recipe
 from pipelines.facestore import ExtractionError
-from pipelines.sweep import DEFAULT_STORAGE
 
 FACE_BYTES = 60_000  # a stored face of 224 x 224 pixels, measured on real videos; grows with its area
 
@@ -65,7 +66,7 @@ class Extraction:
         return sum(entry["status"] in facestore.FAILED for entry in self.ledger.values())
 
     def ledger_table(self) -> pa.Table:
-        return schemas.to_table(self.ledger.values(), schemas.LEDGER)
+        return tables.to_table(self.ledger.values(), tables.LEDGER)
 
     @property
     def bytes_needed(self) -> int:
@@ -80,7 +81,7 @@ def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str |
     The made-up videos are named like the real ones: faces of one must not pass for faces of the other.
     """
     source = Path(sample_root).parent.name if sample_root else "own"  # names the corpus, its version and seed
-    return storage / "faces" / dataset / digest([schemas.VERSION, FACES_VERSION, recipe, source])
+    return storage / "faces" / dataset / digest([tables.VERSION, FACES_VERSION, recipe, source])
 
 
 def datasets_file(switch: str | None) -> Path | None:
@@ -185,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", choices=PRESETS, help="whose crops (default: paper; small on the sample corpus)")
     settings = "name=value, e.g. num_frames=64 margin=1.5 detector=dlib-cnn; a folder of its own"
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"change the recipes: {settings}")
-    p.add_argument("--splits", nargs="+", choices=schemas.SPLITS, default=list(schemas.SPLITS))
+    p.add_argument("--splits", nargs="+", choices=tables.SPLITS, default=list(tables.SPLITS))
     p.add_argument("--codec", nargs="+", default=["c23"], help="of datasets in several compressions (default: c23)")
     p.add_argument("--datasets", metavar="FILE", help="datasets.toml (default: as for the sweeps)")
     p.add_argument(
@@ -281,7 +282,7 @@ def _report(extractions: Sequence[Extraction], storage: Path, console: Console) 
 
 def execute(arguments: argparse.Namespace, console: Console) -> int:
     config_file = datasets_file(arguments.datasets)
-    storage = stages.check_storage(arguments.storage, write=not arguments.dry_run)
+    storage = check_storage(arguments.storage, write=not arguments.dry_run)
     names = arguments.dataset or sample_corpus.NAMES
     roots = roots_of(config_file, storage, names, console, arguments.dry_run)
     if roots is None:

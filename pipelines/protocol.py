@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import schemas
-from pipelines.experiment import Experiment
+from pipelines.common import tables
+from pipelines.experiments.experiment import Experiment
 
 Row = dict[str, Any]
 
@@ -91,7 +91,7 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
         raise ValueError(f"protocol must be one of {', '.join(_PROTOCOLS)}; got {experiment.protocol!r}")
     rows = {name: table.to_pylist() for name, table in videos.items()}
     home = experiment.train_on
-    known = tuple(sorted({str(row["method"]) for row in rows[home] if row["label"] == schemas.FAKE}))
+    known = tuple(sorted({str(row["method"]) for row in rows[home] if row["label"] == tables.FAKE}))
     trained = experiment.manipulations or known
     if unknown := sorted(set(trained) - set(known)):
         raise ProtocolError(f"{home} has no manipulation {', '.join(unknown)}; found: {', '.join(known) or 'none'}")
@@ -164,7 +164,7 @@ def _part(rows: list[Row], name: str, dataset: str, split: str, codec: str, meth
         for row in rows
         if row["split"] == split
         and row["codec"] in (codec, "unknown")
-        and (row["label"] == schemas.REAL or not methods or row["method"] in methods)
+        and (row["label"] == tables.REAL or not methods or row["method"] in methods)
     )
     return Part(name=name, dataset=dataset, split=split, codec=codec, rows=kept)
 
@@ -181,7 +181,7 @@ def _without(part: Part, sources: set[str]) -> Part:
 
 
 def _refuse_one_class(part: Part) -> None:
-    num_real, num_fake = part.count(schemas.REAL), part.count(schemas.FAKE)
+    num_real, num_fake = part.count(tables.REAL), part.count(tables.FAKE)
     if not num_real or not num_fake:
         why = f"; {len(part.excluded)} more share a source with training" if part.excluded else ""
         raise ProtocolError(

@@ -18,8 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import run, schemas, stages
-from pipelines._text import printable
+from pipelines import run
+from pipelines.common import tables
+from pipelines.common.storage import read_json
+from pipelines.common.text import printable
 from pipelines.run import Trial
 from pipelines.tracking import (
     PATIENCE_S,
@@ -185,7 +187,7 @@ def _description(outcome: "Outcome", best: Winner) -> str:
 
 
 def _told(trial: Trial) -> Any:
-    return stages.read_json(trial.folder / run.TRIAL)
+    return read_json(trial.folder / run.TRIAL)
 
 
 # ----------------------------------------------------------------------------------------- the model
@@ -213,7 +215,7 @@ def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | 
             signature=_pyfunc.SIGNATURE,
             input_example=pd.DataFrame({"video": ["clip.mp4"]}),
             pip_requirements=requirements(),
-            metadata={"trial": trial.digest, "commit": commit, "schema": schemas.VERSION},
+            metadata={"trial": trial.digest, "commit": commit, "schema": tables.VERSION},
             mlflow_model=Model(model_id=model_id, run_id=run_id),
         )
     _forget_paths(folder / "model" / "MLmodel", _pyfunc.ARTIFACT, code.name)

@@ -25,12 +25,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from pipelines import _curves, _statistics, _text, schemas, stages
+from pipelines import _curves, _statistics
 from pipelines._saved import TABLE, Material, Run, Saved, differing
 from pipelines._statistics import Comparison
-from pipelines._text import printable
+from pipelines.common.storage import DEFAULT_STORAGE, write_atomic
+from pipelines.common.tables import RESULTS, clean
+from pipelines.common.text import markdown_cell, printable
 from pipelines.metrics import FINAL
-from pipelines.sweep import DEFAULT_STORAGE, LOCALIZING, Column
+from pipelines.sweep import LOCALIZING, Column
 
 ONE_SEED = "*"
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
@@ -133,7 +135,7 @@ def compared(saved: Saved, materials: Sequence[Material], column: Column) -> dic
 
 
 def _pick(table: pa.Table, column: Column) -> list[dict[str, Any]]:
-    table = schemas.clean(table, schemas.RESULTS)
+    table = clean(table, RESULTS)
     wanted = {
         "level": column.level,
         "metric": column.metric,
@@ -263,10 +265,10 @@ def markdown(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[s
     rows = list(dict.fromkeys(cell.row for cell in cells))
     at = {(cell.row, cell.column): cell for cell in cells}
     kinds = ("published", "ours", "difference")
-    head = [_text.markdown(row_name)] + [f"{_text.markdown(column)} {kind}" for column in columns for kind in kinds]
-    body = [[_text.markdown(row)] + [text for column in columns for text in texts(at[row, column])] for row in rows]
+    head = [markdown_cell(row_name)] + [f"{markdown_cell(column)} {kind}" for column in columns for kind in kinds]
+    body = [[markdown_cell(row)] + [text for column in columns for text in texts(at[row, column])] for row in rows]
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
-    return "\n".join([f"# {_text.markdown(title)}", "", *table, "", *(f"- {_text.markdown(t)}" for t in lines), ""])
+    return "\n".join([f"# {markdown_cell(title)}", "", *table, "", *(f"- {markdown_cell(t)}" for t in lines), ""])
 
 
 def texts(cell: Cell) -> tuple[str, str, str]:
@@ -399,8 +401,8 @@ class Report:
         s = self.saved
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
-        stages.write_atomic(paths[0], markdown(s.title, s.row_name, self.cells, self.lines).encode())
-        stages.write_atomic(paths[1], to_csv(s.row_name, self.cells).encode())
+        write_atomic(paths[0], markdown(s.title, s.row_name, self.cells, self.lines).encode())
+        write_atomic(paths[1], to_csv(s.row_name, self.cells).encode())
         kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
         metric = kinds.pop() if len(kinds) == 1 else "value"
         footer = s.facts["data"] if s.is_sample else ""
@@ -408,7 +410,7 @@ class Report:
         paths += _curves.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
         if html:
             paths.append(folder / f"{s.name}.html")
-            stages.write_atomic(paths[-1], _html.page(folder, self).encode())
+            write_atomic(paths[-1], _html.page(folder, self).encode())
         return [*paths, s.write(folder)]
 
 

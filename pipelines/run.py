@@ -6,12 +6,9 @@
 A trial that is done is read, not run again; one that is not goes on where its stages are.
 """
 
-import os
-import subprocess
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines import _results, evaluate, explain, metrics, perturb, protocol, schemas, stages, train
+from pipelines import _results, evaluate, explain, metrics, perturb, protocol, train
 from pipelines._sharing import Sharing
-from pipelines.experiment import Experiment, digest
+from pipelines.common.provenance import commit
+from pipelines.common.storage import digest, read_json, write_json
+from pipelines.common.tables import FAKE, REAL, RESULTS, VERSION, clean, to_table
+from pipelines.experiments.experiment import Experiment
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
+from pipelines.training import stages
 
 FINAL = metrics.FINAL
 TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them
@@ -73,7 +74,7 @@ class Trial:
         return (self.folder / "_done.json").exists()
 
     def results(self) -> pa.Table:
-        return schemas.clean(pq.read_table(self.folder / "results.parquet"), schemas.RESULTS)
+        return clean(pq.read_table(self.folder / "results.parquet"), RESULTS)
 
     @property
     def perturbations(self) -> tuple[str, ...]:
@@ -187,7 +188,7 @@ def _rows_digest(view: str, *parts: Usable) -> str:
     """What a view sees of training and selection; a view of real clips does not change with the fakes."""
     seen = []
     for part in parts:
-        fake = {video.video_id for video in part.videos if video.label == schemas.FAKE}
+        fake = {video.video_id for video in part.videos if video.label == FAKE}
         seen.append([entry for entry in part.contents if view not in REAL_VIEWS or entry[0] not in fake])
     return digest(seen)
 
@@ -197,7 +198,7 @@ def run(trial: Trial, compute: Compute, report: Callable[[str, int, int], None])
     if trial.done:
         explain.show(trial, compute)
         return
-    stages.write_json(trial.folder / TRIAL, description(trial))
+    write_json(trial.folder / TRIAL, description(trial))
     train_stages(trial, compute, report)
     config = trial.experiment.config()
     evaluate.score(
@@ -244,9 +245,9 @@ def description(trial: Trial) -> dict[str, Any]:
     return {
         "experiment": asdict(trial.experiment),
         "stages": {stage.name: stage.digest for stage in trial.planned},
-        "faces": {"folder": recipe.parent.name, **(stages.read_json(recipe) if recipe.exists() else {})},
-        "num_real": labels.count(schemas.REAL),
-        "num_fake": labels.count(schemas.FAKE),
+        "faces": {"folder": recipe.parent.name, **(read_json(recipe) if recipe.exists() else {})},
+        "num_real": labels.count(REAL),
+        "num_fake": labels.count(FAKE),
         "origin": origin(trial).to_json(),
         "commit": commit(),
     }
@@ -327,8 +328,8 @@ def check(trial: Trial, compute: Compute) -> None:
         labels = [video.label for video in part.videos]
         if len(set(labels)) < 2:
             raise ValueError(
-                f"{part.part.name}/{part.part.split}: extraction left {labels.count(schemas.REAL)} real and "
-                f"{labels.count(schemas.FAKE)} fake videos with a face; both classes are needed"
+                f"{part.part.name}/{part.part.split}: extraction left {labels.count(REAL)} real and "
+                f"{labels.count(FAKE)} fake videos with a face; both classes are needed"
             )
     for part in trial.test:
         if not part.videos:
@@ -360,15 +361,15 @@ def finish(trial: Trial) -> None:
     trial.folder.mkdir(parents=True, exist_ok=True)
     for name, table in (
         ("predictions", pa.concat_tables(tables)),
-        ("results", schemas.to_table(rows, schemas.RESULTS)),
+        ("results", to_table(rows, RESULTS)),
     ):
         temporary = trial.folder / f".{name}.{uuid.uuid4().hex}.tmp"
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(trial.folder / f"{name}.parquet")
-    stages.write_json(
+    write_json(
         trial.folder / "_done.json",
         # predictions: whose rows follow each other in the file; a real video may stand in several parts
-        {"schema": schemas.VERSION, "results": len(rows), "predictions": blocks, "commit": commit()},
+        {"schema": VERSION, "results": len(rows), "predictions": blocks, "commit": commit()},
     )
 
 
@@ -391,20 +392,20 @@ def validation_auc(trial: Trial) -> float:
 
 def complete(trial: Trial) -> None:
     """Adds to a done trial from before what its RESULTS need besides PREDICTIONS; its numbers stay."""
-    done = stages.read_json(trial.folder / "_done.json")
+    done = read_json(trial.folder / "_done.json")
     if "predictions" in done:
         return
     told = description(trial) | {"commit": done.get("commit", "unknown")}
     if (trial.folder / TRIAL).exists():
-        told |= stages.read_json(trial.folder / TRIAL)
-    stages.write_json(trial.folder / TRIAL, told)
+        told |= read_json(trial.folder / TRIAL)
+    write_json(trial.folder / TRIAL, told)
     column = pq.read_table(trial.folder / "predictions.parquet", columns=["stage"])["stage"].to_pylist()
     runs = [(stage, len(list(rows))) for stage, rows in groupby(column)]
     each = len(runs) // len(trial.test)  # stages of a part, which stand part by part
     blocks = [
         {"part": trial.test[i // each].part.name, "stage": stage, "rows": rows} for i, (stage, rows) in enumerate(runs)
     ]
-    stages.write_json(trial.folder / "_done.json", done | {"predictions": blocks})
+    write_json(trial.folder / "_done.json", done | {"predictions": blocks})
 
 
 def pooling_of(trial: Trial) -> models.Pooling:
@@ -422,23 +423,3 @@ def pooling_text(trials: Iterable[Trial]) -> str:
         text = "mean over its faces"
     crowds = sorted({part.part.name for trial in trials for part in trial.test if part.part.every_face})
     return f"{text}; in {', '.join(crowds)}, of each frame only its highest face" if crowds else text
-
-
-@cache
-def commit() -> str:
-    """Commit of the running code, with `-dirty` where files differ from it; `unknown` outside a git checkout.
-
-    On a cluster's nodes the code is a copy; its commit is told by `$CROSSFORGE_COMMIT`.
-    """
-    if told := os.environ.get("CROSSFORGE_COMMIT"):
-        return told
-    root = Path(__file__).resolve().parent.parent
-    try:
-        name = _git(root, "rev-parse", "--short=12", "HEAD")
-        return f"{name}-dirty" if _git(root, "status", "--porcelain") else name
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(root: Path, *args: str) -> str:
-    return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True).stdout.strip()

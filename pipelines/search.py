@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import cluster, preprocess, progress, run, space, stages, tuning
-from pipelines.experiment import Experiment, digest
+from pipelines import preprocess, run, space, tuning
+from pipelines.common import cluster, progress, provenance, storage
+from pipelines.common.storage import digest
+from pipelines.experiments.experiment import Experiment
 from pipelines.launch import Data, Launch
 from pipelines.space import Range, Space
 from pipelines.tracking import Tracker, TrackingError, default_uri
@@ -41,7 +43,7 @@ class Log:
     folder: Path
 
     def note(self, candidate: Candidate) -> None:
-        stages.write_json(self.folder / f"{digest(candidate.settings)}.json", asdict(candidate))
+        storage.write_json(self.folder / f"{digest(candidate.settings)}.json", asdict(candidate))
 
     def candidates(self) -> list[Candidate]:
         """The best first; those without an AUC last."""
@@ -54,7 +56,7 @@ class Log:
 
 
 def _read(path: Path) -> Candidate:
-    told = stages.read_json(path)
+    told = storage.read_json(path)
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in told["settings"].items()}
     return Candidate(**told | {"settings": settings})
 
@@ -169,7 +171,7 @@ def _track(launch: Launch, log: Log, plan: Callable[[Experiment], run.Trial], de
     """A run for each candidate, below one for the search: MLflow's charts show the AUC over the settings."""
     name = f"{launch.sweep.name}_search"
     tracker = Tracker(default_uri(launch.storage), name, launch.storage)
-    common = {"data": "sample" if launch.is_sample else "real", "preset": launch.preset, "commit": run.commit()}
+    common = {"data": "sample" if launch.is_sample else "real", "preset": launch.preset, "commit": provenance.commit()}
     parent = tracker.run(log.folder.name, f"search ({launch.preset}, {common['data']})", tags=common)
     for one in log.candidates():
         trial = plan(declared.override(one.settings))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 
 SEARCHED = "model."  # what a search may vary: other data would make other validation AUCs, which can't be compared
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import cluster, perturb
+from pipelines import perturb
 from pipelines._results import UNSEEN
-from pipelines.experiment import PRESETS, Experiment
+from pipelines.common import cluster
+from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.facestore import ExtractionError
 from pipelines.space import Space
-
-DEFAULT_STORAGE = "crossforge-storage"
 
 LEVELS = ("video", "frame")
 LOCALIZING = ("iou", "pbca")  # counted in pixels of faces: there is no video level

@@ -29,9 +29,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 import models
 from models import BadSample
 from models._distributed import alone, form, synchronize_batch_norm, total
-from pipelines import device, ingest, metrics, progress, schemas, stages
+from pipelines import ingest, metrics
 from pipelines._sharing import Sharing
+from pipelines.common import device, progress, storage, tables
 from pipelines.ingest import Arrays, Pick, Samples, Video, View
+from pipelines.training import stages
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +167,7 @@ def train(job: Job) -> None:
     with job.planned.lock():
         if job.planned.done:
             return
-        stages.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
+        storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
         if job.num_workers == 0:
             loop(job, Alone())
         else:
@@ -198,7 +200,7 @@ def _fit(job: Job) -> None:
 
 def _newest(job: Job) -> str:
     """Name of the newest checkpoint; empty where there is none yet, or none is needed any more."""
-    checkpoints = stages.folders(job.planned.folder, "checkpoint")
+    checkpoints = storage.folders(job.planned.folder, "checkpoint")
     return checkpoints[-1].name if checkpoints else ""
 
 
@@ -239,7 +241,7 @@ def _worker(config: dict[str, Job]) -> None:
         loop(config["job"], world)
     except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
         if world.rank == 0:
-            stages.write_atomic(_not_finite(config["job"]), str(error).encode())
+            storage.write_atomic(_not_finite(config["job"]), str(error).encode())
 
 
 def _not_finite(job: Job) -> Path:
@@ -302,7 +304,7 @@ def loop(job: Job, world: World) -> None:
             state["curve"].append(line)
             if world.rank == 0:
                 text = "".join(json.dumps(entry) + "\n" for entry in state["curve"])
-                stages.write_atomic(job.planned.folder / "curves.jsonl", text.encode())
+                storage.write_atomic(job.planned.folder / "curves.jsonl", text.encode())
             started = time.monotonic()
         due = time.monotonic() - since_checkpoint > CHECKPOINT_SECONDS
         due |= bool(job.checkpoint_steps) and state["step"] % job.checkpoint_steps == 0
@@ -386,7 +388,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
     epoch. In view `real_pairs` the pseudo-fakes of a video count as a fake video.
     """
     module.eval()
-    videos = [v for v in job.select if v.label == schemas.REAL or job.stage.view not in ingest.REAL_VIEWS]
+    videos = [v for v in job.select if v.label == tables.REAL or job.stage.view not in ingest.REAL_VIEWS]
     mine: list[tuple[str, int, float, float | None]] = []  # video, label, loss, score
     loaded = (
         (video, arrays)
@@ -404,7 +406,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
             mine += [(v.video_id, v.label, loss, s) for (v, _), s in zip(chunk, out["score"].tolist(), strict=True)]
         else:
             for (video, _), (real, fake) in zip(chunk, out["score"].tolist(), strict=True):
-                mine += [(video.video_id, schemas.REAL, loss, real), (video.video_id, schemas.FAKE, loss, fake)]
+                mine += [(video.video_id, tables.REAL, loss, real), (video.video_id, tables.FAKE, loss, fake)]
     rows = [row for found in world.gather(mine) for row in found]
     if not rows:
         raise BadSample(f"none of the {len(videos)} validation videos has a face that {job.stage.name} can use")
@@ -435,7 +437,7 @@ def _keep_best(job: Job, module: models.Stage, state: dict[str, Any], line: Mapp
         state["best_key"], state["best_epoch"] = key, int(line["epoch"])
         if world.rank == 0:
             weights = safetensors.torch.save(_weights(module))
-            stages.put_folder(job.planned.folder, "best", state["best_epoch"], {"weights.safetensors": weights})
+            storage.put_folder(job.planned.folder, "best", state["best_epoch"], {"weights.safetensors": weights})
 
 
 def _save(
@@ -452,7 +454,7 @@ def _save(
         "optimizer.pt": buffer.getvalue(),
         "state.json": json.dumps(state).encode(),
     }
-    stages.put_folder(job.planned.folder, "checkpoint", state["step"], files)
+    storage.put_folder(job.planned.folder, "checkpoint", state["step"], files)
 
 
 def _resume(
@@ -472,7 +474,7 @@ def _resume(
     saved = torch.load(newest / "optimizer.pt", map_location=world.device, weights_only=True)
     optimizer.load_state_dict(saved["optimizer"])
     scheduler.load_state_dict(saved["scheduler"])
-    return stages.read_json(newest / "state.json")
+    return storage.read_json(newest / "state.json")
 
 
 def _note_workers(state: dict[str, Any], world: World) -> None:

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import cluster, progress, run, stages
-from pipelines.experiment import digest
+from pipelines import run
+from pipelines.common import cluster, progress, storage
+from pipelines.common.storage import digest
 from pipelines.space import Range, Space
 
 POLL_SECONDS = 1.0
@@ -115,7 +116,7 @@ def _noted_failure(trial: run.Trial, compute: run.Compute) -> Iterator[None]:
         yield
     except Exception as error:  # every failure of one row is written down; the other rows go on
         text = f"{type(error).__name__}: {error}".splitlines()[0] + "\n\n" + traceback.format_exc()
-        stages.write_atomic(trial.folder / FAILURE, text.encode())
+        storage.write_atomic(trial.folder / FAILURE, text.encode())
         raise
 
 

@@ -21,9 +21,11 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipelines import decode, fetch, masks, schemas, stills
+from pipelines import decode, fetch, masks, stills
 from pipelines._boxes import Crop
 from pipelines._spool import Chosen, Spool
+from pipelines.common import tables
+from pipelines.common.pictures import encode_png
 from pipelines.datasets import folder_of
 from pipelines.decode import Frame
 from pipelines.faces import Face, FaceFinder, Recipe
@@ -180,9 +182,9 @@ class _Found:
         if not self.faces:
             reason = "; ".join(filter(None, [f"no face in {len(self.frames)} frames", reason]))
             return without_faces(video, "no_face", reason, 0.0, len(self.frames))
-        copied = {name: video[name] for name in schemas.COPIED} | {"status": "ok"}
+        copied = {name: video[name] for name in tables.COPIED} | {"status": "ok"}
         rows = [copied | _row(face, self.masks.get(place)) for place, face in enumerate(self.faces)]
-        table = schemas.to_table(rows, schemas.FACES)
+        table = tables.to_table(rows, tables.FACES)
         return table, _ledger_row(table, "ok", reason, len(self.frames), len(rows), 0.0)
 
 
@@ -216,8 +218,8 @@ def without_faces(
     video: Mapping[str, Any], status: str, reason: str, seconds: float, num_frames: int = 0
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The one FACES row of a video that gave no face, and its LEDGER row."""
-    row = {name: video[name] for name in schemas.COPIED} | dict.fromkeys(schemas.PER_FACE) | {"status": status}
-    table = schemas.to_table([row], schemas.FACES)
+    row = {name: video[name] for name in tables.COPIED} | dict.fromkeys(tables.PER_FACE) | {"status": status}
+    table = tables.to_table([row], tables.FACES)
     return table, _ledger_row(table, status, reason, num_frames, 0, seconds)
 
 
@@ -238,7 +240,7 @@ def locate(roots: Mapping[str, str], root: str, uri: str) -> str:
 def content_digest(rows: pa.Table) -> str:
     """SHA-256 over the values of all columns, whatever file or chunks they came from."""
     digest = hashlib.sha256()
-    for name in schemas.FACES.names:
+    for name in tables.FACES.names:
         digest.update(f"\n{name}\n".encode())
         for value in rows[name].to_pylist():
             text = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -247,17 +249,9 @@ def content_digest(rows: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def encode_png(picture: np.ndarray) -> bytes:
-    """RGB (H, W, 3) or gray (H, W) uint8 as PNG."""
-    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    done, data = cv2.imencode(".png", stored, _PNG_OPTIONS)
-    assert done, f"PNG encoder refuses {picture.shape} {picture.dtype}"
-    return data.tobytes()
-
-
 def _mask_columns(video: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """The columns of VIDEOS that name files to take masks from, in the order of preference."""
-    if video["label"] == schemas.REAL:
+    if video["label"] == tables.REAL:
         return []
     allowed = {"auto": ("real_uri", "mask_uri"), "difference": ("real_uri",), "dataset": ("mask_uri",), "none": ()}
     return [column for column in allowed[recipe.mask_source] if video[column] is not None]

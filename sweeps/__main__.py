@@ -18,11 +18,12 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import stages
-from pipelines.experiment import PRESETS, Preset, digest
+from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
+from pipelines.experiments.experiment import PRESETS, Preset
 from pipelines.launch import rows_unseen
 from pipelines.preprocess import datasets_file
-from pipelines.sweep import DEFAULT_STORAGE, Sweep
+from pipelines.sweep import Sweep
+from pipelines.training import stages
 
 WIDTH = 80
 HERE = Path(__file__).parent
@@ -41,7 +42,7 @@ def question(name: str) -> str:
 # ------------------------------------------------------------------------------- what is there
 def trained(storage: Path) -> Counter[str]:
     """How many finished stages there are of each kind (see `kind`)."""
-    specs = {path.parent.name: stages.read_json(path) for path in storage.glob("stages/*/*/*/spec.json")}
+    specs = {path.parent.name: read_json(path) for path in storage.glob("stages/*/*/*/spec.json")}
     done = {path.parent.name for path in storage.glob("stages/*/*/*/_done.json")}
     return Counter(kind(specs[name], specs) for name in done & specs.keys())
 
@@ -106,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not chosen:
         parser().error(f"no question has {' or '.join(arguments.part)} in its name; there are {', '.join(names())}")
     try:
-        storage = stages.check_storage(arguments.storage, write=False)
+        storage = check_storage(arguments.storage, write=False)
         finished = trained(storage)
-    except stages.StorageError as error:
+    except StorageError as error:
         parser().error(str(error))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for name in chosen:

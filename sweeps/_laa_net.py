@@ -1,6 +1,6 @@
 """What LAA-Net's sweeps have in common."""
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from sweeps._ffpp import FOUR
 
 BASE = Experiment(

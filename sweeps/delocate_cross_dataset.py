@@ -12,7 +12,7 @@ Differs from the paper: the ten other methods of its table are not here. It name
 as in its Table 4) nor the level (here video).
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR

@@ -14,7 +14,7 @@ time, read from the same dataset. DFDC names none for its test videos, and Deepe
 columns stay without a number, and the report says so. Trains what Table 1 trains.
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR

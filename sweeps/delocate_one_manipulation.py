@@ -12,7 +12,7 @@ The stage `recover` sees real videos only: it is trained once for all four rows.
 methods of its table are not here; compression and level are not given (here c23, video).
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR

@@ -13,7 +13,7 @@ smaller the face, against 20 ms for HOG. The coverage report beside the table sa
 
 from math import nan
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")

@@ -15,7 +15,7 @@ Xception without attention maps, trained as LRE is.
 
 from math import nan
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 

@@ -12,7 +12,7 @@ where the FF++ on disk has a fifth manipulation, FaceShifter: then two are left 
 other methods are not here.
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT

@@ -10,7 +10,7 @@ for five mask ratios. The ratio is the share of hidden patches among the regions
     python sweeps/mask_ratio.py --dry-run                    # only the plan
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, grid, main
 
 SWEEP = Sweep(

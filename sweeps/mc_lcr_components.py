@@ -13,7 +13,7 @@ paper does not say how it balanced it. Our reading: without PAPDA the whole freq
 paper's baseline, which is Xception alone.
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._mc_lcr import SHORT, VARIANTS

@@ -13,7 +13,7 @@ Numbers are of frames. The compression is not given: c23 here, so that the train
 baseline, which is Xception alone.
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._mc_lcr import SHORT, VARIANTS

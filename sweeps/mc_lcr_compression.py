@@ -17,7 +17,7 @@ Table 5's 99.62, an AUC in c23 that is 12.25 above Face X-ray's.
 
 from math import nan
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 

@@ -15,7 +15,7 @@ here scores that, so ours shows all four beside no published value. Its fifteen 
 
 from math import nan
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 

@@ -13,7 +13,7 @@ have; the order of manipulations follows from what the text says of NeuralTextur
 other methods are not here.
 """
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main, printed
 from sweeps._ffpp import FOUR
 

@@ -15,7 +15,7 @@ sweeps/detector.py.
 from math import nan
 from typing import Any
 
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp")

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from pipelines import cluster
+from pipelines.common import cluster
 
 ROOT = Path(__file__).parents[1]
 AWS, OWN = ROOT / "cluster.yaml", ROOT / "docs" / "cluster-on-premises.yaml"

@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[1]
 LIGHT = (
     "models",
     "models.delocate",
-    "pipelines.schemas",
+    "pipelines.common.tables",
     "pipelines.decode",
     "pipelines.detect",
     "pipelines.follow",
     "pipelines.faces",
     "pipelines.coverage",
     "pipelines.metrics",
-    "pipelines.experiment",
+    "pipelines.experiments.experiment",
     "pipelines.datasets",
     *(
         f"pipelines.datasets.{path.stem}"
@@ -29,7 +29,7 @@ LIGHT = (
     ),
     "pipelines.protocol",
     "pipelines.report",
-    "pipelines.stages",
+    "pipelines.training.stages",
 )
 HEAVY = ("ray", "mlflow", "timm")
 IMPORT_ALL = """

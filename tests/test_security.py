@@ -16,8 +16,10 @@ import pytest
 import torch
 import yaml
 
-from pipelines import evaluate, fetch, sandbox, stages, tracking
-from pipelines.experiment import Experiment
+from pipelines import evaluate, fetch, sandbox, tracking
+from pipelines.common import storage
+from pipelines.experiments.experiment import Experiment
+from pipelines.training import stages
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = [ROOT / "cluster.yaml", ROOT / "docs" / "cluster-on-premises.yaml"]
@@ -65,10 +67,10 @@ def test_a_remote_name_cannot_lead_out_of_its_folder(name: str) -> None:
 def test_a_pickle_in_place_of_weights_is_not_run(tmp_path: Path) -> None:
     mark, folder = tmp_path / "run", tmp_path / "stage"
     planned = stages.PlannedStage(paper="plain", name="detect", folder=folder, spec={})
-    stages.write_json(folder / "_done.json", {})
+    storage.write_json(folder / "_done.json", {})
     (folder / "weights.safetensors").write_bytes(pickle.dumps(Bomb(mark)))
     config = Experiment(model="plain", train_on="ffpp", test_on=(), preset="small").config()
-    with pytest.raises(stages.StorageError, match="can't be loaded"):
+    with pytest.raises(storage.StorageError, match="can't be loaded"):
         evaluate.Finished(planned=planned, config=config).load(torch.device("cpu"))
     assert not mark.exists()
     pickle.loads((folder / "weights.safetensors").read_bytes())

@@ -26,7 +26,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets import _manifest
 from pipelines.datasets._root import DatasetError, Root, shorten
 
@@ -48,7 +48,7 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     the folder does not hold what the adapter expects.
     """
     if name not in names() and _manifest.is_manifest(roots.get(name, "")):
-        return schemas.to_table(_manifest.videos(name, roots[name]), schemas.VIDEOS)
+        return tables.to_table(_manifest.videos(name, roots[name]), tables.VIDEOS)
     adapter = _adapter(name)
     there = {other: _root(other, roots, needed_by=name) for other in (name, *adapter.NEEDS)}
     rows = adapter.videos(there)
@@ -57,7 +57,7 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
     if twice:
         raise there[name].error(f"found more than once: {shorten(twice)}; keep one copy of each")
-    return schemas.to_table(rows, schemas.VIDEOS)
+    return tables.to_table(rows, tables.VIDEOS)
 
 
 def folder_of(root: str) -> str:

@@ -26,12 +26,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import DatasetError, Root, by_id, row
 
 SUFFIXES = (".csv", ".parquet")
 REQUIRED = ("path", "label")
-LABELS = {"real": schemas.REAL, "0": schemas.REAL, "fake": schemas.FAKE, "1": schemas.FAKE}
+LABELS = {"real": tables.REAL, "0": tables.REAL, "fake": tables.FAKE, "1": tables.FAKE}
 CODECS = ("raw", "c23", "c40", "unknown")
 _SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}")  # of a file; not that of a folder such as clip.07
 
@@ -71,9 +71,9 @@ def videos(name: str, uri: str) -> list[dict]:
 def _row(name: str, place: str, line: Line) -> dict:
     path = _path(place, line, "path")
     label = LABELS[_choice(place, line, "label", tuple(LABELS))]
-    method = line.get("method", "") or ("real" if label == schemas.REAL else name)
-    if (method == "real") != (label == schemas.REAL):
-        raise DatasetError(f"{place}: method of a {'real' if label == schemas.REAL else 'fake'} video is {method!r}")
+    method = line.get("method", "") or ("real" if label == tables.REAL else name)
+    if (method == "real") != (label == tables.REAL):
+        raise DatasetError(f"{place}: method of a {'real' if label == tables.REAL else 'fake'} video is {method!r}")
     pure = PurePosixPath(path)
     video_id = f"{name}/{pure.with_suffix('') if _SUFFIX.fullmatch(pure.suffix) else pure}"
     people = [person.strip() for person in line.get("person", "").split(";") if person.strip()]
@@ -84,22 +84,22 @@ def _row(name: str, place: str, line: Line) -> dict:
         label=label,
         method=method,
         codec=_choice(place, line, "codec", CODECS, "unknown"),
-        split=_choice(place, line, "split", schemas.SPLITS, "test"),
+        split=_choice(place, line, "split", tables.SPLITS, "test"),
         source_ids=[f"{name}/{person}" for person in people] or [video_id],
         mask_uri=_path(place, line, "mask") if line.get("mask") else None,
-        face_rule=_choice(place, line, "face_rule", schemas.FACE_RULES, "largest"),
+        face_rule=_choice(place, line, "face_rule", tables.FACE_RULES, "largest"),
     )
 
 
 def _pair(fake: dict, rows: Mapping[str, dict], place: str, line: Line) -> None:
     """Fills in what a fake has from its real counterpart."""
     for column in ("real", "mask"):
-        if line.get(column) and fake["label"] == schemas.REAL:
+        if line.get(column) and fake["label"] == tables.REAL:
             raise DatasetError(f"{place}: a real video has no {column!r}; leave it empty")
     if not line.get("real"):
         return
     path = _path(place, line, "real")
-    if path not in rows or rows[path]["label"] != schemas.REAL:
+    if path not in rows or rows[path]["label"] != tables.REAL:
         found = "that one is a fake" if path in rows else "there is no such row"
         raise DatasetError(f"{place}: real must be the path of a real video of this file, got {path!r}; {found}")
     fake["real_uri"], fake["real_id"] = path, rows[path]["video_id"]

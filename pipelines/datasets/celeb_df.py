@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, row
 
 LAYOUT = """\
@@ -119,7 +119,7 @@ def _row(root: Root, key: Key, uris: Mapping[Key, str], tested: Mapping[Key, str
         "celeb_df",
         video_id,
         uris[key],
-        label=schemas.FAKE if fake else schemas.REAL,
+        label=tables.FAKE if fake else tables.REAL,
         method=(method or FAKE_FOLDER) if fake else "real",
         split="test" if key in tested else "train",
         real_id="/".join(("celeb_df", real[0], real[2])) if real else None,

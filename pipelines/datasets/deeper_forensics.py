@@ -15,7 +15,7 @@ video that one of them lacks keeps its row. video_id: `deeper_forensics/<method>
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets import ffpp
 from pipelines.datasets._root import Root, by_id, row
 
@@ -34,7 +34,7 @@ METHODS = (
     "reenact_postprocess",
 )
 # The dataset's lists name 703, 96 and 201 fakes, for each of the folders that it comes with.
-PUBLISHED = {("real", split): ffpp.PUBLISHED["real", split] for split in schemas.SPLITS} | {
+PUBLISHED = {("real", split): ffpp.PUBLISHED["real", split] for split in tables.SPLITS} | {
     (method, split): number for method in METHODS for split, number in {"train": 703, "val": 96, "test": 201}.items()
 }
 
@@ -55,7 +55,7 @@ def _reals(root: Root) -> list[dict]:
             "deeper_forensics",
             _real_id(stem),
             path,
-            label=schemas.REAL,
+            label=tables.REAL,
             codec=CODEC,
             root="ffpp",
             split=ffpp.split_of(root, splits, path, [stem]),
@@ -82,7 +82,7 @@ def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
                     "deeper_forensics",
                     f"deeper_forensics/{method}/{stem}",
                     found.get(stem, f"{folder}/{stem}.mp4"),
-                    label=schemas.FAKE,
+                    label=tables.FAKE,
                     method=method,
                     split=splits[stem],
                     real_id=_real_id(target) if _real_id(target) in real_ids else None,
@@ -97,7 +97,7 @@ def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
 def _read_splits(root: Root) -> dict[str, str]:
     """{stem of a fake: split}."""
     splits: dict[str, str] = {}
-    for split in schemas.SPLITS:
+    for split in tables.SPLITS:
         for line in root.text(f"lists/splits/{split}.txt", f"splits/{split}.txt").splitlines():
             stem = PurePosixPath(line.strip()).stem
             if stem and "_" not in stem:

@@ -13,7 +13,7 @@ video_id: `dfd/<method>/<codec>/<stem>`.
 import re
 from collections.abc import Mapping
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, is_video, row
 from pipelines.datasets.ffpp import CODECS, footage, masks_of
 
@@ -50,7 +50,7 @@ def _real(root: Root, codec: str, stem: str, path: str) -> dict:
         "dfd",
         f"dfd/real/{codec}/{stem}",
         path,
-        label=schemas.REAL,
+        label=tables.REAL,
         codec=codec,
         split="test",
         source_ids=[f"dfd/{match[1]}"],
@@ -67,7 +67,7 @@ def _fake(root: Root, codec: str, stem: str, path: str, reals: Mapping[str, str]
         "dfd",
         f"dfd/{METHOD}/{codec}/{stem}",
         path,
-        label=schemas.FAKE,
+        label=tables.FAKE,
         method=METHOD,
         codec=codec,
         split="test",

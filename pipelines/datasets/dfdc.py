@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, row, shorten
 
 LAYOUT = """\
@@ -28,7 +28,7 @@ LABELS_AT = ("labels.csv", "test/labels.csv")
 # The paper's 119,154 training videos with 100,000 fakes; half of the 5,000 videos of labels.csv are fakes.
 PUBLISHED = {("real", "train"): 19154, ("dfdc", "train"): 100000, ("real", "test"): 2500, ("dfdc", "test"): 2500}
 METHOD = "dfdc"  # eight methods were used; which one made a video is not published
-LABELS = {"REAL": schemas.REAL, "FAKE": schemas.FAKE, "0": schemas.REAL, "1": schemas.FAKE}
+LABELS = {"REAL": tables.REAL, "FAKE": tables.FAKE, "0": tables.REAL, "1": tables.FAKE}
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
@@ -142,7 +142,7 @@ def _row(
         video_id,
         uri,
         label=label,
-        method=METHOD if label == schemas.FAKE else "real",
+        method=METHOD if label == tables.FAKE else "real",
         split=split,
         source_ids=[f"dfdc/{source}"],
         real_id=real_id,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, is_video, join, row, shorten
 
 LAYOUT = """\
@@ -27,7 +27,7 @@ NEEDS: tuple[str, ...] = ()
 LIST = "dataset.json"
 NESTED = "dfdc_preview_set"
 FOLDERS = ("original_videos", "method_A", "method_B")
-LABELS = {"real": schemas.REAL, "fake": schemas.FAKE}
+LABELS = {"real": tables.REAL, "fake": tables.FAKE}
 SPLITS = ("train", "test")
 # 1,131 real videos and 4,113 fakes in Table 1 of the Celeb-DF paper; per method and split nobody says.
 PUBLISHED = {("real", ""): 1131}

@@ -12,7 +12,7 @@ FFIW10K-v1-release or FFIW10K-v1-release-test. video_id: `ffiw/{source,target}/<
 
 from collections.abc import Mapping
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, is_video, join, row
 
 LAYOUT = """\
@@ -39,10 +39,10 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
         split = "test" if part == "val" and not has_test else part
         reals = root.videos("source", part, base=base)
         masks = root.videos("target_mask", part, base=base)
-        rows += [_row(part, split, stem, path, label=schemas.REAL) for stem, path in reals.items()]
+        rows += [_row(part, split, stem, path, label=tables.REAL) for stem, path in reals.items()]
         for stem, path in root.videos("target", part, base=base).items():
             mask = masks.get(f"{stem}_mask") or masks.get(stem)
-            rows.append(_row(part, split, stem, path, label=schemas.FAKE, real_uri=reals.get(stem), mask_uri=mask))
+            rows.append(_row(part, split, stem, path, label=tables.FAKE, real_uri=reals.get(stem), mask_uri=mask))
     return by_id(rows)
 
 
@@ -76,7 +76,7 @@ def _row(
     real_uri: str | None = None,
     mask_uri: str | None = None,
 ) -> dict:
-    fake = label == schemas.FAKE
+    fake = label == tables.FAKE
     return row(
         "ffiw",
         f"ffiw/{'target' if fake else 'source'}/{part}/{stem}",

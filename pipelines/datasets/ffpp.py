@@ -17,7 +17,7 @@ that was unpacked as well.
 import json
 from collections.abc import Mapping
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, is_video, row, shorten
 
 LAYOUT = """\
@@ -48,7 +48,7 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
             "ffpp",
             f"ffpp/real/{codec}/{stem}",
             path,
-            label=schemas.REAL,
+            label=tables.REAL,
             codec=codec,
             split=split_of(root, splits, path, [stem]),
             source_ids=[f"ffpp/{stem}"],
@@ -68,7 +68,7 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 def read_splits(root: Root) -> dict[str, str]:
     """{id: split} from the three lists. Raises DatasetError when one is missing, malformed, or two share an id."""
     splits: dict[str, str] = {}
-    for split in schemas.SPLITS:
+    for split in tables.SPLITS:
         for pair in _read_pairs(root, f"{split}.json"):
             for id_ in pair:
                 if splits.setdefault(id_, split) != split:
@@ -142,7 +142,7 @@ def _fake(
         "ffpp",
         f"ffpp/{method}/{codec}/{stem}",
         path,
-        label=schemas.FAKE,
+        label=tables.FAKE,
         method=method,
         codec=codec,
         split=split_of(root, splits, path, ids),

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from pipelines import schemas
+from pipelines.common import tables
 from pipelines.datasets._archives import is_archive, picture_folders
 from pipelines.datasets._root import Root, by_id, join, row
 
@@ -28,7 +28,7 @@ LAYOUT = """\
 NEEDS: tuple[str, ...] = ()
 
 METHOD = "wild_deepfake"
-LABELS = {"real": schemas.REAL, "fake": schemas.FAKE}
+LABELS = {"real": tables.REAL, "fake": tables.FAKE}
 PART = re.compile(r"(real|fake)[ _-](train|test)", re.IGNORECASE)
 ABOVE = ("deepfake_in_the_wild", "train", "test", "frames")  # levels that parts may lie in
 PUBLISHED = {("real", ""): 3805, (METHOD, ""): 3509}  # the paper's 7,314 sequences

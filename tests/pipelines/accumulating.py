@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models._distributed import synchronize_batch_norm
-from pipelines import ingest, stages, train
-from pipelines.experiment import Experiment
+from pipelines import ingest, train
+from pipelines.experiments.experiment import Experiment
 from pipelines.ingest import Arrays, Pick, Video
+from pipelines.training import stages
 
 NUM_STEPS = 2
 # (paper, stage): changes of the small preset, so that a step has 8 samples and an epoch one step.

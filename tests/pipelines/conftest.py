@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from pipelines import datasets, facestore, sample_corpus
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 
 # Delocate, so small that a stage trains in a second.

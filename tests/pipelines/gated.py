@@ -16,7 +16,8 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from pipelines import stages, train
+from pipelines import train
+from pipelines.common import storage
 
 NODE = {"num_cpus": 2, "num_gpus": 1}
 worker, step = train._worker, train._step
@@ -38,7 +39,7 @@ def wait_for(step: int, job: train.Job, training: threading.Thread) -> int:
     """The newest checkpoint, as soon as there is one of this step or a later one."""
     while True:
         assert training.is_alive(), f"the training ended before step {step}"
-        checkpoints = stages.folders(job.planned.folder, "checkpoint")
+        checkpoints = storage.folders(job.planned.folder, "checkpoint")
         if checkpoints and (found := int(checkpoints[-1].name.rsplit("-", 1)[1])) >= step:
             return found
         time.sleep(0.1)

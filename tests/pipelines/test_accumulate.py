@@ -11,11 +11,12 @@ import torch
 
 import models
 from models import Feed
-from pipelines import _sharing, launch, stages
-from pipelines.experiment import Experiment
+from pipelines import _sharing, launch
+from pipelines.experiments.experiment import Experiment
 from pipelines.ingest import VIEWS, Video, View
 from pipelines.run import Compute
 from pipelines.sweep import parser
+from pipelines.training import stages
 
 SCRIPT = Path(__file__).with_name("accumulating.py")
 TOLERANCE = 1e-9  # of the largest gradient of the stage; computed in 64 bits

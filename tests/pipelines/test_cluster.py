@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipelines import cluster, run
-from pipelines.cluster import ClusterError, Resources
+from pipelines.common import cluster, provenance
+from pipelines.common.cluster import ClusterError, Resources
 
 CONFIGURATION: dict[str, Any] = {
     "head_node_type": "head",
@@ -132,7 +132,7 @@ def test_with_roles_video_goes_to_its_nodes_and_there_must_be_some(monkeypatch: 
 
 def test_the_commit_of_a_copy_is_what_the_driver_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSFORGE_COMMIT", "abc-dirty")
-    assert run.commit.__wrapped__() == "abc-dirty"
+    assert provenance.commit.__wrapped__() == "abc-dirty"
 
 
 # A cluster of its own needs a process of its own: the tests' Ray is there already.

@@ -26,8 +26,9 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from pipelines import cluster, stages
-from pipelines.experiment import Experiment
+from pipelines.common import cluster
+from pipelines.common.storage import read_json
+from pipelines.experiments.experiment import Experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -53,7 +54,7 @@ GROWTH = {
 }
 
 SCRIPT = '''"""Sweep of a test."""
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main
 
 SWEEP = Sweep(
@@ -308,7 +309,7 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
     site.add(cluster.TRAIN)
     sweep = site.submitted("cluster")
     assert sweep.wait(PATIENCE_S) == 0, (site.folder / "cluster.job").read_text()[-5000:]
-    commits = [stages.read_json(path)["commit"] for path in storage.glob("runs/*/_done.json")]
+    commits = [read_json(path)["commit"] for path in storage.glob("runs/*/_done.json")]
     assert COMMIT in commits
 
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing that was done was done again

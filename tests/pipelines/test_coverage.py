@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from pipelines import coverage, schemas
+from pipelines import coverage
+from pipelines.common import tables
 
-COPIED = pa.schema([schemas.VIDEOS.field(name) for name in schemas.COPIED])
+COPIED = pa.schema([tables.VIDEOS.field(name) for name in tables.COPIED])
 
 
 def extraction(*groups: tuple) -> tuple[pa.Table, pa.Table]:
@@ -29,9 +30,7 @@ def extraction(*groups: tuple) -> tuple[pa.Table, pa.Table]:
                     {"video_id": name, "status": status, "reason": reason, "num_frames": frames, "num_faces": faces}
                     | {"content": "", "seconds": 0.5}
                 )
-    return schemas.to_table(videos, COPIED.with_metadata(schemas.VIDEOS.metadata)), schemas.to_table(
-        ledger, schemas.LEDGER
-    )
+    return tables.to_table(videos, COPIED.with_metadata(tables.VIDEOS.metadata)), tables.to_table(ledger, tables.LEDGER)
 
 
 def ok(split: str, method: str, count: int, faces: int = 4) -> tuple:
@@ -63,7 +62,7 @@ def test_every_video_given_is_counted_once():
 def test_splits_come_in_their_order_and_real_first():
     videos, ledger = extraction(*(ok(s, m, 1) for s in ("test", "val", "train") for m in ("A", "real")))
     rows = coverage.table(videos, ledger).to_pylist()
-    assert [(r["split"], r["method"]) for r in rows] == [(s, m) for s in schemas.SPLITS for m in ("real", "A")]
+    assert [(r["split"], r["method"]) for r in rows] == [(s, m) for s in tables.SPLITS for m in ("real", "A")]
 
 
 def test_no_frame_has_no_faces_per_frame_and_videos_of_others_do_not_count():

@@ -8,18 +8,17 @@ import matplotlib.image
 import pyarrow as pa
 import pytest
 
-from pipelines import _curves, schemas
+from pipelines import _curves
+from pipelines.common.tables import RESULTS, to_table
 
-COMMON: dict[str, Any] = dict.fromkeys(schemas.RESULTS.names, "x")
+COMMON: dict[str, Any] = dict.fromkeys(RESULTS.names, "x")
 COMMON |= dict.fromkeys(("n_real", "n_fake", "n_missing", "n_excluded", "seed"), 0)
 COMMON |= {"stage": "final", "test_dataset": "ffpp", "perturbation": "", "level": "video", "metric": "auc"}
 
 
 def results(*rows: dict[str, Any]) -> pa.Table:
     """Intervals reach 0.1 to both sides."""
-    return schemas.to_table(
-        [COMMON | row | {"low": row["value"] - 0.1, "high": row["value"] + 0.1} for row in rows], schemas.RESULTS
-    )
+    return to_table([COMMON | row | {"low": row["value"] - 0.1, "high": row["value"] + 0.1} for row in rows], RESULTS)
 
 
 def seed(clean: float, *blurred: float, **changes: Any) -> pa.Table:

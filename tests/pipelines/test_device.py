@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipelines import device
+from pipelines.common import device
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here torch has its GPU")
 

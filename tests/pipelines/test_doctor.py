@@ -16,8 +16,9 @@ import pytest
 from ray import cloudpickle
 from rich.console import Console
 
-from pipelines import _examine, _probe, _text, doctor
+from pipelines import _examine, _probe, doctor
 from pipelines._examine import ERROR, OK, WARNING
+from pipelines.common import text
 
 GB = 10**9
 
@@ -152,7 +153,7 @@ def test_space_is_counted_in_faces_scaled_by_area_and_wanted_twice():
 
 
 def test_names_cannot_steer_the_terminal():
-    assert _text.printable("a\x1b[31m\n\u202eb ü") == r"a\x1b[31m\n\u202eb ü"
+    assert text.printable("a\x1b[31m\n\u202eb ü") == r"a\x1b[31m\n\u202eb ü"
 
 
 # Files

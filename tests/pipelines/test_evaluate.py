@@ -14,9 +14,11 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import evaluate, facestore, ingest, run, schemas, stages
+from pipelines import evaluate, facestore, ingest, run
+from pipelines.common import storage, tables
 from pipelines.evaluate import Finished, predictions_path
 from pipelines.ingest import Derived, Samples, Video
+from pipelines.training import stages
 
 pytestmark = pytest.mark.ray
 
@@ -44,7 +46,7 @@ def untrained(planned: stages.PlannedStage, config: Any) -> Finished:
             torch.nn.init.normal_(value)
     planned.folder.mkdir(parents=True)
     safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
-    stages.write_json(planned.folder / "_done.json", {"seconds": 0})
+    storage.write_json(planned.folder / "_done.json", {"seconds": 0})
     return Finished(planned=planned, config=config)
 
 
@@ -78,7 +80,7 @@ def test_every_face_of_every_usable_video_is_scored_once(
         keys_out = list(zip(*(table[name].to_pylist() for name in KEY), strict=True))
         assert len(keys_in) == len(set(keys_in)) > 0
         assert sorted(keys_out) == sorted(keys_in)
-        assert table.schema.equals(schemas.PREDICTIONS)
+        assert table.schema.equals(tables.PREDICTIONS)
 
 
 def test_labels_and_methods_are_those_of_the_videos(parts: Any, predictions: Any) -> None:
@@ -300,7 +302,7 @@ def test_weights_that_cannot_be_read_are_named(trial: run.Trial, tmp_path: Path)
     broken = untrained(planned, trial.experiment.config())
     path = planned.folder / "weights.safetensors"
     path.write_bytes(b"this is no safetensors file")
-    with pytest.raises(stages.StorageError, match=f"{path} can't be loaded.*delete {planned.folder}"):
+    with pytest.raises(storage.StorageError, match=f"{path} can't be loaded.*delete {planned.folder}"):
         broken.load(torch.device("cpu"))
 
 
@@ -308,7 +310,7 @@ def test_weights_that_an_actor_cannot_read_are_named(trial: run.Trial, parts: An
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     broken = untrained(planned, trial.experiment.config())
     (planned.folder / "weights.safetensors").write_bytes(b"this is no safetensors file")
-    with pytest.raises(stages.StorageError, match=r"weights.safetensors can't be loaded"):
+    with pytest.raises(storage.StorageError, match=r"weights.safetensors can't be loaded"):
         evaluate.score([broken], parts, trial.faces, num_actors=1)
 
 
@@ -316,7 +318,7 @@ def test_an_unfinished_stage_is_not_loaded(trial: run.Trial, tmp_path: Path) -> 
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     unfinished = untrained(planned, trial.experiment.config())
     (planned.folder / "_done.json").unlink()
-    with pytest.raises(stages.StorageError, match="is not finished"):
+    with pytest.raises(storage.StorageError, match="is not finished"):
         unfinished.load(torch.device("cpu"))
 
 

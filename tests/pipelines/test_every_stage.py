@@ -12,7 +12,7 @@ import torch
 
 import models
 from pipelines import evaluate, run, train
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.train import Alone, Job
 
 pytestmark = pytest.mark.ray  # the faces are extracted by Ray; training and scoring are in this process

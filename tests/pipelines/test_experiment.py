@@ -6,7 +6,8 @@ import json
 import pytest
 
 from models import delocate
-from pipelines.experiment import Experiment, digest
+from pipelines.common.storage import digest
+from pipelines.experiments.experiment import Experiment
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
 

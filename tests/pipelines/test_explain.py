@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import models
-from pipelines import _evidence, explain, metrics, schemas
+from pipelines import _evidence, explain, metrics
+from pipelines.common import tables
 from pipelines.explain import Part
 from pipelines.ingest import Video
 
@@ -229,7 +230,7 @@ def features(points: list[list[float]], **more: Any) -> pa.Table:
         | more
         for i, point in enumerate(points)
     ]
-    return schemas.to_table(rows, schemas.FEATURES)
+    return tables.to_table(rows, tables.FEATURES)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7])
@@ -297,10 +298,10 @@ def test_a_sheet_shows_each_picture_and_says_what_is_missing():
         evidence(picture="Grad-CAM", png=png(hot)),
         evidence(picture="mask", png=None, problem="ValueError: broken"),
     ]
-    table = schemas.to_table(rows, schemas.EVIDENCE)
+    table = tables.to_table(rows, tables.EVIDENCE)
     shown = decoded(_evidence.examples_sheet(table))
     assert (shown == 100).all(2).sum() > 160 * 160 + 160 * 60  # the face, and the half of it that is not hot
-    whole = decoded(_evidence.examples_sheet(schemas.to_table(rows[:2], schemas.EVIDENCE)))
+    whole = decoded(_evidence.examples_sheet(tables.to_table(rows[:2], tables.EVIDENCE)))
     assert shown.shape[0] > whole.shape[0]  # a line more: what is missing
     assert decoded(_evidence.examples_sheet(table.slice(0, 0))).shape[0] > 20
 

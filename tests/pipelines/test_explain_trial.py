@@ -15,7 +15,9 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import _evidence, explain, run, schemas, stages
+from pipelines import _evidence, explain, run
+from pipelines.common import storage
+from pipelines.common.tables import EVIDENCE, FEATURES
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -39,8 +41,8 @@ def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
                 torch.nn.init.normal_(value)
         planned.folder.mkdir(parents=True)
         safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
-        stages.write_json(planned.folder / "spec.json", dict(planned.spec))
-        stages.write_json(planned.folder / "_done.json", {"seconds": 0})
+        storage.write_json(planned.folder / "spec.json", dict(planned.spec))
+        storage.write_json(planned.folder / "_done.json", {"seconds": 0})
     run.run(trial, HERE, no_report)
     return trial
 
@@ -64,7 +66,7 @@ def pixels(row: Mapping[str, Any]) -> np.ndarray:
 # --------------------------------------------------------------------------------------- contents
 def test_each_example_has_the_pictures_of_every_stage(trial: Trial) -> None:
     evidence, _ = tables(trial)
-    assert evidence.schema.equals(schemas.EVIDENCE)
+    assert evidence.schema.equals(EVIDENCE)
     examples: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in evidence.to_pylist():
         examples.setdefault((row["dataset"], row["video_id"]), []).append(row)
@@ -100,7 +102,7 @@ def test_scores_and_masks_are_those_of_the_predictions(trial: Trial) -> None:
 
 def test_features_are_of_every_dataset_and_class(trial: Trial) -> None:
     _, features = tables(trial)
-    assert features.schema.equals(schemas.FEATURES)
+    assert features.schema.equals(FEATURES)
     rows = features.to_pylist()
     keys = [(row["stage"], row["video_id"], row["face_index"], row["frame_index"]) for row in rows]
     assert len(set(keys)) == len(keys)

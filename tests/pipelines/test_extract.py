@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import extract as extraction
-from pipelines import sandbox, schemas, video
+from pipelines import sandbox
+from pipelines.common import tables
 from pipelines.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces import Recipe
 from pipelines.facestore import Faces
+from pipelines.video import Result, VideoReader, content_digest
 
 RECIPE = Recipe(num_frames=4, size_px=48)
 ray_test = pytest.mark.ray
@@ -49,7 +51,7 @@ def row(name: str, **changes) -> dict:
 
 
 def table(*rows: dict) -> pa.Table:
-    return schemas.to_table(rows, schemas.VIDEOS)
+    return tables.to_table(rows, tables.VIDEOS)
 
 
 def contents(folder: Path) -> dict[str, list[dict]]:
@@ -119,9 +121,9 @@ def roots(corpus) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def reader(roots) -> Callable[..., video.Result]:
+def reader(roots) -> Callable[..., Result]:
     """Reads a video with the one recipe."""
-    read = video.VideoReader(roots, [RECIPE])
+    read = VideoReader(roots, [RECIPE])
     return lambda item: read(item)[0]
 
 
@@ -151,7 +153,7 @@ def decode_png(data: bytes) -> np.ndarray:
 
 def test_a_video_becomes_one_row_per_face(reader):
     rows, ledger = reader(row("real"))
-    assert rows.schema.equals(schemas.FACES)
+    assert rows.schema.equals(tables.FACES)
     assert rows["frame_index"].to_pylist() == [1, 3, 5, 7]
     assert rows["time_s"].to_pylist() == pytest.approx([0.1, 0.3, 0.5, 0.7])
     assert set(rows["status"].to_pylist()) == {"ok"}
@@ -159,7 +161,7 @@ def test_a_video_becomes_one_row_per_face(reader):
     image = decode_png(rows["image_png"][0].as_py())
     assert image.shape == (48, 48, 3)
     assert (ledger["status"], ledger["reason"], ledger["num_frames"], ledger["num_faces"]) == ("ok", "", 4, 4)
-    schemas.to_table([ledger], schemas.LEDGER)
+    tables.to_table([ledger], tables.LEDGER)
 
 
 def test_the_stored_image_is_the_crop_in_rgb(reader, corpus):
@@ -213,7 +215,7 @@ def test_where_the_difference_says_nothing_the_datasets_mask_is_taken(reader):
 def test_the_mask_source_can_be_chosen(roots):
     both = row("fake", **FORGED, real_uri="real.mp4", mask_uri="missing.mp4")
     sources = {"auto": 0, "difference": 0, "dataset": 4, "none": 4}
-    read = video.VideoReader(roots, [Recipe(num_frames=4, size_px=48, mask_source=source) for source in sources])
+    read = VideoReader(roots, [Recipe(num_frames=4, size_px=48, mask_source=source) for source in sources])
     nulls = [rows["mask_png"].null_count for rows, _ in read(both, range(4))]
     assert dict(zip(sources, nulls, strict=True)) == sources
 
@@ -233,7 +235,7 @@ def test_a_video_without_faces_has_one_row_that_says_so(reader, name, status, re
     assert rows.num_rows == 1
     assert rows["status"][0].as_py() == ledger["status"] == status
     assert reason in ledger["reason"]
-    assert all(rows[column][0].as_py() is None for column in schemas.PER_FACE)
+    assert all(rows[column][0].as_py() is None for column in tables.PER_FACE)
     assert ledger["num_faces"] == 0
 
 
@@ -246,12 +248,12 @@ def test_a_damaged_video_keeps_what_it_has_and_says_so(reader):
 
 def test_the_content_digest_sees_every_column(reader):
     rows, ledger = reader(row("real"))
-    assert video.content_digest(rows) == ledger["content"]
+    assert content_digest(rows) == ledger["content"]
     for name in rows.column_names:
         swapped = rows[name].to_pylist()
         swapped[0] = {"string": "x", "int8": 9, "int32": 9, "float": 9.0, "binary": b"x"}.get(str(rows[name].type))
         changed = rows.set_column(rows.column_names.index(name), rows.field(name), [pa.array(swapped, rows[name].type)])
-        assert video.content_digest(changed) != ledger["content"], name
+        assert content_digest(changed) != ledger["content"], name
 
 
 # The child process
@@ -338,7 +340,7 @@ def test_the_rows_are_those_of_the_videos_with_one_actor_or_two(tmp_path, ray_lo
     assert [item["num_done"] for item in progress] == [*range(1, 9), *range(1, 9)]
     assert {item["num_videos"] for item in progress} == {8}
     faces = Faces(tmp_path / "1")
-    assert faces.video("toy/other").schema.equals(schemas.FACES)
+    assert faces.video("toy/other").schema.equals(tables.FACES)
     assert faces.video("toy/other", ["split", "frame_index"]).to_pylist()[0] == {"split": "val", "frame_index": 1}
     assert faces.summary["num_by_status"] == {"ok": 3, "unreadable": 4, "no_face": 1, "crashed": 0}
     assert faces.ledger["video_id"].to_pylist() == sorted(wanted)
@@ -525,7 +527,7 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
     assert len(list(tmp_path.glob("faces/split=*/*.parquet"))) == 1
     for item in (row("text"), row("missing", split="test")):  # as an actor leaves them
         rows, ledger = read_once(item)
-        copied = {name: item[name] for name in schemas.COPIED}
+        copied = {name: item[name] for name in tables.COPIED}
         part = extraction._part(tmp_path, item["video_id"])
         extraction._write_faces(part, [rows], [{"copied": copied, "ledger": ledger}])
     extract(table(*videos), roots, tmp_path, RECIPE)
@@ -624,13 +626,13 @@ def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
     rows, ledger = read_once(row("other"))
     many = pa.concat_tables([rows] * 10)
     indices = pa.array(range(40), pa.int32())
-    many = many.set_column(many.schema.get_field_index("frame_index"), schemas.FACES.field("frame_index"), indices)
-    long = {"toy/long": (many.set_column(1, schemas.FACES.field("video_id"), pa.array(["toy/long"] * 40)), 40)}
+    many = many.set_column(many.schema.get_field_index("frame_index"), tables.FACES.field("frame_index"), indices)
+    long = {"toy/long": (many.set_column(1, tables.FACES.field("video_id"), pa.array(["toy/long"] * 40)), 40)}
     (tmp_path / "parts").mkdir()
     for name, (faces, count) in {**long, "toy/real": (read_once(row("real"))[0], 4)}.items():
         item = row(name.removeprefix("toy/"))
         record = {
-            "copied": {key: item[key] for key in schemas.COPIED},  # as earlier versions did
+            "copied": {key: item[key] for key in tables.COPIED},  # as earlier versions did
             "ledger": ledger | {"video_id": name, "num_faces": count},
         }
         extraction._write_faces(extraction._part(tmp_path, name), [faces], [record])

@@ -17,9 +17,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from models import Pooling
-from pipelines import _html, _results, metrics, report, schemas, stages
+from pipelines import _html, _results, metrics, report
 from pipelines._results import Failed, Origin, Part
 from pipelines._saved import AGAIN, Planned, Run, Saved
+from pipelines.common.storage import write_json
+from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, to_table
 from pipelines.report import Report
 from pipelines.sweep import Column
 
@@ -45,7 +47,7 @@ def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
         noise = rng.normal(0.3 + shift * (i >= 16), 0.1, 2)
         for frame, score in enumerate(np.clip(noise, 0, 1).astype(np.float32)):
             rows.append(
-                dict.fromkeys(schemas.PREDICTIONS.names)
+                dict.fromkeys(PREDICTIONS.names)
                 | {
                     "stage": stage,
                     "perturbation": "",
@@ -59,7 +61,7 @@ def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
                     "face_area_px": 1.0,
                 }
             )
-    return schemas.to_table(rows, schemas.PREDICTIONS)
+    return to_table(rows, PREDICTIONS)
 
 
 def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
@@ -78,10 +80,10 @@ def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
     blocks = [{"part": part, "stage": stage, "rows": 64} for part, stage in names]
     rows = _results.every_row(origin, zip(blocks, tables, strict=True), "abc")
     folder = storage / "runs" / digest
-    stages.write_json(folder / "trial.json", {"origin": origin.to_json()})
+    write_json(folder / "trial.json", {"origin": origin.to_json()})
     pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
-    pq.write_table(schemas.to_table(rows, schemas.RESULTS), folder / "results.parquet")
-    stages.write_json(folder / "_done.json", {"predictions": blocks})
+    pq.write_table(to_table(rows, RESULTS), folder / "results.parquet")
+    write_json(folder / "_done.json", {"predictions": blocks})
 
 
 def made_up(**changes: object) -> Saved:
@@ -242,7 +244,7 @@ def test_pictures_of_a_run_are_shown_where_it_has_them(tmp_path: Path) -> None:
     assert "<details" not in _html.page(tmp_path, made)
     row = {"stage": "detect", "dataset": "dfdc", "video_id": EVIL, "frame_index": 0, "face_index": 0, "label": 1}
     rows = [row | {"method": EVIL, "score": 0.5, "features": [float(i), 1.0]} for i in range(3)]
-    pq.write_table(schemas.to_table(rows, schemas.FEATURES), tmp_path / "runs" / "a0" / "features.parquet")
+    pq.write_table(to_table(rows, FEATURES), tmp_path / "runs" / "a0" / "features.parquet")
     page = Page(_html.page(tmp_path, made))
     assert page.tags.count("details") == 1
     (map_,) = (where for where in page.loaded if where.startswith("data:image/webp"))
@@ -306,7 +308,7 @@ def test_a_number_that_is_no_longer_the_same_is_told(tmp_path: Path, capsys: pyt
 
 def test_runs_and_reports_from_before_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path, "a0", 0.02, 0)
-    stages.write_json(tmp_path / "runs" / "a0" / "trial.json", {"experiment": {}})
+    write_json(tmp_path / "runs" / "a0" / "trial.json", {"experiment": {}})
     folder = tmp_path / "reports" / "question-1"
     made_up(trials=(Planned(row="plain", seed=0, run="a0"),)).write(folder)
     assert report.main([str(folder)]) == 2

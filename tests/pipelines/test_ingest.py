@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from models import BadSample, Feed, Stage
-from pipelines import ingest, schemas
+from pipelines import ingest
+from pipelines.common import tables
 from pipelines.ingest import Derived, Pick, Samples, Video, View, clip_starts
 
 VIEWS = ingest.VIEWS
@@ -298,7 +299,7 @@ def face_rows(video: Video, num_frames: int, face_index: int = 0, mask: bool = T
             "box_px": {"x0": 104.0, "y0": 208.0, "x1": 120.0, "y1": 224.0},
             "crop_px": {"x0": 100.0, "y0": 200.0, "x1": 132.0, "y1": 232.0},
         }
-        rows.append(copied | dict.fromkeys(schemas.PER_FACE) | found)
+        rows.append(copied | dict.fromkeys(tables.PER_FACE) | found)
     return rows
 
 
@@ -312,7 +313,7 @@ def faces(monkeypatch) -> dict[str, list[dict]]:
             assert folder == Path("faces/ffpp")
 
         def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
-            table = schemas.to_table(stored[video_id], schemas.FACES)
+            table = tables.to_table(stored[video_id], tables.FACES)
             table = table if rows is None else table.slice(rows.start, len(rows))
             return table if columns is None else table.select(list(columns))
 

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from pipelines import _kept, cluster, report
+from pipelines import _kept, report
 from pipelines._kept import MADE, Shown
 from pipelines._saved import Saved
 from pipelines._statistics import Comparison
+from pipelines.common import cluster
 from pipelines.outcome import Outcome
 from pipelines.report import Cell
 from tests.pipelines.test_html import made_up, make_run

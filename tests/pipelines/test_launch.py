@@ -21,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from pipelines import _kept, launch, report, run, sample_corpus
-from pipelines.cluster import Resources
-from pipelines.experiment import Experiment
+from pipelines.common.cluster import Resources
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, parser
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
@@ -31,7 +31,7 @@ PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905
 BROKEN = {"0.7": {"model.recover.mask_ratio": 0.7}, "broken": {"model.recover.lr": 1e30}}
 
 SCRIPT = '''"""Sweep of a test."""
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main
 
 SWEEP = Sweep(

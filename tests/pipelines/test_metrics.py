@@ -9,14 +9,15 @@ import pytest
 from sklearn import metrics as sk
 
 from models import Pooling
-from pipelines import metrics, schemas
+from pipelines import metrics
+from pipelines.common import tables
 from pipelines.metrics import Value
 
 MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
 
 
 def face(video_id: str, label: int, score: float, frame_index: int = 0, **changes) -> dict:
-    row = dict.fromkeys(schemas.PREDICTIONS.names) | {
+    row = dict.fromkeys(tables.PREDICTIONS.names) | {
         "face_area_px": 1.0,
         "stage": "detect",
         "perturbation": "",
@@ -34,7 +35,7 @@ def face(video_id: str, label: int, score: float, frame_index: int = 0, **change
 
 
 def table(rows: list[dict]) -> pa.Table:
-    return schemas.to_table(rows, schemas.PREDICTIONS)
+    return tables.to_table(rows, tables.PREDICTIONS)
 
 
 def random_predictions(num_videos: int, frames: int = 1, seed: int = 0, copies: int = 1) -> pa.Table:
@@ -281,7 +282,7 @@ def test_final_score_is_the_mean_of_stages_face_by_face():
     scores = {(row["video_id"], row["frame_index"]): row["score"] for row in final.to_pylist()}
     assert scores == pytest.approx({("x", 0): 0.4, ("x", 1): 0.2, ("y", 0): 0.75})
     assert set(final["stage"].to_pylist()) == {"final"}
-    assert final.schema.equals(schemas.PREDICTIONS)
+    assert final.schema.equals(tables.PREDICTIONS)
 
 
 def test_final_score_of_one_stage_is_that_stage():

@@ -21,8 +21,10 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models
-from pipelines import _evidence, _trained, explain, metrics, predict, preprocess, registry, run, schemas, stages
-from pipelines.experiment import Experiment
+from pipelines import _evidence, _trained, explain, metrics, predict, preprocess, registry, run
+from pipelines.common import provenance, tables
+from pipelines.common.storage import read_json, write_json
+from pipelines.experiments.experiment import Experiment
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -47,8 +49,8 @@ def trial(tiny: Any, storage: Path) -> Trial:
                 torch.nn.init.normal_(value)
         planned.folder.mkdir(parents=True)
         safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
-        stages.write_json(planned.folder / "spec.json", dict(planned.spec))
-        stages.write_json(planned.folder / "_done.json", {"seconds": 0})
+        write_json(planned.folder / "spec.json", dict(planned.spec))
+        write_json(planned.folder / "_done.json", {"seconds": 0})
     run.run(trial, Compute(), lambda phase, done, total: None)
     return trial
 
@@ -58,7 +60,7 @@ def files(tiny: Any, trial: Trial) -> dict[str, Path]:
     """video_id -> file, of a real and a fake test video."""
     part = next(part for part in trial.test if part.part.name == DATASET)
     rows = {row["video_id"]: row for row in part.part.rows}
-    chosen = [next(v.video_id for v in part.videos if v.label == label) for label in (schemas.REAL, schemas.FAKE)]
+    chosen = [next(v.video_id for v in part.videos if v.label == label) for label in (tables.REAL, tables.FAKE)]
     return {name: Path(tiny.roots[rows[name]["root"]]) / rows[name]["uri"] for name in chosen}
 
 
@@ -120,7 +122,7 @@ def test_the_json_says_what_scored(trial: Trial, report: Any) -> None:
     told = report[1]
     assert told["run"] == trial.digest
     assert told["stages"] == {s.name: s.digest for s in trial.planned if s.name != "recover"}
-    assert told["commit"] == run.commit()
+    assert told["commit"] == provenance.commit()
     labels = [video.label for video in trial.train.videos]
     assert told["trained_on"] == {
         "dataset": "ffpp",
@@ -244,8 +246,8 @@ def test_the_settings_come_back_from_the_folder(trial: Trial, storage: Path) -> 
 @pytest.mark.parametrize("model", models.names())
 def test_settings_of_every_paper_survive_json(model: str, tmp_path: Path) -> None:
     before = Experiment(model=model, train_on="ffpp", test_on=("celeb_df",), manipulations=("Deepfakes",), seed=3)
-    stages.write_json(tmp_path / "trial.json", asdict(before))
-    values = stages.read_json(tmp_path / "trial.json")
+    write_json(tmp_path / "trial.json", asdict(before))
+    values = read_json(tmp_path / "trial.json")
     assert Experiment(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}) == before
 
 
@@ -295,8 +297,8 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
     with pytest.raises(ValueError, match="is not done"):
         _trained.by_name(str(own), storage)
     (own / "kept.json").rename(own / "_done.json")
-    told = stages.read_json(own / "trial.json")
-    stages.write_json(own / "trial.json", told | {"experiment": told["experiment"] | {"colour": "red"}})
+    told = read_json(own / "trial.json")
+    write_json(own / "trial.json", told | {"experiment": told["experiment"] | {"colour": "red"}})
     with pytest.raises(ValueError, match=r"settings that this version does not know.*colour"):
         _trained.by_name(str(own), storage)
     (own / "trial.json").unlink()
@@ -308,7 +310,7 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
 def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> None:
     own = copied(trial, tmp_path / "storage")
     spec = tmp_path / "storage" / "stages" / "delocate" / "finetune" / trial.planned[1].digest / "spec.json"
-    stages.write_json(spec, stages.read_json(spec) | {"version": 999})
+    write_json(spec, read_json(spec) | {"version": 999})
     with pytest.raises(ValueError, match="version 999"):
         _trained.by_name(str(own), tmp_path)
 
@@ -316,11 +318,11 @@ def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> 
 def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> None:
     """The folder that `preprocess` gives faces of own videos, with the recipe that extraction leaves in it."""
     own = copied(trial, tmp_path / "storage")
-    told = stages.read_json(own / "trial.json")
+    told = read_json(own / "trial.json")
     recipe = trial.experiment.recipe()
     for root, sample in ((None, False), ("/x/sample-1/ffpp", True)):
         folder = preprocess.faces_folder(tmp_path, "ffpp", recipe, root)
-        stages.write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})
+        write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})
         assert _trained.by_name(str(own), tmp_path).on_sample is sample
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pipelines import facestore, preprocess, sample_corpus
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 
 METHODS = ("plain", "lre", "laa_net")

@@ -5,8 +5,9 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from pipelines import datasets, protocol, sample_corpus, schemas
-from pipelines.experiment import Experiment
+from pipelines import datasets, protocol, sample_corpus
+from pipelines.common.tables import FAKE, REAL, SPLITS, VIDEOS, to_table
+from pipelines.experiments.experiment import Experiment
 from pipelines.protocol import Part, Protocol, ProtocolError
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap")
@@ -32,7 +33,7 @@ def row(dataset: str, method: str, stem: str, split: str, sources: list[str], co
 
 
 def table(rows: list[dict]) -> pa.Table:
-    return schemas.to_table(rows, schemas.VIDEOS)
+    return to_table(rows, VIDEOS)
 
 
 def home(codecs: tuple[str, ...] = ("c23",)) -> list[dict]:
@@ -131,7 +132,7 @@ def test_every_named_protocol_selects_on_val_of_the_training_dataset():
 
 def test_counts_of_a_part():
     train = build().train
-    assert (train.count(schemas.REAL), train.count(schemas.FAKE)) == (2, 3)
+    assert (train.count(REAL), train.count(FAKE)) == (2, 3)
     assert train.video_ids[0] == "home/real/c23/000"
 
 
@@ -176,7 +177,7 @@ def test_dataset_of_one_compression_is_scored_whatever_the_training_was_in():
     assert {r["codec"] for r in built.test[0].rows} == {"unknown"}
 
 
-@pytest.mark.parametrize("split", schemas.SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize(("label", "count"), [(0, "0 real and 3 fake"), (1, "2 real and 0 fake")])
 def test_a_part_of_one_class_is_refused(split, label, count):
     rows = [r for r in home() if (r["split"], r["label"]) != (split, label)]
@@ -218,7 +219,7 @@ def test_videos_of_another_dataset_made_from_training_videos_are_left_out_and_li
     (part,) = build().test
     assert set(part.excluded) == {"away/real/unknown/0", "away/swap/unknown/0"}
     assert not set(part.excluded) & set(part.video_ids)
-    assert (part.count(schemas.REAL), part.count(schemas.FAKE)) == (2, 2)
+    assert (part.count(REAL), part.count(FAKE)) == (2, 2)
 
 
 def test_a_source_used_for_selection_is_left_out_too():
@@ -260,7 +261,7 @@ def test_a_dataset_without_a_part_to_select_on_is_scored_whole_but_not_trained_o
     rows = [r for r in corpus[name].to_pylist() if r["split"] == "test"]
     assert (part.name, part.split, part.excluded) == (name, "test", ())
     assert set(part.video_ids) == {r["video_id"] for r in rows}
-    assert min(part.count(schemas.REAL), part.count(schemas.FAKE)) > 0
+    assert min(part.count(REAL), part.count(FAKE)) > 0
     assert part.every_face == (set(part.video_ids) if name == "ffiw" else set())
     with pytest.raises(ProtocolError, match=rf"the (train|val) part of {name} .* has 0 real and 0 fake"):
         build(corpus, train_on=name, test_on=("ffpp",))

@@ -11,14 +11,16 @@ import safetensors.torch
 import torch
 from mlflow.tracking import MlflowClient
 
-from pipelines import _runs, _trained, registry, run, stages, tracking
-from pipelines.experiment import Experiment
+from pipelines import _runs, _trained, registry, run, tracking
+from pipelines.common.storage import write_atomic, write_json
+from pipelines.experiments.experiment import Experiment
 from pipelines.ingest import VIEWS
 from pipelines.outcome import Outcome
 from pipelines.protocol import Part
 from pipelines.registry import Winner
 from pipelines.run import Trial, Usable
 from pipelines.sweep import Sweep
+from pipelines.training import stages
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",), preset="small")
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
@@ -47,10 +49,10 @@ def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Tr
         lines = [{"epoch": epoch, "step": epoch, "seconds": 1.0, "val/loss": 0.5} for epoch in (1, 2)]
         if value is not None:
             lines = [line | {"val/auc": auc} for line, auc in zip(lines, (value, 1.0), strict=True)]
-        stages.write_atomic(stage.folder / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-        stages.write_json(stage.folder / "spec.json", dict(stage.spec))
+        write_atomic(stage.folder / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_json(stage.folder / "spec.json", dict(stage.spec))
         safetensors.torch.save_file({"w": torch.ones(3)}, stage.folder / "weights.safetensors")
-        stages.write_json(stage.folder / "_done.json", {"best_epoch": 1, "seconds": 1})
+        write_json(stage.folder / "_done.json", {"best_epoch": 1, "seconds": 1})
     trial = Trial(
         experiment=experiment,
         planned=planned,
@@ -60,8 +62,8 @@ def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Tr
         faces={"ffpp": storage / "faces" / "x"},
         folder=storage / "runs" / name,
     )
-    stages.write_json(trial.folder / run.TRIAL, run.description(trial) | {"commit": "abc"})
-    stages.write_json(trial.folder / "_done.json", {})
+    write_json(trial.folder / run.TRIAL, run.description(trial) | {"commit": "abc"})
+    write_json(trial.folder / "_done.json", {})
     return trial
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import _curves, report, schemas
+from pipelines import _curves, report
+from pipelines.common.tables import RESULTS, to_table
 from pipelines.report import Cell
 from pipelines.sweep import Column
 
@@ -43,7 +44,7 @@ COMMON = {
 
 
 def results(*changes: dict) -> pa.Table:
-    return schemas.to_table([COMMON | change for change in changes], schemas.RESULTS)
+    return to_table([COMMON | change for change in changes], RESULTS)
 
 
 def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84, column: str = "dfdc") -> Cell:

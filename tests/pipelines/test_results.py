@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from models import Pooling
-from pipelines import _results, metrics, schemas
+from pipelines import _results, metrics
 from pipelines._results import Measured, Origin, Part
+from pipelines.common import tables
 
 AUC = ("video", "auc")
 FIVE = [f"blur-{level}" for level in range(1, 6)]
@@ -39,7 +40,7 @@ def test_a_family_is_the_mean_over_its_levels_on_the_same_resamples() -> None:
     (row,) = _results.rows_of(ORIGIN, mean, "commit")
     assert (row["low"], row["high"]) == pytest.approx((0.5, 0.5))
     assert (row["n_real"], row["n_fake"], row["perturbation"]) == (3, 4, "blur")
-    schemas.to_table([row], schemas.RESULTS)
+    tables.to_table([row], tables.RESULTS)
 
 
 def test_without_all_levels_there_is_no_mean_and_without_perturbations_none_at_all() -> None:
@@ -87,12 +88,12 @@ def test_every_stage_has_means_of_its_own() -> None:
 def block(perturbation: str, *scores: float) -> tuple[dict[str, str], pa.Table]:
     """One real video, then fake ones, a frame each."""
     rows = [
-        dict.fromkeys(schemas.PREDICTIONS.names)
+        dict.fromkeys(tables.PREDICTIONS.names)
         | {"stage": "final", "perturbation": perturbation, "dataset": "dfdc", "video_id": f"dfdc/{i}", "method": "x"}
         | {"frame_index": 0, "face_index": 0, "label": int(i > 0), "score": score, "face_area_px": 1.0}
         for i, score in enumerate(scores)
     ]
-    return {"part": "dfdc", "stage": "final"}, schemas.to_table(rows, schemas.PREDICTIONS)
+    return {"part": "dfdc", "stage": "final"}, tables.to_table(rows, tables.PREDICTIONS)
 
 
 def test_predictions_become_rows_and_means() -> None:
@@ -103,7 +104,7 @@ def test_predictions_become_rows_and_means() -> None:
     rows = _results.every_row(origin, blocks, "commit")
     found = {row["perturbation"]: row["value"] for row in rows if (row["level"], row["metric"]) == AUC}
     assert found == pytest.approx({"": 1.0, **dict.fromkeys(FIVE[:4], 0.5), FIVE[4]: 0.0, "blur": 0.4})
-    assert schemas.to_table(rows, schemas.RESULTS).num_rows == len(rows) == 7 * 8
+    assert tables.to_table(rows, tables.RESULTS).num_rows == len(rows) == 7 * 8
 
 
 def test_predictions_of_before_perturbations_are_clean() -> None:
@@ -111,6 +112,6 @@ def test_predictions_of_before_perturbations_are_clean() -> None:
     part = Part(name="dfdc", dataset="dfdc", split="test", codec="unknown")
     _, table = block("", 0.5, 0.6)
     old = table.drop(["perturbation"])
-    assert schemas.clean(old, schemas.PREDICTIONS).equals(table)
-    assert schemas.clean(old, schemas.PREDICTIONS).schema.equals(schemas.PREDICTIONS, check_metadata=True)
+    assert tables.clean(old, tables.PREDICTIONS).equals(table)
+    assert tables.clean(old, tables.PREDICTIONS).schema.equals(tables.PREDICTIONS, check_metadata=True)
     assert _results.rows(origin, part, "final", old, "c") == _results.rows(origin, part, "final", table, "c")

@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, facestore, metrics, run, sample_corpus, schemas, stages
+from pipelines import datasets, facestore, metrics, run, sample_corpus
 from pipelines._saved import Run
-from pipelines.experiment import Experiment
+from pipelines.common import provenance, tables
+from pipelines.common.storage import read_json, write_json
+from pipelines.experiments.experiment import Experiment
 from pipelines.extract import extract
 from pipelines.faces import Recipe
 from pipelines.run import Compute, Trial
@@ -89,7 +91,7 @@ def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
     # True masks are not known in DFDC; of the stages, `localize` predicts masks.
     wanted += [(stage, "celeb_df", *what) for stage in ("localize", run.FINAL) for what in masks]
     assert sorted(found) == sorted(wanted)
-    assert trial.results().schema.equals(schemas.RESULTS)
+    assert trial.results().schema.equals(tables.RESULTS)
 
 
 def test_every_row_says_what_it_counts(trial: Trial, tiny: Any) -> None:
@@ -100,7 +102,7 @@ def test_every_row_says_what_it_counts(trial: Trial, tiny: Any) -> None:
         counted = [set(videos_of(tiny, name, "test", label)) - set(excluded) for label in (0, 1)]
         assert (row["n_real"], row["n_fake"]) == tuple(map(len, counted))
         assert (row["n_missing"], row["n_excluded"], row["failed_rule"]) == (0, len(excluded), "exclude")
-        assert (row["run_id"], row["seed"], row["commit"]) == (trial.digest, 0, run.commit())
+        assert (row["run_id"], row["seed"], row["commit"]) == (trial.digest, 0, provenance.commit())
         assert 0 <= row["low"] <= row["high"] <= 1
         assert 0 <= row["value"] <= 1
 
@@ -178,9 +180,9 @@ def test_a_trial_from_before_gets_what_its_results_need(trial: Trial, tmp_path: 
     shutil.copytree(trial.folder, tmp_path / trial.digest)
     old = replace(trial, folder=tmp_path / trial.digest)
     for name, key in (("trial.json", "origin"), ("_done.json", "predictions")):
-        told = stages.read_json(old.folder / name)
+        told = read_json(old.folder / name)
         del told[key]
-        stages.write_json(old.folder / name, told)
+        write_json(old.folder / name, told)
     with pytest.raises(ValueError, match="run its sweep again"):
         Run.read(old.folder)
     run.complete(old)
@@ -210,7 +212,7 @@ def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, stora
 
 # --------------------------------------------------------------------------------- failed videos
 def test_a_failed_video_is_counted_and_left_out(trial: Trial, storage: Path, tiny: Any) -> None:
-    failed = videos_of(tiny, "celeb_df", "test", schemas.FAKE)[0]
+    failed = videos_of(tiny, "celeb_df", "test", tables.FAKE)[0]
     less = ran(planned(tiny, storage, failing(tiny, "celeb_df", failed)))
     assert less.digest != trial.digest
     assert [one.digest for one in less.planned] == [one.digest for one in trial.planned]
@@ -223,13 +225,13 @@ def test_a_failed_video_is_counted_and_left_out(trial: Trial, storage: Path, tin
 
 
 def test_a_failed_video_can_count_as_a_half(storage: Path, tiny: Any, trial: Trial) -> None:
-    failed = videos_of(tiny, "celeb_df", "test", schemas.FAKE)[0]
+    failed = videos_of(tiny, "celeb_df", "test", tables.FAKE)[0]
     ledgers = failing(tiny, "celeb_df", failed, "unreadable")
     left_out, half = (ran(planned(tiny, storage, ledgers, failed_videos=rule)) for rule in ("exclude", "half"))
     assert left_out.digest != half.digest
     scores = video_scores(half, "celeb_df")
     assert failed not in scores  # no prediction is made up; only the number counts it
-    labels, values = zip(*scores.values(), (schemas.FAKE, 0.5), strict=True)
+    labels, values = zip(*scores.values(), (tables.FAKE, 0.5), strict=True)
     for metric, expected in (("auc", metrics.auc(labels, values)), ("ap", metrics.ap(labels, values))):
         (row,) = rows_of(half, stage=run.FINAL, test_dataset="celeb_df", level="video", metric=metric)
         assert row["value"] == pytest.approx(expected)
@@ -240,7 +242,7 @@ def test_a_failed_video_can_count_as_a_half(storage: Path, tiny: Any, trial: Tri
 
 def test_a_test_part_with_one_class_left_is_not_a_number(storage: Path, tiny: Any, trial: Trial) -> None:
     ledgers = tiny.ledgers
-    for video_id in videos_of(tiny, "dfdc", "test", schemas.REAL):
+    for video_id in videos_of(tiny, "dfdc", "test", tables.REAL):
         ledgers = dict(ledgers) | failing(replace(tiny, ledgers=ledgers), "dfdc", video_id)
     one_class = ran(planned(tiny, storage, ledgers))
     (row,) = rows_of(one_class, stage=run.FINAL, test_dataset="dfdc", level="video", metric="auc")
@@ -251,7 +253,7 @@ def test_a_test_part_with_one_class_left_is_not_a_number(storage: Path, tiny: An
 
 
 def test_a_failed_training_video_makes_another_stage(tiny: Any, storage: Path) -> None:
-    fake = videos_of(tiny, "ffpp", "train", schemas.FAKE)[0]
+    fake = videos_of(tiny, "ffpp", "train", tables.FAKE)[0]
     whole, less = planned(tiny, storage), planned(tiny, storage, failing(tiny, "ffpp", fake))
     assert fake in less.train.failed
     assert fake not in {video.video_id for video in less.train.videos}
@@ -308,7 +310,7 @@ def test_clean_numbers_are_those_of_the_trial_without(perturbed: Trial, trial: T
 
 def test_every_face_has_a_score_for_every_perturbation(perturbed: Trial, trial: Trial) -> None:
     table = pq.read_table(perturbed.folder / "predictions.parquet")
-    assert table.schema.equals(schemas.PREDICTIONS)
+    assert table.schema.equals(tables.PREDICTIONS)
     clean = pq.read_table(trial.folder / "predictions.parquet")
     assert table.filter(pc.equal(table["perturbation"], "")).equals(clean)
     for name in SIX:
@@ -319,7 +321,7 @@ def test_every_face_has_a_score_for_every_perturbation(perturbed: Trial, trial: 
 
 def test_the_rows_of_a_block_are_those_it_names(perturbed: Trial) -> None:
     table = pq.read_table(perturbed.folder / "predictions.parquet")
-    blocks, first = stages.read_json(perturbed.folder / "_done.json")["predictions"], 0
+    blocks, first = read_json(perturbed.folder / "_done.json")["predictions"], 0
     for block in blocks:
         own = table.slice(first, block["rows"])
         for name, value in (("stage", block["stage"]), ("perturbation", block["perturbation"])):
@@ -344,7 +346,7 @@ def test_levels_and_datasets_have_their_means(perturbed: Trial) -> None:
         both = [value(name, perturbation) for name in ("celeb_df", "dfdc")]
         assert value("unseen", perturbation) == pytest.approx(np.mean(both))
     assert not rows_of(perturbed, perturbation="jpeg")
-    assert perturbed.results().schema.equals(schemas.RESULTS)
+    assert perturbed.results().schema.equals(tables.RESULTS)
 
 
 def test_results_of_before_there_were_perturbations_are_clean(trial: Trial, tmp_path: Path) -> None:
@@ -417,7 +419,7 @@ def test_more_workers_than_a_step_has_samples_for_are_refused(tiny: Any, storage
         run.check(trial, Compute(num_workers=3))
 
 
-@pytest.mark.parametrize(("label", "left"), [(schemas.REAL, "0 real and 8 fake"), (schemas.FAKE, "2 real and 0 fake")])
+@pytest.mark.parametrize(("label", "left"), [(tables.REAL, "0 real and 8 fake"), (tables.FAKE, "2 real and 0 fake")])
 def test_training_without_a_class_is_refused(tiny: Any, storage: Path, label: int, left: str) -> None:
     ledgers = tiny.ledgers
     for video_id in videos_of(tiny, "ffpp", "val", label):
@@ -428,7 +430,7 @@ def test_training_without_a_class_is_refused(tiny: Any, storage: Path, label: in
 
 def test_a_test_part_without_any_face_is_refused(tiny: Any, storage: Path) -> None:
     ledgers = tiny.ledgers
-    for label in (schemas.REAL, schemas.FAKE):
+    for label in (tables.REAL, tables.FAKE):
         for video_id in videos_of(tiny, "dfdc", "test", label):
             ledgers = dict(ledgers) | failing(replace(tiny, ledgers=ledgers), "dfdc", video_id)
     with pytest.raises(ValueError, match="dfdc"):

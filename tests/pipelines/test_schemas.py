@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import schemas
+from pipelines.common import tables
 
 VIDEO = {
     "dataset": "ffpp",
@@ -22,7 +22,7 @@ VIDEO = {
     "face_rule": "largest",
 }
 BOX = {"x0": 0.5, "y0": 1.0, "x1": 9.0, "y1": 10.0}
-FACE = {name: VIDEO[name] for name in schemas.COPIED} | {
+FACE = {name: VIDEO[name] for name in tables.COPIED} | {
     "status": "ok",
     "frame_index": 7,
     "face_index": 0,
@@ -34,23 +34,23 @@ FACE = {name: VIDEO[name] for name in schemas.COPIED} | {
     "landmarks_px": [1.0, 2.0],
     "face_score": 0.75,
 }
-NO_FACE = FACE | dict.fromkeys(schemas.PER_FACE) | {"status": "no_face"}
-ALL = {name: value for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
+NO_FACE = FACE | dict.fromkeys(tables.PER_FACE) | {"status": "no_face"}
+ALL = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
 
 
 def test_rows_come_back_as_they_were():
-    table = schemas.to_table([FACE, NO_FACE], schemas.FACES)
+    table = tables.to_table([FACE, NO_FACE], tables.FACES)
     assert table.to_pylist() == [FACE, NO_FACE]
-    assert table.schema.equals(schemas.FACES, check_metadata=True)
+    assert table.schema.equals(tables.FACES, check_metadata=True)
 
 
 def test_no_rows_make_an_empty_table_of_the_schema():
-    table = schemas.to_table([], schemas.VIDEOS)
-    assert (table.num_rows, table.schema) == (0, schemas.VIDEOS)
+    table = tables.to_table([], tables.VIDEOS)
+    assert (table.num_rows, table.schema) == (0, tables.VIDEOS)
 
 
 def test_a_generator_of_rows_is_read_once():
-    assert schemas.to_table((dict(VIDEO) for _ in range(2)), schemas.VIDEOS).num_rows == 2
+    assert tables.to_table((dict(VIDEO) for _ in range(2)), tables.VIDEOS).num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -68,30 +68,30 @@ def test_a_generator_of_rows_is_read_once():
 )
 def test_refuses_a_row_that_is_not_of_the_schema(row, message):
     with pytest.raises(ValueError, match=message):
-        schemas.to_table([VIDEO, row], schemas.VIDEOS)
+        tables.to_table([VIDEO, row], tables.VIDEOS)
 
 
 @pytest.mark.parametrize(
     ("schema", "row", "column"),
     [
-        (schemas.VIDEOS, VIDEO | {"label": 0.9}, "videos.label"),
-        (schemas.FACES, FACE | {"frame_index": 7.5}, "faces.frame_index"),
-        (schemas.VIDEOS, VIDEO | {"source_ids": "ffpp/000"}, "videos.source_ids"),
-        (schemas.VIDEOS, VIDEO | {"source_ids": ["ffpp/000", None]}, "videos.source_ids"),
-        (schemas.FACES, FACE | {"box_px": {"x0": 1.0}}, "faces.box_px"),
+        (tables.VIDEOS, VIDEO | {"label": 0.9}, "videos.label"),
+        (tables.FACES, FACE | {"frame_index": 7.5}, "faces.frame_index"),
+        (tables.VIDEOS, VIDEO | {"source_ids": "ffpp/000"}, "videos.source_ids"),
+        (tables.VIDEOS, VIDEO | {"source_ids": ["ffpp/000", None]}, "videos.source_ids"),
+        (tables.FACES, FACE | {"box_px": {"x0": 1.0}}, "faces.box_px"),
     ],
     ids=["fraction as label", "fraction as index", "string as list", "null in a list", "box without corners"],
 )
 def test_refuses_a_value_that_would_be_changed_on_the_way_in(schema, row, column):
     with pytest.raises(ValueError, match=column):
-        schemas.to_table([row], schema)
+        tables.to_table([row], schema)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_units_and_version_survive_parquet(name, tmp_path):
-    pq.write_table(schemas.to_table([], ALL[name]), tmp_path / "t.parquet")
+    pq.write_table(tables.to_table([], ALL[name]), tmp_path / "t.parquet")
     read = pq.read_schema(tmp_path / "t.parquet")
-    assert read.metadata[b"version"] == str(schemas.VERSION).encode()
+    assert read.metadata[b"version"] == str(tables.VERSION).encode()
     assert read.metadata[b"table"] == name.lower().encode()
     units = {field.name: field.metadata[b"unit"] for field in ALL[name] if field.metadata}
     assert {field: read.field(field).metadata[b"unit"] for field in units} == units
@@ -99,11 +99,11 @@ def test_units_and_version_survive_parquet(name, tmp_path):
 
 
 def test_faces_copy_the_keys_of_their_video():
-    assert schemas.COPIED == ("dataset", "video_id", "label", "method", "codec", "split")
-    for name in schemas.COPIED:
-        assert schemas.FACES.field(name).equals(schemas.VIDEOS.field(name), check_metadata=True)
+    assert tables.COPIED == ("dataset", "video_id", "label", "method", "codec", "split")
+    for name in tables.COPIED:
+        assert tables.FACES.field(name).equals(tables.VIDEOS.field(name), check_metadata=True)
 
 
 def test_what_a_video_without_a_face_leaves_null():
-    schemas.to_table([NO_FACE], schemas.FACES)
-    assert set(schemas.FACES.names) == {*schemas.COPIED, "status", *schemas.PER_FACE}
+    tables.to_table([NO_FACE], tables.FACES)
+    assert set(tables.FACES.names) == {*tables.COPIED, "status", *tables.PER_FACE}

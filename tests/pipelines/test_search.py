@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import run, search, stages, tuning
-from pipelines.experiment import Experiment
+from pipelines import run, search, tuning
+from pipelines.common import storage
+from pipelines.experiments.experiment import Experiment
 from pipelines.search import Log
 from pipelines.space import Range
+from pipelines.training import stages
 from pipelines.tuning import Candidate
 
 NINE = list(range(1, 10))  # epochs
@@ -64,8 +66,8 @@ def trained(folder: Path, aucs: list[float], kept: int) -> run.Trial:
     (planned,) = stages.plan(experiment, {"frames": "none"}, folder)
     planned = stages.PlannedStage(paper="plain", name="detect", folder=folder / "stage", spec=planned.spec)
     lines = [{"epoch": epoch, "step": epoch, "val/auc": auc} for epoch, auc in zip(NINE, aucs, strict=True)]
-    stages.write_atomic(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
-    stages.write_json(planned.folder / "_done.json", {"best_epoch": kept})
+    storage.write_atomic(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
+    storage.write_json(planned.folder / "_done.json", {"best_epoch": kept})
     nothing = run.Usable(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
     return run.Trial(
         experiment=experiment,

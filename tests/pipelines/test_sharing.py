@@ -9,7 +9,7 @@ import models
 from models import Feed
 from pipelines import launch, run
 from pipelines._sharing import Sharing
-from pipelines.cluster import Resources
+from pipelines.common.cluster import Resources
 from pipelines.ingest import Video, View
 from pipelines.sweep import parser
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines import space
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.space import Range
 
 BASE = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",), preset="small")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import stages
-from pipelines.experiment import Experiment
-from pipelines.stages import PlannedStage, StorageError
+from pipelines.common import storage
+from pipelines.common.storage import StorageError
+from pipelines.experiments.experiment import Experiment
+from pipelines.training import stages
+from pipelines.training.stages import PlannedStage
 
 ROOT = Path(__file__).parents[2]
 ROWS = {"real_clips": "r1", "clips": "c1", "frames": "f1", "domain_frames": "d1"}
@@ -22,8 +24,8 @@ BASE = Experiment(model="delocate", train_on="ffpp", test_on=("dfdc",), preset="
 # ----------------------------------------------------------------------------------------- writing
 def test_write_atomic_makes_folders_and_replaces(tmp_path):
     path = tmp_path / "a" / "b.json"
-    stages.write_atomic(path, b"old")
-    stages.write_atomic(path, b"new")
+    storage.write_atomic(path, b"old")
+    storage.write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in path.parent.iterdir()] == ["b.json"]
 
@@ -34,27 +36,27 @@ def full_disk(descriptor: int) -> None:
 
 def test_write_atomic_leaves_the_old_content_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
-    stages.write_atomic(path, b"old")
+    storage.write_atomic(path, b"old")
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        stages.write_atomic(path, b"new")
+        storage.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
 
 
 def test_write_atomic_leaves_nothing_behind_when_writing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        stages.write_atomic(tmp_path / "state.json", b"new")
+        storage.write_atomic(tmp_path / "state.json", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_json_comes_back_and_broken_json_says_what_to_do(tmp_path):
-    stages.write_json(tmp_path / "a.json", {"b": [1, None], "a": 0.1})
-    assert stages.read_json(tmp_path / "a.json") == {"b": [1, None], "a": 0.1}
+    storage.write_json(tmp_path / "a.json", {"b": [1, None], "a": 0.1})
+    assert storage.read_json(tmp_path / "a.json") == {"b": [1, None], "a": 0.1}
     for broken in (b'{"a": ', b"\xff\xfe"):
         (tmp_path / "a.json").write_bytes(broken)
         with pytest.raises(StorageError, match=f"a.json is not readable JSON .*delete {tmp_path}"):
-            stages.read_json(tmp_path / "a.json")
+            storage.read_json(tmp_path / "a.json")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -63,45 +65,45 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_put_folder_keeps_the_two_newest(tmp_path):
     for number in (5, 20, 100, 1000):
-        stages.put_folder(tmp_path, "checkpoint", number, {"w": str(number).encode(), "s": b"state"})
-    kept = stages.folders(tmp_path, "checkpoint")
+        storage.put_folder(tmp_path, "checkpoint", number, {"w": str(number).encode(), "s": b"state"})
+    kept = storage.folders(tmp_path, "checkpoint")
     assert [contents(folder) for folder in kept] == [{"w": b"100", "s": b"state"}, {"w": b"1000", "s": b"state"}]
     assert sorted(tmp_path.iterdir()) == kept
 
 
 def test_put_folder_knows_its_own_prefix_only(tmp_path):
     for number in (1, 2, 3):
-        stages.put_folder(tmp_path, "best", number, {"w": b""})
-    stages.put_folder(tmp_path, "checkpoint", 1, {"w": b""})
-    assert len(stages.folders(tmp_path, "best")) == 2
-    assert len(stages.folders(tmp_path, "checkpoint")) == 1
+        storage.put_folder(tmp_path, "best", number, {"w": b""})
+    storage.put_folder(tmp_path, "checkpoint", 1, {"w": b""})
+    assert len(storage.folders(tmp_path, "best")) == 2
+    assert len(storage.folders(tmp_path, "checkpoint")) == 1
 
 
 def test_put_folder_shows_a_folder_whole_or_not_at_all(tmp_path, monkeypatch):
-    stages.put_folder(tmp_path, "best", 1, {"a": b"1", "b": b"1"})
+    storage.put_folder(tmp_path, "best", 1, {"a": b"1", "b": b"1"})
     seen = []
 
     def die_at_second_file(descriptor: int) -> None:
-        seen.append(stages.folders(tmp_path, "best"))
+        seen.append(storage.folders(tmp_path, "best"))
         if len(seen) == 2:
             full_disk(descriptor)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", die_at_second_file)
         with pytest.raises(OSError, match="No space left"):
-            stages.put_folder(tmp_path, "best", 2, {"a": b"2", "b": b"2"})
-    (only,) = stages.folders(tmp_path, "best")
+            storage.put_folder(tmp_path, "best", 2, {"a": b"2", "b": b"2"})
+    (only,) = storage.folders(tmp_path, "best")
     assert contents(only) == {"a": b"1", "b": b"1"}
     assert seen == [[only], [only]]
-    stages.put_folder(tmp_path, "best", 3, {"b": b"3"})  # nothing of the half-written one is left in it
-    assert contents(stages.folders(tmp_path, "best")[-1]) == {"b": b"3"}
+    storage.put_folder(tmp_path, "best", 3, {"b": b"3"})  # nothing of the half-written one is left in it
+    assert contents(storage.folders(tmp_path, "best")[-1]) == {"b": b"3"}
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_put_folder_leaves_one_that_exists_as_it_is(tmp_path):
-    stages.put_folder(tmp_path, "best", 1, {"a": b"first"})
-    stages.put_folder(tmp_path, "best", 1, {"a": b"again"})
-    assert contents(stages.folders(tmp_path, "best")[0]) == {"a": b"first"}
+    storage.put_folder(tmp_path, "best", 1, {"a": b"first"})
+    storage.put_folder(tmp_path, "best", 1, {"a": b"again"})
+    assert contents(storage.folders(tmp_path, "best")[0]) == {"a": b"first"}
 
 
 def test_put_folder_is_not_disturbed_by_another_process_at_the_same_point(tmp_path, monkeypatch):
@@ -113,20 +115,20 @@ def test_put_folder_is_not_disturbed_by_another_process_at_the_same_point(tmp_pa
         synced(descriptor)
         if not others:
             others.append(True)
-            stages.put_folder(tmp_path, "checkpoint", 7, {"a": b"1", "b": b"1"})
+            storage.put_folder(tmp_path, "checkpoint", 7, {"a": b"1", "b": b"1"})
 
     monkeypatch.setattr(os, "fsync", other_writes_too)
-    stages.put_folder(tmp_path, "checkpoint", 7, {"a": b"1", "b": b"1"})
+    storage.put_folder(tmp_path, "checkpoint", 7, {"a": b"1", "b": b"1"})
     assert [contents(folder) for folder in tmp_path.iterdir()] == [{"a": b"1", "b": b"1"}]
 
 
 def test_no_folders_where_nothing_was_put(tmp_path):
-    assert stages.folders(tmp_path / "missing", "best") == []
+    assert storage.folders(tmp_path / "missing", "best") == []
 
 
 # ----------------------------------------------------------------------------------------- storage
 def test_storage_is_made_and_left_empty(tmp_path):
-    path = stages.check_storage(str(tmp_path / "new" / "storage"))
+    path = storage.check_storage(str(tmp_path / "new" / "storage"))
     assert path == tmp_path / "new" / "storage"
     assert list(path.iterdir()) == []
 
@@ -135,7 +137,7 @@ def test_storage_is_made_and_left_empty(tmp_path):
 def test_storage_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError, match=f"{uri}: only folders are supported"):
-        stages.check_storage(uri)
+        storage.check_storage(uri)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +145,7 @@ def test_storage_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
 def test_storage_that_is_a_file_or_below_one_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"can't be written .*name a folder that can"):
-        stages.check_storage(str(tmp_path / "file" / below))
+        storage.check_storage(str(tmp_path / "file" / below))
 
 
 def test_storage_that_cannot_be_written_is_refused(tmp_path):
@@ -153,7 +155,7 @@ def test_storage_that_cannot_be_written_is_refused(tmp_path):
     else:
         locked.chmod(0o500)
     with pytest.raises(StorageError, match=r"can't be written .*name a folder that can"):
-        stages.check_storage(str(locked / "storage"))
+        storage.check_storage(str(locked / "storage"))
 
 
 # ---------------------------------------------------------------------------------------- planning
@@ -240,8 +242,8 @@ def planned(tmp_path) -> PlannedStage:
 
 def test_a_stage_is_done_when_finished_with_the_weights_of_the_best_epoch(planned):
     for epoch in (2, 5):
-        stages.put_folder(planned.folder, "best", epoch, {"weights.safetensors": f"of {epoch}".encode()})
-        stages.put_folder(planned.folder, "checkpoint", epoch, {"weights.safetensors": b"last"})
+        storage.put_folder(planned.folder, "best", epoch, {"weights.safetensors": f"of {epoch}".encode()})
+        storage.put_folder(planned.folder, "checkpoint", epoch, {"weights.safetensors": b"last"})
     assert not planned.done
     planned.finish(2, {"best_epoch": 2, "seconds": 1.5})
     assert planned.done
@@ -251,11 +253,11 @@ def test_a_stage_is_done_when_finished_with_the_weights_of_the_best_epoch(planne
 
 
 def test_a_stage_whose_best_weights_are_missing_is_not_finished(planned):
-    stages.put_folder(planned.folder, "checkpoint", 3, {"weights.safetensors": b"last"})
+    storage.put_folder(planned.folder, "checkpoint", 3, {"weights.safetensors": b"last"})
     with pytest.raises(FileNotFoundError):
         planned.finish(3, {})
     assert not planned.done
-    assert stages.folders(planned.folder, "checkpoint")  # it can still go on
+    assert storage.folders(planned.folder, "checkpoint")  # it can still go on
 
 
 def test_the_summary_of_an_unfinished_stage_is_an_error(planned):
@@ -265,14 +267,14 @@ def test_the_summary_of_an_unfinished_stage_is_an_error(planned):
 
 def test_curve_has_one_entry_per_line(planned):
     assert planned.curve() == []
-    stages.write_atomic(planned.folder / "curves.jsonl", b'{"epoch": 1, "val/loss": 0.5}\n{"epoch": 2}\n')
+    storage.write_atomic(planned.folder / "curves.jsonl", b'{"epoch": 1, "val/loss": 0.5}\n{"epoch": 2}\n')
     assert planned.curve() == [{"epoch": 1, "val/loss": 0.5}, {"epoch": 2}]
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pipelines.stages import PlannedStage
+from pipelines.training.stages import PlannedStage
 with PlannedStage(paper="p", name="s", folder=Path(sys.argv[1]), spec={}).lock():
     print("held", flush=True)
     sys.stdin.read()

@@ -20,7 +20,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import OperationalError
 
-from pipelines import outcome, run, schemas, tracking
+from pipelines import outcome, run, tracking
+from pipelines.common import tables
 from pipelines.tracking import Tracker, TrackingError
 
 ROOT = Path(__file__).parents[2]
@@ -220,7 +221,7 @@ def test_two_launches_that_watch_one_training_log_its_points_once(
 
 def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowClient) -> None:
     """MLflow allows letters, digits, `_ - . : /` and space. NaN is what a test part with one class gets."""
-    common = {field.name: 0 if pa.types.is_integer(field.type) else "x" for field in schemas.RESULTS}
+    common = {field.name: 0 if pa.types.is_integer(field.type) else "x" for field in tables.RESULTS}
     common |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n_real": 3, "n_missing": 1}
     common["perturbation"] = ""
     rows = [
@@ -237,7 +238,7 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
         "metric": "auc",
     }
     rows += [common | blurred, common | blurred | {"metric": "ap"}, common | blurred | {"stage": "finetune"}]
-    values = outcome.metric_values(schemas.to_table(rows, schemas.RESULTS))
+    values = outcome.metric_values(tables.to_table(rows, tables.RESULTS))
     assert {name for name in values if "blur" in name} == {
         f"unseen/blur-3/video/auc{end}" for end in ("", "/low", "/high")
     }

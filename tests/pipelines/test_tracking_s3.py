@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from pipelines import _trained, predict, tracking
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,7 +25,7 @@ CHANGES = {"model.stages": ["recover", "finetune"]}
 ROWS = {"low": {"model.finetune.base_lr": 1e-4}, "high": {"model.finetune.base_lr": 1e-3}}
 SCRIPT = '''"""Sweep of a test."""
 from pipelines import _runs
-from pipelines.experiment import Experiment
+from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main
 
 _runs.PATIENCE_S = {patience}

@@ -11,10 +11,12 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import ingest, stages, train
-from pipelines.experiment import Experiment
+from pipelines import ingest, train
+from pipelines.common.storage import folders
+from pipelines.experiments.experiment import Experiment
 from pipelines.ingest import Video
 from pipelines.train import Alone, Job
+from pipelines.training import stages
 
 PX = 32
 EXPERIMENT = Experiment(model="delocate", train_on="ffpp", test_on=(), preset="small").override(
@@ -191,7 +193,7 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     before = (job.planned.folder / "weights.safetensors").stat().st_mtime_ns
     train.train(job)
     assert (job.planned.folder / "weights.safetensors").stat().st_mtime_ns == before
-    assert not stages.folders(job.planned.folder, "checkpoint")
+    assert not folders(job.planned.folder, "checkpoint")
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
@@ -251,7 +253,7 @@ def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:
     job = jobs(tmp_path, checkpoint_steps=1)["recover"]
     with pytest.raises(Interrupted):
         train.loop(job, Killed(2))
-    newest = stages.folders(job.planned.folder, "checkpoint")[-1]
+    newest = folders(job.planned.folder, "checkpoint")[-1]
     assert sorted(path.name for path in newest.iterdir()) == ["optimizer.pt", "state.json", "weights.safetensors"]
     torch.load(newest / "optimizer.pt", weights_only=True)  # refuses anything but tensors and plain values
     assert json.loads((newest / "state.json").read_text())["step"] == 2

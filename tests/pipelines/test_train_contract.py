@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
 
 from models import Feed, Stage
 from models._sam import SAM
-from pipelines import stages, train
+from pipelines import train
 from pipelines.ingest import Video
 from pipelines.train import Alone
+from pipelines.training import stages
 
 REALS = tuple(Video(f"ffpp/real/c23/{i}", 0, "real", f"ffpp/{i}") for i in range(4))
 FAKES = tuple(Video(f"ffpp/Any/c23/{i}", 1, "Any", f"ffpp/{i}") for i in range(4))

@@ -14,7 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import cluster, device, run, stages, train
+from pipelines import run, train
+from pipelines.common import cluster, device
+from pipelines.common.storage import put_folder
 
 SLACK = 1e-4  # of a weight; rounding differs because sums are taken in another order
 
@@ -42,7 +44,7 @@ def lost(folder: Path, step: int | None = None, cause: Exception | None = None) 
 
     def end() -> None:
         if step is not None:
-            stages.put_folder(folder, "checkpoint", step, {"state.json": b"{}"})
+            put_folder(folder, "checkpoint", step, {"state.json": b"{}"})
         raise WorkerGroupError("a node is gone", {1: cause}) if cause else TrainingFailedError("a node is gone")
 
     return end

@@ -19,7 +19,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import ingest, run, stages, train
+from pipelines import ingest, run, train
+from pipelines.common.storage import folders
 from pipelines.ingest import Arrays, Pick
 from pipelines.train import Job
 
@@ -135,7 +136,7 @@ def test_one_worker_ends_where_this_process_ends(lab: Any) -> None:
     names = ("epoch", "step", "lr", "train/loss", "val/loss")
     np.testing.assert_allclose(curve(here, *names), curve(worker, *names), rtol=1e-6)
     assert worker.planned.summary()["best_epoch"] == here.planned.summary()["best_epoch"]
-    assert not stages.folders(worker.planned.folder, "checkpoint")
+    assert not folders(worker.planned.folder, "checkpoint")
 
 
 @pytest.mark.slow
@@ -183,7 +184,7 @@ class Killer:
     def _run(self) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            if checkpoints := stages.folders(self.folder, "checkpoint"):
+            if checkpoints := folders(self.folder, "checkpoint"):
                 os.kill(self._workers()[-1].pid, signal.SIGKILL)
                 self.at = int(checkpoints[-1].name.rsplit("-", 1)[1])
                 return

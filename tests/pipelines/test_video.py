@@ -15,7 +15,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipelines import _spool, schemas, video
+from pipelines import _spool, video
+from pipelines.common import tables
 from pipelines.decode import Frame
 from pipelines.detect import Landmarks
 from pipelines.faces import Recipe
@@ -209,7 +210,7 @@ def test_81_landmarks_come_from_a_predictor_of_ones_own(root, predictor_81):
     recipe = Recipe(num_frames=2, size_px=48, landmarks=81)
     ((rows, _),) = video.VideoReader({"toy": str(root)}, [recipe], predictor_81)(row("two.mp4"))
     assert [len(points) for points in rows["landmarks_px"].to_pylist()] == [162, 162]
-    schemas.to_table(rows.to_pylist(), schemas.FACES)
+    tables.to_table(rows.to_pylist(), tables.FACES)
 
 
 def test_a_predictor_of_another_number_of_points_is_refused(predictor_81):

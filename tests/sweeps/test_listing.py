@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import stages
-from pipelines.experiment import Experiment
+from pipelines.common.storage import write_json
+from pipelines.experiments.experiment import Experiment
 from pipelines.ingest import VIEWS
+from pipelines.training import stages
 from sweeps import __main__ as listing
 
 
@@ -15,9 +16,9 @@ def stage(storage: Path, experiment: Experiment, rows: str, *, done: bool = True
     """Leaves in the storage what the training of an experiment on these rows leaves."""
     views = dict.fromkeys(VIEWS, rows)
     for planned in stages.plan(experiment, views, storage):
-        stages.write_json(planned.folder / "spec.json", planned.spec)
+        write_json(planned.folder / "spec.json", planned.spec)
         if done:
-            stages.write_json(planned.folder / "_done.json", {})
+            write_json(planned.folder / "_done.json", {})
 
 
 def first_row(name: str) -> Experiment:

@@ -17,12 +17,14 @@ import pyarrow as pa
 import pytest
 
 import models
-from pipelines import datasets, protocol, schemas, stages
+from pipelines import datasets, protocol
 from pipelines._results import UNSEEN
+from pipelines.common import tables
 from pipelines.datasets import ffpp
-from pipelines.experiment import PRESETS, Experiment
+from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.launch import rows_unseen
 from pipelines.sweep import Column, Sweep, parser
+from pipelines.training import stages
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "sweeps").glob("[!_]*.py"))
@@ -127,13 +129,13 @@ def videos_of(name: str, preset: str) -> pa.Table:
     codecs = {"ffpp": several, "dfd": several[:-1], "deeper_forensics": ("c23",)}.get(name, ("unknown",))
     methods, splits = ("swap",), ("train", "test")
     if name == "ffpp":
-        methods, splits = ffpp.METHODS[:4], schemas.SPLITS
+        methods, splits = ffpp.METHODS[:4], tables.SPLITS
     rows = []
     for codec, method, split, number in product(codecs, ("real", *methods), splits, range(2)):
-        row = dict.fromkeys(schemas.VIDEOS.names, "x") | {"codec": codec, "method": method, "split": split}
+        row = dict.fromkeys(tables.VIDEOS.names, "x") | {"codec": codec, "method": method, "split": split}
         row |= {"dataset": name, "video_id": f"{name}/{method}/{codec}/{split}{number}", "label": int(method != "real")}
         rows.append(row | {"source_ids": [f"{name}/{split}{number}"]})
-    return schemas.to_table(rows, schemas.VIDEOS)
+    return tables.to_table(rows, tables.VIDEOS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import datasets, schemas
+from pipelines import datasets
+from pipelines.common import tables
 from pipelines.datasets import DatasetError
 
 
@@ -62,7 +63,7 @@ def test_a_name_of_ones_own_stands_for_a_manifest(tmp_path):
 def test_published_numbers_are_of_known_splits_and_methods(name):
     published = datasets._adapter(name).PUBLISHED
     assert published
-    assert {split for _, split in published} <= {"", *schemas.SPLITS}
+    assert {split for _, split in published} <= {"", *tables.SPLITS}
     assert "real" in {method for method, _ in published}
     assert all(number > 0 for number in published.values())
 
@@ -125,7 +126,7 @@ def test_entries_that_differ_in_case_only_are_not_chosen_between(tree):
 
 def test_a_table_has_the_schema_of_videos(tree):
     root = tree("cdf", {"List_of_testing_videos.txt": "1 Celeb-real/id0_0000.mp4"}, "Celeb-real/id0_0000.mp4")
-    assert datasets.load("celeb_df", {"celeb_df": str(root)}).schema.equals(schemas.VIDEOS, check_metadata=True)
+    assert datasets.load("celeb_df", {"celeb_df": str(root)}).schema.equals(tables.VIDEOS, check_metadata=True)
 
 
 def test_adapters_need_no_heavy_package():

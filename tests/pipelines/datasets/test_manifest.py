@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, schemas
+from pipelines import datasets
+from pipelines.common import tables
 from pipelines.datasets import DatasetError
 
 FULL = """\
@@ -47,7 +48,7 @@ def test_all_columns_and_their_defaults(tmp_path):
 def test_it_is_a_table_of_videos(tmp_path):
     (tmp_path / "list.csv").write_text(FULL)
     table = datasets.load("ours", {"ours": str(tmp_path / "list.csv")})
-    assert table.schema.equals(schemas.VIDEOS, check_metadata=True)
+    assert table.schema.equals(tables.VIDEOS, check_metadata=True)
     assert table["video_id"].to_pylist() == sorted(table["video_id"].to_pylist())
 
 

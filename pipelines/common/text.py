@@ -12,7 +12,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def markdown(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """`text` for a cell of a Markdown table: nothing in it is a link, a tag, a formula or the end of the cell."""
     shown = printable(text).replace("\\", "\\\\")
     for c in "`*_[]<>|#&!~$":

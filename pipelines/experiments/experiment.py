@@ -4,8 +4,6 @@
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -108,15 +106,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = ""):
             yield f"{prefix}{key}", ", ".join(map(str, value))
         else:
             yield f"{prefix}{key}", value
-
-
-def digest(value: Any) -> str:
-    """16 hex digits that name a JSON value (dataclasses and tuples allowed); equal values, equal names."""
-    text = json.dumps(value, sort_keys=True, default=_jsonable, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _jsonable(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"{type(value).__name__} cannot be part of a digest")

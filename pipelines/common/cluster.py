@@ -21,7 +21,7 @@ from typing import Any
 
 OBJECT_STORE_BYTES = 512 * 2**20  # faces go through Parquet, not through the object store
 TRIAL_BYTES = 2 * 2**30  # a trial's process and its scoring actor, small preset
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 ROLE = "crossforge-role"  # label of a node
 HEAD, VIDEO, TRAIN = "head", "video", "train"  # its values
@@ -153,11 +153,11 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
 
 def _runtime_env() -> dict[str, Any]:
     """The driver's code and settings for all workers, less what a submitted job brings with it: twice is an error."""
-    from pipelines import run  # here: it imports torch
+    from pipelines.common import provenance  # here: it imports torch
 
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     settings = {name: os.environ.get(name, value) for name, value in QUIET.items()}
-    settings["CROSSFORGE_COMMIT"] = run.commit()  # the copy on the nodes is no git checkout
+    settings["CROSSFORGE_COMMIT"] = provenance.commit()  # the copy on the nodes is no git checkout
     own: dict[str, Any] = {
         "env_vars": {name: value for name, value in settings.items() if name not in job.get("env_vars", {})}
     }

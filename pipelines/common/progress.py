@@ -8,19 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from pipelines import stages
+from pipelines.common import storage
 
 FILE = "progress.json"
 
 
 def note(folder: Path, phase: str, done: int, total: int) -> None:
     """Leaves word of where a process stands; the driver, elsewhere, reads it."""
-    stages.write_json(folder / FILE, {"phase": phase, "done": done, "total": total})
+    storage.write_json(folder / FILE, {"phase": phase, "done": done, "total": total})
 
 
 def noted(folder: Path) -> Mapping[str, Any] | None:
     path = folder / FILE
-    return stages.read_json(path) if path.exists() else None
+    return storage.read_json(path) if path.exists() else None
 
 
 class View:
