@@ -34,11 +34,11 @@ import dlib
 import numpy as np
 import skimage.data
 
-from pipelines import decode
 from pipelines.common.pictures import encode_png
 from pipelines.detect import HogDetector, Landmarks
 from pipelines.faces import Recipe, cut, square_crop
 from pipelines.follow import Follower, shots
+from pipelines.media import decode
 from pipelines.video import VideoReader
 
 Found = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels

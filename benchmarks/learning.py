@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, facestore, metrics, protocol, run, sample_corpus
+from pipelines import datasets, facestore, metrics, protocol, run
 from pipelines.common import cluster, progress
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.preprocess import faces_folder
 
@@ -80,7 +81,7 @@ def main() -> None:
     cluster.prepare_environment(None)
     console = Console()
     storage = arguments.storage.resolve()
-    roots = sample_corpus.make(storage, names=TEST_ON)
+    roots = corpus.make(storage, names=TEST_ON)
     table = Table(title=f"Video AUC in %, {arguments.preset} preset, sample corpus, {arguments.seeds} seeds")
     columns: list[str] = []
     lines = []

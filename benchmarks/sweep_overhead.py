@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, evaluate, facestore, run, sample_corpus, tuning
+from pipelines import datasets, evaluate, facestore, run, tuning
 from pipelines.common import cluster, device, storage
+from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 from pipelines.ingest import Samples
@@ -54,7 +55,7 @@ class Corpus:
         from pipelines.extract import extract
 
         self.folder = folder
-        self.roots = sample_corpus.make(folder, size="tiny", names=("ffpp",))
+        self.roots = make(folder, size="tiny", names=("ffpp",))
         everything = datasets.load("ffpp", self.roots)
         c23 = [codec == "c23" for codec in everything["codec"].to_pylist()]
         self.videos = {"ffpp": everything.filter(pa.array(c23))}

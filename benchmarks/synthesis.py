@@ -27,7 +27,7 @@ from skimage.transform import warp as skimage_warp
 
 from models import _blend
 from models._blend import transforms
-from pipelines._sample_faces import make_person, portraits
+from pipelines.datasets.sample.people import make_person, portraits
 
 Face = tuple[np.ndarray, np.ndarray]  # image uint8 (px, px, 3), landmarks float32 (68, 2)
 Made = tuple[np.ndarray, np.ndarray, np.ndarray]  # real, fake, mask

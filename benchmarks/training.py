@@ -50,9 +50,10 @@ from torch import Tensor, nn
 import models
 from models._layers import timm_model
 from models._xception import Features, Xception
-from pipelines import datasets, evaluate, facestore, ingest, protocol, run, sample_corpus
+from pipelines import datasets, evaluate, facestore, ingest, protocol, run
 from pipelines.common import cluster, device
 from pipelines.common.storage import write_json
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.preprocess import faces_folder
 from pipelines.train import Job
@@ -371,7 +372,7 @@ def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
     experiment = Experiment(
         model=method, train_on="ffpp", test_on=("ffpp",), preset=preset, model_args={"pretrained": False}
     )
-    roots = sample_corpus.make(storage, names=("ffpp",))
+    roots = corpus.make(storage, names=("ffpp",))
     videos = {"ffpp": datasets.load("ffpp", roots)}
     built = protocol.build(experiment, videos)
     wanted = {i for part in (built.train, built.select, *built.test) for i in part.video_ids}

@@ -21,7 +21,7 @@ from pipelines import facestore
 from pipelines._sheet import Strip, Tile, face, to_html, to_png
 from pipelines.common import storage, tables
 from pipelines.common.text import first, printable
-from pipelines.decode import even_indices
+from pipelines.media.decode import even_indices
 
 SUFFIXES = (".png", ".html")
 _KEY = ("frame_index", "face_index")

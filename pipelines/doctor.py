@@ -23,13 +23,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _examine, _probe, datasets, sample_corpus
-from pipelines._examine import ERROR, OK, WARNING, File, Finding, Row
+from pipelines import datasets
 from pipelines.common import progress
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage
 from pipelines.common.text import printable
+from pipelines.datasets import _checks
+from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
+from pipelines.datasets.sample import corpus
+from pipelines.media import probe
+from pipelines.media.sandbox import NotStarted
 from pipelines.preprocess import datasets_file
-from pipelines.sandbox import NotStarted
 from pipelines.video import locate
 
 ALL = "all datasets"
@@ -83,12 +86,12 @@ def _of_dataset(
     broken = "fetch these files again; what stays unreadable counts as failed, and is scored or left out by rule"
     return [
         Finding(check="layout", result=OK, text="as expected"),
-        _examine.counts(rows, {} if is_sample else _published(name), missing),
-        _examine.classes(rows, bad),
-        _examine.identities(name, rows),
-        _examine.counterparts(rows, bad),
-        _examine.lost("missing files", rows, missing, absent),
-        _examine.lost("unreadable files", rows, unreadable, broken),
+        _checks.counts(rows, {} if is_sample else _published(name), missing),
+        _checks.classes(rows, bad),
+        _checks.identities(name, rows),
+        _checks.counterparts(rows, bad),
+        _checks.lost("missing files", rows, missing, absent),
+        _checks.lost("unreadable files", rows, unreadable, broken),
     ]
 
 
@@ -97,16 +100,16 @@ def _look_at_files(
 ) -> tuple[dict[File, str], dict[File, str]]:
     """What is wrong with the files that are not there, and with those that are."""
     columns = ("uri", "real_uri", "mask_uri")
-    files = {_examine.file_of(row, column) for row in rows for column in columns if row[column] is not None}
+    files = {_checks.file_of(row, column) for row in rows for column in columns if row[column] is not None}
     paths = {file: locate(roots, *file) for file in sorted(files)}
-    found = _probe.sizes(paths.values())
+    found = probe.sizes(paths.values())
     there = [path for path, size in found.items() if size is not None]
     how = "every frame" if options.decode else "headers"
     with progress.view(console, f"Reading {how} of {len(there)} files") as view:
-        problems = _probe.problems(
+        problems = probe.problems(
             there,
-            look=_probe.EVERY_FRAME if options.decode else _probe.HEADER,
-            timeout_s=_probe.DECODE_S if options.decode else _probe.HEADER_S,
+            look=probe.EVERY_FRAME if options.decode else probe.HEADER,
+            timeout_s=probe.DECODE_S if options.decode else probe.HEADER_S,
             jobs=options.jobs,
             on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
         )
@@ -118,21 +121,21 @@ def _duplicates(
     rows: Sequence[Row], roots: Mapping[str, str], missing: Mapping[File, str], options: Options, console: Console
 ) -> Finding:
     """Only files of equal size are read; folders of pictures and archives are not compared."""
-    files = {_examine.file_of(row): locate(roots, *_examine.file_of(row)) for row in rows}
-    found = _probe.sizes(path for file, path in files.items() if file not in missing)
+    files = {_checks.file_of(row): locate(roots, *_checks.file_of(row)) for row in rows}
+    found = probe.sizes(path for file, path in files.items() if file not in missing)
     by_size: dict[int, set[str]] = {}
     for path, size in found.items():
         if size is not None and size > 0:
             by_size.setdefault(size, set()).add(path)
     alike = sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths)
     with progress.view(console, f"Comparing {len(alike)} files of equal size") as view:
-        digests = _probe.digests(
+        digests = probe.digests(
             alike,
             jobs=options.jobs,
             on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
         )
-    finding = _examine.duplicates(rows, {file: digests.get(path) or path for file, path in files.items()})
-    num_pictures = sum(size == _probe.NOT_A_FILE for size in found.values())
+    finding = _checks.duplicates(rows, {file: digests.get(path) or path for file, path in files.items()})
+    num_pictures = sum(size == probe.NOT_A_FILE for size in found.values())
     left_out = f"; {num_pictures} videos given as pictures were not compared" if num_pictures else ""
     return replace(finding, text=finding.text + left_out)
 
@@ -142,7 +145,7 @@ def _space(rows: Sequence[Row], storage: Path, options: Options) -> Finding:
     codecs = {row["codec"] for row in rows} - {"unknown"} or {"unknown"}
     most = max(sum(row["codec"] in (codec, "unknown") for row in rows) for codec in codecs)
     place = next(folder for folder in (storage.absolute(), *storage.absolute().parents) if folder.is_dir())
-    return _examine.space(most, options.num_frames, options.size_px, shutil.disk_usage(place).free)
+    return _checks.space(most, options.num_frames, options.size_px, shutil.disk_usage(place).free)
 
 
 def _published(name: str) -> Mapping[tuple[str, str], int]:
@@ -171,7 +174,7 @@ def to_csv(findings: Mapping[str, Sequence[Finding]]) -> str:
     writer.writerow(["dataset", "check", "result", "video_id", "uri", "problem", "what_to_do"])
     for name, own in findings.items():
         for one in own:
-            for problem in one.problems or ([_examine.Problem(text=one.text)] if one.result != OK else []):
+            for problem in one.problems or ([_checks.Problem(text=one.text)] if one.result != OK else []):
                 texts = (problem.video_id, problem.uri, problem.text, one.todo)
                 writer.writerow([name, one.check, one.result, *map(printable, texts)])
     return buffer.getvalue()
@@ -207,11 +210,11 @@ def _positive(text: str) -> int:
 def _roots(config: Path | None, names: Sequence[str], storage: Path, console: Console) -> dict[str, str]:
     if config is not None:
         return datasets.read_config(config)
-    console.print(sample_corpus.NOTE, style="yellow", highlight=False, markup=False)
+    console.print(corpus.NOTE, style="yellow", highlight=False, markup=False)
     with progress.view(console, "The sample corpus (made once)") as view:
-        return sample_corpus.make(
+        return corpus.make(
             storage,
-            names=names or sample_corpus.NAMES,
+            names=names or corpus.NAMES,
             progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total),
         )
 

@@ -38,11 +38,12 @@ import ray
 import ray.data
 from ray import cloudpickle
 
-from pipelines import faces, sandbox
+from pipelines import faces
 from pipelines.common import cluster
 from pipelines.common.tables import COPIED, FACES, LEDGER, STATUSES, VERSION, VIDEOS, to_table
 from pipelines.faces import Recipe
 from pipelines.facestore import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
+from pipelines.media import sandbox
 from pipelines.video import Result, VideoReader, without_faces
 
 log = logging.getLogger(__name__)

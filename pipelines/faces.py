@@ -15,9 +15,9 @@ import numpy as np
 
 from pipelines import _boxes
 from pipelines._boxes import Crop
-from pipelines.decode import Frame, Sampling
 from pipelines.detect import DETECTORS, Detection, Landmarks
 from pipelines.follow import Follower, Track, chains, hold
+from pipelines.media.decode import Frame, Sampling
 
 VERSION = 2  # raise when the same video would give other faces
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from pipelines import _boxes
-from pipelines.decode import Frame
 from pipelines.detect import Detection, Detector
+from pipelines.media.decode import Frame
 
 _COARSE_PX = 640  # longer side of the picture in which the whole-frame search begins
 _FINEST_PX = 3840  # ... and at most ends: a 1080p frame with one upsampling, a 4K frame as it is

@@ -16,20 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import (
-    _runs,
-    _sharing,
-    datasets,
-    explain,
-    facestore,
-    outcome,
-    preprocess,
-    protocol,
-    run,
-    sample_corpus,
-    tuning,
-)
+from pipelines import _runs, _sharing, datasets, explain, facestore, outcome, preprocess, protocol, run, tuning
 from pipelines.common import cluster, progress, storage
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 from pipelines.ingest import REAL_VIEWS, VIEWS
@@ -176,7 +165,7 @@ class Launch:
     def print_plan(self, data: Data | None) -> None:
         """data None: the sample corpus that is not made yet."""
         if data is None:
-            made = sample_corpus.summary(names=self.datasets)
+            made = corpus.summary(names=self.datasets)
             rows = [(name, str(facts["real"] + facts["fake"]), "all") for name, facts in made.items()]
             self._print_sources("made on first use", rows)
             self._print_stages(self._planned(None))
@@ -194,7 +183,7 @@ class Launch:
     def _print_sources(self, source: str, rows: Sequence[tuple[str, str, str]]) -> None:
         self._heading(self.sweep.title)
         if self.is_sample:
-            self.console.print(f"[yellow]{sample_corpus.NOTE}[/yellow]", highlight=False)
+            self.console.print(f"[yellow]{corpus.NOTE}[/yellow]", highlight=False)
         self._heading(f"Videos ({source})")
         table = Table()
         for column in ("dataset", "needed", "to extract"):

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, sample_corpus, tuning
+from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, tuning
 from pipelines._saved import Planned, Saved
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
 from pipelines.common.text import printable
+from pipelines.datasets.sample import corpus
 from pipelines.preprocess import Extraction
 from pipelines.tracking import TrackingError, ui_command
 
@@ -49,7 +50,7 @@ class Outcome:
         trials = self.trials
         done = [trial for trial in trials.values() if trial.done]
         facts = {
-            "data": f"own datasets, {self.config_file.name}" if self.config_file else sample_corpus.NOTE,
+            "data": f"own datasets, {self.config_file.name}" if self.config_file else corpus.NOTE,
             "preset": self.preset,
             "numbers": f"{report.numbers(self.sweep.columns)} in %, {_seeds(len({seed for _, seed in trials}))}; "
             f"score of a video = {run.pooling_text(trials.values())}",

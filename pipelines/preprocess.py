@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import coverage, datasets, facestore, sample_corpus
+from pipelines import coverage, datasets, facestore
 from pipelines.common import cluster, progress, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.faces import VERSION as FACES_VERSION
 from pipelines.faces import Recipe
@@ -103,11 +104,11 @@ def roots_of(
     if config_file:
         return datasets.read_config(config_file)
     names = tuple(names)
-    there = sample_corpus.made(storage, names=names)
+    there = corpus.made(storage, names=names)
     if there is not None or dry_run:
         return there
     with progress.view(console, "Making the sample corpus (once)") as view:
-        return sample_corpus.make(
+        return corpus.make(
             storage, names=names, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total)
         )
 
@@ -283,7 +284,7 @@ def _report(extractions: Sequence[Extraction], storage: Path, console: Console) 
 def execute(arguments: argparse.Namespace, console: Console) -> int:
     config_file = datasets_file(arguments.datasets)
     storage = check_storage(arguments.storage, write=not arguments.dry_run)
-    names = arguments.dataset or sample_corpus.NAMES
+    names = arguments.dataset or corpus.NAMES
     roots = roots_of(config_file, storage, names, console, arguments.dry_run)
     if roots is None:
         console.print("The sample corpus would be made first; run without --dry-run, or name --datasets")

@@ -21,15 +21,16 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipelines import decode, fetch, masks, stills
+from pipelines import masks
 from pipelines._boxes import Crop
-from pipelines._spool import Chosen, Spool
 from pipelines.common import tables
 from pipelines.common.pictures import encode_png
 from pipelines.datasets import folder_of
-from pipelines.decode import Frame
 from pipelines.faces import Face, FaceFinder, Recipe
 from pipelines.follow import Track
+from pipelines.media import decode, fetch, stills
+from pipelines.media.decode import Frame
+from pipelines.media.spool import Chosen, Spool
 
 # Run lengths of filtered rows: on face crops 2.5 ms and 57 kB, against 67 ms and 53 kB at zlib's best effort.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)

@@ -14,7 +14,7 @@ LIGHT = (
     "models",
     "models.delocate",
     "pipelines.common.tables",
-    "pipelines.decode",
+    "pipelines.media.decode",
     "pipelines.detect",
     "pipelines.follow",
     "pipelines.faces",

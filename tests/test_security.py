@@ -16,9 +16,10 @@ import pytest
 import torch
 import yaml
 
-from pipelines import evaluate, fetch, sandbox, tracking
+from pipelines import evaluate, tracking
 from pipelines.common import storage
 from pipelines.experiments.experiment import Experiment
+from pipelines.media import fetch, sandbox
 from pipelines.training import stages
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +96,7 @@ def test_torch_loads_nothing_but_tensors() -> None:
 def test_nothing_else_turns_data_into_code() -> None:
     risky = r"(cloud)?pickle\.loads?|joblib\.load|yaml\.(unsafe_)?load|(builtins\.)?(eval|exec)|os\.system"
     found = {(str(path), name) for path, name, _ in named_calls() if re.fullmatch(risky, name)}
-    assert found == {("pipelines/sandbox.py", "pickle.loads")}  # its own parent's message
+    assert found == {("pipelines/media/sandbox.py", "pickle.loads")}  # its own parent's message
     shells = [path for path, _, call in named_calls() for k in call.keywords if k.arg in ("shell", "allow_pickle")]
     assert shells == []
 

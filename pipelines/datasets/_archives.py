@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, cast
 
-from pipelines import stills
 from pipelines.datasets._root import Root, is_remote
+from pipelines.media import stills
 
 VERSION = 2
 

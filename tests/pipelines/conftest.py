@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 import requests
 
-from pipelines import datasets, facestore, sample_corpus
+from pipelines import datasets, facestore
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 
@@ -126,7 +127,7 @@ def tiny_experiment() -> Experiment:
 
 @pytest.fixture(scope="session")
 def tiny_roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    return sample_corpus.make(
+    return corpus.make(
         tmp_path_factory.mktemp("corpus"), size="tiny", names=("ffpp", "celeb_df", "deeper_forensics", "dfdc")
     )
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import decode
+from pipelines.media import decode
 
 BLOCK = 16
 

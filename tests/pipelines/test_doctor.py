@@ -16,9 +16,11 @@ import pytest
 from ray import cloudpickle
 from rich.console import Console
 
-from pipelines import _examine, _probe, doctor
-from pipelines._examine import ERROR, OK, WARNING
+from pipelines import doctor
 from pipelines.common import text
+from pipelines.datasets import _checks
+from pipelines.datasets._checks import ERROR, OK, WARNING
+from pipelines.media import probe
 
 GB = 10**9
 
@@ -29,7 +31,7 @@ def row(name: str, label: int = 0, split: str = "test", **changes) -> dict:
     return usual | {"real_id": None, "real_uri": None, "mask_uri": None} | changes
 
 
-def texts(finding: _examine.Finding) -> list[str]:
+def texts(finding: _checks.Finding) -> list[str]:
     return [problem.text for problem in finding.problems]
 
 
@@ -38,7 +40,7 @@ def texts(finding: _examine.Finding) -> list[str]:
 
 def test_fewer_videos_than_published_are_numbers_by_method_split_and_codec():
     rows = [row("a"), row("b"), row("c", 1), row("d", codec="c40"), row("e", codec="c40"), row("f", 1, codec="c40")]
-    found = _examine.counts(rows, {("real", "test"): 2, ("Swap", ""): 2}, {("toy", "b.mp4")})
+    found = _checks.counts(rows, {("real", "test"): 2, ("Swap", ""): 2}, {("toy", "b.mp4")})
     assert found.result == WARNING
     assert texts(found) == ["Swap c23 1 of 2", "real c23 test 1 of 2", "Swap c40 1 of 2"]
     assert "Swap c23: 1 of 2; real c23: test 1 of 2; Swap c40: 1 of 2" in found.text
@@ -46,30 +48,30 @@ def test_fewer_videos_than_published_are_numbers_by_method_split_and_codec():
 
 def test_the_published_number_is_ok_and_one_more_is_not():
     rows = [row("a"), row("b")]
-    assert _examine.counts(rows, {("real", "test"): 2}, ()).result == OK
-    assert texts(_examine.counts(rows, {("real", "test"): 1}, ())) == ["real c23 test 2 of 1"]
+    assert _checks.counts(rows, {("real", "test"): 2}, ()).result == OK
+    assert texts(_checks.counts(rows, {("real", "test"): 1}, ())) == ["real c23 test 2 of 1"]
 
 
 def test_a_method_that_was_not_downloaded_is_named_once():
     expected = {("Swap", split): 9 for split in ("train", "val", "test")} | {("real", "test"): 1}
-    found = _examine.counts([row("a")], expected, ())
+    found = _checks.counts([row("a")], expected, ())
     assert found.text.endswith(": Swap c23: none")
     assert len(found.problems) == 3
 
 
 def test_a_split_with_one_class_is_an_error_also_where_the_other_has_no_files():
     rows = [row("a"), row("b", 1), row("c", split="train"), row("d", 1, split="train")]
-    assert _examine.classes(rows, ()).result == OK
-    found = _examine.classes(rows, {("toy", "d.mp4")})
+    assert _checks.classes(rows, ()).result == OK
+    found = _checks.classes(rows, {("toy", "d.mp4")})
     assert (found.result, texts(found)) == (ERROR, ["train c23: 1 real, 0 fake"])
 
 
 def test_a_compression_with_one_class_is_a_warning_and_unknown_joins_any():
     rows = [row("a"), row("b", 1), row("c", codec="c40")]
-    assert texts(_examine.classes(rows, ())) == ["test c40: 1 real, 0 fake"]
-    assert _examine.classes(rows, ()).result == WARNING
+    assert texts(_checks.classes(rows, ())) == ["test c40: 1 real, 0 fake"]
+    assert _checks.classes(rows, ()).result == WARNING
     rows[1]["codec"] = "unknown"
-    assert _examine.classes(rows, ()).result == OK
+    assert _checks.classes(rows, ()).result == OK
 
 
 @pytest.mark.parametrize(("dataset", "splits", "result"), [
@@ -79,32 +81,32 @@ def test_a_compression_with_one_class_is_a_warning_and_unknown_joins_any():
 ])  # fmt: skip
 def test_a_person_in_two_splits(dataset, splits, result):
     rows = [row("a", split=splits[0], source_ids=["p", "q"]), row("b", 1, split=splits[1], source_ids=["q"])]
-    found = _examine.identities(dataset, rows)
+    found = _checks.identities(dataset, rows)
     assert (found.result, texts(found)) == (result, [f"q is in {splits[0]} and {splits[1]}"])
     rows[1]["source_ids"] = ["r"]
-    assert _examine.identities(dataset, rows).result == OK
+    assert _checks.identities(dataset, rows).result == OK
 
 
 def test_masks_and_counterparts_that_others_of_the_method_have():
     fake = {"label": 1, "real_id": "toy/a", "real_uri": "a.mp4"}
     rows = [row("a"), row("b", **fake, mask_uri="m.mp4"), row("c", **fake), row("d", 1, "train")]
-    found = _examine.counterparts(rows, {})
+    found = _checks.counterparts(rows, {})
     assert (found.result, texts(found)) == (WARNING, ["has no mask, others of Swap in test do"])
     assert "Swap: 3 fakes, 2 with real video, 1 with mask" in found.text
-    assert texts(_examine.counterparts(rows[:2], {("toy", "m.mp4"): "is not there"})) == ["mask: is not there"]
+    assert texts(_checks.counterparts(rows[:2], {("toy", "m.mp4"): "is not there"})) == ["mask: is not there"]
 
 
 @pytest.mark.parametrize("real_id", ["toy/nobody", "toy/b"])
 def test_a_counterpart_that_is_none_is_an_error(real_id):
-    found = _examine.counterparts([row("a"), row("b", 1), row("c", 1, real_id=real_id)], {})
+    found = _checks.counterparts([row("a"), row("b", 1), row("c", 1, real_id=real_id)], {})
     assert found.result == ERROR
 
 
 def test_one_lost_video_in_a_hundred_is_a_warning_two_are_an_error():
     rows = [row(str(i)) for i in range(100)] + [row(f"f{i}", 1) for i in range(300)]
-    assert _examine.lost("missing", rows, {}, "").result == OK
-    assert _examine.lost("missing", rows, {("toy", "0.mp4"): "gone"}, "").result == WARNING
-    found = _examine.lost("missing", rows, {("toy", f"{i}.mp4"): "gone" for i in range(2)}, "")
+    assert _checks.lost("missing", rows, {}, "").result == OK
+    assert _checks.lost("missing", rows, {("toy", "0.mp4"): "gone"}, "").result == WARNING
+    found = _checks.lost("missing", rows, {("toy", f"{i}.mp4"): "gone" for i in range(2)}, "")
     assert found.result == ERROR
     assert "2 of 400 videos, up to 2.0%" in found.text
 
@@ -112,16 +114,16 @@ def test_one_lost_video_in_a_hundred_is_a_warning_two_are_an_error():
 def test_a_damaged_archive_is_no_video_but_may_have_lost_many():
     rows = [row(str(i), uri=f"0.tar/0/{i}") for i in range(300)] + [row("real/0.tar", uri="real/0.tar")]
     rows.append(row("real/1", uri="real/1.tar"))  # a sound one, with pictures in its top folder
-    assert _examine.counts(rows, {("real", "test"): 301}, ()).result == OK
-    assert _examine.lost("unreadable", rows, {("toy", "real/1.tar"): "broken"}, "").result == WARNING
-    found = _examine.lost("unreadable", rows, {("toy", "real/0.tar"): "cut off"}, "")
+    assert _checks.counts(rows, {("real", "test"): 301}, ()).result == OK
+    assert _checks.lost("unreadable", rows, {("toy", "real/1.tar"): "broken"}, "").result == WARNING
+    found = _checks.lost("unreadable", rows, {("toy", "real/0.tar"): "cut off"}, "")
     assert found.result == ERROR
     assert "1 of them archives, each with an unknown number of videos" in found.text
 
 
 def test_ten_thousand_problems_are_five_names_and_all_in_the_report():
     rows = [row(f"{i:05d}") for i in range(10_000)]
-    found = _examine.lost("missing", rows, {_examine.file_of(r): "is not there" for r in rows}, "")
+    found = _checks.lost("missing", rows, {_checks.file_of(r): "is not there" for r in rows}, "")
     assert "toy/00004 and 9995 more" in found.text
     assert "toy/00005" not in found.text
     lines = list(csv.DictReader(io.StringIO(doctor.to_csv({"toy": [found]}))))
@@ -133,22 +135,22 @@ def test_same_content():
     rows = [row("a"), row("b"), row("c", 1), row("d", split="train"), row("e")]
 
     def result(*same: str) -> str:
-        return _examine.duplicates(rows, {("toy", f"{name}.mp4"): "x" for name in same}).result
+        return _checks.duplicates(rows, {("toy", f"{name}.mp4"): "x" for name in same}).result
 
     assert [result("e"), result("a", "b"), result("a", "c"), result("a", "d")] == [OK, WARNING, ERROR, ERROR]
 
 
 def test_a_file_that_two_datasets_list_is_no_duplicate_unless_they_disagree():
     rows = [row("a"), row("a", dataset="other", video_id="other/a")]
-    assert _examine.duplicates(rows, {("toy", "a.mp4"): "x"}).result == OK
+    assert _checks.duplicates(rows, {("toy", "a.mp4"): "x"}).result == OK
     rows[1]["split"] = "train"
-    assert _examine.duplicates(rows, {("toy", "a.mp4"): "x"}).result == ERROR
+    assert _checks.duplicates(rows, {("toy", "a.mp4"): "x"}).result == ERROR
 
 
 def test_space_is_counted_in_faces_scaled_by_area_and_wanted_twice():
     # 1000 videos x 10 frames x 60 kB = 0.6 GB at 224 px, a quarter of it at 112 px
     sizes = [(224, 2 * GB), (224, 1 * GB), (224, GB // 2), (112, GB // 2)]
-    results = [_examine.space(1000, 10, size, free).result for size, free in sizes]
+    results = [_checks.space(1000, 10, size, free).result for size, free in sizes]
     assert results == [OK, WARNING, ERROR, OK]
 
 
@@ -178,7 +180,7 @@ def files(tmp_path_factory, write_video) -> dict[str, Path]:
 
 
 def test_headers_tell_what_cannot_be_opened_and_what_broke_off(files):
-    said = {name: _probe.look(str(path), decode_all=False) for name, path in files.items()}
+    said = {name: probe.look(str(path), decode_all=False) for name, path in files.items()}
     assert said["good"] == said["flipped"] == ""
     assert said["cut"] == said["text"] == "not a video file, or cut off before its index"
     assert said["empty"] == "empty file"
@@ -186,36 +188,34 @@ def test_headers_tell_what_cannot_be_opened_and_what_broke_off(files):
 
 
 def test_decoding_tells_damage_within(files):
-    assert _probe.look(str(files["good"]), decode_all=True) == ""
-    assert "damaged" in _probe.look(str(files["flipped"]), decode_all=True)
-    assert _probe.look(str(files["cut_fast"]), decode_all=True) != ""
+    assert probe.look(str(files["good"]), decode_all=True) == ""
+    assert "damaged" in probe.look(str(files["flipped"]), decode_all=True)
+    assert probe.look(str(files["cut_fast"]), decode_all=True) != ""
 
 
 def test_pictures_in_folders_and_archives(tmp_path):
     folder = tmp_path / "sequence"
     folder.mkdir()
-    assert "without pictures" in _probe.look(str(folder), decode_all=False)
+    assert "without pictures" in probe.look(str(folder), decode_all=False)
     for number in range(3):
         cv2.imwrite(str(folder / f"{number}.png"), np.zeros((8, 8, 3), np.uint8))
     with tarfile.open(tmp_path / "1.tar.gz", "w:gz") as archive:
         archive.add(folder, "1/real/0")
     inside = f"{tmp_path}/1.tar.gz/1/real/0"
-    assert [_probe.look(path, decode_all=every) for path in (str(folder), inside) for every in (False, True)] == [
-        ""
-    ] * 4
+    assert [probe.look(path, decode_all=every) for path in (str(folder), inside) for every in (False, True)] == [""] * 4
     (folder / "2.png").write_bytes(b"no picture")
-    assert _probe.look(str(folder), decode_all=False) == ""
-    assert "2.png" in _probe.look(str(folder), decode_all=True)
-    assert "holds no pictures" in _probe.look(f"{tmp_path}/1.tar.gz/1/real/1", decode_all=False)
+    assert probe.look(str(folder), decode_all=False) == ""
+    assert "2.png" in probe.look(str(folder), decode_all=True)
+    assert "holds no pictures" in probe.look(f"{tmp_path}/1.tar.gz/1/real/1", decode_all=False)
 
 
 def test_a_remote_file_is_looked_at_where_it_is(files):
     with fsspec.open("memory://doctor/good.mp4", "wb") as file:
         file.write(files["good"].read_bytes())
     for every in (False, True):
-        assert _probe.look("memory://doctor/good.mp4", decode_all=every) == ""
-    assert _probe.look("memory://doctor/none.mp4", decode_all=False) != ""
-    sizes = _probe.sizes(["memory://doctor/good.mp4", "memory://doctor/none.mp4"])
+        assert probe.look("memory://doctor/good.mp4", decode_all=every) == ""
+    assert probe.look("memory://doctor/none.mp4", decode_all=False) != ""
+    sizes = probe.sizes(["memory://doctor/good.mp4", "memory://doctor/none.mp4"])
     assert sizes == {
         "memory://doctor/none.mp4": None,
         "memory://doctor/good.mp4": files["good"].stat().st_size,
@@ -243,7 +243,7 @@ def look_by_name() -> bytes:
 def test_a_file_that_kills_or_hangs_the_decoder_costs_one_line():
     seen: list[tuple[int, int]] = []
     paths = ["fine", "dies", "hangs", "raises", "fine too"]
-    found = _probe.problems(
+    found = probe.problems(
         paths, look=look_by_name(), timeout_s=1, jobs=2, on_done=lambda done, total: seen.append((done, total))
     )
     assert found == {
@@ -258,7 +258,7 @@ def test_sizes_of_files_folders_archives_and_nothing(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"four")
     (tmp_path / "b.tar.gz").write_bytes(b"x")
     names = ["a.mp4", "b.tar.gz/1/real", "c.tar.gz/1/real", "d.mp4", ""]
-    found = _probe.sizes(str(tmp_path / name) for name in names)
+    found = probe.sizes(str(tmp_path / name) for name in names)
     assert [found[str(tmp_path / name)] for name in names] == [4, -1, None, None, -1]
 
 

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import extract as extraction
-from pipelines import sandbox
 from pipelines.common import tables
 from pipelines.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces import Recipe
 from pipelines.facestore import Faces
+from pipelines.media import sandbox
 from pipelines.video import Result, VideoReader, content_digest
 
 RECIPE = Recipe(num_frames=4, size_px=48)
@@ -166,7 +166,7 @@ def test_a_video_becomes_one_row_per_face(reader):
 
 def test_the_stored_image_is_the_crop_in_rgb(reader, corpus):
     rows, _ = reader(row("real"))
-    from pipelines import decode
+    from pipelines.media import decode
 
     frame = decode.sample(corpus / "real.mp4", 4)[2].rgb
     crop = [int(value) for value in rows["crop_px"][2].as_py().values()]

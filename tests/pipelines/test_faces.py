@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from pipelines import _boxes, faces, follow, masks
-from pipelines.decode import Frame
 from pipelines.detect import Detection, HogDetector, Landmarks
 from pipelines.faces import FaceFinder, Recipe
 from pipelines.follow import Track
+from pipelines.media.decode import Frame
 
 SMALL = Recipe(num_frames=8, size_px=64)
 

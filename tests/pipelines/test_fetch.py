@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import decode, fetch
+from pipelines.media import decode, fetch
 
 
 @pytest.fixture(autouse=True)

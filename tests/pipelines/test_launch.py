@@ -20,8 +20,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from pipelines import _kept, launch, report, run, sample_corpus
+from pipelines import _kept, launch, report, run
 from pipelines.common.cluster import Resources
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, parser
 
@@ -158,7 +159,7 @@ def test_the_table_shows_published_and_ours(whole: Ended, storage: Path) -> None
             assert cell.split() == [f"{theirs:.1f}", f"{mine:.1f}*", f"{mine - theirs:+.1f}"]
     assert "own datasets" in whole.out
     assert "one seed only" in whole.out
-    assert sample_corpus.NOTE not in whole.out
+    assert corpus.NOTE not in whole.out
 
 
 def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -356,7 +357,12 @@ def family(driver: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-WORK = ("ExtractFaces", "_trial", "ImplicitFunc", "pipelines.sandbox")  # in the names of processes that work for us
+WORK = (
+    "ExtractFaces",
+    "_trial",
+    "ImplicitFunc",
+    "pipelines.media.sandbox",
+)  # in the names of processes that work for us
 
 
 def name_of(process: psutil.Process) -> str:

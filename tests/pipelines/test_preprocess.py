@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipelines import facestore, preprocess, sample_corpus
+from pipelines import facestore, preprocess
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import Recipe
 
@@ -119,7 +120,7 @@ def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path)
 @pytest.fixture
 def storage(tmp_path: Path, tiny_roots, monkeypatch) -> Path:
     """A storage folder that has a sample corpus already: the tiny one, in the place of the full one."""
-    home = tmp_path / f"sample-corpus-v{sample_corpus.VERSION}-full-seed0"
+    home = tmp_path / f"sample-corpus-v{corpus.VERSION}-full-seed0"
     shutil.copytree(Path(tiny_roots["ffpp"]).parent, home)
     monkeypatch.delenv("CROSSFORGE_DATASETS", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -5,8 +5,9 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from pipelines import datasets, protocol, sample_corpus
+from pipelines import datasets, protocol
 from pipelines.common.tables import FAKE, REAL, SPLITS, VIDEOS, to_table
+from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
 from pipelines.protocol import Part, Protocol, ProtocolError
 
@@ -250,7 +251,7 @@ def corpus(tiny_roots, tmp_path_factory) -> dict[str, pa.Table]:
     folder = tmp_path_factory.mktemp("tested")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        roots = dict(tiny_roots) | sample_corpus.make(folder, size="tiny", names=TESTED)
+        roots = dict(tiny_roots) | make(folder, size="tiny", names=TESTED)
         return {name: datasets.load(name, roots) for name in ("ffpp", *TESTED)}
 
 

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, facestore, metrics, run, sample_corpus
+from pipelines import datasets, facestore, metrics, run
 from pipelines._saved import Run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
+from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.extract import extract
 from pipelines.faces import Recipe
@@ -361,7 +362,7 @@ def others(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`tiny`, with the test parts of FFIW-10K (several faces in a frame) and DFD in place of its test datasets."""
     names = ("ffiw", "dfd")
     folder = tmp_path_factory.mktemp("others")
-    roots = sample_corpus.make(folder, size="tiny", names=names)
+    roots = corpus.make(folder, size="tiny", names=names)
     videos, faces = {"ffpp": tiny.videos["ffpp"]}, {"ffpp": tiny.faces["ffpp"]}
     for name in names:
         videos[name] = datasets.load(name, roots)

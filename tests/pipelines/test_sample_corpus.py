@@ -12,8 +12,10 @@ import dlib
 import numpy as np
 import pytest
 
-from pipelines import _sample_faces as faces
-from pipelines import datasets, decode, sample_corpus
+from pipelines import datasets
+from pipelines.datasets.sample import corpus
+from pipelines.datasets.sample.people import Person, film, forge, make_person, make_take, portraits
+from pipelines.media import decode
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +33,18 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def roots(folder) -> dict[str, str]:
-    return sample_corpus.make(folder, size="tiny", names=sample_corpus.FOLDERS)
+    return corpus.make(folder, size="tiny", names=corpus.FOLDERS)
 
 
 @pytest.fixture(scope="module")
 def rows(roots) -> dict[str, dict]:
-    return {row["video_id"]: row for name in sample_corpus.NAMES for row in datasets.load(name, roots).to_pylist()}
+    return {row["video_id"]: row for name in corpus.NAMES for row in datasets.load(name, roots).to_pylist()}
 
 
 @pytest.fixture(scope="module")
-def people() -> list[faces.Person]:
-    pair = faces.portraits()
-    return [faces.make_person(pair, np.random.default_rng(seed)) for seed in range(2)]
+def people() -> list[Person]:
+    pair = portraits()
+    return [make_person(pair, np.random.default_rng(seed)) for seed in range(2)]
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -60,7 +62,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_adapters_find_what_the_summary_promises(rows):
     found = Counter((row["dataset"], row["label"]) for row in rows.values())
     # pairs 1, 1, 1 of FF++ in two compressions; each of the six is a target of DeeperForensics, of two actors in test
-    assert sample_corpus.summary("tiny") == {
+    assert corpus.summary("tiny") == {
         "ffpp": {"real": 12, "fake": 48, "frames": 5},
         "celeb_df": {"real": 5, "fake": 4, "frames": 5},
         "deeper_forensics": {"real": 0, "fake": 8, "frames": 5},
@@ -70,13 +72,13 @@ def test_adapters_find_what_the_summary_promises(rows):
         "ffiw": {"real": 4, "fake": 4, "frames": 5},
         "wild_deepfake": {"real": 4, "fake": 4, "frames": 2},  # one archive of two sequences in train and in test
     }
-    for name in sample_corpus.NAMES:
-        counts = sample_corpus.summary("tiny")[name]
+    for name in corpus.NAMES:
+        counts = corpus.summary("tiny")[name]
         real = 6 if name == "deeper_forensics" else counts["real"]  # FF++ in c23
         assert (found[name, 0], found[name, 1]) == (real, counts["fake"])
 
 
-@pytest.mark.parametrize("name", sample_corpus.FOLDERS)
+@pytest.mark.parametrize("name", corpus.FOLDERS)
 def test_every_file_is_a_video_of_the_adapter_or_one_of_its_lists_or_masks(roots, name):
     adapter = "celeb_df" if name == "celeb_df_plus" else name
     own = datasets.load(adapter, roots | {adapter: roots[name]}).to_pylist()
@@ -97,21 +99,21 @@ def test_every_fake_with_a_known_counterpart_has_one(rows):
     assert all(row["mask_uri"] for row in rows.values() if row["dataset"] == "ffpp" and row["label"])
 
 
-@pytest.mark.parametrize("size", list(sample_corpus.SIZES))
+@pytest.mark.parametrize("size", list(corpus.SIZES))
 def test_nobody_is_in_two_splits(tmp_path, size):
     """Sources may be shared between datasets (DeeperForensics is made on FF++), never between splits."""
-    plan = sample_corpus._plan(sample_corpus.SIZES[size], seed=0)
-    for path in [*plan.texts, *(path for shot in plan.shots for path in sample_corpus._paths(shot))]:
+    plan = corpus._plan(corpus.SIZES[size], seed=0)
+    for path in [*plan.texts, *(path for shot in plan.shots for path in corpus._paths(shot))]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         if ".tar.gz/" in path:
             path += "/0.png"
             (tmp_path / path).parent.mkdir()
         (tmp_path / path).write_text(plan.texts.get(path, ""))
     for folder in list(tmp_path.rglob("*.tar.gz")):
-        sample_corpus._pack(folder)
-    roots = {name: str(tmp_path / folder) for name, folder in sample_corpus.FOLDERS.items()}
+        corpus._pack(folder)
+    roots = {name: str(tmp_path / folder) for name, folder in corpus.FOLDERS.items()}
     splits = defaultdict(set)
-    for name in sample_corpus.NAMES:
+    for name in corpus.NAMES:
         for row in datasets.load(name, roots).to_pylist():
             for source in row["source_ids"]:
                 splits[source].add(row["split"])
@@ -121,7 +123,7 @@ def test_nobody_is_in_two_splits(tmp_path, size):
 
 def test_a_person_is_drawn_from_one_split_only():
     """As above, for the people behind the sources, whom the adapters cannot see."""
-    plan = sample_corpus._plan(sample_corpus.SIZES["full"], seed=0)
+    plan = corpus._plan(corpus.SIZES["full"], seed=0)
     tested = {f"ffpp/{i:03d}" for i in range(18, 24)}
     for shot in plan.shots:
         if shot.dataset == "ffpp":
@@ -131,9 +133,9 @@ def test_a_person_is_drawn_from_one_split_only():
         splits = defaultdict(set)
         for shot in plan.shots:
             if shot.dataset == name:
-                path = sample_corpus._paths(shot)[0]
+                path = corpus._paths(shot)[0]
                 in_train = int(Path(path).stem.split("_")[0]) < 643942 + 2 * 10007 if name == "dfdcp" else train in path
-                for person in sample_corpus._people(shot):
+                for person in corpus._people(shot):
                     splits[person].add(in_train)
         assert len(splits) > 12
         assert all(len(found) == 1 for found in splits.values())
@@ -148,12 +150,12 @@ def test_files_are_h264_with_b_frames(roots, rows):
             assert stream.codec_context.has_b_frames
 
 
-@pytest.mark.parametrize("forgery", [*sample_corpus.MANIPULATIONS.values(), *sample_corpus.FORGERIES.values()])
+@pytest.mark.parametrize("forgery", [*corpus.MANIPULATIONS.values(), *corpus.FORGERIES.values()])
 def test_a_forgery_changes_its_mask_and_nothing_else(people, forgery):
-    look = sample_corpus.LOOKS["ffpp"]
-    take, donor = (faces.make_take(person, look, 3, np.random.default_rng(i)) for i, person in enumerate(people))
-    frames = faces.film(take)
-    fakes, masks = faces.forge(frames, take, donor, forgery, np.random.default_rng(0))
+    look = corpus.LOOKS["ffpp"]
+    take, donor = (make_take(person, look, 3, np.random.default_rng(i)) for i, person in enumerate(people))
+    frames = film(take)
+    fakes, masks = forge(frames, take, donor, forgery, np.random.default_rng(0))
     changed = (fakes != frames).any(-1)
     assert not changed[~masks].any()
     assert changed[masks].mean() > 0.7
@@ -170,7 +172,7 @@ def check_mask(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> None:
 
 
 def test_after_compression_a_fake_still_differs_where_its_mask_says(roots, rows):
-    for method in sample_corpus.MANIPULATIONS:
+    for method in corpus.MANIPULATIONS:
         fake = rows[f"ffpp/{method}/c23/004_005"]
         check_mask(read(roots, fake), read(roots, rows[fake["real_id"]]), read(roots, fake, "mask_uri"))
 
@@ -250,64 +252,64 @@ def test_people_look_different(people):
 
 def test_the_seed_decides_everything_whatever_else_is_made(roots, tmp_path):
     names = ("dfdc", "wild_deepfake", "dfd", "ffiw")
-    again = sample_corpus.make(tmp_path, size="tiny", names=names)
+    again = corpus.make(tmp_path, size="tiny", names=names)
     assert set(again) == set(names)
     for name in names:
         assert contents(Path(again[name])) == contents(Path(roots[name]))
 
 
 def test_another_seed_gives_other_people():
-    pair = faces.portraits()
-    one, other = (faces.make_person(pair, sample_corpus._rng(seed, "person ffpp/000")) for seed in (0, 1))
+    pair = portraits()
+    one, other = (make_person(pair, corpus._rng(seed, "person ffpp/000")) for seed in (0, 1))
     assert np.abs(one.landmarks - other.landmarks).max() > 1
 
 
 def test_a_second_call_writes_nothing(folder, roots, monkeypatch):
-    monkeypatch.setattr(sample_corpus, "_write", lambda *_: pytest.fail("made again"))
-    assert sample_corpus.make(folder, size="tiny", names=sample_corpus.FOLDERS) == roots
-    default = {name: roots[name] for name in sample_corpus.NAMES}
-    assert sample_corpus.make(folder, size="tiny") == default == sample_corpus.made(folder, size="tiny")
+    monkeypatch.setattr(corpus, "_write", lambda *_: pytest.fail("made again"))
+    assert corpus.make(folder, size="tiny", names=corpus.FOLDERS) == roots
+    default = {name: roots[name] for name in corpus.NAMES}
+    assert corpus.make(folder, size="tiny") == default == corpus.made(folder, size="tiny")
 
 
 @pytest.fixture
 def two_shots(monkeypatch) -> None:
     """A corpus of two videos, for tests of how it is put in place."""
     shots = [
-        sample_corpus.Shot(person="ffpp/000", take="ffpp/000", dataset=name, outputs={f"{folder}/x.mp4": 23})
+        corpus.Shot(person="ffpp/000", take="ffpp/000", dataset=name, outputs={f"{folder}/x.mp4": 23})
         for name, folder in (("ffpp", "FaceForensics++"), ("dfdc", "DFDC"))
     ]
-    monkeypatch.setattr(sample_corpus, "_plan", lambda size, seed: sample_corpus.Plan(shots, {"DFDC/a.txt": "text"}))
+    monkeypatch.setattr(corpus, "_plan", lambda size, seed: corpus.Plan(shots, {"DFDC/a.txt": "text"}))
 
 
 @pytest.mark.usefixtures("two_shots")
 def test_only_what_is_asked_for_is_made_and_the_rest_later(tmp_path):
     calls = []
-    assert sample_corpus.made(tmp_path, size="tiny", names=["ffpp"]) is None
-    roots = sample_corpus.make(tmp_path, 0, lambda *done: calls.append(done), size="tiny", names=["ffpp"])
+    assert corpus.made(tmp_path, size="tiny", names=["ffpp"]) is None
+    roots = corpus.make(tmp_path, 0, lambda *done: calls.append(done), size="tiny", names=["ffpp"])
     home = Path(roots["ffpp"]).parent
     assert sorted(contents(home)) == ["FaceForensics++/x.mp4", "_done.json"]
     before = (home / "FaceForensics++/x.mp4").stat()
-    assert sample_corpus.made(tmp_path, size="tiny", names=["ffpp", "dfdc"]) is None
-    sample_corpus.make(tmp_path, 0, lambda *done: calls.append(done), size="tiny", names=["dfdc", "ffpp"])
+    assert corpus.made(tmp_path, size="tiny", names=["ffpp", "dfdc"]) is None
+    corpus.make(tmp_path, 0, lambda *done: calls.append(done), size="tiny", names=["dfdc", "ffpp"])
     assert sorted(contents(home)) == ["DFDC/a.txt", "DFDC/x.mp4", "FaceForensics++/x.mp4", "_done.json"]
     assert (home / "FaceForensics++/x.mp4").stat() == before
     assert calls == [(1, 1), (1, 1)]
 
 
 def test_a_dataset_brings_what_it_needs():
-    assert sample_corpus._with_needs(["deeper_forensics"]) == ("ffpp", "deeper_forensics")
+    assert corpus._with_needs(["deeper_forensics"]) == ("ffpp", "deeper_forensics")
     with pytest.raises(ValueError, match=r"no celebdf, dfds; it has ffpp, celeb_df, "):
-        sample_corpus.make("unused", names=["ffpp", "dfds", "celebdf"])
+        corpus.make("unused", names=["ffpp", "dfds", "celebdf"])
 
 
 @pytest.mark.usefixtures("two_shots")
 def test_what_a_killed_make_left_is_replaced(tmp_path):
-    name = f"sample-corpus-v{sample_corpus.VERSION}-tiny-seed0"
+    name = f"sample-corpus-v{corpus.VERSION}-tiny-seed0"
     partial, home = tmp_path / f".{name}.partial", tmp_path / name
     for folder in (partial, home / "DFDC"):  # killed while writing; killed before it said that DFDC is complete
         folder.mkdir(parents=True)
         (folder / "half.mp4").touch()
-    sample_corpus.make(tmp_path, size="tiny", names=["ffpp", "dfdc"])
+    corpus.make(tmp_path, size="tiny", names=["ffpp", "dfdc"])
     assert sorted(contents(home)) == ["DFDC/a.txt", "DFDC/x.mp4", "FaceForensics++/x.mp4", "_done.json"]
     assert not partial.exists()
 
@@ -315,21 +317,21 @@ def test_what_a_killed_make_left_is_replaced(tmp_path):
 @pytest.mark.usefixtures("two_shots")
 def test_of_two_that_race_one_makes_it(tmp_path, monkeypatch):
     made = []
-    write = sample_corpus._write
-    monkeypatch.setattr(sample_corpus, "_write", lambda *args: (made.append(1), write(*args)))
+    write = corpus._write
+    monkeypatch.setattr(corpus, "_write", lambda *args: (made.append(1), write(*args)))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: sample_corpus.make(tmp_path, size="tiny", names=["ffpp", "dfdc"]), range(2))
+        first, second = pool.map(lambda _: corpus.make(tmp_path, size="tiny", names=["ffpp", "dfdc"]), range(2))
     assert first == second
     assert made == [1]
 
 
 def test_an_unknown_size_is_named():
     with pytest.raises(ValueError, match="unknown size 'huge' of the sample corpus; known: full, tiny"):
-        sample_corpus.summary("huge")
+        corpus.summary("huge")
 
 
 def test_it_needs_no_ray_and_no_torch():
-    code = "import sys, pipelines.sample_corpus; print(sorted({'ray', 'torch', 'mlflow', 'models'} & set(sys.modules)))"
-    root = Path(sample_corpus.__file__).parents[1]
+    code = "import sys, pipelines.datasets.sample.corpus; print(sorted({'ray', 'torch', 'mlflow', 'models'} & set(sys.modules)))"
+    root = Path(corpus.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"

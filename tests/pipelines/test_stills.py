@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import decode, stills
+from pipelines.media import decode, stills
 
 INSIDE = "12/real/3"
 

@@ -15,11 +15,12 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipelines import _spool, video
+from pipelines import video
 from pipelines.common import tables
-from pipelines.decode import Frame
 from pipelines.detect import Landmarks
 from pipelines.faces import Recipe
+from pipelines.media.decode import Frame
+from pipelines.media.spool import Chosen, Spool
 
 LOSSLESS = {"crf": "0", "pix_fmt": "yuv444p"}
 
@@ -155,7 +156,7 @@ def test_frames_beyond_the_memory_allowed_come_back_from_the_file(read, monkeypa
 
 def test_a_spool_holds_no_more_than_it_may():
     frames = [Frame(10 * i, i / 2, np.full((4, 5, 3), i, np.uint8)) for i in range(5)]
-    spool = _spool.Spool(memory_bytes=130)  # two frames of 60 bytes
+    spool = Spool(memory_bytes=130)  # two frames of 60 bytes
     for frame in frames:
         spool.append(frame)
     assert sum(isinstance(held, Frame) for held in spool._frames) == 2
@@ -163,7 +164,7 @@ def test_a_spool_holds_no_more_than_it_may():
         for held, frame in zip(spool, frames, strict=True):
             assert (held.frame_index, held.time_s) == (frame.frame_index, frame.time_s)
             np.testing.assert_array_equal(held.rgb, frame.rgb)
-    assert [frame.frame_index for frame in _spool.Chosen(spool, [4, 0, 3])[1:]] == [0, 30]
+    assert [frame.frame_index for frame in Chosen(spool, [4, 0, 3])[1:]] == [0, 30]
 
 
 def test_a_recipe_whose_frames_are_lost_says_so_whatever_other_recipes_found(tmp_path, root):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import datasets, decode
+from pipelines import datasets
 from pipelines.datasets import DatasetError, _archives
+from pipelines.media import decode
 
 PICTURES = ("./0/real/7/12.png", "./0/real/7/9.png", "./0/real/8/1.png", "./0/real/8/._1.png", "./0/readme.txt")
 

@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipelines._frames import Frame, UnreadableVideo
+from pipelines.media.frames import Frame, UnreadableVideo
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 FPS = 25

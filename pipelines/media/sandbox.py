@@ -17,7 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-_START = "import sys; from pipelines.sandbox import serve; serve(int(sys.argv[1]))"
+_START = "import sys; from pipelines.media.sandbox import serve; serve(int(sys.argv[1]))"
 _GIB = 2**30
 
 

@@ -6,7 +6,7 @@ file without decoding; the decoder then starts at the last keyframe before a wan
 out what no wanted frame refers to. Streams without usable timestamps are decoded from the start.
 
 Frames come upright (display matrix applied) as RGB. Pixels are taken as square: a sample aspect ratio
-is not applied, as in the papers' own tools. Only local paths are opened: `pipelines.fetch` brings others.
+is not applied, as in the papers' own tools. Only local paths are opened: `pipelines.media.fetch` brings others.
 """
 
 import math
@@ -29,8 +29,8 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipelines import stills
-from pipelines._frames import Frame, Source, UnreadableVideo
+from pipelines.media import stills
+from pipelines.media.frames import Frame, Source, UnreadableVideo
 
 __all__ = [
     "Clip",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from pipelines import stills
 from pipelines.common import tables
 from pipelines.common.text import first, printable
+from pipelines.media import stills
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 MOST_LOST = 0.01  # share of one class of one split that may be missing or unreadable before it spoils numbers

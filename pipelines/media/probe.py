@@ -22,8 +22,8 @@ import fsspec
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from pipelines import decode, fetch, stills
-from pipelines.sandbox import Crashed, NotStarted, Sandbox
+from pipelines.media import decode, fetch, stills
+from pipelines.media.sandbox import Crashed, NotStarted, Sandbox
 
 OnDone = Callable[[int, int], None]  # how many are done, of how many
 

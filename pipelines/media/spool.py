@@ -6,7 +6,7 @@ from typing import IO, overload
 
 import numpy as np
 
-from pipelines.decode import Frame
+from pipelines.media.decode import Frame
 
 
 class Spool(Sequence[Frame]):

@@ -29,8 +29,20 @@ import av
 import cv2
 import numpy as np
 
-from pipelines import _sample_faces as faces
-from pipelines._sample_faces import Forgery, Look
+from pipelines.datasets.sample.people import (
+    FPS,
+    Forgery,
+    Image,
+    Look,
+    Person,
+    Take,
+    film,
+    forge,
+    make_person,
+    make_take,
+    portraits,
+)
+from pipelines.datasets.sample.people import beside as beside_
 
 VERSION = 3  # raise it when any frame of the corpus changes
 NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
@@ -550,9 +562,9 @@ def _write(
     # Threads, not processes: the time goes into OpenCV and x264, which run without the interpreter lock, and a
     # process pool would import the caller's script again in each worker.
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        pair = faces.portraits()
+        pair = portraits()
         names = sorted({name for shot in plan.shots for name in _people(shot)})
-        made = pool.map(lambda name: faces.make_person(pair, _rng(seed, f"person {name}")), names)
+        made = pool.map(lambda name: make_person(pair, _rng(seed, f"person {name}")), names)
         people = dict(zip(names, made, strict=True))
         jobs = pool.map(lambda shot: _write_shot(home, shot, people, seed, num_frames), plan.shots)
         for done, _ in enumerate(jobs, start=1):
@@ -571,21 +583,21 @@ def _paths(shot: Shot) -> list[str]:
     return [*shot.outputs, *of_fakes]
 
 
-def _write_shot(home: Path, shot: Shot, people: Mapping[str, faces.Person], seed: int, num_frames: int) -> None:
+def _write_shot(home: Path, shot: Shot, people: Mapping[str, Person], seed: int, num_frames: int) -> None:
     num_frames = _num_frames(shot, num_frames)
     look = LOOKS[shot.dataset]
 
-    def take_of(name: str, person: str, look: Look, at: float = 0.5) -> faces.Take:
-        return faces.make_take(people[person], look, num_frames, _rng(seed, f"take {name}"), at)
+    def take_of(name: str, person: str, look: Look, at: float = 0.5) -> Take:
+        return make_take(people[person], look, num_frames, _rng(seed, f"take {name}"), at)
 
     take, behind = take_of(shot.take, shot.person, look, shot.at), None
     if shot.beside:
-        behind = faces.beside(take_of(f"{shot.take}/beside", shot.beside, BESIDE[shot.dataset], 1 - shot.at), take)
-    frames = faces.film(take, behind)
+        behind = beside_(take_of(f"{shot.take}/beside", shot.beside, BESIDE[shot.dataset], 1 - shot.at), take)
+    frames = film(take, behind)
     for path, quality in shot.outputs.items():
         _write_frames(home / path, frames, quality)
     for fake in shot.fakes:
-        forged, masks = faces.forge(
+        forged, masks = forge(
             frames, take, take_of(fake.donor, fake.donor, look), fake.forgery, _rng(seed, *fake.outputs)
         )
         for path, quality in fake.outputs.items():
@@ -603,14 +615,14 @@ def _rng(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(" ".join(names).encode())])
 
 
-def _write_frames(path: Path, frames: faces.Image, quality: int) -> None:
+def _write_frames(path: Path, frames: Image, quality: int) -> None:
     if path.suffix:
         encode(path, frames, quality)
     else:
         _write_pictures(path, frames, quality)
 
 
-def _write_pictures(folder: Path, frames: faces.Image, jpeg_quality: int) -> None:
+def _write_pictures(folder: Path, frames: Image, jpeg_quality: int) -> None:
     """Frames as PNG, numbered in fives: a sorted list of the names is not in their order."""
     folder.mkdir(exist_ok=True)
     for number, rgb in enumerate(frames):
@@ -637,12 +649,12 @@ def _pack(folder: Path) -> None:
     packed.rename(folder)
 
 
-def encode(path: Path, frames: faces.Image, crf: int) -> None:
+def encode(path: Path, frames: Image, crf: int) -> None:
     """Write frames (T, H, W, 3) as H.264 in yuv420p at 25 frames per second."""
     with av.open(str(path), "w") as container:
         # By default x264 rounds by what its vector code finds in memory, and two runs differ in some bytes.
         options = {"crf": str(crf), "x264-params": "cpu-independent=1"}
-        stream = container.add_stream("libx264", rate=faces.FPS, options=options)
+        stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # the number of threads changes the bytes

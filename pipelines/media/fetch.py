@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import fsspec
 
-from pipelines import stills
-from pipelines._frames import UnreadableVideo
+from pipelines.media import stills
+from pipelines.media.frames import UnreadableVideo
 
 log = logging.getLogger(__name__)
 
