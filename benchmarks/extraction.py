@@ -3,7 +3,7 @@
     uv run python benchmarks/extraction.py [video ...] [--num-frames 32 128] [--no-classic]
 
 Classic: OpenCV decodes every frame in turn; dlib's HOG detector with one upsampling looks at each sampled frame;
-68 landmarks, crop and PNG of the largest face. Ours: `pipelines.video.VideoReader`, which also makes PNGs and the
+68 landmarks, crop and PNG of the largest face. Ours: `pipelines.faces.video.VideoReader`, which also makes PNGs and the
 FACES table. Floor: what cannot be left out, called bare: decode the frames that are needed, one search of the whole
 frame for each cut, and for each sampled frame one look into a window and 68 landmarks.
 All sample the same frames. Without videos: three made from a portrait that scikit-image carries, moving through
@@ -35,11 +35,12 @@ import numpy as np
 import skimage.data
 
 from pipelines.common.pictures import encode_png
-from pipelines.detect import HogDetector, Landmarks
-from pipelines.faces import Recipe, cut, square_crop
-from pipelines.follow import Follower, shots
+from pipelines.faces.crops import cut, square_crop
+from pipelines.faces.detect import HogDetector, Landmarks
+from pipelines.faces.follow import Follower, shots
+from pipelines.faces.recipe import Recipe
+from pipelines.faces.video import VideoReader
 from pipelines.media import decode
-from pipelines.video import VideoReader
 
 Found = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels
 

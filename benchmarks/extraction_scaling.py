@@ -3,8 +3,8 @@
     uv run python benchmarks/extraction_scaling.py [video ...] [--copies 60] [--num-frames 32] [--skip-4k]
 
 The videos (default: one of 1080p, 10 s, made from a portrait) are taken `--copies` times each.
-    pool      `pipelines.video.VideoReader` in a `multiprocessing` pool, each video's Parquet part written by it
-    Ray       `pipelines.extract.extract` with as many actors: the same, with a child process for each actor, ledger,
+    pool      `pipelines.faces.video.VideoReader` in a `multiprocessing` pool, each video's Parquet part written by it
+    Ray       `extract` with as many actors: the same, with a child process for each actor, ledger,
               compaction and marker
 Starting is not in the figures (pool: the workers' imports and models; Ray: `ray.init`), for the second reason that
 it does not grow with the videos; actors' start is. In all: wall seconds, videos per second, ratios.
@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 import skimage.data
 
 from pipelines.common import cluster, tables
-from pipelines.faces import Recipe
-from pipelines.video import VideoReader
+from pipelines.faces.recipe import Recipe
+from pipelines.faces.video import VideoReader
 
 SIZES = {  # videos, of how many seconds of 1080p each one costs as much
     "FaceForensics++ (c23, 4 methods)": (5_000, 0.75),  # 17 s of mostly 480p to 720p
@@ -112,7 +112,7 @@ def by_pool(videos: pa.Table, roots: dict[str, str], recipe: Recipe, workers: in
 
 
 def by_ray(videos: pa.Table, roots: dict[str, str], recipe: Recipe, workers: int, folder: Path) -> float:
-    from pipelines.extract import extract
+    from pipelines.faces.extract import extract
 
     start = time.monotonic()
     extract(videos, roots, folder, recipe, actors=workers)

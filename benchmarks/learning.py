@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, facestore, metrics, protocol, run
+from pipelines import datasets, metrics, protocol, run
 from pipelines.common import cluster, progress
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment
+from pipelines.faces import store
 from pipelines.preprocess import faces_folder
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
@@ -33,7 +34,7 @@ def extracted(
     experiment: Experiment, storage: Path, roots: dict[str, str]
 ) -> tuple[dict[str, pa.Table], dict[str, Path]]:
     """VIDEOS and FACES folder of each dataset, as this experiment needs them."""
-    from pipelines.extract import extract
+    from pipelines.faces.extract import extract
 
     videos = {name: datasets.load(name, roots) for name in TEST_ON}
     built = protocol.build(experiment, videos)
@@ -42,7 +43,7 @@ def extracted(
     faces = {name: faces_folder(storage, name, recipe, roots[name]) for name in videos}
     for name, table in videos.items():
         needed = table.filter(pc.is_in(table["video_id"], wanted))
-        if set(facestore.ledger(faces[name])) < set(needed["video_id"].to_pylist()):
+        if set(store.ledger(faces[name])) < set(needed["video_id"].to_pylist()):
             extract(needed, roots, faces[name], recipe)
     return videos, faces
 
@@ -50,7 +51,7 @@ def extracted(
 def learn(experiment: Experiment, storage: Path, roots: dict[str, str], console: Console) -> tuple[Scores, float]:
     """Trains and scores; AUC by test dataset and FF++ manipulation, and the seconds that training took."""
     videos, faces = extracted(experiment, storage, roots)
-    ledgers = {name: facestore.ledger(folder) for name, folder in faces.items()}
+    ledgers = {name: store.ledger(folder) for name, folder in faces.items()}
     trial = run.plan(experiment, videos, ledgers, faces, storage)
     run.check(trial, run.Compute())
     with progress.view(console, f"{experiment.model}, seed {experiment.seed}"):

@@ -76,8 +76,9 @@ def lines(number: int) -> Iterator[tuple[str, ...]]:
 
 
 def manifest(number: int, folder: Path) -> list[Step]:
-    from pipelines import datasets, doctor, extract, protocol
-    from pipelines.faces import Recipe
+    from pipelines import datasets, doctor, protocol
+    from pipelines.faces import extract
+    from pipelines.faces.recipe import Recipe
 
     steps = Steps()
     csv_file, parquet_file = folder / "own.csv", folder / "own.parquet"
@@ -107,9 +108,10 @@ def manifest(number: int, folder: Path) -> list[Step]:
 
 # --------------------------------------------------------------------------------------------- parts
 def parts(number: int, folder: Path) -> list[Step]:
-    from pipelines import extract, facestore
-    from pipelines.faces import Recipe
-    from pipelines.video import without_faces
+    from pipelines.faces import extract
+    from pipelines.faces.recipe import Recipe
+    from pipelines.faces.store import Faces, compacted, scan
+    from pipelines.faces.video import without_faces
 
     steps, rows = Steps(), []
     for path, label, split, method, person, _ in lines(number):
@@ -124,17 +126,17 @@ def parts(number: int, folder: Path) -> list[Step]:
             record = {"copied": {name: row[name] for name in extract._RECORDED}, "ledger": ledger}
             extract._write_faces(extract._part(faces, row["video_id"]), [table], [record])
     with steps.step("list, read footers"):
-        assert len(facestore.scan(faces.glob("parts/*.parquet"))) == number
+        assert len(scan(faces.glob("parts/*.parquet"))) == number
     with steps.step("compact"):
         extract.compact(faces)
     with steps.step("what is done, of the compacted files"):
-        known = facestore.compacted(faces)
+        known = compacted(faces)
     assert len(known) == number
     with steps.step("ledger and marker"):
         extract._finish(faces, Recipe(num_frames=32, size_px=224), known)
     del known
     with steps.step("open, as every loader does"):
-        store = facestore.Faces(faces)
+        store = Faces(faces)
     with steps.step("1,000 videos read"):
         for row in rows[:: max(1, number // 1000)]:
             store.video(row["video_id"], ["status"])
@@ -156,8 +158,8 @@ def blocks(number: int, folder: Path) -> list[Step]:
     import ray
     from ray import cloudpickle
 
-    from pipelines import extract
     from pipelines.common import cluster
+    from pipelines.faces import extract
 
     steps = Steps(time.monotonic)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import

@@ -24,11 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, evaluate, facestore, run, tuning
+from pipelines import datasets, evaluate, run, tuning
 from pipelines.common import cluster, device, storage
 from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import Recipe
+from pipelines.faces import store
+from pipelines.faces.recipe import Recipe
 from pipelines.ingest import Samples
 from pipelines.launch import rows_unseen
 from pipelines.training import stages
@@ -52,7 +53,7 @@ class Corpus:
     """Faces of a tiny corpus, cut once for everything here."""
 
     def __init__(self, folder: Path) -> None:
-        from pipelines.extract import extract
+        from pipelines.faces.extract import extract
 
         self.folder = folder
         self.roots = make(folder, size="tiny", names=("ffpp",))
@@ -63,7 +64,7 @@ class Corpus:
         extract(self.videos["ffpp"], self.roots, self.faces["ffpp"], Recipe(num_frames=8, size_px=380))
 
     def trial(self, experiment: Experiment) -> run.Trial:
-        ledgers = {"ffpp": facestore.ledger(self.faces["ffpp"])}
+        ledgers = {"ffpp": store.ledger(self.faces["ffpp"])}
         return run.plan(experiment, self.videos, ledgers, self.faces, self.folder)
 
 

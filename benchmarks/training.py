@@ -50,11 +50,12 @@ from torch import Tensor, nn
 import models
 from models._layers import timm_model
 from models._xception import Features, Xception
-from pipelines import datasets, evaluate, facestore, ingest, protocol, run
+from pipelines import datasets, evaluate, ingest, protocol, run
 from pipelines.common import cluster, device
 from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment
+from pipelines.faces import store
 from pipelines.preprocess import faces_folder
 from pipelines.train import Job
 from pipelines.training.stages import PlannedStage
@@ -367,7 +368,7 @@ def time_steps(
 # --------------------------------------------------------------------------------------- preparation
 def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
     """A trial on the sample corpus, its faces extracted below `storage`; its stages live below `work`."""
-    from pipelines.extract import extract
+    from pipelines.faces.extract import extract
 
     experiment = Experiment(
         model=method, train_on="ffpp", test_on=("ffpp",), preset=preset, model_args={"pretrained": False}
@@ -378,11 +379,11 @@ def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
     wanted = {i for part in (built.train, built.select, *built.test) for i in part.video_ids}
     recipe = experiment.recipe()
     faces = faces_folder(storage, "ffpp", recipe, roots["ffpp"])
-    if not wanted <= facestore.ledger(faces).keys():
+    if not wanted <= store.ledger(faces).keys():
         needed = videos["ffpp"].filter(pc.is_in(videos["ffpp"]["video_id"], pa.array(sorted(wanted))))
         with cluster.connect(None):
             extract(needed, roots, faces, recipe)
-    return run.plan(experiment, videos, {"ffpp": facestore.ledger(faces)}, {"ffpp": faces}, work)
+    return run.plan(experiment, videos, {"ffpp": store.ledger(faces)}, {"ffpp": faces}, work)
 
 
 def jobs(trial: run.Trial) -> Iterator[Job]:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import perturb
 from pipelines.common.text import printable
+from pipelines.faces import perturb
 from pipelines.metrics import FINAL
 
 if TYPE_CHECKING:

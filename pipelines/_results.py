@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from models import Pooling
-from pipelines import metrics, perturb
+from pipelines import metrics
 from pipelines.common import tables
+from pipelines.faces import perturb
 
 Key = tuple[str, str]  # level, metric
 UNSEEN = "unseen"  # instead of a test dataset's name: the mean over those not trained on

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import _results, metrics, perturb
+from pipelines import _results, metrics
 from pipelines._results import Origin
 from pipelines.common import storage
 from pipelines.common.tables import PREDICTIONS, REAL, RESULTS, clean, to_table
+from pipelines.faces import perturb
 from pipelines.sweep import LOCALIZING, Column
 
 TABLE = "table.json"

@@ -18,7 +18,7 @@ from pipelines import evaluate, registry, run
 from pipelines.common.storage import StorageError, digest, read_json
 from pipelines.common.text import first, printable
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import Recipe
+from pipelines.faces.recipe import Recipe
 from pipelines.training import stages
 
 

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from pipelines import facestore
 from pipelines._sheet import Strip, Tile, face, to_html, to_png
 from pipelines.common import storage, tables
 from pipelines.common.text import first, printable
+from pipelines.faces import store
 from pipelines.media.decode import even_indices
 
 SUFFIXES = (".png", ".html")
@@ -36,10 +36,10 @@ class Filter:
     split: str = ""
     method: str = ""
 
-    def __call__(self, at: facestore.Extracted) -> bool:
+    def __call__(self, at: store.Extracted) -> bool:
         return self.others(at) and (not self.patterns or any(_matches(at, pattern) for pattern in self.patterns))
 
-    def others(self, at: facestore.Extracted) -> bool:
+    def others(self, at: store.Extracted) -> bool:
         """Whether it passes all but the patterns."""
         return (
             (not self.failed or at.ledger["status"] != "ok")
@@ -48,12 +48,12 @@ class Filter:
         )
 
 
-def _matches(at: facestore.Extracted, pattern: str) -> bool:
+def _matches(at: store.Extracted, pattern: str) -> bool:
     name = at.ledger["video_id"]
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def choose(known: Mapping[str, facestore.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
+def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
     """At most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
 
     Raises ValueError, naming some ids there are, when none does.
@@ -82,7 +82,7 @@ def _described(wanted: Filter) -> str:
     return " ".join([*(["--failed"] if wanted.failed else []), *switches]) or "no filter"
 
 
-def strip(faces: facestore.Faces, at: facestore.Extracted, num_faces: int, size_px: int) -> Strip:
+def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int) -> Strip:
     """A video's row of the sheet, with faces evenly spread over its frames."""
     copied, entry = at.copied, at.ledger
     kind = "fake" if copied["label"] == tables.FAKE else "real"
@@ -161,8 +161,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     out: Path = arguments.out
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
-    faces = facestore.Faces(arguments.folder)
-    known = facestore.compacted(faces.folder)
+    faces = store.Faces(arguments.folder)
+    known = store.compacted(faces.folder)
     wanted = Filter(
         patterns=tuple(arguments.patterns),
         failed=arguments.failed,

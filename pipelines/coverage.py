@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import facestore
 from pipelines._leaks import KEY, MAX_P, MIN_FACES, MIN_SHARE, PENDING, Leak, Row, joined, leaks, order
 from pipelines.common import storage, tables
 from pipelines.common.text import markdown_cell, printable
+from pipelines.faces import store
 
 __all__ = ["Leak", "leaks", "lines", "markdown", "of_folder", "plot", "reasons", "table", "to_csv", "verdict"]
 
@@ -201,8 +201,8 @@ def _panel(axis: Any, rows: Sequence[Row]) -> None:
 # ----------------------------------------------------------------------------------------- command
 def of_folder(folder: Path) -> tuple[pa.Table, pa.Table]:
     """VIDEOS, as far as FACES copies it, and LEDGER of an extraction. Raises ValueError if it is not finished."""
-    ledger = facestore.Faces(folder).ledger
-    copied = [at.copied for at in facestore.compacted(folder).values()]
+    ledger = store.Faces(folder).ledger
+    copied = [at.copied for at in store.compacted(folder).values()]
     schema = pa.schema([tables.VIDEOS.field(name) for name in tables.COPIED])
     return pa.Table.from_pylist(copied, schema=schema), ledger
 

@@ -23,9 +23,10 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import ingest, perturb
+from pipelines import ingest
 from pipelines.common import cluster, device, storage
 from pipelines.common.tables import PREDICTIONS, clean, to_table
+from pipelines.faces import perturb
 from pipelines.ingest import Derived, Samples, Video
 from pipelines.training import stages
 

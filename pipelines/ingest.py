@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models import BadSample, Feed, Mode, Stage
-from pipelines import perturb
 from pipelines.common import cluster, tables
-from pipelines.facestore import ROWS_PER_GROUP, Faces
+from pipelines.faces import perturb
+from pipelines.faces.store import ROWS_PER_GROUP, Faces
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import _runs, _sharing, datasets, explain, facestore, outcome, preprocess, protocol, run, tuning
+from pipelines import _runs, _sharing, datasets, explain, outcome, preprocess, protocol, run, tuning
 from pipelines.common import cluster, progress, storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import Recipe
+from pipelines.faces import store
+from pipelines.faces.recipe import Recipe
 from pipelines.ingest import REAL_VIEWS, VIEWS
 from pipelines.outcome import Key
 from pipelines.preprocess import Extraction, datasets_file, faces_folder
@@ -148,7 +149,7 @@ class Launch:
     def planner(self, data: Data, recipe: Recipe) -> Callable[[Experiment], run.Trial]:
         """Makes trials of experiments on extracted data; can be sent to another process."""
         faces = data.faces(recipe)
-        ledgers = {name: facestore.ledger(folder) for name, folder in faces.items()}
+        ledgers = {name: store.ledger(folder) for name, folder in faces.items()}
         return run.Planner(data.videos, ledgers, faces, self.storage, self.accumulate)
 
     def _outcome(self, data: Data, trials: Mapping[Key, run.Trial]) -> outcome.Outcome:

@@ -26,13 +26,14 @@ from rich.table import Table
 from rich.text import Text
 
 import models
-from pipelines import _evidence, _trained, evaluate, explain, facestore, metrics, run
+from pipelines import _evidence, _trained, evaluate, explain, metrics, run
 from pipelines._trained import Trained
 from pipelines.common import cluster, progress, provenance, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_atomic, write_json
 from pipelines.common.text import printable
 from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
-from pipelines.facestore import ExtractionError
+from pipelines.faces import store
+from pipelines.faces.store import ExtractionError
 from pipelines.ingest import Video
 
 DATASET = "own"  # stands before the ids of videos that belong to no dataset
@@ -107,8 +108,8 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
 
     Few videos are read one after the other by the actor that Ray would run; `extract` then finds nothing left to do.
     """
-    from pipelines import extract  # here: Ray reads the environment when it is imported
-    from pipelines.video import VideoReader
+    from pipelines.faces import extract  # here: Ray reads the environment when it is imported
+    from pipelines.faces.video import VideoReader
 
     videos = tables.to_table([_row(name, path) for name, path in paths.items()], tables.VIDEOS)
     roots = {DATASET: "/"}
@@ -148,7 +149,7 @@ def score_faces(
 
     pictures: the faces that `write_pictures` shows come with a Grad-CAM, where no stage draws a mask.
     """
-    faces = facestore.Faces(folder)
+    faces = store.Faces(folder)
     ledger = {row["video_id"]: row for row in faces.ledger.to_pylist()}
     scorer = evaluate._ScoreVideos(trained.finished, {DATASET: folder})
     for name, path in paths.items():
@@ -170,7 +171,7 @@ def score_faces(
         yield name, Scored(**common, **result, seconds=seconds)
 
 
-def _scores(trained: Trained, scorer: Any, faces: facestore.Faces, name: str) -> dict[str, Any]:
+def _scores(trained: Trained, scorer: Any, faces: store.Faces, name: str) -> dict[str, Any]:
     """The video's scores, as fields of `Scored`."""
     table = scorer(pa.Table.from_pylist([asdict(_video(name))]))
     by_stage = {planned.name: table.filter(pc.equal(table["stage"], planned.name)) for planned in trained.planned}

@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import coverage, datasets, facestore
+from pipelines import coverage, datasets
 from pipelines.common import cluster, progress, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
-from pipelines.faces import VERSION as FACES_VERSION
-from pipelines.faces import Recipe
-from pipelines.facestore import ExtractionError
+from pipelines.faces import store
+from pipelines.faces.recipe import FACES_VERSION, Recipe
+from pipelines.faces.store import ExtractionError
 
 FACE_BYTES = 60_000  # a stored face of 224 x 224 pixels, measured on real videos; grows with its area
 
@@ -53,18 +53,18 @@ class Extraction:
     @property
     def missing(self) -> int:
         """How many videos are still to be extracted."""
-        return len(self.wanted - facestore.ledger(self.folder).keys())
+        return len(self.wanted - store.ledger(self.folder).keys())
 
     @property
     def ledger(self) -> dict[str, dict[str, Any]]:
         """LEDGER rows of the wanted videos, by video_id."""
         wanted = self.wanted
-        return {name: row for name, row in facestore.ledger(self.folder).items() if name in wanted}
+        return {name: row for name, row in store.ledger(self.folder).items() if name in wanted}
 
     @property
     def failed(self) -> int:
         """How many could not be read."""
-        return sum(entry["status"] in facestore.FAILED for entry in self.ledger.values())
+        return sum(entry["status"] in store.FAILED for entry in self.ledger.values())
 
     def ledger_table(self) -> pa.Table:
         return tables.to_table(self.ledger.values(), tables.LEDGER)
@@ -122,7 +122,10 @@ def run(
 ) -> None:
     """Extract what is missing, dataset by dataset, and print what failed. Ray must be initialised."""
     todo = [one for one in extractions if one.missing or (retry_failed and one.failed)]
-    from pipelines.extract import Target, extract_all  # here: Ray, which a dry run has no use for
+    from pipelines.faces.extract import (
+        Target,
+        extract_all,  # here: Ray, which a dry run has no use for
+    )
 
     for name in dict.fromkeys(one.dataset for one in todo):
         own = [one for one in todo if one.dataset == name]

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines import _results, evaluate, explain, metrics, perturb, protocol, train
+from pipelines import _results, evaluate, explain, metrics, protocol, train
 from pipelines._sharing import Sharing
 from pipelines.common.provenance import commit
 from pipelines.common.storage import digest, read_json, write_json
 from pipelines.common.tables import FAKE, REAL, RESULTS, VERSION, clean, to_table
 from pipelines.experiments.experiment import Experiment
+from pipelines.faces import perturb
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 from pipelines.training import stages
 

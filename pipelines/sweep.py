@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import perturb
 from pipelines._results import UNSEEN
 from pipelines.common import cluster
 from pipelines.common.storage import DEFAULT_STORAGE
 from pipelines.experiments.experiment import PRESETS, Experiment
-from pipelines.facestore import ExtractionError
+from pipelines.faces import perturb
+from pipelines.faces.store import ExtractionError
 from pipelines.space import Space
 
 LEVELS = ("video", "frame")

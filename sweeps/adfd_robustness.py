@@ -10,7 +10,7 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 Needs FF++ uncompressed, as SBI's code does. Nothing is extracted or trained for it that Table 8 has not but FF++'s
 test part; every test part is scored seven times. "unseen" is the paper's "Avg": the mean over the datasets that were
 not trained on. Curves for each dataset are in the report. The paper does not say whether it perturbs frames or faces:
-here faces of 380 px, at which its smallest size, 128 px, is a face still (how: pipelines/perturb.py).
+here faces of 380 px, at which its smallest size, 128 px, is a face still (how: pipelines/faces/perturb.py).
 """
 
 import dataclasses

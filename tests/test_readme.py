@@ -38,7 +38,7 @@ def commands() -> list[list[str]]:
 
 
 def target(command: list[str]) -> tuple[str, str] | None:
-    """("file", "sweeps/x.py") or ("module", "pipelines.extract") that a python command runs."""
+    """("file", "sweeps/x.py") or ("module", "pipelines.faces.extract") that a python command runs."""
     at = next((i for i, word in enumerate(command) if word.rsplit("/", 1)[-1] in ("python", "python3")), None)
     if at is None or at + 1 == len(command):
         return None

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pipelines.video import _PNG_OPTIONS
+from pipelines.faces.video import _PNG_OPTIONS
 
 
 def encode_png(picture: np.ndarray) -> bytes:

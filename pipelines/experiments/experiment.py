@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import models
-from pipelines import perturb
-from pipelines.faces import Recipe
+from pipelines.faces import perturb
+from pipelines.faces.recipe import Recipe
 
 Preset = Literal["paper", "small"]
 PRESETS: tuple[Preset, ...] = ("paper", "small")
@@ -25,12 +25,12 @@ class Experiment:
     protocol: str = "cross_dataset"  # a function of pipelines/protocol.py
     codec: str = "c23"  # for the datasets that exist in several compressions
     manipulations: tuple[str, ...] = ()  # trained on; empty: all that the dataset has
-    perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/perturb.py
+    perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/faces/perturb.py
     failed_videos: str = "exclude"  # a video without a usable face: not scored ("exclude"), or score 0.5 ("half")
     preset: Preset = "paper"
     seed: int = 0
     model_args: Mapping[str, Any] = field(default_factory=dict)  # dotted path in the paper's Config -> value
-    faces_args: Mapping[str, Any] = field(default_factory=dict)  # setting of `pipelines.faces.Recipe` -> value
+    faces_args: Mapping[str, Any] = field(default_factory=dict)  # setting of `pipelines.faces.recipe.Recipe` -> value
 
     def __post_init__(self) -> None:
         _one_of("model", self.model, models.names())

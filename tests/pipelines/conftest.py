@@ -14,10 +14,11 @@ import pyarrow as pa
 import pytest
 import requests
 
-from pipelines import datasets, facestore
+from pipelines import datasets
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import Recipe
+from pipelines.faces import store
+from pipelines.faces.recipe import Recipe
 
 # Delocate, so small that a stage trains in a second.
 TINY = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override(
@@ -135,7 +136,7 @@ def tiny_roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def tiny(tiny_roots: Mapping[str, str], ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Extracted:
     """The faces of everything that `TINY` needs."""
-    from pipelines.extract import extract
+    from pipelines.faces.extract import extract
 
     folder = tmp_path_factory.mktemp("faces")
     videos = {name: datasets.load(name, tiny_roots) for name in ("ffpp", "celeb_df", "dfdc")}
@@ -149,5 +150,5 @@ def tiny(tiny_roots: Mapping[str, str], ray_local: None, tmp_path_factory: pytes
             Recipe(num_frames=4, size_px=64),
             actors=2,
         )
-    ledgers = {name: facestore.ledger(path) for name, path in faces.items()}
+    ledgers = {name: store.ledger(path) for name, path in faces.items()}
     return Extracted(TINY, tiny_roots, videos, faces, ledgers)

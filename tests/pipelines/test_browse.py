@@ -9,16 +9,17 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import _sheet, browse, facestore
+from pipelines import _sheet, browse
 from pipelines.browse import Filter
+from pipelines.faces import store
 
 HOSTILE = 'toy/<script>alert(1)</script>"><img src=x onerror=alert(1)>&\x1b[31m\u202e'
 
 
-def extracted(name: str, status: str = "ok", method: str = "real", split: str = "test") -> facestore.Extracted:
+def extracted(name: str, status: str = "ok", method: str = "real", split: str = "test") -> store.Extracted:
     copied = {"dataset": "toy", "video_id": name, "label": int(method != "real"), "method": method, "codec": "c23"}
     entry = {"video_id": name, "status": status, "reason": "", "num_frames": 4, "num_faces": 4, "seconds": 0.1}
-    return facestore.Extracted(Path("none.parquet"), range(1), copied | {"split": split}, entry)  # type: ignore[arg-type]
+    return store.Extracted(Path("none.parquet"), range(1), copied | {"split": split}, entry)  # type: ignore[arg-type]
 
 
 KNOWN = {
@@ -139,8 +140,8 @@ def test_the_command_shows_faces_of_an_extraction(tiny, tmp_path, capsys):
 @pytest.mark.ray
 def test_only_shown_videos_are_read(tiny, tmp_path, monkeypatch):
     read: list[str] = []
-    video = facestore.Faces.video
-    monkeypatch.setattr(facestore.Faces, "video", lambda self, name, *rest: read.append(name) or video(self, name))
+    video = store.Faces.video
+    monkeypatch.setattr(store.Faces, "video", lambda self, name, *rest: read.append(name) or video(self, name))
     folder = str(tiny.faces["ffpp"])
     assert browse.main([folder, "--method", "real", "--videos", "2", "--out", str(tmp_path / "s.png")]) == 0
     assert len(read) == 2

@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import evaluate, facestore, ingest, run
+from pipelines import evaluate, ingest, run
 from pipelines.common import storage, tables
 from pipelines.evaluate import Finished, predictions_path
+from pipelines.faces import store
 from pipelines.ingest import Derived, Samples, Video
 from pipelines.training import stages
 
@@ -67,7 +68,7 @@ def predictions(trial: run.Trial, finished: Mapping[str, Finished], parts: Any) 
 
 
 def faces_of(trial: run.Trial, video: Video) -> list[dict[str, Any]]:
-    rows = facestore.Faces(trial.faces[video.video_id.split("/", 1)[0]]).video(video.video_id).to_pylist()
+    rows = store.Faces(trial.faces[video.video_id.split("/", 1)[0]]).video(video.video_id).to_pylist()
     return [row for row in rows if row["status"] == "ok"]
 
 

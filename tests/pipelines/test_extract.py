@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import extract as extraction
 from pipelines.common import tables
-from pipelines.extract import ExtractionError, Target, extract, extract_all
-from pipelines.faces import Recipe
-from pipelines.facestore import Faces
+from pipelines.faces import extract as extraction
+from pipelines.faces.extract import ExtractionError, Target, extract, extract_all
+from pipelines.faces.recipe import Recipe
+from pipelines.faces.store import Faces
+from pipelines.faces.video import Result, VideoReader, content_digest
 from pipelines.media import sandbox
-from pipelines.video import Result, VideoReader, content_digest
 
 RECIPE = Recipe(num_frames=4, size_px=48)
 ray_test = pytest.mark.ray
@@ -67,7 +67,7 @@ def by_name(**actions):
     """
 
     def factory(roots, recipes, predictor):
-        from pipelines.video import without_faces
+        from pipelines.faces.video import without_faces
 
         def read(video, targets):
             action = actions.get(video["video_id"].removeprefix("toy/"))
@@ -473,9 +473,7 @@ def parts(folder: Path, videos: list[dict], reader) -> None:
     for item in videos:
         rows, ledger = reader(item)
         copied = {name: item[name] for name in extraction._RECORDED}
-        extraction._write_faces(
-            extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}]
-        )
+        extraction._write_faces(extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}])
 
 
 @pytest.mark.parametrize(
@@ -707,8 +705,8 @@ DRIVER = """
 import os, signal, sys, time
 import pyarrow.parquet as pq, ray
 from pathlib import Path
-from pipelines.extract import extract
-from pipelines.faces import Recipe
+from pipelines.faces.extract import extract
+from pipelines.faces.recipe import Recipe
 
 if __name__ == "__main__":
     videos, root, folder, kill_at = sys.argv[1:]

@@ -4,10 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import _boxes, faces, follow, masks
-from pipelines.detect import Detection, HogDetector, Landmarks
-from pipelines.faces import FaceFinder, Recipe
-from pipelines.follow import Track
+from pipelines.faces import crops, follow, masks
+from pipelines.faces.boxes import overlap
+from pipelines.faces.crops import FaceFinder
+from pipelines.faces.detect import Detection, HogDetector, Landmarks
+from pipelines.faces.follow import Track
+from pipelines.faces.recipe import Recipe
 from pipelines.media.decode import Frame
 
 SMALL = Recipe(num_frames=8, size_px=64)
@@ -18,7 +20,7 @@ def finder() -> FaceFinder:
     return FaceFinder(SMALL)
 
 
-def find(finder: FaceFinder, frames, **recipe) -> list[faces.Face]:
+def find(finder: FaceFinder, frames, **recipe) -> list[crops.Face]:
     """The faces of a film under a recipe."""
     chosen = Recipe(num_frames=8, size_px=64, **recipe)
     return list(finder.faces(frames, finder.tracks(frames, chosen), chosen))
@@ -54,7 +56,7 @@ def test_followed_boxes_and_landmarks_are_those_of_the_plain_detector(finder, po
     frames = film(paste(portrait, (40 + 25 * step, 30, 1)) for step in range(8))
     for face, frame in zip(find(finder, frames), frames, strict=True):
         (plain,) = HogDetector()(frame.rgb)
-        assert _boxes.overlap(face.box, plain.box) > 0.7
+        assert overlap(face.box, plain.box) > 0.7
         in_frame = (face.landmarks + 0.5) * (face.crop[2] - face.crop[0]) / 64 - 0.5 + np.array(face.crop[:2])
         points = finder.landmarks(frame.rgb, plain.box)
         between_eyes = np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))
@@ -80,7 +82,7 @@ def test_two_faces_are_kept_apart_and_the_larger_is_face_0(finder, portrait):
     assert all(a.box[0] > b.box[2] for a, b in zip(right, left, strict=True))
     alone = find(finder, frames)  # max_faces = 1: the larger only
     assert [face.face_index for face in alone] == [0] * 6
-    assert all(_boxes.overlap(a.box, b.box) > 0.6 for a, b in zip(alone, right, strict=True))
+    assert all(overlap(a.box, b.box) > 0.6 for a, b in zip(alone, right, strict=True))
 
 
 def test_a_larger_face_that_comes_in_later_becomes_face_0(finder, portrait):
@@ -174,7 +176,7 @@ def test_a_picture_cut_tight_around_a_face_is_searched_with_a_border(finder, por
     tight = np.ascontiguousarray(paste(portrait, (200, 30, 1))[y0 + 12 : y1 - 2, x0 + 8 : x1 - 8])
     assert not HogDetector()(cv2.resize(tight, None, fx=2, fy=2))  # what the plain detector makes of it
     (face,) = find(finder, film([tight]))
-    assert _boxes.overlap(face.box, whole.box - [x0 + 8, y0 + 12] * 2) > 0.6
+    assert overlap(face.box, whole.box - [x0 + 8, y0 + 12] * 2) > 0.6
 
 
 @pytest.mark.parametrize(
@@ -187,32 +189,32 @@ def test_a_picture_cut_tight_around_a_face_is_searched_with_a_border(finder, por
     ],
 )
 def test_square_crop(box, side, expected):
-    assert faces.square_crop(np.array(box, float), side, (80, 100)) == expected
+    assert crops.square_crop(np.array(box, float), side, (80, 100)) == expected
 
 
 def test_a_still_face_has_the_median_crop():
     boxes = [np.array([100 + d, 100, 150 + d, 150], float) for d in (0, 2, 1, 1, 4)]
-    assert faces.constant_crop(boxes, 1.2, (400, 400)) == [(96, 95, 156, 155)] * 5
+    assert crops.constant_crop(boxes, 1.2, (400, 400)) == [(96, 95, 156, 155)] * 5
 
 
 def test_a_face_that_leaves_the_median_crop_gets_the_union():
     boxes = [np.array([100 + d, 100, 150 + d, 150], float) for d in (0, 0, 0, 40)]
-    assert faces.constant_crop(boxes, 1.2, (400, 400)) == [(91, 71, 199, 179)] * 4  # 90 wide, times 1.2
+    assert crops.constant_crop(boxes, 1.2, (400, 400)) == [(91, 71, 199, 179)] * 4  # 90 wide, times 1.2
 
 
 def test_a_face_that_walks_through_the_frame_is_followed_at_constant_size():
     boxes = [np.array([d, 100, 50 + d, 150], float) for d in (0, 100, 200)]
-    assert faces.constant_crop(boxes, 1.2, (400, 400)) == [(0, 95, 60, 155), (95, 95, 155, 155), (195, 95, 255, 155)]
+    assert crops.constant_crop(boxes, 1.2, (400, 400)) == [(0, 95, 60, 155), (95, 95, 155, 155), (195, 95, 255, 155)]
 
 
 def test_points_follow_the_crop():
     frame = np.zeros((100, 100), np.uint8)
     frame[40:44, 60:64] = 255  # centred on (61.5, 41.5)
     crop = (20, 10, 80, 70)
-    picture = faces.cut(frame, crop, 120)
+    picture = crops.cut(frame, crop, 120)
     rows, columns = np.nonzero(picture > 127)
     np.testing.assert_allclose(
-        faces.to_crop(np.array([[61.5, 41.5]]), crop, 120), [[columns.mean(), rows.mean()]], atol=0.3
+        crops.to_crop(np.array([[61.5, 41.5]]), crop, 120), [[columns.mean(), rows.mean()]], atol=0.3
     )
 
 

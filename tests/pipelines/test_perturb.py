@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import perturb
-from pipelines.faces import cut
-from pipelines.perturb import PERTURBATIONS
+from pipelines.faces import perturb
+from pipelines.faces.crops import cut
+from pipelines.faces.perturb import PERTURBATIONS
 
 
 def rng() -> np.random.Generator:

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipelines import facestore, preprocess
+from pipelines import preprocess
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import Recipe
+from pipelines.faces import store
+from pipelines.faces.recipe import Recipe
 
 METHODS = ("plain", "lre", "laa_net")
 
@@ -107,7 +108,7 @@ def test_of_all_datasets_those_without_the_wanted_part_are_left_out_and_a_named_
 def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path):
     """Asking for each of 100,000 videos which ones are wanted takes hours."""
     names = [f"v{number}" for number in range(100)]
-    monkeypatch.setattr(facestore, "ledger", lambda folder: {name: {"video_id": name} for name in [*names, "other"]})
+    monkeypatch.setattr(store, "ledger", lambda folder: {name: {"video_id": name} for name in [*names, "other"]})
     asked: list[int] = []
     monkeypatch.setattr(
         preprocess.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
@@ -144,7 +145,7 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
     folders = list((storage / "faces" / "dfdc").iterdir())
     crops = {Experiment(model=m, train_on="ffpp", test_on=(), preset="small").recipe().margin for m in METHODS}
     assert len(folders) == len(crops)  # with the same frames and size, methods differ in the margin only
-    assert all(len(facestore.ledger(folder)) == 4 for folder in folders)
+    assert all(len(store.ledger(folder)) == 4 for folder in folders)
     assert list((storage / "reports" / "coverage").glob("*.png"))
     broken.write_bytes(next(path for path in broken.parent.glob("*.mp4") if path != broken).read_bytes())  # repaired
     before = {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")}
@@ -154,7 +155,7 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
     assert preprocess.execute(arguments(*argv, "--retry-failed"), console) == 0
     assert "dfdc: 4 ok" in console.export_text()
     for folder in folders:
-        faces = facestore.Faces(folder)
+        faces = store.Faces(folder)
         assert [faces.video(name)["status"].unique().to_pylist() for name in sorted(faces.index)] == [["ok"]] * 4
 
 

@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, facestore, metrics, run
+from pipelines import datasets, metrics, run
 from pipelines._saved import Run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.extract import extract
-from pipelines.faces import Recipe
+from pipelines.faces import store
+from pipelines.faces.extract import extract
+from pipelines.faces.recipe import Recipe
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray
@@ -369,7 +370,7 @@ def others(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         faces[name] = folder / "faces" / name
         part = videos[name].filter(pc.equal(videos[name]["split"], "test"))
         extract(part, roots, faces[name], Recipe(num_frames=4, size_px=64), actors=2)
-    ledgers = {"ffpp": tiny.ledgers["ffpp"]} | {name: facestore.ledger(faces[name]) for name in names}
+    ledgers = {"ffpp": tiny.ledgers["ffpp"]} | {name: store.ledger(faces[name]) for name in names}
     experiment = tiny.experiment.override({"test_on": names})
     return replace(tiny, experiment=experiment, roots=roots, videos=videos, faces=faces, ledgers=ledgers)
 

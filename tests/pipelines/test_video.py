@@ -15,10 +15,10 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipelines import video
 from pipelines.common import tables
-from pipelines.detect import Landmarks
-from pipelines.faces import Recipe
+from pipelines.faces import video
+from pipelines.faces.detect import Landmarks
+from pipelines.faces.recipe import Recipe
 from pipelines.media.decode import Frame
 from pipelines.media.spool import Chosen, Spool
 

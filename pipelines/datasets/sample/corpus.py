@@ -40,9 +40,9 @@ from pipelines.datasets.sample.people import (
     forge,
     make_person,
     make_take,
+    placed_beside,
     portraits,
 )
-from pipelines.datasets.sample.people import beside as beside_
 
 VERSION = 3  # raise it when any frame of the corpus changes
 NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
@@ -592,7 +592,7 @@ def _write_shot(home: Path, shot: Shot, people: Mapping[str, Person], seed: int,
 
     take, behind = take_of(shot.take, shot.person, look, shot.at), None
     if shot.beside:
-        behind = beside_(take_of(f"{shot.take}/beside", shot.beside, BESIDE[shot.dataset], 1 - shot.at), take)
+        behind = placed_beside(take_of(f"{shot.take}/beside", shot.beside, BESIDE[shot.dataset], 1 - shot.at), take)
     frames = film(take, behind)
     for path, quality in shot.outputs.items():
         _write_frames(home / path, frames, quality)

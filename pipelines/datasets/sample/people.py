@@ -393,7 +393,7 @@ def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Genera
     )
 
 
-def beside(other: Take, take: Take) -> Take:
+def placed_beside(other: Take, take: Take) -> Take:
     """`other`'s person in the scene of `take`: same background, light and camera."""
     return replace(other, background=take.background, light=take.light, noise=take.noise, shifts=take.shifts)
 

@@ -21,13 +21,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipelines import masks
-from pipelines._boxes import Crop
 from pipelines.common import tables
 from pipelines.common.pictures import encode_png
 from pipelines.datasets import folder_of
-from pipelines.faces import Face, FaceFinder, Recipe
-from pipelines.follow import Track
+from pipelines.faces import masks
+from pipelines.faces.boxes import Crop
+from pipelines.faces.crops import Face, FaceFinder
+from pipelines.faces.follow import Track
+from pipelines.faces.recipe import Recipe
 from pipelines.media import decode, fetch, stills
 from pipelines.media.decode import Frame
 from pipelines.media.spool import Chosen, Spool

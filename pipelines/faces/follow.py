@@ -12,8 +12,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from pipelines import _boxes
-from pipelines.detect import Detection, Detector
+from pipelines.faces.boxes import area, continues, distance, longer_side, overlap, window
+from pipelines.faces.detect import Detection, Detector
 from pipelines.media.decode import Frame
 
 _COARSE_PX = 640  # longer side of the picture in which the whole-frame search begins
@@ -37,7 +37,7 @@ class Track:
     @property
     def weight(self) -> float:
         """Median area of its boxes times the frames it was seen in."""
-        return float(np.median([_boxes.area(seen.box) for seen in self.found.values()])) * len(self.found)
+        return float(np.median([area(seen.box) for seen in self.found.values()])) * len(self.found)
 
     @property
     def score(self) -> float:
@@ -86,17 +86,17 @@ class Follower:
         """Look for the track's face in the frame at `place`, near `box`; a face has one track only."""
         near = self._search_near(rgb, box)
         taken = [other.found[place].box for other in tracks if place in other.found]
-        if near is None or any(_boxes.overlap(near.box, other) > _SAME_FACE for other in taken):
+        if near is None or any(overlap(near.box, other) > _SAME_FACE for other in taken):
             return False
         track.found[place] = near
         return True
 
     def _search_near(self, rgb: np.ndarray, box: np.ndarray) -> Detection | None:
         """The face in a window around `box`, scaled so that it is about 100 pixels wide."""
-        side = _boxes.side(box)
-        x0, y0, x1, y1 = _boxes.window(box, _WINDOW_SIDES * side, rgb.shape)
+        side = longer_side(box)
+        x0, y0, x1, y1 = window(box, _WINDOW_SIDES * side, rgb.shape)
         found = self._scaled(rgb[y0:y1, x0:x1], _WINDOW_FACE_PX / side, (x0, y0))
-        follows = (seen for seen in found if _boxes.continues(box, seen.box))
+        follows = (seen for seen in found if continues(box, seen.box))
         return max(follows, key=lambda seen: seen.score, default=None)
 
     def _search_all(self, rgb: np.ndarray, coarse_first: bool) -> list[Detection]:
@@ -119,7 +119,7 @@ class Follower:
         """Faces that may have come in: all, or where only the largest is kept, those larger than the known ones."""
         if self.several:
             return self._scaled(rgb, _scales(rgb.shape)[-1])
-        largest = max(_boxes.side(box) for box in boxes)
+        largest = max(longer_side(box) for box in boxes)
         return self._scaled(rgb, min(_scales(rgb.shape)[0], _WINDOW_FACE_PX / largest))
 
     def search_padded(self, rgb: np.ndarray) -> list[Detection]:
@@ -185,14 +185,14 @@ def hold(chain: Mapping[int, int], tracks: Sequence[Track]) -> dict[int, tuple[i
 
 def _assign(found: Iterable[Detection], place: int, shot: range, tracks: list[Track]) -> None:
     """Give each detection that is no track's yet to the track that it continues, or start one."""
-    for seen in sorted(found, key=lambda detection: -_boxes.area(detection.box)):
+    for seen in sorted(found, key=lambda detection: -area(detection.box)):
         here = [track.found[place].box for track in tracks if place in track.found]
-        if any(_boxes.overlap(seen.box, box) > _SAME_FACE for box in here):
+        if any(overlap(seen.box, box) > _SAME_FACE for box in here):
             continue
         open_tracks = [track for track in tracks if place not in track.found]
-        open_tracks = [track for track in open_tracks if _boxes.continues(_last(track).box, seen.box)]
+        open_tracks = [track for track in open_tracks if continues(_last(track).box, seen.box)]
         if open_tracks:
-            nearest = min(open_tracks, key=lambda track: _boxes.distance(_last(track).box, seen.box))
+            nearest = min(open_tracks, key=lambda track: distance(_last(track).box, seen.box))
         else:
             tracks.append(nearest := Track(shot))
         nearest.found[place] = seen

@@ -38,13 +38,12 @@ import ray
 import ray.data
 from ray import cloudpickle
 
-from pipelines import faces
 from pipelines.common import cluster
 from pipelines.common.tables import COPIED, FACES, LEDGER, STATUSES, VERSION, VIDEOS, to_table
-from pipelines.faces import Recipe
-from pipelines.facestore import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
+from pipelines.faces.recipe import FACES_VERSION, Recipe
+from pipelines.faces.store import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
+from pipelines.faces.video import Result, VideoReader, without_faces
 from pipelines.media import sandbox
-from pipelines.video import Result, VideoReader, without_faces
 
 log = logging.getLogger(__name__)
 
@@ -342,7 +341,7 @@ def _claimed(folder: Path, recipe: Recipe, predictor: str) -> Iterator[None]:
 
 def _check_recipe(folder: Path, recipe: Recipe, predictor: str) -> None:
     path = folder / "recipe.json"
-    wanted = {"schema_version": VERSION, "faces_version": faces.VERSION, "recipe": asdict(recipe)}
+    wanted = {"schema_version": VERSION, "faces_version": FACES_VERSION, "recipe": asdict(recipe)}
     wanted |= {"predictor": predictor}
     if not path.exists():
         _write_json(path, wanted)
@@ -374,7 +373,7 @@ def _finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> Non
     statuses = ledger["status"].to_pylist()
     summary = {
         "schema_version": VERSION,
-        "faces_version": faces.VERSION,
+        "faces_version": FACES_VERSION,
         "recipe": asdict(recipe),
         "num_videos": ledger.num_rows,
         "num_faces": sum(ledger["num_faces"].to_pylist()),

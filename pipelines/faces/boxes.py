@@ -23,7 +23,7 @@ def area(box: np.ndarray) -> float:
     return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
-def side(box: np.ndarray) -> float:
+def longer_side(box: np.ndarray) -> float:
     """The longer one."""
     return float(max(box[2] - box[0], box[3] - box[1]))
 
@@ -35,7 +35,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def continues(before: np.ndarray, now: np.ndarray) -> bool:
     """Can the two be one face in neighbouring frames: centres within one side, sizes within a factor of 1.7?"""
-    sides = sorted((side(before), side(now)))
+    sides = sorted((longer_side(before), longer_side(now)))
     return distance(before, now) < sides[1] and sides[1] < 1.7 * sides[0]
 
 

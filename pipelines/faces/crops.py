@@ -8,78 +8,20 @@ inside the frame. Differs from it: one constant square for a track, so that the 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 
-from pipelines import _boxes
-from pipelines._boxes import Crop
-from pipelines.detect import DETECTORS, Detection, Landmarks
-from pipelines.follow import Follower, Track, chains, hold
-from pipelines.media.decode import Frame, Sampling
-
-VERSION = 2  # raise when the same video would give other faces
+from pipelines.faces.boxes import Crop, area, common, longer_side, window
+from pipelines.faces.detect import DETECTORS, Detection, Landmarks
+from pipelines.faces.follow import Follower, Track, chains, hold
+from pipelines.faces.recipe import Recipe
+from pipelines.media.decode import Frame
 
 _MAX_OUTSIDE = 0.1  # share of a face's box that the track's constant crop may miss
 _MAX_UNION = 2.0  # a union crop larger than this many median crops would show the face too small
 _ALL_FACES = 8  # faces kept in a frame where every face counts, unless the recipe keeps more
 _BOX_IN_CROP = 1 / 1.3  # of a picture that is a face crop and in which no face is found, the part taken as its box
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """All that decides what a video's faces look like; two extractions with one recipe are the same rows."""
-
-    num_frames: int = 30  # most frames of a video
-    sampling: Literal["even", "stride", "fps", "clips"] = "even"
-    stride: int = 1  # with "stride": every so many frames
-    fps: float = 1.0  # with "fps": so many frames in a second
-    clip_frames: int = 16  # with "clips": consecutive frames of a clip
-    max_faces: int = 1  # faces kept in a frame
-    margin: float = 1.3  # side of the crop in longer sides of the face's box
-    size_px: int = 224  # side of the stored crop
-    constant_box: bool = True  # one crop box for a track; False: each frame its own
-    hold_lost: bool = True  # fill a track's gaps with the nearest box, face_score 0
-    detector: Literal["dlib", "dlib-cnn"] = "dlib"
-    landmarks: Literal[68, 81] = 68  # 81: with a predictor file of one's own
-    mask_source: Literal["auto", "difference", "dataset", "none"] = "auto"  # auto: difference, else dataset
-    mask_threshold: float = 0.1  # |fake - real| in gray levels / 255 that counts as manipulated
-    mask_clean_px: int = 5  # kernel of the closing and opening that remove codec specks; 0: none
-
-    def __post_init__(self) -> None:
-        if self.num_frames < 1 or not 1 <= self.max_faces <= 127 or self.size_px < 16:
-            raise ValueError(
-                f"num_frames must be >= 1, max_faces in 1..127, size_px >= 16; got "
-                f"{self.num_frames}, {self.max_faces}, {self.size_px}"
-            )
-        if not self.margin >= 1 or not 0 < self.mask_threshold < 1 or self.mask_clean_px < 0:
-            raise ValueError(
-                f"margin must be >= 1, mask_threshold in (0, 1), mask_clean_px >= 0; got "
-                f"{self.margin}, {self.mask_threshold}, {self.mask_clean_px}"
-            )
-        for name, allowed in (
-            ("detector", tuple(DETECTORS)),
-            ("mask_source", ("auto", "difference", "dataset", "none")),
-            ("landmarks", (68, 81)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {getattr(self, name)!r}")
-        self.frames()  # raises for a sampling that makes no sense
-
-    def frames(self) -> Sampling:
-        """Which frames of a video are looked at."""
-        return Sampling(
-            kind=self.sampling,
-            num_frames=self.num_frames,
-            stride=self.stride,
-            fps=self.fps,
-            clip_frames=self.clip_frames,
-        )
-
-    def several(self, face_rule: str) -> bool:
-        """Do small faces beside a large one matter?"""
-        return self.max_faces > 1 or face_rule in ("all", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +60,7 @@ class FaceFinder:
             height, width = frame.rgb.shape[:2]
             inner = np.array([width, height, width, height]) * (0.5 + _BOX_IN_CROP * np.array([-0.5, -0.5, 0.5, 0.5]))
             found = follow.search_padded(frame.rgb)
-            largest = max(found, key=lambda seen: _boxes.area(seen.box), default=None)
+            largest = max(found, key=lambda seen: area(seen.box), default=None)
             track.found[place] = largest or Detection(inner, -np.inf)
         return [track] if frames else []
 
@@ -146,7 +88,7 @@ class FaceFinder:
 
     def _face(self, frame: Frame, source: Frame, face_index: int, seen: Detection, crop: Crop, size_px: int) -> Face:
         """The face of `frame`, with box and landmarks as they are in `source`: itself, or the nearest with a face."""
-        x0, y0, x1, y1 = _boxes.window(seen.box, 2 * _boxes.side(seen.box), source.rgb.shape)
+        x0, y0, x1, y1 = window(seen.box, 2 * longer_side(seen.box), source.rgb.shape)
         corner = np.array([x0, y0], np.float32)
         points = self.landmarks(np.ascontiguousarray(source.rgb[y0:y1, x0:x1]), seen.box - np.tile(corner, 2)) + corner
         score = float(1 / (1 + np.exp(-seen.score))) if frame is source else 0.0
@@ -177,7 +119,7 @@ def _crops(track: Track, frames: Sequence[Frame], recipe: Recipe, face_rule: str
     shape = frames[track.shot[0]].rgb.shape
     if recipe.constant_box:
         return dict(zip(track.found, constant_crop(boxes, recipe.margin, shape), strict=True))
-    sides = {place: recipe.margin * _boxes.side(seen.box) for place, seen in track.found.items()}
+    sides = {place: recipe.margin * longer_side(seen.box) for place, seen in track.found.items()}
     return {place: square_crop(seen.box, sides[place], shape) for place, seen in track.found.items()}
 
 
@@ -196,12 +138,12 @@ def constant_crop(boxes: Sequence[np.ndarray], margin: float, shape: Sequence[in
     median = np.median(boxes, axis=0)
     union = np.concatenate([np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]])
     for box in (median, union):
-        crop = square_crop(box, margin * _boxes.side(box), shape)
-        if _boxes.side(box) <= _MAX_UNION * _boxes.side(median) and all(
+        crop = square_crop(box, margin * longer_side(box), shape)
+        if longer_side(box) <= _MAX_UNION * longer_side(median) and all(
             _outside(face, crop, shape) <= _MAX_OUTSIDE for face in boxes
         ):
             return [crop] * len(boxes)
-    return [square_crop(face, margin * _boxes.side(median), shape) for face in boxes]
+    return [square_crop(face, margin * longer_side(median), shape) for face in boxes]
 
 
 def square_crop(box: np.ndarray, side: float, shape: Sequence[int]) -> Crop:
@@ -232,4 +174,4 @@ def to_crop(points: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
 def _outside(face: np.ndarray, crop: Crop, shape: Sequence[int]) -> float:
     """Share of the face's box, as far as it lies in the frame, that the crop misses."""
     frame = (0, 0, shape[1], shape[0])
-    return 1 - _boxes.common(face, crop) / max(_boxes.common(face, frame), 1e-9)
+    return 1 - common(face, crop) / max(common(face, frame), 1e-9)
