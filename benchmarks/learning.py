@@ -24,7 +24,7 @@ from pipelines.common import cluster, progress
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
-from pipelines.preprocess import faces_folder
+from pipelines.faces.plan import faces_folder
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC

@@ -56,7 +56,7 @@ from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
-from pipelines.preprocess import faces_folder
+from pipelines.faces.plan import faces_folder
 from pipelines.train import Job
 from pipelines.training.stages import PlannedStage
 

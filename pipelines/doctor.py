@@ -30,10 +30,10 @@ from pipelines.common.text import printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
 from pipelines.datasets.sample import corpus
+from pipelines.faces.sources import datasets_file
 from pipelines.faces.video import locate
 from pipelines.media import probe
 from pipelines.media.sandbox import NotStarted
-from pipelines.preprocess import datasets_file
 
 ALL = "all datasets"
 STYLES = {OK: "green", WARNING: "yellow", ERROR: "bold red"}

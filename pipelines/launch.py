@@ -16,15 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import _runs, _sharing, datasets, explain, outcome, preprocess, protocol, run, tuning
+from pipelines import _runs, _sharing, datasets, explain, outcome, protocol, run, tuning
 from pipelines.common import cluster, progress, storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import store
+from pipelines.faces import sources, store
+from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe
+from pipelines.faces.sources import datasets_file
 from pipelines.ingest import REAL_VIEWS, VIEWS
 from pipelines.outcome import Key
-from pipelines.preprocess import Extraction, datasets_file, faces_folder
 from pipelines.training import stages
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Launch:
     # ------------------------------------------------------------------------------------- data
     def roots(self) -> dict[str, str] | None:
         """None: a dry run that would have to make the sample corpus first."""
-        return preprocess.roots_of(self.config_file, self.storage, self.datasets, self.console, self.arguments.dry_run)
+        return sources.roots_of(self.config_file, self.storage, self.datasets, self.console, self.arguments.dry_run)
 
     @cached_property
     def datasets(self) -> tuple[str, ...]:
@@ -239,7 +240,7 @@ class Launch:
     def _work(self, data: Data) -> dict[Key, run.Trial]:
         with cluster.connect(self.arguments.address) as resources:
             compute, concurrent = self.compute(resources, len(self.experiments))
-            preprocess.run(data.extractions, data.roots, self.console)
+            extract_missing(data.extractions, data.roots, self.console)
             trials = self.trials(data)
             for trial in trials.values():
                 run.check(trial, compute)

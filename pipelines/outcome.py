@@ -18,7 +18,7 @@ from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
-from pipelines.preprocess import Extraction
+from pipelines.faces.plan import Extraction
 from pipelines.tracking import TrackingError, ui_command
 
 if TYPE_CHECKING:

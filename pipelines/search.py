@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import preprocess, run, space, tuning
+from pipelines import run, space, tuning
 from pipelines.common import cluster, progress, provenance, storage
 from pipelines.common.storage import digest
 from pipelines.experiments.experiment import Experiment
+from pipelines.faces.plan import extract_missing
 from pipelines.launch import Data, Launch
 from pipelines.space import Range, Space
 from pipelines.tracking import Tracker, TrackingError, default_uri
@@ -79,7 +80,7 @@ def find(sweep: "Sweep", arguments: argparse.Namespace, console: Console) -> "Sw
     data = launch.data(roots)
     with cluster.connect(arguments.address, dashboard=True) as resources:
         compute, concurrent = launch.compute(resources, arguments.search)
-        preprocess.run(data.extractions, data.roots, console)
+        extract_missing(data.extractions, data.roots, console)
         log = _search(launch, data, declared, chosen, compute, concurrent)
     best = log.best()
     _print_candidates(log, chosen, console)

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
 from pipelines.experiments.experiment import PRESETS, Preset
+from pipelines.faces.sources import datasets_file
 from pipelines.launch import rows_unseen
-from pipelines.preprocess import datasets_file
 from pipelines.sweep import Sweep
 from pipelines.training import stages
 

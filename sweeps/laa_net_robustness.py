@@ -11,8 +11,8 @@ levels (DeeperForensics-1.0's, as LipForensics uses them).
 Row LAA-Net needs no faces and no training that Table 1 has not (its row SBI); the test part is scored 31 times. The
 curves over levels are in the report. Column "auc" is clean, from Table 1; "pixelation" is the paper's "Pixel". Differs
 from the paper: faces are perturbed, not frames (how: pipelines/faces/perturb.py), so that landmarks and boxes are those
-of clean videos; that a number is the mean over levels is our reading; its row Xception is copied from LipForensics, whose
-training is not this one's; Face X-ray, LipForensics and CADDM are not here.
+of clean videos; that a number is the mean over levels is our reading; its row Xception is copied from LipForensics,
+whose training is not this one's; Face X-ray, LipForensics and CADDM are not here.
 """
 
 import dataclasses

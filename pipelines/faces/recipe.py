@@ -1,7 +1,9 @@
 """TODO pipelines.faces.recipe."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from pipelines.faces.detect import DETECTORS
 from pipelines.media.decode import Sampling
@@ -62,3 +64,23 @@ class Recipe:
     def several(self, face_rule: str) -> bool:
         """Do small faces beside a large one matter?"""
         return self.max_faces > 1 or face_rule in ("all", "mask")
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with `name=value` applied. Raises ValueError naming the settings, or what is wrong with a value."""
+    hints = get_type_hints(Recipe)
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name not in hints:
+            raise ValueError(f"unknown setting {setting!r}; write name=value with a name of {', '.join(hints)}")
+        kind = hints[name] if isinstance(hints[name], type) else type(get_args(hints[name])[0])
+        try:
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise ValueError(f"{setting!r}: {name} must be {_meaning(kind)}") from None
+    return dataclasses.replace(recipe, **values)
+
+
+def _meaning(kind: type) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a word")

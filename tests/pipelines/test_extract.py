@@ -473,7 +473,9 @@ def parts(folder: Path, videos: list[dict], reader) -> None:
     for item in videos:
         rows, ledger = reader(item)
         copied = {name: item[name] for name in extraction._RECORDED}
-        extraction._write_faces(extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}])
+        extraction._write_faces(
+            extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}]
+        )
 
 
 @pytest.mark.parametrize(

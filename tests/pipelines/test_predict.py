@@ -21,10 +21,11 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models
-from pipelines import _evidence, _trained, explain, metrics, predict, preprocess, registry, run
+from pipelines import _evidence, _trained, explain, metrics, predict, registry, run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.experiment import Experiment
+from pipelines.faces import plan
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -321,7 +322,7 @@ def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> No
     told = read_json(own / "trial.json")
     recipe = trial.experiment.recipe()
     for root, sample in ((None, False), ("/x/sample-1/ffpp", True)):
-        folder = preprocess.faces_folder(tmp_path, "ffpp", recipe, root)
+        folder = plan.faces_folder(tmp_path, "ffpp", recipe, root)
         write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})
         assert _trained.by_name(str(own), tmp_path).on_sample is sample
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from pipelines import preprocess
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.faces import store
-from pipelines.faces.recipe import Recipe
+from pipelines.faces import plan, store
+from pipelines.faces.recipe import Recipe, changed
 
 METHODS = ("plain", "lre", "laa_net")
 
@@ -42,7 +42,7 @@ def arguments(*argv: str):
     ],
 )
 def test_a_recipe_can_be_changed_by_name(setting, name, value):
-    recipe = preprocess.changed(Recipe(), [setting])
+    recipe = changed(Recipe(), [setting])
     assert getattr(recipe, name) == value
     assert dataclasses.replace(recipe, **{name: getattr(Recipe(), name)}) == Recipe()
 
@@ -60,7 +60,7 @@ def test_a_recipe_can_be_changed_by_name(setting, name, value):
 )
 def test_a_setting_that_makes_no_sense_is_refused(setting, message):
     with pytest.raises(ValueError, match=message):
-        preprocess.changed(Recipe(), [setting])
+        changed(Recipe(), [setting])
 
 
 def test_the_plan_has_an_extraction_for_each_dataset_and_distinct_crop(tiny_roots, tmp_path):
@@ -111,9 +111,9 @@ def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path)
     monkeypatch.setattr(store, "ledger", lambda folder: {name: {"video_id": name} for name in [*names, "other"]})
     asked: list[int] = []
     monkeypatch.setattr(
-        preprocess.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
+        plan.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
     )
-    one = preprocess.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
+    one = plan.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
     assert list(one.ledger) == names
     assert len(asked) == 1
 
