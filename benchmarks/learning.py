@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, metrics, protocol, run
+from pipelines import datasets, run
 from pipelines.common import cluster, progress
 from pipelines.datasets.sample import corpus
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder
+from pipelines.metrics import detection
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC
@@ -68,8 +70,8 @@ def learn(experiment: Experiment, storage: Path, roots: dict[str, str], console:
 
 
 def _auc(predictions: pa.Table, trial: run.Trial) -> float:
-    videos = metrics.by_video(predictions, run.pooling_of(trial))
-    return metrics.auc(videos["label"], videos["score"])
+    videos = detection.by_video(predictions, run.pooling_of(trial))
+    return detection.auc(videos["label"], videos["score"])
 
 
 def main() -> None:

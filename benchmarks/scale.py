@@ -76,7 +76,8 @@ def lines(number: int) -> Iterator[tuple[str, ...]]:
 
 
 def manifest(number: int, folder: Path) -> list[Step]:
-    from pipelines import datasets, doctor, protocol
+    from pipelines import datasets, doctor
+    from pipelines.experiments import protocol
     from pipelines.faces import extract
     from pipelines.faces.recipe import Recipe
 

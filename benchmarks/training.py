@@ -50,10 +50,11 @@ from torch import Tensor, nn
 import models
 from models._layers import timm_model
 from models._xception import Features, Xception
-from pipelines import datasets, evaluate, ingest, protocol, run
+from pipelines import datasets, evaluate, ingest, run
 from pipelines.common import cluster, device
 from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipelines.common.text import printable
 from pipelines.faces import perturb
-from pipelines.metrics import FINAL
+from pipelines.metrics.detection.detection import FINAL
 
 if TYPE_CHECKING:
     from pipelines._saved import Material, Saved

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import metrics, report
+from pipelines import report
 from pipelines._curves import legend
 from pipelines._saved import Material, Saved, of_method
 from pipelines.common.tables import FAKE, REAL, STATUSES
 from pipelines.common.text import printable
+from pipelines.metrics import detection
 from pipelines.report import Cell, Report
 
 MOST_WEBP_PX = 16383  # the format's limit
@@ -200,7 +201,7 @@ def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
 
 def _auc_text(tables: Sequence[pa.Table], method: str) -> str:
     own = [of_method(table, method) for table in tables]
-    values = [metrics.auc(one["label"], one["score"]) for one in own if len(one["label"].unique()) == 2]
+    values = [detection.auc(one["label"], one["score"]) for one in own if len(one["label"].unique()) == 2]
     if not values:
         return "–"
     spread = f" ± {report.percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else report.ONE_SEED
@@ -255,7 +256,7 @@ def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
 
 def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, seeds: bool) -> tuple[Any, float]:
     """The mean over seeds at equal false positive rates, and the mean of their areas; each seed thin if asked for."""
-    curves = [metrics.roc(table["label"], table["score"]) for table in tables]
+    curves = [detection.roc(table["label"], table["score"]) for table in tables]
     area = float(np.mean([np.trapezoid(tpr, fpr) for fpr, tpr in curves]))
     x, y = np.append(0, GRID), np.append(0, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0))
     if len(curves) == 1 and len(curves[0][0]) < len(GRID):

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines._statistics import Comparison
 from pipelines.common import cluster, storage
 from pipelines.common.storage import digest
+from pipelines.metrics.significance import Comparison
 from pipelines.report import Cell
 
 MADE = "made.json"

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import _results, metrics
-from pipelines._results import Origin
 from pipelines.common import storage
 from pipelines.common.tables import PREDICTIONS, REAL, RESULTS, clean, to_table
+from pipelines.experiments.sweep import LOCALIZING, Column
 from pipelines.faces import perturb
-from pipelines.sweep import LOCALIZING, Column
+from pipelines.metrics import detection, results
+from pipelines.metrics.results import Origin
 
 TABLE = "table.json"
 AGAIN = "run its sweep again (nothing is trained or scored anew), then this"
@@ -125,7 +125,7 @@ class Run:
 
     def made_again(self, tables: Sequence[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
         """RESULTS from PREDICTIONS, by the code of now; `commit` is that of the stored ones."""
-        rows = _results.every_row(self.origin, tables, self.results["commit"][0].as_py())
+        rows = results.every_row(self.origin, tables, self.results["commit"][0].as_py())
         return to_table(rows, RESULTS)
 
 
@@ -177,11 +177,11 @@ class Material:
         scores, masks = {}, {}
         for block, table in tables:
             perturbation = block.get("perturbation", "")
-            if block["stage"] == metrics.FINAL and perturbation in wanted:
+            if block["stage"] == detection.FINAL and perturbation in wanted:
                 part = run.origin.part(block["part"])
                 for level in levels:
                     scores[part.name, level, perturbation] = _with_method(run.origin, part, table, level)
-                if (known := metrics.with_masks(table)).num_rows:
+                if (known := detection.with_masks(table)).num_rows:
                     names = ("video_id", "label", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
                     masks[part.name, perturbation] = known.select(names)
         return cls(
@@ -197,7 +197,7 @@ class Material:
         """What the column's number is the mean of, over test parts (counted from 0) and perturbations: rows that its
         metric takes. Empty where the run lacks one of them."""
         parts = self.run.origin.parts
-        if column.test == _results.UNSEEN:
+        if column.test == results.UNSEEN:
             parts = tuple(part for part in parts if part.dataset != self.run.origin.train_on)
         elif column.test:
             parts = tuple(part for part in parts if part.name == column.test)
@@ -217,8 +217,8 @@ def _perturbations(column: Column) -> tuple[str, ...]:
     return perturb.levels([column.perturbation]) if column.perturbation else ("",)
 
 
-def _with_method(origin: Origin, part: _results.Part, predictions: pa.Table, level: str) -> pa.Table:
-    scores = _results.scores(origin, part, predictions, level)
+def _with_method(origin: Origin, part: results.Part, predictions: pa.Table, level: str) -> pa.Table:
+    scores = results.scores(origin, part, predictions, level)
     method = {one.video_id: one.method for one in part.failed}
     pairs = predictions.group_by(["video_id", "method"]).aggregate([])
     method |= dict(zip(pairs["video_id"].to_pylist(), pairs["method"].to_pylist(), strict=True))

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
-from pipelines import ingest, metrics
+from pipelines import ingest
 from pipelines.common import cluster, device, storage, tables
 from pipelines.common.pictures import encode_png
 from pipelines.evaluate import Finished
 from pipelines.ingest import Samples, Video
+from pipelines.metrics import detection
 
 if TYPE_CHECKING:
     from pipelines.run import Compute, Trial
@@ -132,8 +133,8 @@ def _parts(trial: "Trial") -> list[Part]:
         ids = pa.array([video.video_id for video in usable.videos], pa.string())
         own = table.filter(pc.is_in(table["video_id"], ids))
         predictions = {name: own.filter(pc.equal(own["stage"], name)) for name in own["stage"].unique().to_pylist()}
-        highest = metrics.highest_faces(predictions[metrics.FINAL], usable.part.every_face)
-        videos = metrics.by_video(highest, scoring[-1].pooling)
+        highest = detection.highest_faces(predictions[detection.FINAL], usable.part.every_face)
+        videos = detection.by_video(highest, scoring[-1].pooling)
         scores = dict(zip(videos["video_id"].to_pylist(), videos["score"].to_pylist(), strict=True))
         parts.append(Part(name=usable.part.name, videos=usable.videos, predictions=predictions, scores=scores))
     return parts
@@ -257,7 +258,7 @@ def _example(part: Part, video: Video, sign: int) -> Example:
             for name, table in part.predictions.items()
         )
     }
-    final = scores[metrics.FINAL]
+    final = scores[detection.FINAL]
     at = max(sorted(final), key=lambda face: sign * final[face])
     return Example(
         part=part.name,

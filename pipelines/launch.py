@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import _runs, _sharing, datasets, explain, outcome, protocol, run, tuning
+from pipelines import _runs, _sharing, datasets, explain, outcome, run, tuning
 from pipelines.common import cluster, progress, storage
 from pipelines.datasets.sample import corpus
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import sources, store
 from pipelines.faces.plan import Extraction, extract_missing, faces_folder
@@ -29,7 +30,7 @@ from pipelines.outcome import Key
 from pipelines.training import stages
 
 if TYPE_CHECKING:
-    from pipelines.sweep import Sweep
+    from pipelines.experiments.sweep import Sweep
 
 
 MOST_LOADERS = 8  # of a training worker: each is a process of up to 1 GB

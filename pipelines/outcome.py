@@ -22,7 +22,7 @@ from pipelines.faces.plan import Extraction
 from pipelines.tracking import TrackingError, ui_command
 
 if TYPE_CHECKING:
-    from pipelines.sweep import Sweep
+    from pipelines.experiments.sweep import Sweep
 
 Key = tuple[str, int]  # row of the table, seed
 

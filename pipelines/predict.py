@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 import models
-from pipelines import _evidence, _trained, evaluate, explain, metrics, run
+from pipelines import _evidence, _trained, evaluate, explain, run
 from pipelines._trained import Trained
 from pipelines.common import cluster, progress, provenance, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_atomic, write_json
@@ -35,6 +35,7 @@ from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
 from pipelines.faces import store
 from pipelines.faces.store import ExtractionError
 from pipelines.ingest import Video
+from pipelines.metrics import detection
 
 DATASET = "own"  # stands before the ids of videos that belong to no dataset
 MOST_HERE = 4  # videos whose faces are cut one after the other; for more, Ray is worth its start
@@ -175,7 +176,7 @@ def _scores(trained: Trained, scorer: Any, faces: store.Faces, name: str) -> dic
     """The video's scores, as fields of `Scored`."""
     table = scorer(pa.Table.from_pylist([asdict(_video(name))]))
     by_stage = {planned.name: table.filter(pc.equal(table["stage"], planned.name)) for planned in trained.planned}
-    by_stage[run.FINAL] = final = metrics.mean_of_stages(list(by_stage.values()))
+    by_stage[run.FINAL] = final = detection.mean_of_stages(list(by_stage.values()))
     values = {stage: _of_video(own, trained.pooling) for stage, own in by_stage.items()}
     if not all(map(math.isfinite, values.values())):
         raise ValueError("the model gives no finite number for it")
@@ -198,7 +199,7 @@ def _video(name: str) -> Video:
 
 
 def _of_video(predictions: pa.Table, pooling: models.Pooling) -> float:
-    return float(metrics.by_video(predictions, pooling)["score"][0].as_py())
+    return float(detection.by_video(predictions, pooling)["score"][0].as_py())
 
 
 def predict(trained: Trained, videos: Sequence[Path], console: Console, pictures: bool = False) -> list[Scored]:

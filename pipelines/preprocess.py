@@ -24,7 +24,7 @@ from pipelines.common import cluster, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
-from pipelines.faces.plan import Extraction, faces_folder, run
+from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe, changed
 from pipelines.faces.sources import datasets_file, roots_of
 from pipelines.faces.store import ExtractionError
@@ -149,7 +149,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if any(one.missing or (arguments.retry_failed and one.failed) for one in extractions):
         with cluster.connect(arguments.address):
-            run(extractions, roots, console, arguments.predictor, arguments.retry_failed)
+            extract_missing(extractions, roots, console, arguments.predictor, arguments.retry_failed)
     _report(extractions, storage, console)
     return 0
 

@@ -25,14 +25,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from pipelines import _curves, _statistics
+from pipelines import _curves
 from pipelines._saved import TABLE, Material, Run, Saved, differing
-from pipelines._statistics import Comparison
 from pipelines.common.storage import DEFAULT_STORAGE, write_atomic
 from pipelines.common.tables import RESULTS, clean
 from pipelines.common.text import markdown_cell, printable
-from pipelines.metrics import FINAL
-from pipelines.sweep import LOCALIZING, Column
+from pipelines.experiments.sweep import LOCALIZING, Column
+from pipelines.metrics import significance
+from pipelines.metrics.detection.detection import FINAL
+from pipelines.metrics.significance import Comparison
 
 ONE_SEED = "*"
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
@@ -116,21 +117,21 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
 
 def compared(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
     """Row -> its comparison with the baseline row in one column, seed by seed, with Holm's correction over the rows."""
-    made_of: dict[str, dict[int, _statistics.MadeOf]] = {}
+    made_of: dict[str, dict[int, significance.MadeOf]] = {}
     for material in materials:
         if tables := material.of_column(column):
             made_of.setdefault(material.row, {})[material.seed] = tables
     base = made_of.get(saved.baseline, {})
-    known: _statistics.Known = {}
+    known: significance.Known = {}
     found = {}
     for row in saved.published:
         own = made_of.get(row, {}) if row != saved.baseline else {}
         pairs = {
             seed: (own[seed], base[seed]) for seed in own.keys() & base.keys() if len(own[seed]) == len(base[seed])
         }
-        if one := _statistics.compare(saved.baseline, column.metric, pairs, known):
+        if one := significance.compare(saved.baseline, column.metric, pairs, known):
             found[row] = one
-    adjusted = _statistics.holm([one.p for one in found.values()])
+    adjusted = significance.holm([one.p for one in found.values()])
     return {row: replace(one, adjusted_p=p) for (row, one), p in zip(found.items(), adjusted, strict=True)}
 
 
@@ -252,7 +253,7 @@ def test_notes(cells: Sequence[Cell]) -> list[str]:
     several = any(len(one.by_seed) > 1 for one in found)
     lines = [
         f"{HIGHER} {LOWER}: higher, lower than the row {found[0].baseline} on the same test videos (p < "
-        f"{_statistics.LEVEL:g}; paired bootstrap over the videos that both scored, {_statistics.NUM_RESAMPLES} "
+        f"{significance.LEVEL:g}; paired bootstrap over the videos that both scored, {significance.NUM_RESAMPLES} "
         f"resamples{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
     ]
     if any(len(one.by_seed) == 1 for one in found):

@@ -17,17 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines import _results, evaluate, explain, metrics, protocol, train
+from pipelines import evaluate, explain, train
 from pipelines._sharing import Sharing
 from pipelines.common.provenance import commit
 from pipelines.common.storage import digest, read_json, write_json
 from pipelines.common.tables import FAKE, REAL, RESULTS, VERSION, clean, to_table
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
 from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
+from pipelines.metrics import detection, results
 from pipelines.training import stages
 
-FINAL = metrics.FINAL
+FINAL = detection.FINAL
 TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them
 
 
@@ -254,9 +256,9 @@ def description(trial: Trial) -> dict[str, Any]:
     }
 
 
-def origin(trial: Trial) -> _results.Origin:
+def origin(trial: Trial) -> results.Origin:
     """What RESULTS need to know besides PREDICTIONS."""
-    return _results.Origin(
+    return results.Origin(
         run_id=trial.digest,
         model=trial.experiment.model,
         train_on=trial.experiment.train_on,
@@ -267,15 +269,15 @@ def origin(trial: Trial) -> _results.Origin:
     )
 
 
-def _part(usable: Usable) -> _results.Part:
+def _part(usable: Usable) -> results.Part:
     part, failed = usable.part, usable.failed
-    return _results.Part(
+    return results.Part(
         name=part.name,
         dataset=part.dataset,
         split=part.split,
         codec=part.codec,
         failed=tuple(
-            _results.Failed(
+            results.Failed(
                 video_id=str(row["video_id"]),
                 label=row["label"],
                 method=str(row["method"]),
@@ -353,12 +355,12 @@ def finish(trial: Trial) -> None:
     tables, blocks = [], []
     for part, perturbation in product(trial.test, ("", *trial.perturbations)):
         by_stage = [evaluate.predictions(stage, part.digest, perturbation) for stage in scoring(trial)]
-        for table in (*by_stage, metrics.mean_of_stages(by_stage)):
+        for table in (*by_stage, detection.mean_of_stages(by_stage)):
             stage = str(table["stage"][0])
             tables.append(table)
             block = {"part": part.part.name, "stage": stage, "perturbation": perturbation, "rows": table.num_rows}
             blocks.append(block)
-    rows = _results.every_row(known, zip(blocks, tables, strict=True), commit())
+    rows = results.every_row(known, zip(blocks, tables, strict=True), commit())
     trial.folder.mkdir(parents=True, exist_ok=True)
     for name, table in (
         ("predictions", pa.concat_tables(tables)),

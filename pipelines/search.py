@@ -21,18 +21,19 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import run, space, tuning
+from pipelines import run, tuning
 from pipelines.common import cluster, progress, provenance, storage
 from pipelines.common.storage import digest
+from pipelines.experiments import space
 from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.space import Range, Space
 from pipelines.faces.plan import extract_missing
 from pipelines.launch import Data, Launch
-from pipelines.space import Range, Space
 from pipelines.tracking import Tracker, TrackingError, default_uri
 from pipelines.tuning import Candidate
 
 if TYPE_CHECKING:
-    from pipelines.sweep import Sweep
+    from pipelines.experiments.sweep import Sweep
 
 BASE, FOUND = "as declared", "found"  # the rows of the table
 

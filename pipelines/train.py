@@ -29,10 +29,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 import models
 from models import BadSample
 from models._distributed import alone, form, synchronize_batch_norm, total
-from pipelines import ingest, metrics
+from pipelines import ingest
 from pipelines._sharing import Sharing
 from pipelines.common import device, progress, storage, tables
 from pipelines.ingest import Arrays, Pick, Samples, Video, View
+from pipelines.metrics import detection
 from pipelines.training import stages
 
 log = logging.getLogger(__name__)
@@ -416,8 +417,8 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         if score is not None:
             by_video.setdefault((video_id, label), []).append(score)
     if by_video:
-        result["auc"] = metrics.auc([label for _, label in by_video], [float(np.mean(s)) for s in by_video.values()])
-        result["accuracy"] = metrics.accuracy([row[1] for row in rows], [row[3] for row in rows])
+        result["auc"] = detection.auc([label for _, label in by_video], [float(np.mean(s)) for s in by_video.values()])
+        result["accuracy"] = detection.accuracy([row[1] for row in rows], [row[3] for row in rows])
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines import run
 from pipelines.common import cluster, progress, storage
 from pipelines.common.storage import digest
-from pipelines.space import Range, Space
+from pipelines.experiments.space import Range, Space
 
 POLL_SECONDS = 1.0
 RETRIES = 1  # of a trial that fails

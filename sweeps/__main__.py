@@ -20,9 +20,9 @@ from rich.console import Console
 
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
 from pipelines.experiments.experiment import PRESETS, Preset
+from pipelines.experiments.sweep import Sweep
 from pipelines.faces.sources import datasets_file
 from pipelines.launch import rows_unseen
-from pipelines.sweep import Sweep
 from pipelines.training import stages
 
 WIDTH = 80

@@ -12,7 +12,8 @@ it blurs, and its Gaussian row is no row of its other tables; ours is the float3
 and the operation replaces both blurs of SBI's routine.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 OPERATION = "model.data.blend.mask.operation"

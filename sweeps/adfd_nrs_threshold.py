@@ -14,7 +14,8 @@ lies below most thresholds, and NRS only makes fakes count less.
 
 from math import nan
 
-from pipelines.sweep import Sweep, grid, main, printed
+from pipelines.experiments.sweep import Sweep, grid, printed
+from pipelines.sweep import main
 from sweeps._adfd import BASE, COLUMNS, SHORT
 
 UNKNOWN = (nan,) * len(COLUMNS)

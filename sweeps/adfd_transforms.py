@@ -11,7 +11,8 @@ DFDC preview and FFIW-10K.
 Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 SWEEP = Sweep(

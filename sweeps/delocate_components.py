@@ -14,7 +14,8 @@ stage alone, with nothing to map to; "w/o Mapping" leaves out L_map, "w/o Encode
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

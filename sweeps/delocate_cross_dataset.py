@@ -13,7 +13,8 @@ as in its Table 4) nor the level (here video).
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

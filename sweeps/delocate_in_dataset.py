@@ -12,7 +12,8 @@ table are not here. Its text calls these numbers accuracy, its caption AUC.
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._delocate import SHORT
 
 SWEEP = Sweep(

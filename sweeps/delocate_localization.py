@@ -15,7 +15,8 @@ columns stay without a number, and the report says so. Trains what Table 1 train
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

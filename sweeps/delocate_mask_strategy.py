@@ -13,7 +13,8 @@ same in all frames; "w/o ROIs" hides 75 % of the patches of a horizontal band ar
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

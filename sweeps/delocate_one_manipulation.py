@@ -13,7 +13,8 @@ methods of its table are not here; compression and level are not given (here c23
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

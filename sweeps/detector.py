@@ -14,7 +14,8 @@ smaller the face, against 20 ms for HOG. The coverage report beside the table sa
 from math import nan
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main
+from pipelines.experiments.sweep import Sweep
+from pipelines.sweep import main
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 

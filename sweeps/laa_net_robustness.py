@@ -18,8 +18,9 @@ whose training is not this one's; Face X-ray, LipForensics and CADDM are not her
 import dataclasses
 from math import nan
 
+from pipelines.experiments.sweep import Sweep, printed
 from pipelines.faces.perturb import MEANS
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import main
 from sweeps._laa_net import BASE, SHORT
 
 SWEEP = Sweep(

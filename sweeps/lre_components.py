@@ -16,7 +16,8 @@ Xception without attention maps, trained as LRE is.
 from math import nan
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(

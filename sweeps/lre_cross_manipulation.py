@@ -12,7 +12,8 @@ trained once for all rows. Differs from the paper: its averages and its three ot
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 

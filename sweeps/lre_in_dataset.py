@@ -13,7 +13,8 @@ Its ten other methods are not here.
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 

@@ -11,7 +11,8 @@ for five mask ratios. The ratio is the share of hidden patches among the regions
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, grid, main
+from pipelines.experiments.sweep import Sweep, grid
+from pipelines.sweep import main
 
 SWEEP = Sweep(
     name="mask_ratio",

@@ -14,7 +14,8 @@ paper's baseline, which is Xception alone.
 """
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._ffpp import FOUR
 from sweeps._mc_lcr import SHORT, VARIANTS
 

@@ -18,7 +18,8 @@ Table 5's 99.62, an AUC in c23 that is 12.25 above Face X-ray's.
 from math import nan
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(

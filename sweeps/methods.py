@@ -14,7 +14,8 @@ both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71
 from math import nan
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main, printed
+from pipelines.experiments.sweep import Sweep, printed
+from pipelines.sweep import main
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc", "dfdcp", "dfd", "ffiw", "wild_deepfake")
 

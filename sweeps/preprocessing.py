@@ -16,7 +16,8 @@ from math import nan
 from typing import Any
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main
+from pipelines.experiments.sweep import Sweep
+from pipelines.sweep import main
 
 COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp")
 ROWS: dict[str, dict[str, Any]] = {

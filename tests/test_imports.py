@@ -19,7 +19,7 @@ LIGHT = (
     "pipelines.faces.follow",
     "pipelines.faces.crops",
     "pipelines.coverage",
-    "pipelines.metrics",
+    "pipelines.metrics.detection",
     "pipelines.experiments.experiment",
     "pipelines.datasets",
     *(
@@ -27,7 +27,7 @@ LIGHT = (
         for path in sorted((ROOT / "pipelines/datasets").glob("*.py"))
         if path.stem != "__init__"
     ),
-    "pipelines.protocol",
+    "pipelines.experiments.protocol",
     "pipelines.report",
     "pipelines.training.stages",
 )

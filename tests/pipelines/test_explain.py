@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import models
-from pipelines import _evidence, explain, metrics
+from pipelines import _evidence, explain
 from pipelines.common import tables
 from pipelines.explain import Part
 from pipelines.ingest import Video
+from pipelines.metrics import detection
 
 
 class Corner(models.Stage):
@@ -148,7 +149,7 @@ def part(name: str, scores: dict[str, tuple[int, list[float]]]) -> Part:
     ]
     table = pa.Table.from_pylist(rows)
     means = {i: float(np.mean(values)) for i, (_, values) in scores.items()}
-    return Part(name=name, videos=tuple(videos), predictions={"a": table, metrics.FINAL: table}, scores=means)
+    return Part(name=name, videos=tuple(videos), predictions={"a": table, detection.FINAL: table}, scores=means)
 
 
 def test_examples_are_the_surest_right_and_wrong_of_each_class():

@@ -17,13 +17,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from models import Pooling
-from pipelines import _html, _results, metrics, report
-from pipelines._results import Failed, Origin, Part
+from pipelines import _html, report
 from pipelines._saved import AGAIN, Planned, Run, Saved
 from pipelines.common.storage import write_json
 from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, to_table
+from pipelines.experiments.sweep import Column
+from pipelines.metrics import detection, results
+from pipelines.metrics.results import Failed, Origin, Part
 from pipelines.report import Report
-from pipelines.sweep import Column
 
 EVIL = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "img"}
@@ -75,10 +76,10 @@ def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
         pooling=Pooling(frames="mean_logit"),
         parts=PARTS,
     )
-    names = [(part.name, stage) for part in PARTS for stage in ("detect", metrics.FINAL)]
+    names = [(part.name, stage) for part in PARTS for stage in ("detect", detection.FINAL)]
     tables = [predictions(part, stage, shift, seed) for part, stage in names]
     blocks = [{"part": part, "stage": stage, "rows": 64} for part, stage in names]
-    rows = _results.every_row(origin, zip(blocks, tables, strict=True), "abc")
+    rows = results.every_row(origin, zip(blocks, tables, strict=True), "abc")
     folder = storage / "runs" / digest
     write_json(folder / "trial.json", {"origin": origin.to_json()})
     pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
@@ -228,10 +229,10 @@ def test_each_manipulation_is_set_against_the_same_real_videos(page: Page) -> No
     """The row `plain`: of Deepfakes (the even ones) the mean and spread of both seeds."""
     by_seed = []
     for seed in (0, 1):
-        videos = metrics.by_video(predictions("dfdc", "final", 0.02, seed), Pooling(frames="mean_logit")).to_pylist()
+        videos = detection.by_video(predictions("dfdc", "final", 0.02, seed), Pooling(frames="mean_logit")).to_pylist()
         own = [one for one in videos if one["label"] == 0 or int(one["video_id"][-2:]) % 2 == 0]
         assert len(own) == 16 + 8
-        by_seed.append(metrics.auc([one["label"] for one in own], [one["score"] for one in own]))
+        by_seed.append(detection.auc([one["label"] for one in own], [one["score"] for one in own]))
     texts = rows_after(page, "dfdc: video-level AUC in % against the same real videos")
     assert texts[:6] == ["row", EVIL, "8 fake", "Deepfakes", "8 fake", "plain"]
     assert texts[7] == f"{100 * np.mean(by_seed):.1f} ± {100 * np.std(by_seed, ddof=1):.1f}"

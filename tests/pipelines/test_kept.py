@@ -18,8 +18,8 @@ from rich.console import Console
 from pipelines import _kept, report
 from pipelines._kept import MADE, Shown
 from pipelines._saved import Saved
-from pipelines._statistics import Comparison
 from pipelines.common import cluster
+from pipelines.metrics.significance import Comparison
 from pipelines.outcome import Outcome
 from pipelines.report import Cell
 from tests.pipelines.test_html import made_up, make_run

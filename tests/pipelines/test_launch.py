@@ -24,7 +24,8 @@ from pipelines import _kept, launch, report, run
 from pipelines.common.cluster import Resources
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, parser
+from pipelines.experiments.sweep import Sweep
+from pipelines.sweep import parser
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
 PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905, "dfdc": 0.81}}

@@ -6,12 +6,12 @@ import tracemalloc
 import numpy as np
 import pyarrow as pa
 import pytest
+from pipelines.metrics.detection.detection import Value
 from sklearn import metrics as sk
 
 from models import Pooling
-from pipelines import metrics
 from pipelines.common import tables
-from pipelines.metrics import Value
+from pipelines.metrics import detection
 
 MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
 
@@ -57,23 +57,23 @@ def with_ties(seed: int, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
 # -------------------------------------------------------------------------------- single numbers
 def test_auc_counts_won_pairs_and_half_of_the_tied():
     # real .1 .4, fake .4 .8: pairs (.1, .4) (.1, .8) (.4, .8) won, (.4, .4) tied
-    assert metrics.auc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8]) == 3.5 / 4
+    assert detection.auc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8]) == 3.5 / 4
 
 
 def test_ap_by_hand():
     # fakes at ranks 1 and 3: precision 1 and 2/3, a step of 1/2 in recall each
-    assert metrics.ap([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+    assert detection.ap([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_eer_lies_between_two_points_of_the_roc():
     # ROC (FPR, TPR): (0, 0) (0, 1/2) (1/2, 1/2) (1/2, 1) (1, 1); FPR = 1 - TPR at (1/2, 1/2)
-    assert metrics.eer([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(0.5)
+    assert detection.eer([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(0.5)
     # 1 of 3 fakes below the reals, reals tied: the segment (0, 2/3) -> (1, 1) meets FPR = 1 - TPR at 1/4
-    assert metrics.eer([1, 1, 0, 0, 1], [0.9, 0.8, 0.5, 0.5, 0.5]) == pytest.approx(0.25)
+    assert detection.eer([1, 1, 0, 0, 1], [0.9, 0.8, 0.5, 0.5, 0.5]) == pytest.approx(0.25)
 
 
 def test_accuracy_takes_a_score_of_one_half_for_real():
-    assert metrics.accuracy([0, 1, 1, 0], [0.5, 0.5, 0.51, 0.7]) == 0.5
+    assert detection.accuracy([0, 1, 1, 0], [0.5, 0.5, 0.51, 0.7]) == 0.5
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -83,10 +83,10 @@ def test_random_scores_with_ties_agree_with_scikit_learn(seed):
     share = np.linspace(0, 1, 2001)[:, None]  # along each segment of the ROC, vertical ones too
     x, y = (a[:-1] + share * (a[1:] - a[:-1]) for a in (fpr, tpr))
     crossing = x.ravel()[np.argmin(np.abs(x - (1 - y)).ravel())]
-    assert metrics.auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores))
-    assert metrics.ap(labels, scores) == pytest.approx(sk.average_precision_score(labels, scores))
-    assert metrics.accuracy(labels, scores) == pytest.approx(sk.accuracy_score(labels, scores > 0.5))
-    assert metrics.eer(labels, scores) == pytest.approx(crossing, abs=1e-3)
+    assert detection.auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert detection.ap(labels, scores) == pytest.approx(sk.average_precision_score(labels, scores))
+    assert detection.accuracy(labels, scores) == pytest.approx(sk.accuracy_score(labels, scores > 0.5))
+    assert detection.eer(labels, scores) == pytest.approx(crossing, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_random_scores_with_ties_agree_with_scikit_learn(seed):
     ids=["constant", "perfect", "perfectly wrong"],
 )
 def test_ends_of_the_scale(scores, auc, eer):
-    assert metrics.auc([0, 0, 1, 1], scores) == auc
-    assert metrics.eer([0, 0, 1, 1], scores) == eer
+    assert detection.auc([0, 0, 1, 1], scores) == auc
+    assert detection.eer([0, 0, 1, 1], scores) == eer
 
 
-@pytest.mark.parametrize("metric", [metrics.auc, metrics.ap, metrics.eer, metrics.accuracy])
+@pytest.mark.parametrize("metric", [detection.auc, detection.ap, detection.eer, detection.accuracy])
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
@@ -118,7 +118,7 @@ def test_refuses_what_has_no_value(metric, labels, scores, message):
 
 def test_a_label_between_the_classes_is_refused():
     with pytest.raises(ValueError, match="labels must be 0"):
-        metrics.auc([0.0, 0.9, 1.0], [0.1, 0.2, 0.3])
+        detection.auc([0.0, 0.9, 1.0], [0.1, 0.2, 0.3])
 
 
 @pytest.mark.parametrize("steps", [3, 8, 10**6])  # of the scores: hardly one is alone, some are, all are
@@ -130,7 +130,7 @@ def test_a_draw_counts_a_video_as_often_as_repeating_its_faces(steps):
     of_face = rng.permutation(np.repeat(np.arange(14), rng.integers(1, 5, 14)))
     scores = rng.integers(0, steps, len(of_face)) / steps
     videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "score": scores})
-    found = metrics.ranked(videos, drawn.astype(np.float32))
+    found = detection.ranked(videos, drawn.astype(np.float32))
     for name, metric in METRICS.items():
         value, resampled = found[name]
         assert value == metric(labels[of_face], scores)
@@ -147,14 +147,14 @@ def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
     labels, scores = np.arange(400) % 2, rng.normal(np.arange(400) % 2, 1)
     ids = rng.permutation([f"v{i:03}" for i in range(400)])
     videos = pa.table({"video_id": ids, "label": labels, "score": scores})
-    drawn = metrics.draws(metrics.label_of_videos(videos), rng)
+    drawn = detection.draws(detection.label_of_videos(videos), rng)
     frames = pa.table({name: np.tile(videos[name].to_numpy(zero_copy_only=False), 50) for name in videos.column_names})
     tracemalloc.start()
-    found = metrics.ranked(frames, drawn)
+    found = detection.ranked(frames, drawn)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 80e6
-    for name, (value, resampled) in metrics.ranked(videos, drawn).items():
+    for name, (value, resampled) in detection.ranked(videos, drawn).items():
         assert found[name][0] == pytest.approx(value, abs=1e-12)
         np.testing.assert_allclose(found[name][1], resampled, rtol=0, atol=1e-12)
 
@@ -162,43 +162,45 @@ def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
 @pytest.mark.parametrize("num", [3, 1000])
 def test_draws_are_the_same_in_pieces_and_for_every_table_of_the_same_videos(monkeypatch, num):
     table = random_predictions(20, frames=2)
-    plain = metrics.draws(metrics.label_of_videos(table), np.random.default_rng(0), num)
+    plain = detection.draws(detection.label_of_videos(table), np.random.default_rng(0), num)
     assert plain.sum(axis=0).tolist() == [20] * num
-    monkeypatch.setattr(metrics, "CHUNK_VALUES", 10 * 7)
-    np.testing.assert_array_equal(metrics.draws(metrics.label_of_videos(table), np.random.default_rng(0), num), plain)
-    np.testing.assert_array_equal(metrics.draws_of(table, num), plain)
-    assert metrics.draws_of(metrics.by_video(table), num) is metrics.draws_of(table, num)
+    monkeypatch.setattr(detection, "CHUNK_VALUES", 10 * 7)
+    np.testing.assert_array_equal(
+        detection.draws(detection.label_of_videos(table), np.random.default_rng(0), num), plain
+    )
+    np.testing.assert_array_equal(detection.draws_of(table, num), plain)
+    assert detection.draws_of(detection.by_video(table), num) is detection.draws_of(table, num)
     other = random_predictions(21)
-    assert metrics.draws_of(other, num).shape == (21, num)
+    assert detection.draws_of(other, num).shape == (21, num)
 
 
-METRICS = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}
+METRICS = {"auc": detection.auc, "ap": detection.ap, "eer": detection.eer, "acc_at_0_5": detection.accuracy}
 
 
 def test_chunks_of_resamples_do_not_change_them(monkeypatch):
     labels, scores = with_ties(3, size=40)
     videos = pa.table({"video_id": [f"v{i // 2:02}" for i in range(40)], "label": np.sort(labels), "score": scores})
-    whole = metrics.detection(videos, "frame")
-    monkeypatch.setattr(metrics, "CHUNK_VALUES", 40 * 7)
-    assert metrics.detection(videos, "frame") == whole
+    whole = detection.detection(videos, "frame")
+    monkeypatch.setattr(detection, "CHUNK_VALUES", 40 * 7)
+    assert detection.detection(videos, "frame") == whole
 
 
 def test_the_roc_goes_from_none_to_all_with_a_slope_where_real_and_fake_are_tied():
-    fpr, tpr = metrics.roc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1])
+    fpr, tpr = detection.roc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1])
     assert (fpr.tolist(), tpr.tolist()) == ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
-    assert np.trapezoid(tpr, fpr) == metrics.auc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1]) == 7 / 8
+    assert np.trapezoid(tpr, fpr) == detection.auc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1]) == 7 / 8
 
 
 # ---------------------------------------------------------------------------------------- tables
 def test_one_file_name_in_three_folders_is_three_videos_scored_by_their_mean():
     faces = [("real/000", 0, 0.25), ("real/000", 0, 0.75), ("Deepfakes/000", 1, 0.75), ("Face2Face/000", 1, 0.5)]
-    videos = metrics.by_video(table([face(*row, frame_index=i) for i, row in enumerate(faces)]))
+    videos = detection.by_video(table([face(*row, frame_index=i) for i, row in enumerate(faces)]))
     assert videos.to_pylist() == [
         {"video_id": "Deepfakes/000", "label": 1, "score": 0.75},
         {"video_id": "Face2Face/000", "label": 1, "score": 0.5},
         {"video_id": "real/000", "label": 0, "score": 0.5},
     ]
-    assert metrics.auc(videos["label"], videos["score"]) == 0.75  # of two pairs one is won, one tied
+    assert detection.auc(videos["label"], videos["score"]) == 0.75  # of two pairs one is won, one tied
 
 
 # ---------------------------------------------------------------------------------------- pooling
@@ -207,7 +209,7 @@ def pooled(scored: list[tuple[int, float, float]], **rules) -> float:
     rows = [
         face("v", 1, score, frame, face_area_px=area, face_index=i) for i, (frame, score, area) in enumerate(scored)
     ]
-    return metrics.by_video(table(rows), Pooling(**rules))["score"][0].as_py()
+    return detection.by_video(table(rows), Pooling(**rules))["score"][0].as_py()
 
 
 FACES = [(0, 0.25, 100.0), (0, 0.75, 60.0), (1, 0.5, 100.0), (2, 0.0, 100.0)]
@@ -253,9 +255,9 @@ def crowd(video_id: str, label: int) -> list[dict]:
 )
 def test_where_every_face_counts_a_frame_scores_as_its_highest_face_whatever_the_method_says(rules, score):
     predictions = table([*crowd("all", 1), *crowd("other", 1)])
-    videos = metrics.by_video(metrics.highest_faces(predictions, {"all"}), Pooling(**rules)).to_pylist()
+    videos = detection.by_video(detection.highest_faces(predictions, {"all"}), Pooling(**rules)).to_pylist()
     assert {v["video_id"]: v["score"] for v in videos}["all"] == pytest.approx(score)
-    (alone,) = metrics.by_video(table(crowd("other", 1)), Pooling(**rules)).to_pylist()
+    (alone,) = detection.by_video(table(crowd("other", 1)), Pooling(**rules)).to_pylist()
     assert alone in videos  # the others keep the method's rule
 
 
@@ -263,22 +265,22 @@ def test_where_every_face_counts_a_frame_counts_once_at_level_frame():
     # frames of the crowd, real: .9 and .6; fakes .7 and .95: of four pairs .7 loses one; of eight by face, too.
     fakes = [face("fake", 1, 0.7), face("fake", 1, 0.95, 1)]
     predictions = table([*crowd("real", 0), *fakes])
-    assert metrics.detection(metrics.highest_faces(predictions, {"real"}), "frame")["auc"].value == 3 / 4
-    assert metrics.detection(metrics.highest_faces(predictions, ()), "frame")["auc"].value == 7 / 8
+    assert detection.detection(detection.highest_faces(predictions, {"real"}), "frame")["auc"].value == 3 / 4
+    assert detection.detection(detection.highest_faces(predictions, ()), "frame")["auc"].value == 7 / 8
 
 
 def test_the_highest_face_is_that_of_the_final_score_not_of_each_stage():
     """Stages that disagree about which face is forged: .9 and .1, .1 and .9; each face has a mean of .5."""
     scores = ((0.9, 0.1), (0.1, 0.9))
     stages = [table([face("x", 1, s, face_index=i) for i, s in enumerate(pair)]) for pair in scores]
-    (frame,) = metrics.highest_faces(metrics.mean_of_stages(stages), {"x"}).to_pylist()
+    (frame,) = detection.highest_faces(detection.mean_of_stages(stages), {"x"}).to_pylist()
     assert frame["score"] == pytest.approx(0.5)
 
 
 def test_final_score_is_the_mean_of_stages_face_by_face():
     a = table([face("x", 0, 0.2, 0), face("x", 0, 0.4, 1), face("y", 1, 1.0, 0)])
     b = table([face("y", 1, 0.5, 0, stage="other"), face("x", 0, 0.0, 1), face("x", 0, 0.6, 0)])
-    final = metrics.mean_of_stages([a, b])
+    final = detection.mean_of_stages([a, b])
     scores = {(row["video_id"], row["frame_index"]): row["score"] for row in final.to_pylist()}
     assert scores == pytest.approx({("x", 0): 0.4, ("x", 1): 0.2, ("y", 0): 0.75})
     assert set(final["stage"].to_pylist()) == {"final"}
@@ -287,7 +289,7 @@ def test_final_score_is_the_mean_of_stages_face_by_face():
 
 def test_final_score_of_one_stage_is_that_stage():
     a = random_predictions(6, frames=2)
-    final = metrics.mean_of_stages([a])
+    final = detection.mean_of_stages([a])
     assert final.drop_columns("stage").equals(a.drop_columns("stage"))
 
 
@@ -295,7 +297,7 @@ def test_masks_come_from_the_stage_that_localizes():
     mask = dict.fromkeys(MASK_COLUMNS, 3) | {"mask_png": b"png"}
     without, with_mask = table([face("x", 0, 0.2)]), table([face("x", 0, 0.4, **mask)])
     for order in ((without, with_mask), (with_mask, without)):
-        (row,) = metrics.mean_of_stages(order).to_pylist()
+        (row,) = detection.mean_of_stages(order).to_pylist()
         assert (row["mask_png"], row["mask_tp"]) == (b"png", 3)
 
 
@@ -306,16 +308,16 @@ def test_masks_come_from_the_stage_that_localizes():
 )
 def test_stages_that_scored_different_faces_have_no_mean(other):
     with pytest.raises(ValueError, match="different faces"):
-        metrics.mean_of_stages([table([face("x", 0, 0.2)]), table(other)])
+        detection.mean_of_stages([table([face("x", 0, 0.2)]), table(other)])
 
 
 # ------------------------------------------------------------------------------------- intervals
 @pytest.mark.parametrize("level", ["frame", "video"])
 def test_values_are_those_of_the_single_metrics_and_lie_in_their_interval(level):
     predictions = random_predictions(40, frames=3)
-    rows = predictions if level == "frame" else metrics.by_video(predictions)
-    single = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}
-    found = metrics.detection(predictions, level)
+    rows = predictions if level == "frame" else detection.by_video(predictions)
+    single = {"auc": detection.auc, "ap": detection.ap, "eer": detection.eer, "acc_at_0_5": detection.accuracy}
+    found = detection.detection(predictions, level)
     assert found.keys() == single.keys()
     for name, value in found.items():
         assert value.value == pytest.approx(single[name](rows["label"], rows["score"]))
@@ -332,21 +334,21 @@ def test_interval_agrees_with_resampling_whole_videos_one_by_one():
     for _ in range(1000):
         drawn = np.concatenate([rng.choice(names, len(names)) for names in by_class])
         rows = np.concatenate([np.flatnonzero(videos == name) for name in drawn])
-        values.append(metrics.auc(labels[rows], scores[rows]))
-    found = metrics.detection(predictions, "frame")["auc"]
+        values.append(detection.auc(labels[rows], scores[rows]))
+    found = detection.detection(predictions, "frame")["auc"]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=0.02)
 
 
 def test_interval_shrinks_with_the_root_of_the_number_of_videos():
     few = random_predictions(40).to_pylist()
     many = [row | {"video_id": f"{row['video_id']}/{copy}"} for row in few for copy in range(16)]
-    width = {len(rows): (v := metrics.detection(table(rows), "video")["auc"]).high - v.low for rows in (few, many)}
+    width = {len(rows): (v := detection.detection(table(rows), "video")["auc"]).high - v.low for rows in (few, many)}
     assert width[640] == pytest.approx(width[40] / 4, rel=0.15)
 
 
 def test_intervals_are_repeatable_and_depend_on_the_seed():
     predictions = random_predictions(20)
-    first, again, other = (metrics.detection(predictions, "video", seed=seed) for seed in (1, 1, 2))
+    first, again, other = (detection.detection(predictions, "video", seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first["auc"].value == other["auc"].value
     assert first["auc"] != other["auc"]
@@ -355,8 +357,8 @@ def test_intervals_are_repeatable_and_depend_on_the_seed():
 @pytest.mark.parametrize("level", ["frame", "video"])
 def test_more_frames_of_the_same_videos_are_no_more_evidence(level):
     """Frames of one video are drawn together, so copies of each frame change no interval."""
-    once = metrics.detection(random_predictions(30, frames=2), level)
-    often = metrics.detection(random_predictions(30, frames=2, copies=5), level)
+    once = detection.detection(random_predictions(30, frames=2), level)
+    often = detection.detection(random_predictions(30, frames=2, copies=5), level)
     for name in ("auc", "eer", "acc_at_0_5"):
         assert (often[name].low, often[name].high) == pytest.approx((once[name].low, once[name].high))
 
@@ -364,13 +366,13 @@ def test_more_frames_of_the_same_videos_are_no_more_evidence(level):
 def test_every_resample_has_both_classes():
     """One fake among many: drawn from all videos alike, a third of the resamples would lack it."""
     predictions = table([face("fake", 1, 0.6)] + [face(f"real{i}", 0, i / 10) for i in range(10)])
-    for value in metrics.detection(predictions, "video").values():
+    for value in detection.detection(predictions, "video").values():
         assert 0 <= value.low <= value.value <= value.high <= 1
 
 
 def test_perfect_separation_has_no_spread():
     perfect = table([face(f"v{i}", i % 2, 0.9 if i % 2 else 0.1) for i in range(10)])
-    assert metrics.detection(perfect, "video") == {
+    assert detection.detection(perfect, "video") == {
         "auc": Value(1, 1, 1),
         "ap": Value(1, 1, 1),
         "eer": Value(0, 0, 0),
@@ -380,19 +382,19 @@ def test_perfect_separation_has_no_spread():
 
 def test_many_scores_are_resampled_in_pieces_without_a_change(monkeypatch):
     predictions = random_predictions(20, frames=3)
-    whole = metrics.detection(predictions, "frame")
-    monkeypatch.setattr(metrics, "CHUNK_VALUES", 60 * 7)  # 7 resamples at a time: 1000 is no multiple
-    assert metrics.detection(predictions, "frame") == whole
+    whole = detection.detection(predictions, "frame")
+    monkeypatch.setattr(detection, "CHUNK_VALUES", 60 * 7)  # 7 resamples at a time: 1000 is no multiple
+    assert detection.detection(predictions, "frame") == whole
 
 
 def test_unknown_level_is_refused():
     with pytest.raises(ValueError, match="level"):
-        metrics.detection(random_predictions(4), "videos")
+        detection.detection(random_predictions(4), "videos")
 
 
 def test_detection_refuses_one_class():
     with pytest.raises(ValueError, match="0 real and 3 fake"):
-        metrics.detection(table([face(f"v{i}", 1, 0.5) for i in range(3)]), "video")
+        detection.detection(table([face(f"v{i}", 1, 0.5) for i in range(3)]), "video")
 
 
 # ---------------------------------------------------------------------------------- localization
@@ -403,7 +405,7 @@ def masked(video_id: str, tp: int, fp: int, fn: int, tn: int, label: int = 1, fr
 
 def test_iou_is_a_mean_over_faces_and_pbca_is_pooled():
     # faces of 10 pixels: IoU 2/4 and 1/1; right pixels 8 and 10 of 10
-    found = metrics.localization(table([masked("a", 2, 1, 1, 6), masked("b", 1, 0, 0, 9)]))
+    found = detection.localization(table([masked("a", 2, 1, 1, 6), masked("b", 1, 0, 0, 9)]))
     assert found["iou"].value == pytest.approx(0.75)
     assert found["pbca"].value == pytest.approx(0.9)
 
@@ -412,35 +414,35 @@ def test_iou_never_exceeds_pbca():
     rng = np.random.default_rng(0)
     for _ in range(50):
         faces = [masked(f"v{i}", *rng.multinomial(64, rng.dirichlet([0.5] * 4))) for i in range(6)]
-        found = metrics.localization(table(faces))
+        found = detection.localization(table(faces))
         assert found["iou"].value <= found["pbca"].value + 1e-12
         assert found["iou"].low <= found["iou"].value + 1e-12
         assert found["iou"].value <= found["iou"].high + 1e-12
 
 
 def test_perfect_masks_have_iou_and_pbca_of_one():
-    found = metrics.localization(table([masked("a", 5, 0, 0, 5), masked("b", 1, 0, 0, 9)]))
+    found = detection.localization(table([masked("a", 5, 0, 0, 5), masked("b", 1, 0, 0, 9)]))
     assert found == {"iou": Value(1, 1, 1), "pbca": Value(1, 1, 1)}
 
 
 def test_nothing_to_find_and_nothing_found_is_right():
-    assert metrics.localization(table([masked("a", 0, 0, 0, 10)]))["iou"].value == 1
-    assert metrics.localization(table([masked("a", 0, 1, 0, 9)]))["iou"].value == 0
+    assert detection.localization(table([masked("a", 0, 0, 0, 10)]))["iou"].value == 1
+    assert detection.localization(table([masked("a", 0, 1, 0, 9)]))["iou"].value == 0
 
 
 def test_real_faces_and_unknown_masks_do_not_count():
     fakes = [masked("a", 2, 1, 1, 6), masked("b", 1, 3, 0, 6)]
     real, unknown = masked("r", 0, 9, 0, 1, label=0), face("u", 1, 0.9, mask_png=b"png")
-    assert metrics.localization(table([*fakes, real, unknown])) == metrics.localization(table(fakes))
+    assert detection.localization(table([*fakes, real, unknown])) == detection.localization(table(fakes))
 
 
 def test_without_a_known_mask_there_is_no_localization():
-    assert metrics.localization(table([face("a", 1, 0.5), masked("r", 0, 0, 0, 10, label=0)])) == {}
+    assert detection.localization(table([face("a", 1, 0.5), masked("r", 0, 0, 0, 10, label=0)])) == {}
 
 
 def test_faces_of_one_video_are_resampled_together():
     faces = [masked(f"v{i}", i, 10 - i, 0, 10) for i in range(1, 9)]
     again = [masked(f"v{i}", i, 10 - i, 0, 10, frame_index=1) for i in range(1, 9)]
-    once, twice = metrics.localization(table(faces)), metrics.localization(table(faces + again))
+    once, twice = detection.localization(table(faces)), detection.localization(table(faces + again))
     for name in ("iou", "pbca"):
         assert (twice[name].low, twice[name].high) == pytest.approx((once[name].low, once[name].high))

@@ -21,11 +21,12 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models
-from pipelines import _evidence, _trained, explain, metrics, predict, registry, run
+from pipelines import _evidence, _trained, explain, predict, registry, run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import plan
+from pipelines.metrics import detection
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -94,7 +95,7 @@ def of_pipeline(trial: Trial, video_id: str, stage: str) -> list[float]:
 def test_scores_are_those_of_the_pipeline(trial: Trial, files: Any, report: Any) -> None:
     predictions = pq.read_table(trial.folder / "predictions.parquet")
     predictions = predictions.filter(pc.equal(predictions["stage"], run.FINAL))
-    by_video = {row["video_id"]: row["score"] for row in metrics.by_video(predictions).to_pylist()}
+    by_video = {row["video_id"]: row["score"] for row in detection.by_video(predictions).to_pylist()}
     videos = report[1]["videos"]
     for name, found in zip(files, videos, strict=False):
         assert found["status"] == "ok"

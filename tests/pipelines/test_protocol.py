@@ -5,11 +5,12 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from pipelines import datasets, protocol
+from pipelines import datasets
 from pipelines.common.tables import FAKE, REAL, SPLITS, VIDEOS, to_table
 from pipelines.datasets.sample.corpus import make
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
-from pipelines.protocol import Part, Protocol, ProtocolError
+from pipelines.experiments.protocol import Part, Protocol, ProtocolError
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap")
 SPLIT_OF_ID = {"000": "train", "001": "train", "002": "val", "003": "val", "004": "test", "005": "test"}

@@ -14,12 +14,12 @@ from mlflow.tracking import MlflowClient
 from pipelines import _runs, _trained, registry, run, tracking
 from pipelines.common.storage import write_atomic, write_json
 from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.protocol import Part
+from pipelines.experiments.sweep import Sweep
 from pipelines.ingest import VIEWS
 from pipelines.outcome import Outcome
-from pipelines.protocol import Part
 from pipelines.registry import Winner
 from pipelines.run import Trial, Usable
-from pipelines.sweep import Sweep
 from pipelines.training import stages
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",), preset="small")

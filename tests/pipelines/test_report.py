@@ -16,8 +16,8 @@ import pytest
 
 from pipelines import _curves, report
 from pipelines.common.tables import RESULTS, to_table
+from pipelines.experiments.sweep import Column
 from pipelines.report import Cell
-from pipelines.sweep import Column
 
 COMMON = {
     "run_id": "abc",

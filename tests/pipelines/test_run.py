@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, metrics, run
+from pipelines import datasets, run
 from pipelines._saved import Run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
@@ -21,6 +21,7 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.extract import extract
 from pipelines.faces.recipe import Recipe
+from pipelines.metrics import detection
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray
@@ -234,7 +235,7 @@ def test_a_failed_video_can_count_as_a_half(storage: Path, tiny: Any, trial: Tri
     scores = video_scores(half, "celeb_df")
     assert failed not in scores  # no prediction is made up; only the number counts it
     labels, values = zip(*scores.values(), (tables.FAKE, 0.5), strict=True)
-    for metric, expected in (("auc", metrics.auc(labels, values)), ("ap", metrics.ap(labels, values))):
+    for metric, expected in (("auc", detection.auc(labels, values)), ("ap", detection.ap(labels, values))):
         (row,) = rows_of(half, stage=run.FINAL, test_dataset="celeb_df", level="video", metric=metric)
         assert row["value"] == pytest.approx(expected)
         assert (row["n_missing"], row["failed_rule"]) == (1, "half")
@@ -392,9 +393,9 @@ def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, stora
         next(iter(rows_of(scored, stage=run.FINAL, test_dataset="ffiw", level=level, metric="auc")))
         for level in ("video", "frame")
     )
-    assert by_video["value"] == pytest.approx(metrics.auc([label[name] for name in means], list(means.values())))
+    assert by_video["value"] == pytest.approx(detection.auc([label[name] for name in means], list(means.values())))
     assert by_frame["value"] == pytest.approx(
-        metrics.auc([label[name] for name, _ in highest], [score for _, score in highest])
+        detection.auc([label[name] for name, _ in highest], [score for _, score in highest])
     )
     assert (by_video["n_real"], by_video["n_fake"]) == (2, 2)
     (dfd,) = rows_of(scored, stage=run.FINAL, test_dataset="dfd", level="video", metric="auc")

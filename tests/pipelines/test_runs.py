@@ -10,11 +10,11 @@ from rich.console import Console
 
 from pipelines import _runs
 from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.protocol import Part
+from pipelines.experiments.sweep import Sweep
 from pipelines.ingest import VIEWS
 from pipelines.outcome import Outcome
-from pipelines.protocol import Part
 from pipelines.run import Trial, Usable
-from pipelines.sweep import Sweep
 from pipelines.training import stages
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")

@@ -8,8 +8,8 @@ import pytest
 from pipelines import run, search, tuning
 from pipelines.common import storage
 from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.space import Range
 from pipelines.search import Log
-from pipelines.space import Range
 from pipelines.training import stages
 from pipelines.tuning import Candidate
 

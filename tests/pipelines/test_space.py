@@ -1,8 +1,8 @@
 import pytest
 
-from pipelines import space
+from pipelines.experiments import space
 from pipelines.experiments.experiment import Experiment
-from pipelines.space import Range
+from pipelines.experiments.space import Range
 
 BASE = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",), preset="small")
 

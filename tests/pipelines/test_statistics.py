@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import _statistics, metrics
-from pipelines._statistics import compare, holm, p_value
+from pipelines.metrics import detection, significance
+from pipelines.metrics.significance import compare, holm, p_value
 
 
 def scores(real: list[float], fake: list[float], first: int = 0) -> pa.Table:
@@ -17,11 +17,11 @@ def scores(real: list[float], fake: list[float], first: int = 0) -> pa.Table:
     )
 
 
-def pair(own: pa.Table, other: pa.Table) -> _statistics.Pair:
+def pair(own: pa.Table, other: pa.Table) -> significance.Pair:
     return [(0, own)], [(0, other)]
 
 
-def of(own: pa.Table, other: pa.Table, metric: str = "auc") -> _statistics.Comparison:
+def of(own: pa.Table, other: pa.Table, metric: str = "auc") -> significance.Comparison:
     found = compare("base", metric, {0: pair(own, other)})
     assert found
     return found
@@ -62,11 +62,11 @@ def test_seeds_are_paired_and_their_differences_averaged():
     assert found.difference == 0.25
 
 
-@pytest.mark.parametrize("metric", metrics.DETECTING)
+@pytest.mark.parametrize("metric", detection.DETECTING)
 def test_a_difference_is_that_of_the_values(metric):
     rng = np.random.default_rng(0)
     own, other = (scores(rng.random(15).tolist(), (rng.random(20) + shift).tolist()) for shift in (0.5, 0.2))
-    value = {"auc": metrics.auc, "ap": metrics.ap, "eer": metrics.eer, "acc_at_0_5": metrics.accuracy}[metric]
+    value = {"auc": detection.auc, "ap": detection.ap, "eer": detection.eer, "acc_at_0_5": detection.accuracy}[metric]
     expected = value(own["label"], own["score"]) - value(other["label"], other["score"])
     found = of(own, other, metric)
     assert found.difference == pytest.approx(expected)
@@ -136,7 +136,7 @@ def test_the_interval_is_as_wide_as_delong_says():
 
 
 def test_of_rows_that_are_equally_good_one_in_twenty_is_told_apart(monkeypatch):
-    monkeypatch.setattr(_statistics, "NUM_RESAMPLES", 500)
+    monkeypatch.setattr(significance, "NUM_RESAMPLES", 500)
     rng = np.random.default_rng(0)
     small = 0
     for _ in range(400):

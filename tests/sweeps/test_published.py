@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sweep import Sweep, printed
+from pipelines.experiments.sweep import Sweep, printed
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "sweeps").glob("[!_]*.py"))
 

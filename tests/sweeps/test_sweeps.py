@@ -17,13 +17,15 @@ import pyarrow as pa
 import pytest
 
 import models
-from pipelines import datasets, protocol
-from pipelines._results import UNSEEN
+from pipelines import datasets
 from pipelines.common import tables
 from pipelines.datasets import ffpp
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
+from pipelines.experiments.sweep import Column, Sweep
 from pipelines.launch import rows_unseen
-from pipelines.sweep import Column, Sweep, parser
+from pipelines.metrics.results import UNSEEN
+from pipelines.sweep import parser
 from pipelines.training import stages
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines import metrics
+from pipelines.metrics import detection
 
 NUM_RESAMPLES = 2000  # the smallest p is 2 in 2001: enough for a few dozen rows to be told apart after Holm
 LEVEL = 0.05
@@ -99,8 +99,8 @@ def _resampled(metric: str, table: pa.Table, shared: frozenset[str], known: Know
     if key not in known:
         own = _only(table, shared)
         # always the same generator: whoever scored the same videos sees the same resamples
-        drawn = metrics.draws_of(own, NUM_RESAMPLES)
-        found = metrics.masked(own, drawn) if metric in LOCALIZING else metrics.ranked(own, drawn, (metric,))
+        drawn = detection.draws_of(own, NUM_RESAMPLES)
+        found = detection.masked(own, drawn) if metric in LOCALIZING else detection.ranked(own, drawn, (metric,))
         known[key] = found[metric]
     return known[key]
 

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from models import Pooling
-from pipelines import metrics
 from pipelines.common import tables
 from pipelines.faces import perturb
+from pipelines.metrics import detection
 
 Key = tuple[str, str]  # level, metric
 UNSEEN = "unseen"  # instead of a test dataset's name: the mean over those not trained on
-NO_NUMBER = (float("nan"), np.full(metrics.NUM_RESAMPLES, np.nan))
+NO_NUMBER = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ class Measured:
     perturbation: str
     dataset: str
     counted: Mapping[str, Any]  # columns of RESULTS: what was scored
-    numbers: Mapping[Key, tuple[float, metrics.Floats]]  # value, and in each resample of the videos
+    numbers: Mapping[Key, tuple[float, detection.Floats]]  # value, and in each resample of the videos
 
     @property
     def name(self) -> str:
@@ -148,23 +148,23 @@ def rows_of(origin: Origin, one: Measured, commit: str) -> list[dict[str, Any]]:
     return found
 
 
-def _numbers(origin: Origin, part: Part, predictions: pa.Table) -> dict[Key, tuple[float, metrics.Floats]]:
-    numbers: dict[Key, tuple[float, metrics.Floats]] = {}
-    known = metrics.with_masks(predictions)
+def _numbers(origin: Origin, part: Part, predictions: pa.Table) -> dict[Key, tuple[float, detection.Floats]]:
+    numbers: dict[Key, tuple[float, detection.Floats]] = {}
+    known = detection.with_masks(predictions)
     if known.num_rows:
-        numbers |= {("frame", name): number for name, number in metrics.masked(known, _drawn(known)).items()}
-    for level in metrics.LEVELS:
+        numbers |= {("frame", name): number for name, number in detection.masked(known, _drawn(known)).items()}
+    for level in detection.LEVELS:
         table = scores(origin, part, predictions, level)
         # Extraction may leave only one class: the counts in the row say so.
         both = len(table["label"].unique()) == 2
-        found = metrics.ranked(table, _drawn(table)) if both else {"auc": NO_NUMBER}
+        found = detection.ranked(table, _drawn(table)) if both else {"auc": NO_NUMBER}
         numbers |= {(level, name): number for name, number in found.items()}
     return numbers
 
 
 def _drawn(table: pa.Table) -> Any:
     """The same for the same videos, so that a perturbation's levels share it."""
-    return metrics.draws_of(table)
+    return detection.draws_of(table)
 
 
 def means(origin: Origin, found: Sequence[Measured]) -> list[Measured]:
@@ -206,9 +206,9 @@ def _over_datasets(several: Sequence[Measured]) -> Measured:
 
 
 def _mean_numbers(
-    several: Sequence[Mapping[Key, tuple[float, metrics.Floats]]],
-    turned: Callable[[metrics.Floats, int], metrics.Floats],
-) -> dict[Key, tuple[float, metrics.Floats]]:
+    several: Sequence[Mapping[Key, tuple[float, detection.Floats]]],
+    turned: Callable[[detection.Floats, int], detection.Floats],
+) -> dict[Key, tuple[float, detection.Floats]]:
     """Of the numbers that all have."""
     shared = [key for key in several[0] if all(key in numbers for numbers in several)]
     return {
@@ -223,12 +223,12 @@ def _mean_numbers(
 def scores(origin: Origin, part: Part, predictions: pa.Table, level: str) -> pa.Table:
     """What a number at this level ranks: `video_id`, `label`, `score`, one row per face, or per video with the
     failed ones where they count."""
-    table = metrics.highest_faces(predictions, part.every_face)
+    table = detection.highest_faces(predictions, part.every_face)
     if level == "frame":
         return table.select(["video_id", "label", "score"])
     if origin.failed_rule == "half":
         table = pa.concat_tables([table, _half(part.failed, table.schema)])
-    return metrics.by_video(table, origin.pooling)
+    return detection.by_video(table, origin.pooling)
 
 
 def _half(failed: tuple[Failed, ...], schema: pa.Schema) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from models import Pooling
-from pipelines._ranking import Floats, Ranking, Resamples
+from pipelines.metrics.ranking import Floats, Ranking, Resamples
 
 LEVELS = ("frame", "video")
 FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
