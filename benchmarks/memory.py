@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from models._sam import SAM
-from pipelines.ingest import Video, View
+from pipelines.training.views import Video, View
 
 GB = 1e9
 CARDS_GB = (16, 24, 40, 80)

@@ -30,9 +30,9 @@ from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.recipe import Recipe
-from pipelines.ingest import Samples
 from pipelines.launch import rows_unseen
 from pipelines.training import stages
+from pipelines.training.samples import Samples
 
 SHORT = {"model.num_epochs": 2, "model.samples_per_video": 1}
 

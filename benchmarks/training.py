@@ -18,7 +18,7 @@ Data:
     load      CPU time of one loader process for a sample: read a video's faces, decode, `Stage.prepare`. No video is
               in a cache, because a real dataset has more of them than a cache holds; files are in the system's cache
     waits     share of its time that training waits for the next batch, measured with so many loader processes of
-              `pipelines.ingest.ray_batches` beside it; `in process` is the thread of a training without Ray Train.
+              `training.batches.ray_batches` beside it; `in process` is the thread of a training without Ray Train.
               --step-ms: beside a consumer of that speed instead of the real step
     needs     loader processes with which it would wait less than 5 %: what loading takes over what a step takes
 """
@@ -50,7 +50,7 @@ from torch import Tensor, nn
 import models
 from models._layers import timm_model
 from models._xception import Features, Xception
-from pipelines import datasets, evaluate, ingest, run
+from pipelines import datasets, evaluate, run
 from pipelines.common import cluster, device
 from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
@@ -58,7 +58,10 @@ from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder
-from pipelines.train import Job
+from pipelines.training import views
+from pipelines.training.batches import local_batches, ray_batches
+from pipelines.training.job import Job
+from pipelines.training.samples import Arrays, Samples
 from pipelines.training.stages import PlannedStage
 
 WARM_UP = 2  # steps that do not count
@@ -207,7 +210,7 @@ def to_device(arrays: Mapping[str, Any], on: torch.device, size: int | None) -> 
 
 def images_of(job: Job, samples: int) -> int:
     """How many images the networks get."""
-    if job.stage.view in ingest.CLIP_VIEWS:
+    if job.stage.view in views.CLIP_VIEWS:
         return samples * job.stage.feed(job.config).clip_frames
     return samples * (2 if job.stage.view == "real_pairs" else 1)
 
@@ -253,10 +256,10 @@ def peak_of(work: Callable[[], None], on: torch.device) -> int:
 
 
 # ---------------------------------------------------------------------------------------------- data
-def uncached(job: Job) -> Callable[[], ingest.Samples]:
+def uncached(job: Job) -> Callable[[], Samples]:
     """Makes the stage's training samples without their memory of videos read before."""
 
-    def make() -> ingest.Samples:  # in loaders too, to which nothing of this file is known
+    def make() -> Samples:  # in loaders too, to which nothing of this file is known
         samples = job.samples()
         samples._rows = samples._read_rows  # type: ignore[assignment]
         if samples.derived is not None:
@@ -291,10 +294,10 @@ def measure_waiting(job: Job, trained: Trained, options: Options, measured: Meas
 
     for number in options.loaders:
         if number == 0:
-            measured.waits[0] = waiting(ingest.batches(uncached(job)(), view, steps, 0, 1), consume)
+            measured.waits[0] = waiting(local_batches(uncached(job)(), view, steps, 0, 1), consume)
             continue
         with cluster.connect(None, num_cpus=number + 1):
-            measured.waits[number] = waiting(ingest.ray_batches(uncached(job), view, steps, 0, 1, number), consume)
+            measured.waits[number] = waiting(ray_batches(uncached(job), view, steps, 0, 1, number), consume)
 
 
 # --------------------------------------------------------------------------------------- one process
@@ -331,12 +334,12 @@ def measure(job: Job, options: Options) -> Measured:
     return measured
 
 
-def load(job: Job) -> tuple[list[ingest.Arrays], float]:
+def load(job: Job) -> tuple[list[Arrays], float]:
     """Batches, and the CPU seconds that each took."""
     samples, view = uncached(job)(), job.view()
-    list(ingest.batches(samples, view, range(1), 0, 1))  # what is made or imported once
+    list(local_batches(samples, view, range(1), 0, 1))  # what is made or imported once
     before = time.process_time()
-    loaded = [arrays for _, arrays in ingest.batches(samples, view, range(1, 1 + NUM_LOADED), 0, 1)]
+    loaded = [arrays for _, arrays in local_batches(samples, view, range(1, 1 + NUM_LOADED), 0, 1)]
     return loaded, (time.process_time() - before) / NUM_LOADED
 
 

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from pipelines._sheet import Strip, Tile, face, to_html, to_png
 from pipelines.common import storage, tables
 from pipelines.common.text import first, printable
 from pipelines.faces import store
 from pipelines.media.decode import even_indices
+from pipelines.reporting.contact_sheet import Strip, Tile, face, to_html, to_png
 
 SUFFIXES = (".png", ".html")
 _KEY = ("frame_index", "face_index")

@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines._leaks import KEY, MAX_P, MIN_FACES, MIN_SHARE, PENDING, Leak, Row, joined, leaks, order
 from pipelines.common import storage, tables
 from pipelines.common.text import markdown_cell, printable
 from pipelines.faces import store
+from pipelines.reporting.leaks import KEY, MAX_P, MIN_FACES, MIN_SHARE, PENDING, Leak, Row, joined, leaks, order
 
 __all__ = ["Leak", "leaks", "lines", "markdown", "of_folder", "plot", "reasons", "table", "to_csv", "verdict"]
 

@@ -23,12 +23,12 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import ingest
 from pipelines.common import cluster, device, storage
 from pipelines.common.tables import PREDICTIONS, clean, to_table
 from pipelines.faces import perturb
-from pipelines.ingest import Derived, Samples, Video
-from pipelines.training import stages
+from pipelines.training import batches, stages
+from pipelines.training.samples import Arrays, Derived, Samples
+from pipelines.training.views import Video
 
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
@@ -230,7 +230,7 @@ _MASK_COLUMNS = ("mask_png", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
 _NO_MASK = dict.fromkeys(_MASK_COLUMNS)
 
 
-def _compare(predicted: np.ndarray, face: ingest.Arrays) -> dict[str, Any]:
+def _compare(predicted: np.ndarray, face: Arrays) -> dict[str, Any]:
     """Predicted mask (H, W) in [0, 1] as PNG, and its pixels counted against the true one, at threshold 0.5."""
     _, png = cv2.imencode(".png", np.round(predicted * 255).astype(np.uint8))
     if not face["mask_valid"]:
@@ -314,12 +314,12 @@ def _outputs(
         for perturbation in perturbations
         for rows, arrays in samples.scoring_samples(video, seed=0, perturbation=perturbation)
     )
-    for waiting in ingest.ahead(ingest.chunks(stream, BATCH_SAMPLES)):
+    for waiting in batches.ahead(batches.chunks(stream, BATCH_SAMPLES)):
         yield _apply(apply, waiting, on)
 
 
 def _apply(apply: Callable[[Any], Mapping[str, torch.Tensor]], waiting: list[Any], on: torch.device) -> Any:
-    batch = ingest.stack([arrays for _, arrays in waiting])
+    batch = batches.stack([arrays for _, arrays in waiting])
     with device.autocast(on):
         out = apply({name: torch.from_numpy(value).to(on) for name, value in batch.items()})
     arrays = {name: _numpy(value) for name, value in out.items()}

@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
-from pipelines import ingest
 from pipelines.common import cluster, device, storage, tables
 from pipelines.common.pictures import encode_png
 from pipelines.evaluate import Finished
-from pipelines.ingest import Samples, Video
 from pipelines.metrics import detection
+from pipelines.training import batches, views
+from pipelines.training.samples import Arrays, Samples
+from pipelines.training.views import Video
 
 if TYPE_CHECKING:
     from pipelines.run import Compute, Trial
@@ -299,7 +300,7 @@ def _by_face(parts: Sequence[Part], stage: str) -> dict[tuple[str, int, int], fl
 
 
 # -------------------------------------------------------------------------------- what is shown
-def covering(samples: Samples, video: Video, wanted: Collection[At]) -> Iterator[tuple[dict[At, int], ingest.Arrays]]:
+def covering(samples: Samples, video: Video, wanted: Collection[At]) -> Iterator[tuple[dict[At, int], Arrays]]:
     """Samples of a video that have some of the wanted faces: which, at what place in the clip, and the sample.
 
     A face in two clips is found in the first.
@@ -319,7 +320,7 @@ def _pictures(
 ) -> Iterator[dict[str, Any]]:
     """`picture`, `png` and `problem` of each."""
     places, arrays = next(covering(samples, example.video, [example.at]))
-    batch = {name: torch.from_numpy(value).to(on) for name, value in ingest.stack([arrays]).items()}
+    batch = {name: torch.from_numpy(value).to(on) for name, value in batches.stack([arrays]).items()}
     at = (0, places[example.at]) if _takes_clips(module) else (0,)
     makers: dict[str, Callable[[], NDArray[Any]]] = {FACE: lambda: batch["image"][at].cpu().numpy()}
     if module.cam_layer() is not None:
@@ -344,7 +345,7 @@ def _picture(one: Finished, example: Example, name: str, make: Callable[[], NDAr
 
 
 def _takes_clips(module: models.Stage) -> bool:
-    return module.view in ingest.CLIP_VIEWS
+    return module.view in views.CLIP_VIEWS
 
 
 def _bytes(picture: Tensor) -> NDArray[np.uint8]:
@@ -371,7 +372,7 @@ def _vectors(
 ) -> list[tuple[At, NDArray[np.float32]]]:
     """Features of `number` faces of a video, or of fewer; a clip stands for its first."""
     entries = list(islice(samples.scoring_samples(video, seed=0, most_frames=number), number))
-    batch = ingest.stack([arrays for _, arrays in entries])
+    batch = batches.stack([arrays for _, arrays in entries])
     with torch.no_grad(), device.autocast(on):
         found = module.features({name: torch.from_numpy(value).to(on) for name, value in batch.items()})
     assert found is not None, f"{module.name} has no features"
@@ -447,7 +448,7 @@ def _looked_at(
     """`image_png` and `cam_png` of each wanted face."""
     found = {}
     for places, arrays in covering(samples, video, wanted):
-        batch = {name: torch.from_numpy(value).to(on) for name, value in ingest.stack([arrays]).items()}
+        batch = {name: torch.from_numpy(value).to(on) for name, value in batches.stack([arrays]).items()}
         maps = grad_cam(stage, batch)
         for face, place in places.items():
             at = (0, place) if _takes_clips(stage) else (0,)

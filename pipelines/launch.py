@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import _runs, _sharing, datasets, explain, outcome, run, tuning
+from pipelines import _runs, datasets, explain, outcome, run, tuning
 from pipelines.common import cluster, progress, storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
@@ -25,9 +25,10 @@ from pipelines.faces import sources, store
 from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.sources import datasets_file
-from pipelines.ingest import REAL_VIEWS, VIEWS
 from pipelines.outcome import Key
 from pipelines.training import stages
+from pipelines.training.sharing import check_accumulates
+from pipelines.training.views import REAL_VIEWS, VIEWS
 
 if TYPE_CHECKING:
     from pipelines.experiments.sweep import Sweep
@@ -97,7 +98,7 @@ class Launch:
         if unknown := sorted(asked.keys() - set(known)):
             raise ValueError(f"--accumulate {', '.join(unknown)}: this sweep trains {', '.join(known)}")
         for name in asked:
-            _sharing.check_accumulates(models.stage(*name.split(".")))
+            check_accumulates(models.stage(*name.split(".")))
         return asked
 
     # ------------------------------------------------------------------------------------- data

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _kept, _runs, coverage, preprocess, registry, report, run, tuning
-from pipelines._saved import Planned, Saved
+from pipelines import _runs, coverage, preprocess, registry, report, run, tuning
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
 from pipelines.faces.plan import Extraction
+from pipelines.reporting import cache
+from pipelines.reporting.saved import Planned, Saved
 from pipelines.tracking import TrackingError, ui_command
 
 if TYPE_CHECKING:
@@ -71,20 +72,20 @@ class Outcome:
         logged = self._log(shown.paths, console)
         return 0 if logged and len(done) == len(trials) else 1
 
-    def _report(self, folder: Path, saved: Saved) -> _kept.Shown:
+    def _report(self, folder: Path, saved: Saved) -> cache.Shown:
         """Made, unless it is there already and nothing that goes into it has changed."""
         runs = [file for trial in self.trials.values() if trial.done for file in sorted(trial.folder.glob("[!.]*"))]
         ledgers = [one.folder / "ledger.parquet" for one in self.extractions]
-        of = _kept.inputs(asdict(saved), [*runs, *ledgers], [one.videos for one in self.extractions])
-        if found := _kept.read(folder, of):
+        of = cache.inputs(asdict(saved), [*runs, *ledgers], [one.videos for one in self.extractions])
+        if found := cache.read(folder, of):
             return found
         # Looked for in the videos' ledgers only now: statistics take a second to import.
         leaks, counted = tuple(preprocess.leaks(self.extractions)), tuple(_counted(self.extractions))
         saved = replace(saved, leaks=leaks, coverage=counted)
         made = report.Report.of(saved, report.gather(saved, self.storage, again=False))
         covered = preprocess.write_coverage(self.extractions, folder)  # first: the page shows its pictures
-        shown = _kept.Shown(cells=made.cells, lines=made.lines, paths=made.write(folder) + covered)
-        _kept.write(folder, of, shown)
+        shown = cache.Shown(cells=made.cells, lines=made.lines, paths=made.write(folder) + covered)
+        cache.write(folder, of, shown)
         return shown
 
     def _published(self, row: str, trial: run.Trial) -> dict[str, float]:

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 import models
-from pipelines import _evidence, _trained, evaluate, explain, run
+from pipelines import _trained, evaluate, explain, run
 from pipelines._trained import Trained
 from pipelines.common import cluster, progress, provenance, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_atomic, write_json
@@ -34,8 +34,9 @@ from pipelines.common.text import printable
 from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
 from pipelines.faces import store
 from pipelines.faces.store import ExtractionError
-from pipelines.ingest import Video
 from pipelines.metrics import detection
+from pipelines.reporting import evidence
+from pipelines.training.views import Video
 
 DATASET = "own"  # stands before the ids of videos that belong to no dataset
 MOST_HERE = 4  # videos whose faces are cut one after the other; for more, Ray is worth its start
@@ -164,7 +165,7 @@ def score_faces(
                 result |= _scores(trained, scorer, faces, name)
                 if pictures:
                     result["faces"] = explain.with_cam(
-                        scorer.stages, _video(name), result["faces"], _evidence.MOST_FACES, scorer.device
+                        scorer.stages, _video(name), result["faces"], evidence.MOST_FACES, scorer.device
                     )
             except (ValueError, RuntimeError) as error:  # a face that a stage refuses, or no memory: costs this video
                 result = {"status": _NOT_SCORED, "reason": " ".join(str(error).split())}
@@ -246,7 +247,7 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
             name = f"{one.path.stem[:80]}-{sha256(os.fsencode(one.path.absolute())).hexdigest()[:8]}.png"
             title = f"{printable(one.path.name)}: P(fake) = {one.score:.3f}"
             by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
-            data = _evidence.picture(title, by, one.score, one.faces, "\n".join(trained.warnings))
+            data = evidence.picture(title, by, one.score, one.faces, "\n".join(trained.warnings))
             write_atomic(folder / name, data)
             paths.append(folder / name)
     return paths

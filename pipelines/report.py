@@ -25,8 +25,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from pipelines import _curves
-from pipelines._saved import TABLE, Material, Run, Saved, differing
 from pipelines.common.storage import DEFAULT_STORAGE, write_atomic
 from pipelines.common.tables import RESULTS, clean
 from pipelines.common.text import markdown_cell, printable
@@ -34,6 +32,8 @@ from pipelines.experiments.sweep import LOCALIZING, Column
 from pipelines.metrics import significance
 from pipelines.metrics.detection.detection import FINAL
 from pipelines.metrics.significance import Comparison
+from pipelines.reporting import robustness
+from pipelines.reporting.saved import TABLE, Material, Run, Saved, differing
 
 ONE_SEED = "*"
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
@@ -397,7 +397,7 @@ class Report:
 
     def write(self, folder: Path, *, html: bool = True) -> list[Path]:
         """All but the coverage, Markdown first. Files that are there are replaced."""
-        from pipelines import _html  # here: it needs this module
+        from pipelines.reporting import page  # here: it needs this module
 
         s = self.saved
         folder.mkdir(parents=True, exist_ok=True)
@@ -408,10 +408,10 @@ class Report:
         metric = kinds.pop() if len(kinds) == 1 else "value"
         footer = s.facts["data"] if s.is_sample else ""
         plot(paths[2], s.title, s.row_name, metric, self.cells, footer)
-        paths += _curves.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
+        paths += robustness.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
         if html:
             paths.append(folder / f"{s.name}.html")
-            write_atomic(paths[-1], _html.page(folder, self).encode())
+            write_atomic(paths[-1], page.render(folder, self).encode())
         return [*paths, s.write(folder)]
 
 

@@ -17,17 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines import evaluate, explain, train
-from pipelines._sharing import Sharing
+from pipelines import evaluate, explain
 from pipelines.common.provenance import commit
 from pipelines.common.storage import digest, read_json, write_json
 from pipelines.common.tables import FAKE, REAL, RESULTS, VERSION, clean, to_table
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
-from pipelines.ingest import REAL_VIEWS, VIEWS, Video, View
 from pipelines.metrics import detection, results
-from pipelines.training import stages
+from pipelines.training import job, stages
+from pipelines.training.sharing import Sharing
+from pipelines.training.train import train_stage
+from pipelines.training.views import REAL_VIEWS, VIEWS, Video, View
 
 FINAL = detection.FINAL
 TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them
@@ -223,7 +224,7 @@ def train_stages(trial: Trial, compute: Compute, report: Callable[[str, int, int
     earlier: dict[str, stages.PlannedStage] = {}
     for planned in trial.planned:
         report(planned.name, 0, 1)
-        train.train(_job(trial, planned, config, earlier, compute))
+        train_stage(_job(trial, planned, config, earlier, compute))
         earlier[planned.name] = planned
         if any(_reads(trial, later) == planned.name for later in trial.planned):
             report(f"derive from {planned.name}", 0, 1)
@@ -297,9 +298,9 @@ def _job(
     config: Any,
     earlier: Mapping[str, stages.PlannedStage],
     compute: Compute,
-) -> train.Job:
+) -> job.Job:
     source = _reads(trial, planned)
-    return train.Job(
+    return job.Job(
         planned=planned,
         config=config,
         train=trial.train.videos,

@@ -19,7 +19,7 @@ from models._noise_refinement import NoiseRefinement, NrsConfig, k_means
 from models._sam import SAM
 from models._stage import BadSample, Pooling
 from models.adfd import Detect, lr_factor, network_region, synthesis_region
-from pipelines.ingest import Video, View
+from pipelines.training.views import Video, View
 
 SMALL = adfd.SMALL
 PX, CANVAS = SMALL.data.input_px, SMALL.data.canvas_px

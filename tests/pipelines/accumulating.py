@@ -17,10 +17,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models._distributed import synchronize_batch_norm
-from pipelines import ingest, train
 from pipelines.experiments.experiment import Experiment
-from pipelines.ingest import Arrays, Pick, Video
-from pipelines.training import stages
+from pipelines.training import loop, stages, views
+from pipelines.training.job import Job
+from pipelines.training.samples import Arrays
+from pipelines.training.views import Pick, Video
 
 NUM_STEPS = 2
 # (paper, stage): changes of the small preset, so that a step has 8 samples and an epoch one step.
@@ -92,15 +93,15 @@ def gradients(paper: str, stage: str, world: World, cuts: int, folder: Path) -> 
     """`steps`: the gradients of each; `losses`: what the loop reports of each epoch; `spec` and `summary`."""
     base = experiment(paper, stage)
     asked = {f"{paper}.{stage}": cuts}
-    planned = {one.name: one for one in stages.plan(base, dict.fromkeys(ingest.VIEWS, "rows"), folder, asked)}
+    planned = {one.name: one for one in stages.plan(base, dict.fromkeys(views.VIEWS, "rows"), folder, asked)}
     for one in planned.values():
         if one.name != stage:
             torch.manual_seed(7)
             one.folder.mkdir(parents=True, exist_ok=True)
-            weights = train.models.stage(paper, one.name)(base.config()).state_dict()
+            weights = loop.models.stage(paper, one.name)(base.config()).state_dict()
             safetensors.torch.save_file(weights, one.folder / f"weights-{world.rank}.safetensors")
             (one.folder / f"weights-{world.rank}.safetensors").replace(one.folder / "weights.safetensors")
-    job = train.Job(
+    job = Job(
         planned=planned[stage],
         config=base.config(),
         train=VIDEOS,
@@ -110,7 +111,7 @@ def gradients(paper: str, stage: str, world: World, cuts: int, folder: Path) -> 
         accumulate=cuts,
     )
     steps: list[dict[str, torch.Tensor]] = []
-    step = train._step
+    step = loop._step
 
     def recorded(model: nn.Module, *arguments: Any) -> dict[str, float]:
         parts = step(model, *arguments)
@@ -118,11 +119,11 @@ def gradients(paper: str, stage: str, world: World, cuts: int, folder: Path) -> 
         steps.append({name: p.grad.clone() for name, p in own.named_parameters() if p.grad is not None})
         return parts
 
-    train._step = recorded  # type: ignore[assignment]
+    loop._step = recorded  # type: ignore[assignment]
     try:
-        train.loop(job, world)
+        loop.loop(job, world)
     finally:
-        train._step = step
+        loop._step = step
     losses = [line["train/loss"] for line in job.planned.curve()]
     return {"steps": steps, "losses": losses, "summary": dict(job.planned.summary())}
 
@@ -132,7 +133,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # what is left is a difference of the arithmetic, not of rounding
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
-    train.validate = lambda *arguments: {"loss": 1.0, "auc": 0.5, "accuracy": 0.5}  # type: ignore[assignment]
+    loop.validate = lambda *arguments: {"loss": 1.0, "auc": 0.5, "accuracy": 0.5}  # type: ignore[assignment]
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     for paper, stage in STAGES:

@@ -16,11 +16,13 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from pipelines import train
 from pipelines.common import storage
+from pipelines.training import loop
+from pipelines.training.job import Job
+from pipelines.training.train import _worker, train_stage
 
 NODE = {"num_cpus": 2, "num_gpus": 1}
-worker, step = train._worker, train._step
+worker, step = _worker, loop._step
 
 
 def gated(config: dict[str, Any]) -> None:
@@ -31,11 +33,11 @@ def gated(config: dict[str, Any]) -> None:
             time.sleep(0.1)
         return step(model, optimizer, cuts, number, picks, world)
 
-    train._step = gate  # type: ignore[assignment]
+    loop._step = gate  # type: ignore[assignment]
     worker(config)
 
 
-def wait_for(step: int, job: train.Job, training: threading.Thread) -> int:
+def wait_for(step: int, job: Job, training: threading.Thread) -> int:
     """The newest checkpoint, as soon as there is one of this step or a later one."""
     while True:
         assert training.is_alive(), f"the training ended before step {step}"
@@ -49,11 +51,11 @@ def main() -> None:
     import gated as found  # under the name that workers know it by
 
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
-    train._worker = found.gated
+    _worker = found.gated
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    training = threading.Thread(target=train.train, args=(job,), daemon=True)
+    training = threading.Thread(target=train_stage, args=(job,), daemon=True)
     training.start()  # nodes are started by the main thread only
     seen = [wait_for(3, job, training)]
     cluster.remove_node(nodes[0], allow_graceful=False)

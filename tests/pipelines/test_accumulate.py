@@ -11,12 +11,12 @@ import torch
 
 import models
 from models import Feed
-from pipelines import _sharing, launch
+from pipelines import launch
 from pipelines.experiments.experiment import Experiment
-from pipelines.ingest import VIEWS, Video, View
 from pipelines.run import Compute
 from pipelines.sweep import parser
-from pipelines.training import stages
+from pipelines.training import sharing, stages
+from pipelines.training.views import VIEWS, Video, View
 
 SCRIPT = Path(__file__).with_name("accumulating.py")
 TOLERANCE = 1e-9  # of the largest gradient of the stage; computed in 64 bits
@@ -97,7 +97,7 @@ def test_methods_that_need_a_whole_step_refuse():
     }
     for paper, name in REFUSED:
         with pytest.raises(ValueError, match=rf"{paper}\.{name} can't be cut.*--workers"):
-            _sharing.check_accumulates(STAGES[paper, name])
+            sharing.check_accumulates(STAGES[paper, name])
 
 
 def test_a_stage_that_says_nothing_refuses():
@@ -113,12 +113,12 @@ def view(name: str, batch_size: int) -> View:
 
 def test_parts_are_equal_and_hold_as_many_real_as_fake():
     finetune, recover = STAGES["delocate", "finetune"], STAGES["delocate", "recover"]
-    _sharing.check_cuts(finetune, view("clips", 8), num_workers=2, cuts=2)  # 2 workers x 2 parts x (1 real + 1 fake)
-    _sharing.check_cuts(recover, view("real_clips", 8), num_workers=2, cuts=4)
+    sharing.check_cuts(finetune, view("clips", 8), num_workers=2, cuts=2)  # 2 workers x 2 parts x (1 real + 1 fake)
+    sharing.check_cuts(recover, view("real_clips", 8), num_workers=2, cuts=4)
     with pytest.raises(ValueError, match=r"delocate\.finetune: the 4 samples .* 4 equal parts; allowed: 2$"):
-        _sharing.check_cuts(finetune, view("clips", 8), num_workers=2, cuts=4)
+        sharing.check_cuts(finetune, view("clips", 8), num_workers=2, cuts=4)
     with pytest.raises(ValueError, match=r"8 samples .* 3 equal parts; allowed: 2, 4, 8$"):
-        _sharing.check_cuts(recover, view("real_clips", 8), num_workers=1, cuts=3)
+        sharing.check_cuts(recover, view("real_clips", 8), num_workers=1, cuts=3)
 
 
 # ---------------------------------------------------------------------------------------- the switch

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import _sheet, browse
+from pipelines import browse
 from pipelines.browse import Filter
 from pipelines.faces import store
+from pipelines.reporting import contact_sheet
 
 HOSTILE = 'toy/<script>alert(1)</script>"><img src=x onerror=alert(1)>&\x1b[31m\u202e'
 
@@ -66,10 +67,10 @@ def test_no_match_is_an_error_that_names_what_there_is(wanted, told):
 def test_landmarks_are_dots_where_they_are_and_the_mask_has_an_outline():
     mask = np.zeros((40, 40), np.uint8)
     mask[20:30, 20:30] = 255
-    shown = _sheet.face(np.zeros((40, 40, 3), np.uint8), np.array([[4, 8]], np.float32), mask, 80)
-    dots = np.argwhere((shown == _sheet.LANDMARK).all(-1))
+    shown = contact_sheet.face(np.zeros((40, 40, 3), np.uint8), np.array([[4, 8]], np.float32), mask, 80)
+    dots = np.argwhere((shown == contact_sheet.LANDMARK).all(-1))
     assert abs(dots.mean(0) - [16.5, 8.5]).max() <= 0.5  # (8 + 0.5) * 2 - 0.5 rows down
-    line = np.argwhere((shown == _sheet.OUTLINE).all(-1))
+    line = np.argwhere((shown == contact_sheet.OUTLINE).all(-1))
     assert (line.min(0).tolist(), line.max(0).tolist()) == ([40, 40], [59, 59])
     assert (shown[45:55, 45:55] == 0).all()  # not filled
 
@@ -90,13 +91,13 @@ class Page(HTMLParser):
         self.text += data
 
 
-def hostile_strips() -> list[_sheet.Strip]:
-    tile = _sheet.Tile(np.full((60, 60, 3), 7, np.uint8), (HOSTILE, "second"))
-    return [_sheet.Strip(title=HOSTILE, kind="fake", lines=(HOSTILE, HOSTILE), failed=True, tiles=(tile,))]
+def hostile_strips() -> list[contact_sheet.Strip]:
+    tile = contact_sheet.Tile(np.full((60, 60, 3), 7, np.uint8), (HOSTILE, "second"))
+    return [contact_sheet.Strip(title=HOSTILE, kind="fake", lines=(HOSTILE, HOSTILE), failed=True, tiles=(tile,))]
 
 
 def test_a_page_holds_its_pictures_and_names_stay_text():
-    text = _sheet.to_html(HOSTILE, hostile_strips())
+    text = contact_sheet.to_html(HOSTILE, hostile_strips())
     page = Page(text)
     assert {tag for tag, _ in page.tags} == {
         "html", "head", "meta", "title", "style", "body", "h1", "section", "h2", "p", "figure", "img", "figcaption"
@@ -112,12 +113,12 @@ def test_a_page_holds_its_pictures_and_names_stay_text():
 
 
 def test_a_png_has_room_for_every_line_and_picture():
-    plain = _sheet.Strip(title="a", kind="real", lines=("ok",), failed=False)
+    plain = contact_sheet.Strip(title="a", kind="real", lines=("ok",), failed=False)
     tall, wide = (
-        cv2.imdecode(np.frombuffer(_sheet.to_png("t", strips), np.uint8), cv2.IMREAD_COLOR)
+        cv2.imdecode(np.frombuffer(contact_sheet.to_png("t", strips), np.uint8), cv2.IMREAD_COLOR)
         for strips in ([plain] * 3, [plain, *hostile_strips()])
     )
-    one = cv2.imdecode(np.frombuffer(_sheet.to_png("t", [plain]), np.uint8), cv2.IMREAD_COLOR)
+    one = cv2.imdecode(np.frombuffer(contact_sheet.to_png("t", [plain]), np.uint8), cv2.IMREAD_COLOR)
     assert tall.shape[0] - one.shape[0] == 2 * (one.shape[0] - 27)  # title: a gap of 8 and a line of 19
     assert (wide == 7).all(-1).sum() >= 60 * 60
     assert (tall[-4:] == 255).all()

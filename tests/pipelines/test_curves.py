@@ -8,8 +8,8 @@ import matplotlib.image
 import pyarrow as pa
 import pytest
 
-from pipelines import _curves
 from pipelines.common.tables import RESULTS, to_table
+from pipelines.reporting import robustness
 
 COMMON: dict[str, Any] = dict.fromkeys(RESULTS.names, "x")
 COMMON |= dict.fromkeys(("n_real", "n_fake", "n_missing", "n_excluded", "seed"), 0)
@@ -27,7 +27,7 @@ def seed(clean: float, *blurred: float, **changes: Any) -> pa.Table:
 
 
 def test_a_point_is_the_mean_over_seeds_and_clean_is_level_zero() -> None:
-    curve = _curves.points([seed(0.9, 0.8, 0.6), seed(0.7, 0.6, 0.5)], "ffpp", "blur", "video", "auc")
+    curve = robustness.points([seed(0.9, 0.8, 0.6), seed(0.7, 0.6, 0.5)], "ffpp", "blur", "video", "auc")
     assert [place for place, *_ in curve] == [0, 1, 2]
     assert [round(value, 6) for _, value, _, _ in curve] == [0.8, 0.7, 0.55]
     assert [(round(low, 6), round(high, 6)) for *_, low, high in curve] == [(0.7, 0.9), (0.6, 0.8), (0.45, 0.65)]
@@ -44,17 +44,17 @@ def test_what_else_stands_in_results_is_left_out() -> None:
         {"value": 0.1, "perturbation": "blur-1", "metric": "ap"},
         {"value": 0.1, "perturbation": "blur-1", "test_dataset": "dfdc"},
     )
-    curve = _curves.points([table], "ffpp", "blur", "video", "auc")
+    curve = robustness.points([table], "ffpp", "blur", "video", "auc")
     assert [(place, value) for place, value, *_ in curve] == [(0, 0.9), (2, 0.7)]
 
 
 def test_a_row_without_perturbations_has_no_curve() -> None:
-    assert _curves.points([seed(0.9)], "ffpp", "blur", "video", "auc") == []
-    assert _curves.points([], "ffpp", "blur", "video", "auc") == []
+    assert robustness.points([seed(0.9)], "ffpp", "blur", "video", "auc") == []
+    assert robustness.points([], "ffpp", "blur", "video", "auc") == []
 
 
 def test_a_number_that_is_not_defined_makes_a_gap() -> None:
-    curve = _curves.points([seed(nan, 0.8)], "ffpp", "blur", "video", "auc")
+    curve = robustness.points([seed(nan, 0.8)], "ffpp", "blur", "video", "auc")
     assert isnan(curve[0][1])
     assert curve[1][1] == 0.8
 
@@ -64,8 +64,8 @@ def test_parts_and_families_are_those_that_were_perturbed() -> None:
         {"value": 0.5, "test_dataset": "dfdc"},
         {"value": 0.5, "test_dataset": "celeb_df", "perturbation": "jpeg-50"},
     )
-    assert _curves.scored({"a": [seed(0.9, 0.8)], "b": [more], "c": []}) == (["ffpp", "celeb_df"], ["blur", "jpeg"])
-    assert _curves.scored({"a": [seed(0.9)]}) == ([], [])
+    assert robustness.scored({"a": [seed(0.9, 0.8)], "b": [more], "c": []}) == (["ffpp", "celeb_df"], ["blur", "jpeg"])
+    assert robustness.scored({"a": [seed(0.9)]}) == ([], [])
 
 
 @pytest.mark.parametrize(("tests", "size"), [(1, (533, 832)), (2, (897, 832))])
@@ -73,7 +73,7 @@ def test_the_picture_has_a_panel_for_each_family_and_part(tests: int, size: tupl
     tables = [seed(0.9, 0.8, 0.7, test_dataset=f"part {i}") for i in range(tests)]
     jpeg = results({"value": 0.6, "perturbation": "jpeg-50", "test_dataset": "part 0"})
     path = tmp_path / "curves.png"
-    assert _curves.plot(path, "title", "row", {"a": tables, "b": [jpeg], "failed": []}, footer="made up")
+    assert robustness.plot(path, "title", "row", {"a": tables, "b": [jpeg], "failed": []}, footer="made up")
     picture = matplotlib.image.imread(path)
     height, width = picture.shape[:2]
     assert (height, width) == pytest.approx(size, rel=0.15)
@@ -81,5 +81,5 @@ def test_the_picture_has_a_panel_for_each_family_and_part(tests: int, size: tupl
 
 
 def test_nothing_perturbed_is_no_picture(tmp_path: Path) -> None:
-    assert not _curves.plot(tmp_path / "curves.png", "title", "row", {"a": [seed(0.9)], "b": []})
+    assert not robustness.plot(tmp_path / "curves.png", "title", "row", {"a": [seed(0.9)], "b": []})
     assert list(tmp_path.iterdir()) == []

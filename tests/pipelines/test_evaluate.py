@@ -14,12 +14,13 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import evaluate, ingest, run
+from pipelines import evaluate, run
 from pipelines.common import storage, tables
 from pipelines.evaluate import Finished, predictions_path
 from pipelines.faces import store
-from pipelines.ingest import Derived, Samples, Video
 from pipelines.training import stages
+from pipelines.training.samples import Derived, Samples, face_arrays
+from pipelines.training.views import Video
 
 pytestmark = pytest.mark.ray
 
@@ -98,7 +99,7 @@ def test_a_face_in_two_clips_has_the_mean_of_both(
 ) -> None:
     module = finished["finetune"].load(torch.device("cpu"))
     video = next(iter(parts.values()))[0]
-    images = np.stack([ingest.face(row, 64)["image"] for row in faces_of(trial, video)])
+    images = np.stack([face_arrays(row, 64)["image"] for row in faces_of(trial, video)])
     assert len(images) == CLIP_FRAMES + 1
     clips = torch.from_numpy(np.stack([images[:CLIP_FRAMES], images[1:]]))
     with torch.no_grad():
@@ -117,7 +118,7 @@ def test_the_pixels_of_a_mask_are_counted_once_and_on_the_right_side(
         faces = {tuple(row[name] for name in KEY): row for video in videos for row in faces_of(trial, video)}
         for row in table.to_pylist():
             png = cv2.imdecode(np.frombuffer(row["mask_png"], np.uint8), cv2.IMREAD_UNCHANGED)
-            face = ingest.face(faces[tuple(row[name] for name in KEY)], 64)
+            face = face_arrays(faces[tuple(row[name] for name in KEY)], 64)
             assert png.shape == face["mask"].shape == (64, 64)
             tp, fp, fn, tn = (row[f"mask_{name}"] for name in ("tp", "fp", "fn", "tn"))
             if not face["mask_valid"]:

@@ -11,9 +11,12 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import evaluate, run, train
+from pipelines import evaluate, run
 from pipelines.experiments.experiment import Experiment
-from pipelines.train import Alone, Job
+from pipelines.training import loop
+from pipelines.training.job import Job
+from pipelines.training.train import train_stage
+from pipelines.training.workers import Alone
 
 pytestmark = pytest.mark.ray  # the faces are extracted by Ray; training and scoring are in this process
 
@@ -64,7 +67,7 @@ def job_of(tiny: Any, paper: str, stage_name: str, storage: Path) -> tuple[run.T
         job = replace(run._job(trial, planned, experiment.config(), earlier, run.Compute()), checkpoint_steps=1)
         if planned.name == stage_name:
             return trial, job
-        train.train(job)
+        train_stage(job)
         earlier[planned.name] = planned
         if any(run._reads(trial, later) == planned.name for later in trial.planned):
             finished = evaluate.Finished(planned=planned, config=experiment.config())
@@ -76,13 +79,13 @@ def job_of(tiny: Any, paper: str, stage_name: str, storage: Path) -> tuple[run.T
 @pytest.mark.parametrize(("paper", "stage_name"), STAGES)
 def test_a_killed_training_goes_on_and_its_stage_scores(paper, stage_name, tiny, short, tmp_path):
     trial, whole = job_of(tiny, paper, stage_name, tmp_path / "whole")
-    train.train(whole)
+    train_stage(whole)
     killed = replace(whole, planned=replace(whole.planned, folder=tmp_path / "killed" / whole.planned.digest))
     killed.planned.folder.mkdir(parents=True)
     for at in (1, 3, 4):  # in the first epoch, in the second, at the start of the third
         with pytest.raises(Killed):
-            train.loop(killed, Mortal(at))
-    train.train(killed)
+            loop.loop(killed, Mortal(at))
+    train_stage(killed)
     one, other = (safetensors.torch.load_file(j.planned.folder / "weights.safetensors") for j in (whole, killed))
     assert one.keys() == other.keys()
     for name, value in one.items():

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import models
-from pipelines import _evidence, explain
+from pipelines import explain
 from pipelines.common import tables
 from pipelines.explain import Part
-from pipelines.ingest import Video
 from pipelines.metrics import detection
+from pipelines.reporting.evidence import examples_sheet, heated, plane, tsne
+from pipelines.training.views import Video
 
 
 class Corner(models.Stage):
@@ -237,21 +238,21 @@ def features(points: list[list[float]], **more: Any) -> pa.Table:
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7])
 def test_a_plane_of_few_points(number):
     vectors = np.random.default_rng(0).normal(size=(number, 5))
-    found = _evidence.plane(vectors)
+    found = plane(vectors)
     assert found.shape == (number, 2)
     assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found, _evidence.plane(vectors))
+    np.testing.assert_array_equal(found, plane(vectors))
 
 
 def test_points_in_one_place_and_of_one_dimension():
-    assert (_evidence.plane(np.ones((9, 3))) == 0).all()
-    assert np.isfinite(_evidence.plane(np.arange(9.0)[:, None])).all()
+    assert (plane(np.ones((9, 3))) == 0).all()
+    assert np.isfinite(plane(np.arange(9.0)[:, None])).all()
 
 
 def test_a_plane_keeps_two_clouds_apart():
     rng = np.random.default_rng(0)
     clouds = np.concatenate([rng.normal(size=(30, 8)), rng.normal(size=(30, 8)) + 20])
-    places = _evidence.plane(clouds)
+    places = plane(clouds)
     centres = places[:30].mean(0), places[30:].mean(0)
     radius = max(np.linalg.norm(own - own.mean(0), axis=1).mean() for own in (places[:30], places[30:]))
     assert np.linalg.norm(centres[0] - centres[1]) > 2 * radius
@@ -260,7 +261,7 @@ def test_a_plane_keeps_two_clouds_apart():
 @pytest.mark.parametrize("number", [0, 3, 12])
 def test_tsne_is_a_picture(number):
     points = np.random.default_rng(1).normal(size=(number, 4)).tolist()
-    shown = decoded(_evidence.tsne(features(points), "a $x^ title"))
+    shown = decoded(tsne(features(points), "a $x^ title"))
     assert min(shown.shape[:2]) > 300
     red, green, blue = np.moveaxis(shown.astype(int), 2, 0)
     assert ((green > red + 40) & (green > blue + 40)).any() == (number > 0)
@@ -268,8 +269,8 @@ def test_tsne_is_a_picture(number):
 
 def test_two_stages_with_features_of_different_width_are_two_panels():
     both = pa.concat_tables([features([[1.0, 2.0]] * 3), features([[1.0, 2.0, 3.0]] * 3, stage="localize")])
-    one = decoded(_evidence.tsne(features([[1.0, 2.0]] * 3), "t"))
-    assert decoded(_evidence.tsne(both, "t")).shape[1] > 1.4 * one.shape[1]
+    one = decoded(tsne(features([[1.0, 2.0]] * 3), "t"))
+    assert decoded(tsne(both, "t")).shape[1] > 1.4 * one.shape[1]
 
 
 def evidence(**changes: Any) -> dict[str, Any]:
@@ -300,17 +301,17 @@ def test_a_sheet_shows_each_picture_and_says_what_is_missing():
         evidence(picture="mask", png=None, problem="ValueError: broken"),
     ]
     table = tables.to_table(rows, tables.EVIDENCE)
-    shown = decoded(_evidence.examples_sheet(table))
+    shown = decoded(examples_sheet(table))
     assert (shown == 100).all(2).sum() > 160 * 160 + 160 * 60  # the face, and the half of it that is not hot
-    whole = decoded(_evidence.examples_sheet(tables.to_table(rows[:2], tables.EVIDENCE)))
+    whole = decoded(examples_sheet(tables.to_table(rows[:2], tables.EVIDENCE)))
     assert shown.shape[0] > whole.shape[0]  # a line more: what is missing
-    assert decoded(_evidence.examples_sheet(table.slice(0, 0))).shape[0] > 20
+    assert decoded(examples_sheet(table.slice(0, 0))).shape[0] > 20
 
 
 def test_heat_is_laid_over_where_it_is():
     gray, hot = np.full((4, 4, 3), 100, np.uint8), np.zeros((4, 4), np.uint8)
     hot[0, 3] = 255
-    shown = _evidence.heated(gray, hot, 4)
+    shown = heated(gray, hot, 4)
     assert shown[3, 0].tolist() == [100, 100, 100]
     red, green, blue = shown[0, 3].tolist()
     assert red > 100 > green

@@ -15,9 +15,10 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import _evidence, explain, run
+from pipelines import explain, run
 from pipelines.common import storage
 from pipelines.common.tables import EVIDENCE, FEATURES
+from pipelines.reporting.evidence import examples_sheet, tsne
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -113,7 +114,7 @@ def test_features_are_of_every_dataset_and_class(trial: Trial) -> None:
 
 def test_reports_draw_them(trial: Trial) -> None:
     evidence, features = tables(trial)
-    for data in (_evidence.examples_sheet(evidence), _evidence.tsne(features, "t")):
+    for data in (examples_sheet(evidence), tsne(features, "t")):
         shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         assert min(shown.shape[:2]) > 300
         assert shown.std() > 10
@@ -183,7 +184,7 @@ def test_a_stage_without_weights_costs_its_pictures(trial: Trial, tmp_path: Path
     assert {(row["picture"], row["png"]) for row in rows} == {("", None)}
     assert all("is not finished" in row["problem"] for row in rows)
     assert features["stage"].unique().to_pylist() == ["localize"]
-    assert _evidence.examples_sheet(evidence)
+    assert examples_sheet(evidence)
 
 
 def test_nothing_of_it_costs_the_result(trial: Trial, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

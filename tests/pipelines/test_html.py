@@ -17,14 +17,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from models import Pooling
-from pipelines import _html, report
-from pipelines._saved import AGAIN, Planned, Run, Saved
+from pipelines import report
 from pipelines.common.storage import write_json
 from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import detection, results
 from pipelines.metrics.results import Failed, Origin, Part
 from pipelines.report import Report
+from pipelines.reporting.page import _curve, _of_part, render
+from pipelines.reporting.saved import AGAIN, Planned, Run, Saved
 
 EVIL = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "img"}
@@ -170,10 +171,10 @@ def test_the_page_is_well_formed_and_needs_nothing_else(page: Page, folder: Path
 def test_curves_of_several_seeds_say_so_and_begin_at_nothing(page: Page, storage: Path) -> None:
     assert page.text.count("mean over seeds; thin: each of them") == 2
     saved = made_up()
-    by_row = _html._of_part(report.gather(saved, storage, again=False), "dfdc", "video")
+    by_row = _of_part(report.gather(saved, storage, again=False), "dfdc", "video")
     figure = Figure()
     axis = figure.subplots()
-    line, area = _html._curve(axis, by_row["plain"], "C0", "-", seeds=True)
+    line, area = _curve(axis, by_row["plain"], "C0", "-", seeds=True)
     assert len(axis.get_lines()) == 3
     for one in axis.get_lines():
         x, y = one.get_data()
@@ -242,11 +243,11 @@ def test_pictures_of_a_run_are_shown_where_it_has_them(tmp_path: Path) -> None:
     make_run(tmp_path, "a0", 0.02, 0)
     saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
     made = Report.of(saved, report.gather(saved, tmp_path, again=False))
-    assert "<details" not in _html.page(tmp_path, made)
+    assert "<details" not in render(tmp_path, made)
     row = {"stage": "detect", "dataset": "dfdc", "video_id": EVIL, "frame_index": 0, "face_index": 0, "label": 1}
     rows = [row | {"method": EVIL, "score": 0.5, "features": [float(i), 1.0]} for i in range(3)]
     pq.write_table(to_table(rows, FEATURES), tmp_path / "runs" / "a0" / "features.parquet")
-    page = Page(_html.page(tmp_path, made))
+    page = Page(render(tmp_path, made))
     assert page.tags.count("details") == 1
     (map_,) = (where for where in page.loaded if where.startswith("data:image/webp"))
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(map_.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from models import BadSample, Feed, Stage
-from pipelines import ingest
 from pipelines.common import tables
-from pipelines.ingest import Derived, Pick, Samples, Video, View, clip_starts
+from pipelines.training import batches, views
+from pipelines.training import samples as samples_module
+from pipelines.training.samples import Derived, Samples, face_arrays
+from pipelines.training.views import Pick, Video, View, clip_starts
 
-VIEWS = ingest.VIEWS
-BALANCED = [name for name in VIEWS if name not in ingest.REAL_VIEWS]
+VIEWS = views.VIEWS
+BALANCED = [name for name in VIEWS if name not in views.REAL_VIEWS]
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap")
 
 
@@ -147,7 +149,7 @@ def test_each_class_is_shown_in_turns_in_which_each_video_comes_once(name):
 @pytest.mark.parametrize("name", VIEWS)
 def test_turns_are_shuffled_anew(name):
     view = make_view(name)
-    label = int(name not in ingest.REAL_VIEWS)
+    label = int(name not in views.REAL_VIEWS)
     shown = [p.video.video_id for p in picks(view, 40) if p.video.label == label]
     size = len(view.fake if label else view.real)
     assert shown[:size] != shown[size : 2 * size]
@@ -317,7 +319,7 @@ def faces(monkeypatch) -> dict[str, list[dict]]:
             table = table if rows is None else table.slice(rows.start, len(rows))
             return table if columns is None else table.select(list(columns))
 
-    monkeypatch.setattr(ingest, "Faces", Store)
+    monkeypatch.setattr(samples_module, "Faces", Store)
     return stored
 
 
@@ -409,7 +411,7 @@ def test_masks_are_known_for_real_faces_and_where_the_dataset_has_them(faces):
 @pytest.mark.parametrize("input_px", [8, 16, 32])
 def test_image_landmarks_and_mask_are_scaled_together(input_px):
     (row,) = face_rows(FAKE, 1)
-    found = ingest.face(row, input_px)
+    found = face_arrays(row, input_px)
     assert found["image"].shape == (input_px, input_px, 3)
     # Whole numbers are pixel centres in both: (4, 8) of 16 is 4.5 and 8.5 pixels from the corner.
     assert found["landmarks"].tolist() == [[4.5 * input_px / 16 - 0.5, 8.5 * input_px / 16 - 0.5]] * 68
@@ -421,7 +423,7 @@ def test_images_are_rgb():
     image = np.zeros((4, 4, 3), np.uint8)
     image[..., 0] = 200  # blue, as OpenCV writes it
     row = face_rows(REAL, 1)[0] | {"image_png": png(image)}
-    assert ingest.face(row, 4)["image"][0, 0].tolist() == [0, 0, 200]
+    assert face_arrays(row, 4)["image"][0, 0].tolist() == [0, 0, 200]
 
 
 def test_scoring_covers_every_face_of_every_track(faces):
@@ -530,21 +532,21 @@ def test_batches_are_the_shares_in_order_from_any_step_on(faces):
     for video in videos:
         faces[video.video_id] = face_rows(video, 5)
     view = View("clips", videos, Feed(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
-    found = {step: next(ingest.batches(samples(Raw), view, range(step, step + 1), 1, 2)) for step in range(5)}
-    together = list(ingest.batches(samples(Raw), view, range(5), 1, 2))
+    found = {step: next(batches.local_batches(samples(Raw), view, range(step, step + 1), 1, 2)) for step in range(5)}
+    together = list(batches.local_batches(samples(Raw), view, range(5), 1, 2))
     assert [chosen for chosen, _ in together] == [view.share(step, 1, 2) for step in range(5)]
     for step, (_, arrays) in enumerate(together):
         assert arrays["image"].shape == (2, 4, CROP_PX, CROP_PX, 3)
         for name, value in arrays.items():
             np.testing.assert_array_equal(value, found[step][1][name])
-    assert list(ingest.batches(samples(Raw), view, range(3, 3), 0, 1)) == []
+    assert list(batches.local_batches(samples(Raw), view, range(3, 3), 0, 1)) == []
 
 
 def test_an_error_while_loading_reaches_the_training(faces):
     videos = some_videos(4, ["Deepfakes"])
     view = View("clips", videos, Feed(input_px=CROP_PX, clip_frames=4, batch_size=4), 0)
     with pytest.raises(KeyError):  # no faces stored
-        next(ingest.batches(samples(Raw), view, range(5), 0, 1))
+        next(batches.local_batches(samples(Raw), view, range(5), 0, 1))
 
 
 # ------------------------------------------------------------------------- boxes, keys, donors, bad faces
@@ -617,13 +619,13 @@ def test_a_face_that_the_stage_refuses_is_replaced_by_a_like_one(faces):
     faces[REAL.video_id] = face_rows(REAL, 4)
     view = make_view("frames", [REAL, *fakes], batch_size=2)
     made = samples(Picky)
-    used, arrays = ingest._load(made, view, [view.pick(FAKE, 0), view.pick(FAKE, 1)])
+    used, arrays = batches._load(made, view, [view.pick(FAKE, 0), view.pick(FAKE, 1)])
     assert [pick.video for pick in used] == [fakes[1], fakes[1]]
     assert (arrays["image"][:, 0, 0, 0] > 10).all()
-    again, _ = ingest._load(made, view, [view.pick(FAKE, 0), view.pick(FAKE, 1)])
+    again, _ = batches._load(made, view, [view.pick(FAKE, 0), view.pick(FAKE, 1)])
     assert again == used
     with pytest.raises(BadSample, match=r"after 12 others for one of ffpp/real/c23/000; the last: too dark"):
-        ingest._load(made, view, [view.pick(REAL, 0)])
+        batches._load(made, view, [view.pick(REAL, 0)])
 
 
 def test_validation_leaves_out_what_the_stage_refuses_and_scoring_does_not(faces):
@@ -653,7 +655,7 @@ def test_ahead_makes_the_next_item_while_the_last_is_used() -> None:
             yield number
 
     used = []
-    for number in ingest.ahead(make()):
+    for number in batches.ahead(make()):
         if number < 3:
             assert is_made[number + 1].wait(5)
         assert made == list(range(min(4, number + 2)))  # and no more than that
@@ -666,12 +668,12 @@ def test_ahead_hands_on_what_goes_wrong_in_its_place() -> None:
         yield 1
         raise BadSample("no face")
 
-    items = ingest.ahead(make())
+    items = batches.ahead(make())
     assert next(items) == 1
     with pytest.raises(BadSample, match="no face"):
         next(items)
 
 
 def test_chunks_lose_nothing() -> None:
-    assert list(ingest.chunks(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(ingest.chunks(iter(()), 3)) == []
+    assert list(batches.chunks(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches.chunks(iter(()), 3)) == []

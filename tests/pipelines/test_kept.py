@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from pipelines import _kept, report
-from pipelines._kept import MADE, Shown
-from pipelines._saved import Saved
+from pipelines import report
 from pipelines.common import cluster
 from pipelines.metrics.significance import Comparison
 from pipelines.outcome import Outcome
 from pipelines.report import Cell
+from pipelines.reporting import cache
+from pipelines.reporting.cache import MADE, Shown
+from pipelines.reporting.saved import Saved
 from tests.pipelines.test_html import made_up, make_run
 
 AGAINST = Comparison(
@@ -41,18 +42,18 @@ def shown(tmp_path: Path) -> Shown:
 
 
 def test_what_is_kept_comes_back_as_it_was(tmp_path: Path, shown: Shown) -> None:
-    _kept.write(tmp_path, "abc", shown)
-    back = _kept.read(tmp_path, "abc")
+    cache.write(tmp_path, "abc", shown)
+    back = cache.read(tmp_path, "abc")
     assert back
     assert repr(back.cells) == repr(shown.cells)  # NaN is not equal to itself
     assert (back.lines, back.paths) == (shown.lines, shown.paths)
     assert "NaN" not in (tmp_path / MADE).read_text()
-    assert _kept.read(tmp_path, "abd") is None
+    assert cache.read(tmp_path, "abd") is None
 
 
 @pytest.mark.parametrize("harm", ["missing", "half", "changed", "no marker", "half a marker", "another version"])
 def test_a_report_that_is_not_whole_is_none(tmp_path: Path, shown: Shown, harm: str) -> None:
-    _kept.write(tmp_path, "abc", shown)
+    cache.write(tmp_path, "abc", shown)
     picture, marker = shown.paths[1], tmp_path / MADE
     told = json.loads(marker.read_text())
     if harm == "missing":
@@ -67,7 +68,7 @@ def test_a_report_that_is_not_whole_is_none(tmp_path: Path, shown: Shown, harm: 
         marker.write_text(marker.read_text()[:-40])
     else:
         marker.write_text(json.dumps(told | {"cells": [{"row": "a", "unknown": 1}]}))
-    assert _kept.read(tmp_path, "abc") is None
+    assert cache.read(tmp_path, "abc") is None
 
 
 def test_everything_that_goes_in_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_everything_that_goes_in_counts(tmp_path: Path, monkeypatch: pytest.Monk
     saved = dataclasses.asdict(made_up())
 
     def of(told: Any = saved, table: pa.Table = videos) -> str:
-        return _kept.inputs(told, [path], [table])
+        return cache.inputs(told, [path], [table])
 
     first = of()
     assert of() == first

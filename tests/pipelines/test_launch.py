@@ -20,11 +20,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from pipelines import _kept, launch, report, run
+from pipelines import launch, report, run
 from pipelines.common.cluster import Resources
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.sweep import Sweep
+from pipelines.reporting import cache
 from pipelines.sweep import parser
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
@@ -242,7 +243,7 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
         history = client.get_metric_history(child.info.run_id, "recover/train/loss")
         assert [point.step for point in history] == [1, 2]  # two epochs of one step
     artifacts = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    written = {path.name for path in (storage / "reports").glob("*/*")} - {_kept.MADE}
+    written = {path.name for path in (storage / "reports").glob("*/*")} - {cache.MADE}
     assert artifacts == written > {"tiny.md", "tiny.csv", "tiny.png"}
     assert parent.data.tags["mlflow.note.content"].startswith("# Table 0: mask ratio")
     assert f"--backend-store-uri sqlite:///{storage}/mlflow.db" in whole.out

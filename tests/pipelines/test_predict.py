@@ -21,12 +21,13 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models
-from pipelines import _evidence, _trained, explain, predict, registry, run
+from pipelines import _trained, explain, predict, registry, run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import plan
 from pipelines.metrics import detection
+from pipelines.reporting import evidence
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -349,14 +350,14 @@ def test_a_mask_is_laid_over_in_red() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[:, 4:] = 255
     png = [cv2.imencode(".png", picture)[1].tobytes() for picture in (gray, mask)]
-    shown = _evidence.overlay(*png)
+    shown = evidence.overlay(*png)
     assert shown[0, 0].tolist() == [100, 100, 100]
     assert shown[0, -1].tolist() == [193, 40, 40]  # 0.4 * 100 + 0.6 * 255, 0.4 * 100
-    assert _evidence.overlay(png[0], None)[0, -1].tolist() == [100, 100, 100]
+    assert evidence.overlay(png[0], None)[0, -1].tolist() == [100, 100, 100]
 
 
 def test_the_legend_says_which_it_is() -> None:
     row: dict[str, Any] = {"mask_png": None}
-    assert _evidence._legend([row]) == ""
-    assert "manipulated" in _evidence._legend([row | {"mask_png": b""}])
-    assert "Grad-CAM" in _evidence._legend([row, row | {"cam_png": b""}])
+    assert evidence._legend([row]) == ""
+    assert "manipulated" in evidence._legend([row | {"mask_png": b""}])
+    assert "Grad-CAM" in evidence._legend([row, row | {"cam_png": b""}])

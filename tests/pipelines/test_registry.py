@@ -16,11 +16,11 @@ from pipelines.common.storage import write_atomic, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep
-from pipelines.ingest import VIEWS
 from pipelines.outcome import Outcome
 from pipelines.registry import Winner
 from pipelines.run import Trial, Usable
 from pipelines.training import stages
+from pipelines.training.views import VIEWS
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",), preset="small")
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import _curves, report
+from pipelines import report
 from pipelines.common.tables import RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.report import Cell
+from pipelines.reporting import robustness
 
 COMMON = {
     "run_id": "abc",
@@ -317,7 +318,7 @@ def test_a_plot_shows_names_as_they_are(tmp_path, figures):
     assert {*names, "$ title $", "$row$", "made $up$"} <= set(written(figures))
     table = results({"perturbation": "blur-1"}, {})
     rows = {name: [table] for name in names}
-    assert _curves.plot(tmp_path / "b.png", "$ title $", "$row$", rows, footer="made $up$")
+    assert robustness.plot(tmp_path / "b.png", "$ title $", "$row$", rows, footer="made $up$")
     assert {*names, "$row$", "$ title $\nmade $up$"} <= set(written(figures))
 
 

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import datasets, run
-from pipelines._saved import Run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.datasets.sample import corpus
@@ -22,6 +21,7 @@ from pipelines.faces import store
 from pipelines.faces.extract import extract
 from pipelines.faces.recipe import Recipe
 from pipelines.metrics import detection
+from pipelines.reporting.saved import Run
 from pipelines.run import Compute, Trial
 
 pytestmark = pytest.mark.ray

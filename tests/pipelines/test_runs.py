@@ -12,10 +12,10 @@ from pipelines import _runs
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep
-from pipelines.ingest import VIEWS
 from pipelines.outcome import Outcome
 from pipelines.run import Trial, Usable
 from pipelines.training import stages
+from pipelines.training.views import VIEWS
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
 SWEEP = Sweep(

@@ -8,10 +8,10 @@ import pytest
 import models
 from models import Feed
 from pipelines import launch, run
-from pipelines._sharing import Sharing
 from pipelines.common.cluster import Resources
-from pipelines.ingest import Video, View
 from pipelines.sweep import parser
+from pipelines.training.sharing import Sharing
+from pipelines.training.views import Video, View
 
 FINETUNE, RECOVER = models.stage("delocate", "finetune"), models.stage("delocate", "recover")  # cut exactly
 WHOLE, NORMED = models.stage("delocate", "localize"), models.stage("plain", "detect")  # never cut; but batch norm

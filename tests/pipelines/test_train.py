@@ -11,12 +11,14 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import ingest, train
 from pipelines.common.storage import folders
 from pipelines.experiments.experiment import Experiment
-from pipelines.ingest import Video
-from pipelines.train import Alone, Job
-from pipelines.training import stages
+from pipelines.training import loop, stages, views
+from pipelines.training import samples as samples_module
+from pipelines.training.job import Job
+from pipelines.training.train import train_stage
+from pipelines.training.views import Video
+from pipelines.training.workers import Alone
 
 PX = 32
 EXPERIMENT = Experiment(model="delocate", train_on="ffpp", test_on=(), preset="small").override(
@@ -93,13 +95,13 @@ class Store:
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(ingest, "Faces", Store)
+    monkeypatch.setattr(samples_module, "Faces", Store)
     yield
     torch.set_num_threads(before)
 
 
 def jobs(storage: Path, experiment: Experiment = EXPERIMENT, **options: Any) -> dict[str, Job]:
-    planned = stages.plan(experiment, dict.fromkeys(ingest.VIEWS, "rows"), storage)
+    planned = stages.plan(experiment, dict.fromkeys(views.VIEWS, "rows"), storage)
     return {
         one.name: Job(
             planned=one,
@@ -138,8 +140,8 @@ class Killed(Alone):
 
 def test_finetune_learns_and_its_rate_moves(tmp_path: Path) -> None:
     job = jobs(tmp_path)
-    train.train(job["recover"])
-    train.train(job["finetune"])
+    train_stage(job["recover"])
+    train_stage(job["finetune"])
     curve = job["finetune"].planned.curve()
     assert [line["epoch"] for line in curve] == [1, 2, 3, 4, 5, 6]
     assert curve[-1]["train/loss"] < 0.5 < curve[0]["train/loss"]  # ln 2 = 0.69 is a coin
@@ -149,8 +151,8 @@ def test_finetune_learns_and_its_rate_moves(tmp_path: Path) -> None:
 
 def test_finetune_starts_from_the_recovery_encoder(tmp_path: Path) -> None:
     job = jobs(tmp_path, EXPERIMENT.override({"model.finetune.base_lr": 1e-12, "model.finetune.weight_decay": 0.0}))
-    train.train(job["recover"])
-    train.train(job["finetune"])
+    train_stage(job["recover"])
+    train_stage(job["finetune"])
     start, end = weights(job["recover"]), weights(job["finetune"])
     same = [name for name in end if name in start]
     assert same
@@ -161,11 +163,11 @@ def test_finetune_starts_from_the_recovery_encoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path, at: int) -> None:
     whole, broken = jobs(tmp_path / "whole")["recover"], jobs(tmp_path / "broken", checkpoint_steps=2)["recover"]
-    train.train(whole)
+    train_stage(whole)
     with pytest.raises(Interrupted):
-        train.loop(broken, Killed(at))
+        loop.loop(broken, Killed(at))
     assert not broken.planned.done
-    train.train(broken)
+    train_stage(broken)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(broken)[name]), name
     without_time = [[line | {"seconds": 0} for line in job.planned.curve()] for job in (whole, broken)]
@@ -175,7 +177,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path
 def test_a_resumed_training_does_not_start_over(tmp_path: Path) -> None:
     job = jobs(tmp_path, checkpoint_steps=1)["recover"]
     with pytest.raises(Interrupted):
-        train.loop(job, Killed(3))
+        loop.loop(job, Killed(3))
     seen: list[range] = []
 
     class Watching(Alone):
@@ -183,15 +185,15 @@ def test_a_resumed_training_does_not_start_over(tmp_path: Path) -> None:
             seen.append(steps)
             return super().batches(job, samples, view, steps)
 
-    train.loop(job, Watching())
+    loop.loop(job, Watching())
     assert seen == [range(3, 8)]
 
 
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     job = jobs(tmp_path)["recover"]
-    train.train(job)
+    train_stage(job)
     before = (job.planned.folder / "weights.safetensors").stat().st_mtime_ns
-    train.train(job)
+    train_stage(job)
     assert (job.planned.folder / "weights.safetensors").stat().st_mtime_ns == before
     assert not folders(job.planned.folder, "checkpoint")
 
@@ -199,8 +201,8 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     one = jobs(tmp_path)["recover"]
     other = jobs(tmp_path, EXPERIMENT.override({"seed": 1}))["recover"]
-    train.train(one)
-    train.train(other)
+    train_stage(one)
+    train_stage(other)
     assert any(not torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
@@ -212,14 +214,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path: Path, m
         return {"loss": sum(p.sum() for p in self.parameters()) * float("nan")}
 
     monkeypatch.setattr(stage, "forward", broken)
-    with pytest.raises(train.NonFiniteLoss, match=r"not finite at step 0.*ffpp/real/c23/t"):
-        train.train(job)
+    with pytest.raises(loop.NonFiniteLoss, match=r"not finite at step 0.*ffpp/real/c23/t"):
+        train_stage(job)
     assert not job.planned.done
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> None:
     job = jobs(tmp_path)["recover"]
-    train.train(job)
+    train_stage(job)
     losses = [line["val/loss"] for line in job.planned.curve()]
     assert job.planned.summary()["best_epoch"] == 1 + int(np.argmin(losses))
 
@@ -241,10 +243,10 @@ def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: 
 
     parts = [Part(rank) for rank in range(3)]
     for part in parts:
-        train.validate(job, module, job.samples(), part)
+        loop.validate(job, module, job.samples(), part)
     alone = Part(0)
     alone.size = 1
-    train.validate(job, module, job.samples(), alone)
+    loop.validate(job, module, job.samples(), alone)
     assert sorted(name for part in parts for name in part.seen) == sorted(alone.seen)
     assert len(alone.seen) == 2 * 2  # two real videos of six frames, clips of four: two clips each
 
@@ -252,7 +254,7 @@ def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: 
 def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:
     job = jobs(tmp_path, checkpoint_steps=1)["recover"]
     with pytest.raises(Interrupted):
-        train.loop(job, Killed(2))
+        loop.loop(job, Killed(2))
     newest = folders(job.planned.folder, "checkpoint")[-1]
     assert sorted(path.name for path in newest.iterdir()) == ["optimizer.pt", "state.json", "weights.safetensors"]
     torch.load(newest / "optimizer.pt", weights_only=True)  # refuses anything but tensors and plain values

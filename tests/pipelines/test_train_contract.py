@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
 
 from models import Feed, Stage
 from models._sam import SAM
-from pipelines import train
-from pipelines.ingest import Video
-from pipelines.train import Alone
-from pipelines.training import stages
+from pipelines.training import loop, stages
+from pipelines.training.job import Job
+from pipelines.training.views import Video
+from pipelines.training.workers import Alone
 
 REALS = tuple(Video(f"ffpp/real/c23/{i}", 0, "real", f"ffpp/{i}") for i in range(4))
 FAKES = tuple(Video(f"ffpp/Any/c23/{i}", 1, "Any", f"ffpp/{i}") for i in range(4))
@@ -81,7 +81,7 @@ class Samples:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """run(cfg, selects_by, world) -> the trained job and the diary of its stage; `cfg` as `Toy` takes it."""
 
-    def start(cfg: dict[str, Any], selects_by: str = "auc", world: Any = None) -> tuple[train.Job, list[Any]]:
+    def start(cfg: dict[str, Any], selects_by: str = "auc", world: Any = None) -> tuple[Job, list[Any]]:
         made: list[Toy] = []
 
         class Chosen(Toy):
@@ -90,12 +90,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 made.append(self)
 
         Chosen.selects_by = selects_by  # type: ignore[assignment]
-        monkeypatch.setattr(train.Job, "stage", Chosen)
-        monkeypatch.setattr(train.Job, "_samples", lambda self, donors: Samples())
+        monkeypatch.setattr(Job, "stage", Chosen)
+        monkeypatch.setattr(Job, "_samples", lambda self, donors: Samples())
         planned = stages.PlannedStage(paper="toy", name="toy", folder=tmp_path / "toy", spec={"seed": 0})
         planned.folder.mkdir(exist_ok=True)
-        job = train.Job(planned=planned, config=cfg, train=REALS + FAKES, select=REALS + FAKES, faces={}, earlier={})
-        train.loop(job, world or Alone())
+        job = Job(planned=planned, config=cfg, train=REALS + FAKES, select=REALS + FAKES, faces={}, earlier={})
+        loop.loop(job, world or Alone())
         return job, made[-1].diary
 
     return start

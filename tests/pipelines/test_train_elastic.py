@@ -14,9 +14,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import run, train
+from pipelines import run
 from pipelines.common import cluster, device
 from pipelines.common.storage import put_folder
+from pipelines.training import loop
+from pipelines.training import train as train_module
+from pipelines.training.job import Job
+from pipelines.training.train import MAX_FAILURES, _fit, train_stage
 
 SLACK = 1e-4  # of a weight; rounding differs because sums are taken in another order
 
@@ -34,7 +38,7 @@ def attempts(
         started.append(len(started))
         ends[started[-1]]()
 
-    monkeypatch.setattr(train, "_attempt", attempt)
+    monkeypatch.setattr(train_module, "_attempt", attempt)
     return job, started
 
 
@@ -58,9 +62,9 @@ def finished() -> None:
 def test_as_long_as_there_is_progress_no_number_of_lost_nodes_ends_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ends = [lost(tmp_path, step) for step in range(5 * train.MAX_FAILURES)]
+    ends = [lost(tmp_path, step) for step in range(5 * MAX_FAILURES)]
     job, started = attempts(monkeypatch, tmp_path, [*ends, finished])
-    train._fit(job)
+    _fit(job)
     assert len(started) == len(ends) + 1
 
 
@@ -69,13 +73,13 @@ def test_without_progress_it_ends_with_the_last_error(monkeypatch: pytest.Monkey
     from ray.train import TrainingFailedError
 
     # Twice stuck at the start, a checkpoint, then stuck for good: the count begins anew after the checkpoint.
-    stuck = [lost(tmp_path)] * (train.MAX_FAILURES - 1)
+    stuck = [lost(tmp_path)] * (MAX_FAILURES - 1)
     job, started = attempts(
-        monkeypatch, tmp_path, [*stuck, lost(tmp_path, 7), *[lost(tmp_path)] * train.MAX_FAILURES, finished]
+        monkeypatch, tmp_path, [*stuck, lost(tmp_path, 7), *[lost(tmp_path)] * MAX_FAILURES, finished]
     )
     with pytest.raises(TrainingFailedError, match="a node is gone"):
-        train._fit(job)
-    assert len(started) == len(stuck) + 1 + train.MAX_FAILURES
+        _fit(job)
+    assert len(started) == len(stuck) + 1 + MAX_FAILURES
 
 
 @pytest.mark.ray
@@ -84,7 +88,7 @@ def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch, tmp_path, [lost(tmp_path, 1, device.MissingGPU("no CUDA on node 7")), finished]
     )
     with pytest.raises(device.MissingGPU, match="node 7"):
-        train._fit(job)
+        _fit(job)
     assert len(started) == 1
 
 
@@ -100,7 +104,7 @@ def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
 )
 def test_the_summary_knows_who_trained_what(noted: list[list[int]], found: list[list[int]]) -> None:
     state: dict[str, Any] = {"step": 7, "workers": noted}
-    train._note_workers(state, SimpleNamespace(size=2))  # type: ignore[arg-type]
+    loop._note_workers(state, SimpleNamespace(size=2))  # type: ignore[arg-type]
     assert state["workers"] == found
 
 
@@ -113,7 +117,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def recover(tiny: Any, storage: Path, **options: Any) -> train.Job:
+def recover(tiny: Any, storage: Path, **options: Any) -> Job:
     """Real clips, four in a step: any of 1, 2, 4 workers can share it."""
     changes = {"model.recover.batch_size": 4, "model.recover.num_epochs": 15}
     experiment = tiny.experiment.override(changes)
@@ -122,7 +126,7 @@ def recover(tiny: Any, storage: Path, **options: Any) -> train.Job:
     return replace(job, **options)
 
 
-def weights(job: train.Job) -> dict[str, torch.Tensor]:
+def weights(job: Job) -> dict[str, torch.Tensor]:
     assert job.planned.done
     return safetensors.torch.load_file(job.planned.folder / "weights.safetensors")
 
@@ -134,7 +138,7 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 def undisturbed(tiny: Any, storage: Path) -> dict[str, torch.Tensor]:
     job = recover(tiny, storage)
-    train.train(job)
+    train_stage(job)
     torch.manual_seed(int(job.planned.spec["seed"]))
     start = job.stage(job.config).state_dict()
     found = weights(job)
@@ -148,7 +152,7 @@ def undisturbed(tiny: Any, storage: Path) -> dict[str, torch.Tensor]:
 def test_a_worker_too_many_idles(tiny: Any, tmp_path: Path) -> None:
     """Ray starts three, and two of them share the step."""
     job = recover(tiny, tmp_path / "three", num_workers=3, min_workers=1, cpus_per_worker=0.5)
-    train.train(job)
+    train_stage(job)
     assert job.planned.summary()["workers"] == [[0, 2]]
     assert distance(weights(job), undisturbed(tiny, tmp_path / "here")) < SLACK
 

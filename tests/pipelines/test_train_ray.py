@@ -19,10 +19,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import ingest, run, train
+from pipelines import run
 from pipelines.common.storage import folders
-from pipelines.ingest import Arrays, Pick
-from pipelines.train import Job
+from pipelines.training import batches, loop
+from pipelines.training.job import Job
+from pipelines.training.samples import Arrays
+from pipelines.training.train import train_stage
+from pipelines.training.views import Pick
 
 pytestmark = pytest.mark.ray
 
@@ -51,7 +54,7 @@ class Lab:
         planned = {one.name: one for one in trial.planned}
         derived = None
         if stage != "recover":
-            train.train(run._job(trial, planned["recover"], self.experiment.config(), {}, run.Compute()))
+            train_stage(run._job(trial, planned["recover"], self.experiment.config(), {}, run.Compute()))
         if stage == "localize":
             from pipelines import evaluate
 
@@ -70,7 +73,7 @@ def lab(tiny: Any, tmp_path: Path) -> Any:
 
 
 def trained(job: Job) -> Job:
-    train.train(job)
+    train_stage(job)
     assert job.planned.done
     return job
 
@@ -107,8 +110,8 @@ def test_batches_made_by_ray_are_the_batches_made_here(lab: Any) -> None:
         job = lab(**{"localize.use_map_loss": False}).job("any", stage)
         steps = range(3, 7)
         for rank in ranks:
-            here = list(ingest.batches(job.samples(), job.view(), steps, rank, 2))
-            by_ray = list(ingest.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=2))
+            here = list(batches.local_batches(job.samples(), job.view(), steps, rank, 2))
+            by_ray = list(batches.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=2))
             assert len(here) == len(by_ray) == len(steps)
             for mine, theirs in zip(here, by_ray, strict=True):
                 assert_same(mine, theirs)
@@ -124,7 +127,7 @@ def assert_same(one: tuple[list[Pick], Arrays], other: tuple[list[Pick], Arrays]
 
 def test_no_steps_are_no_batches(lab: Any) -> None:
     job = lab().job("any", "recover")
-    assert list(ingest.ray_batches(job.samples, job.view(), range(5, 5), 0, 2, num_loaders=1)) == []
+    assert list(batches.ray_batches(job.samples, job.view(), range(5, 5), 0, 2, num_loaders=1)) == []
 
 
 # ---------------------------------------------------------------------------------------- workers
@@ -217,8 +220,8 @@ def test_two_workers_localize(lab: Any) -> None:
 def test_a_loss_that_is_not_finite_ends_all_workers_and_names_the_samples(lab: Any) -> None:
     """Not one of them is left waiting for another, and Ray Train does not start them again."""
     job = lab(**{"recover.lr": 1e30}).job("wild", "recover", num_workers=2)
-    with pytest.raises(train.NonFiniteLoss, match=r"not finite at step \d+; the samples were .*ffpp/real"):
-        train.train(job)
+    with pytest.raises(loop.NonFiniteLoss, match=r"not finite at step \d+; the samples were .*ffpp/real"):
+        train_stage(job)
     assert not job.planned.done
     (started,) = (job.planned.folder / "ray").iterdir()  # one run of Ray Train
     assert "Error" not in " ".join(path.name for path in started.rglob("*"))

@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.common.storage import write_json
 from pipelines.experiments.experiment import Experiment
-from pipelines.ingest import VIEWS
 from pipelines.training import stages
+from pipelines.training.views import VIEWS
 from sweeps import __main__ as listing
 
 

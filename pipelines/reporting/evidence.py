@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines import _sheet
-from pipelines._sheet import Strip, Tile
 from pipelines.common import tables
+from pipelines.reporting import contact_sheet
+from pipelines.reporting.contact_sheet import Strip, Tile
 
 MOST_FACES = 6
 _TILE_PX = 224
@@ -120,7 +120,7 @@ def examples_sheet(evidence: pa.Table) -> bytes:
         key = tuple(row[name] for name in ("dataset", "video_id", "face_index", "frame_index"))
         strips.setdefault(key, []).append(row)
     title = "Grad-CAM: red speaks most for a fake" if strips else "There are no examples"
-    return _sheet.to_png(title, [_strip(rows) for rows in strips.values()])
+    return contact_sheet.to_png(title, [_strip(rows) for rows in strips.values()])
 
 
 def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:

@@ -11,30 +11,29 @@ import io
 import json
 import logging
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
 from models import BadSample
-from models._distributed import alone, form, synchronize_batch_norm, total
-from pipelines import ingest
-from pipelines._sharing import Sharing
+from models._distributed import alone, total
 from pipelines.common import device, progress, storage, tables
-from pipelines.ingest import Arrays, Pick, Samples, Video, View
 from pipelines.metrics import detection
-from pipelines.training import stages
+from pipelines.training import views
+from pipelines.training.batches import ahead, chunks, stack
+from pipelines.training.job import Job
+from pipelines.training.samples import VAL_FRAMES, Arrays, Samples
+from pipelines.training.train import _newest
+from pipelines.training.views import Pick
+from pipelines.training.workers import World
 
 log = logging.getLogger(__name__)
 
@@ -43,210 +42,10 @@ CHECKPOINT_SECONDS = 300  # within an epoch, so that a killed worker costs minut
 # checkpoint: so a group lives through one at least, and nodes that come one after the other make one change.
 RESIZE_SECONDS = 2 * CHECKPOINT_SECONDS
 NOTE_SECONDS = 1  # between notes of where the training stands
-MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot instances nodes go every few hours, for days
 
 
 class NonFiniteLoss(ValueError):
     """The loss is NaN or infinite; the text names the step and the samples."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """All that a worker needs to train one stage."""
-
-    planned: stages.PlannedStage
-    config: Any  # the paper's Config
-    train: tuple[Video, ...]
-    select: tuple[Video, ...]
-    faces: Mapping[str, Path]  # FACES folder of each dataset
-    earlier: Mapping[str, stages.PlannedStage]  # by name; finished
-    derived: Path | None = None  # what the stage `reads`, if it reads anything
-    num_workers: int = 0  # 0: in this process
-    min_workers: int | None = None  # it goes on with so many while there are no more; None: it waits for all
-    gpus_per_worker: float = 0
-    cpus_per_worker: float = 1
-    num_loaders: int = 1  # of each worker, at most, with a CPU each: so few that all workers' find one
-    checkpoint_steps: int | None = None  # additionally to `CHECKPOINT_SECONDS`
-    resize_seconds: float = RESIZE_SECONDS
-    accumulate: int = 1  # cuts of a worker's share of a step, with `num_workers`
-
-    @property
-    def stage(self) -> type[models.Stage]:
-        return models.stage(self.planned.paper, self.planned.name)
-
-    def samples(self) -> Samples:
-        return self._samples(self.train)
-
-    def select_samples(self) -> Samples:
-        return self._samples(self.select)
-
-    def _samples(self, donors: Sequence[Video]) -> Samples:
-        derived = ingest.Derived(self.derived) if self.derived else None
-        return Samples(self.stage, self.config, self.faces, derived, donors)
-
-    def view(self) -> View:
-        feed = self.stage.feed(self.config)
-        return View(self.stage.view, self.train, feed, int(self.planned.spec["seed"]))
-
-    def sharing(self, view: View) -> Sharing:
-        most = max(1, self.num_workers)
-        least = self.min_workers or most
-        return Sharing(stage=self.stage, view=view, least=least, most=most, accumulate=self.accumulate)
-
-
-class World(Protocol):
-    """What the loop needs to know about the other workers."""
-
-    rank: int
-    size: int
-    device: torch.device
-
-    def wrap(self, module: nn.Module) -> nn.Module: ...
-    def gather(self, value: Any) -> list[Any]: ...
-    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]: ...
-
-
-class Alone:
-    """One worker: this process."""
-
-    rank, size = 0, 1
-
-    def __init__(self) -> None:
-        self.device = device.best()
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return module
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
-
-    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
-        return ingest.batches(samples, view, steps, 0, 1)
-
-
-class TrainWorker:
-    """One of Ray Train's workers. Of rank `size` or more, it is left over and must not enter the loop."""
-
-    def __init__(self, job: Job) -> None:
-        import ray.train.torch  # here: the loop itself runs without Ray
-
-        self._ray = ray
-        context = ray.train.get_context()
-        there = context.get_world_size()
-        self.rank, self.size = context.get_world_rank(), job.sharing(job.view()).workers(there)
-        here = device.best()
-        self.device = ray.train.torch.get_device() if here.type == "cuda" else here
-        self.group = form(self.size, "nccl" if here.type == "cuda" else "gloo") if there > 1 else None
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        if self.size > 1:
-            synchronize_batch_norm(module)
-        # Buffers are equal on all workers by what is done with them; copying them in every step would only cost.
-        return self._ray.train.torch.prepare_model(
-            module,
-            move_to_device=False,
-            parallel_strategy="ddp" if self.size > 1 else None,
-            parallel_strategy_kwargs={"broadcast_buffers": False, "process_group": self.group},
-        )
-
-    def gather(self, value: Any) -> list[Any]:
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.group)
-        return values
-
-    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
-        return ingest.ray_batches(job.samples, view, steps, self.rank, self.size, job.num_loaders)
-
-
-def train(job: Job) -> None:
-    """Trains the stage unless it is done. Blocks; on return the stage is finished.
-
-    Raises NonFiniteLoss, or whatever ended the training.
-    """
-    with job.planned.lock():
-        if job.planned.done:
-            return
-        storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
-        if job.num_workers == 0:
-            loop(job, Alone())
-        else:
-            _fit(job)
-
-
-def _fit(job: Job) -> None:
-    """Starts the workers again as long as the training goes forward in between. Raises what ended it at last."""
-    from ray.train import TrainingFailedError  # here: the loop itself runs without Ray
-
-    _not_finite(job).unlink(missing_ok=True)
-    job.sharing(job.view()).check()
-    failures, newest = 0, _newest(job)
-    while True:
-        try:
-            _attempt(job)
-            break
-        except TrainingFailedError as error:
-            for cause in getattr(error, "worker_failures", {}).values():
-                if isinstance(cause, device.MissingGPU):  # it would be missing again
-                    raise cause from None
-            before, newest = newest, _newest(job)
-            failures = failures + 1 if newest == before else 1
-            if failures > MAX_FAILURES:
-                raise
-            log.warning("%s: started again: %s", job.planned.folder, str(error).splitlines()[0])
-    if _not_finite(job).exists():
-        raise NonFiniteLoss(_not_finite(job).read_text())
-
-
-def _newest(job: Job) -> str:
-    """Name of the newest checkpoint; empty where there is none yet, or none is needed any more."""
-    checkpoints = storage.folders(job.planned.folder, "checkpoint")
-    return checkpoints[-1].name if checkpoints else ""
-
-
-def _attempt(job: Job) -> None:
-    """One group of workers, until it has trained the stage or one of them is lost.
-
-    Ray Train counts its own restarts over the whole training, so it may make none here. It never counts those for
-    nodes whose loss was announced to Ray (`max_preemption_failures`), and makes them; most losses come unannounced.
-    """
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    gpu = job.gpus_per_worker > 0
-    scaling: dict[str, Any] = {
-        "num_workers": (job.min_workers, job.num_workers) if job.min_workers else job.num_workers,
-        "use_gpu": gpu,
-        "resources_per_worker": {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {}),
-        "elastic_resize_monitor_interval_s": job.resize_seconds,
-    }
-    TorchTrainer(
-        _worker,
-        train_loop_config={"job": job},
-        scaling_config=ray.train.ScalingConfig(**scaling),
-        torch_config=TorchConfig(backend="gloo"),  # to find each other; `TrainWorker` then sees what it has
-        run_config=ray.train.RunConfig(
-            name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
-            storage_path=str(job.planned.folder / "ray"),
-            failure_config=ray.train.FailureConfig(max_failures=0),
-        ),
-    ).fit()
-
-
-def _worker(config: dict[str, Job]) -> None:
-    world = TrainWorker(config["job"])
-    if world.rank >= world.size:
-        return
-    try:
-        loop(config["job"], world)
-    except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
-        if world.rank == 0:
-            storage.write_atomic(_not_finite(config["job"]), str(error).encode())
-
-
-def _not_finite(job: Job) -> Path:
-    return job.planned.folder / "not_finite.txt"
 
 
 def loop(job: Job, world: World) -> None:
@@ -389,15 +188,15 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
     epoch. In view `real_pairs` the pseudo-fakes of a video count as a fake video.
     """
     module.eval()
-    videos = [v for v in job.select if v.label == tables.REAL or job.stage.view not in ingest.REAL_VIEWS]
+    videos = [v for v in job.select if v.label == tables.REAL or job.stage.view not in views.REAL_VIEWS]
     mine: list[tuple[str, int, float, float | None]] = []  # video, label, loss, score
     loaded = (
         (video, arrays)
         for video in videos[world.rank :: world.size]
-        for _, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=ingest.VAL_FRAMES)
+        for _, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=VAL_FRAMES)
     )
-    for chunk in ingest.ahead(ingest.chunks(loaded, job.stage.feed(job.config).batch_size)):
-        batch = _to_device(ingest.stack([arrays for _, arrays in chunk]), world.device)
+    for chunk in ahead(chunks(loaded, job.stage.feed(job.config).batch_size)):
+        batch = _to_device(stack([arrays for _, arrays in chunk]), world.device)
         with alone(), device.autocast(world.device):  # workers have unequal numbers of batches
             out = module(batch)
         loss = float(out["loss"])

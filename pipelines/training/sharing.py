@@ -7,8 +7,8 @@ meaning. Only numbers that cut the step equally can train it; if Ray gives anoth
 from dataclasses import dataclass
 
 import models
-from pipelines import ingest
-from pipelines.ingest import View
+from pipelines.training import views
+from pipelines.training.views import View
 
 
 def check_accumulates(stage: type[models.Stage]) -> None:
@@ -35,7 +35,7 @@ def check_cuts(stage: type[models.Stage], view: View, num_workers: int, cuts: in
 
 
 def _unit(view: View) -> int:
-    return 1 if view.name in ingest.REAL_VIEWS else 2  # a real and a fake sample: every cut holds as many of both
+    return 1 if view.name in views.REAL_VIEWS else 2  # a real and a fake sample: every cut holds as many of both
 
 
 def _name(stage: type[models.Stage]) -> str:

@@ -14,7 +14,7 @@ from pipelines.faces import perturb
 from pipelines.metrics.detection.detection import FINAL
 
 if TYPE_CHECKING:
-    from pipelines._saved import Material, Saved
+    from pipelines.reporting.saved import Material, Saved
 
 CHARACTERS = 36  # of a title that fit over one panel
 Point = tuple[

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import report
-from pipelines._curves import legend
-from pipelines._saved import Material, Saved, of_method
 from pipelines.common.tables import FAKE, REAL, STATUSES
 from pipelines.common.text import printable
 from pipelines.metrics import detection
 from pipelines.report import Cell, Report
+from pipelines.reporting.robustness import legend
+from pipelines.reporting.saved import Material, Saved, of_method
 
 MOST_WEBP_PX = 16383  # the format's limit
 MANY_ROWS = 4  # from here on, single seeds are not drawn
@@ -49,7 +49,7 @@ li { overflow-wrap: anywhere } summary { cursor: pointer; font-weight: bold; mar
 """
 
 
-def page(folder: Path, of: Report) -> str:
+def render(folder: Path, of: Report) -> str:
     """folder: where the report's pictures are."""
     saved, cells, materials = of.saved, of.cells, of.materials
     sections = {
@@ -333,10 +333,10 @@ def _label(material: Material) -> str:
 
 
 def _evidence_of(folder: Path, label: str) -> str:
-    from pipelines import _evidence  # here: a page without pictures does not need what draws them
+    from pipelines.reporting import evidence  # here: a page without pictures does not need what draws them
 
     text = ""
-    for name, draw in (("evidence", _evidence.examples_sheet), ("features", lambda t: _evidence.tsne(t, label))):
+    for name, draw in (("evidence", evidence.examples_sheet), ("features", lambda t: evidence.tsne(t, label))):
         path = folder / f"{name}.parquet"
         if path.is_file() and (table := pq.read_table(path)).num_rows:
             text += _image(*_smaller(draw(table)), f"{name} of {label}")

@@ -1,0 +1,103 @@
+"""TODO pipelines.training.batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from models import BadSample
+from pipelines.common import cluster
+from pipelines.training.samples import Arrays, Samples, log
+from pipelines.training.views import MOST_TRIES, Pick, View
+
+MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
+
+
+# ----------------------------------------------------------------------------------------- batches
+def stack(samples: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The items, of which None is none; a thread makes the next one while the caller is busy with the last."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items; the last one may be shorter."""
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def _load(samples: Samples, view: View, picks: Sequence[Pick]) -> tuple[list[Pick], Arrays]:
+    """The picks as a batch; one that the stage cannot use is replaced, and named in the log."""
+    used, arrays = [], []
+    for pick in picks:
+        for tries in range(MOST_TRIES + 1):
+            instead = view.instead(pick, tries) if tries else pick
+            try:
+                arrays.append(samples.training_sample(instead))
+            except BadSample as error:
+                log.info("%s is not used in this step: %s", instead.video.video_id, error)
+                if tries == MOST_TRIES:
+                    raise BadSample(
+                        f"no usable face after {tries} others for one of {pick.video.video_id}; the last: {error}"
+                    ) from error
+            else:
+                used.append(instead)
+                break
+    return used, stack(arrays)
+
+
+def local_batches(
+    samples: Samples, view: View, steps: range, rank: int, world_size: int
+) -> Iterator[tuple[list[Pick], Arrays]]:
+    """One worker's batches of `steps`, made one ahead by a thread of this process."""
+
+    def load(step: int) -> tuple[list[Pick], Arrays]:
+        return _load(samples, view, view.share(step, rank, world_size))
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(load, step) for step in steps[:2]]
+        for step in steps[2:]:
+            yield ahead.pop(0).result()
+            ahead.append(pool.submit(load, step))
+        for future in ahead:
+            yield future.result()
+
+
+class _LoadStep:
+    """Ray Data actor: step number -> that step's batch."""
+
+    def __init__(self, make_samples: Any, view: View, rank: int, world_size: int) -> None:
+        self.samples, self.view, self.rank, self.world_size = make_samples(), view, rank, world_size
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return _load(self.samples, self.view, self.view.share(int(row["id"]), self.rank, self.world_size))[1]
+
+
+def ray_batches(
+    make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int
+) -> Iterator[tuple[list[Pick], Arrays]]:
+    """The same batches in the same order, made by Ray Data on up to `num_loaders` CPUs while the GPUs train."""
+    import ray  # here: the rest of this file must run without Ray
+
+    if not steps:
+        return
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    # From memory: reading would be a task that needs a CPU beside those that workers and loaders hold.
+    numbers = ray.data.from_items([{"id": step} for step in steps], override_num_blocks=min(len(steps), MOST_BLOCKS))
+    loaded = numbers.map(
+        _LoadStep,  # type: ignore[arg-type]  # Ray's stubs do not know classes that are called
+        fn_constructor_args=(make_samples, view, rank, world_size),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),
+        label_selector=cluster.selector(cluster.VIDEO),
+    )
+    for step, row in zip(steps, loaded.iter_rows(), strict=True):
+        yield view.share(step, rank, world_size), row

@@ -1,0 +1,101 @@
+"""TODO pipelines.training.train."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pipelines.common import device, storage
+from pipelines.training.job import Job
+from pipelines.training.loop import NonFiniteLoss, log, loop
+from pipelines.training.workers import Alone, TrainWorker
+
+MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot instances nodes go every few hours, for days
+
+
+def train_stage(job: Job) -> None:
+    """Trains the stage unless it is done. Blocks; on return the stage is finished.
+
+    Raises NonFiniteLoss, or whatever ended the training.
+    """
+    with job.planned.lock():
+        if job.planned.done:
+            return
+        storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
+        if job.num_workers == 0:
+            loop(job, Alone())
+        else:
+            _fit(job)
+
+
+def _fit(job: Job) -> None:
+    """Starts the workers again as long as the training goes forward in between. Raises what ended it at last."""
+    from ray.train import TrainingFailedError  # here: the loop itself runs without Ray
+
+    _not_finite(job).unlink(missing_ok=True)
+    job.sharing(job.view()).check()
+    failures, newest = 0, _newest(job)
+    while True:
+        try:
+            _attempt(job)
+            break
+        except TrainingFailedError as error:
+            for cause in getattr(error, "worker_failures", {}).values():
+                if isinstance(cause, device.MissingGPU):  # it would be missing again
+                    raise cause from None
+            before, newest = newest, _newest(job)
+            failures = failures + 1 if newest == before else 1
+            if failures > MAX_FAILURES:
+                raise
+            log.warning("%s: started again: %s", job.planned.folder, str(error).splitlines()[0])
+    if _not_finite(job).exists():
+        raise NonFiniteLoss(_not_finite(job).read_text())
+
+
+def _newest(job: Job) -> str:
+    """Name of the newest checkpoint; empty where there is none yet, or none is needed any more."""
+    checkpoints = storage.folders(job.planned.folder, "checkpoint")
+    return checkpoints[-1].name if checkpoints else ""
+
+
+def _attempt(job: Job) -> None:
+    """One group of workers, until it has trained the stage or one of them is lost.
+
+    Ray Train counts its own restarts over the whole training, so it may make none here. It never counts those for
+    nodes whose loss was announced to Ray (`max_preemption_failures`), and makes them; most losses come unannounced.
+    """
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpu = job.gpus_per_worker > 0
+    scaling: dict[str, Any] = {
+        "num_workers": (job.min_workers, job.num_workers) if job.min_workers else job.num_workers,
+        "use_gpu": gpu,
+        "resources_per_worker": {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {}),
+        "elastic_resize_monitor_interval_s": job.resize_seconds,
+    }
+    TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        scaling_config=ray.train.ScalingConfig(**scaling),
+        torch_config=TorchConfig(backend="gloo"),  # to find each other; `TrainWorker` then sees what it has
+        run_config=ray.train.RunConfig(
+            name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
+            storage_path=str(job.planned.folder / "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=0),
+        ),
+    ).fit()
+
+
+def _worker(config: dict[str, Job]) -> None:
+    world = TrainWorker(config["job"])
+    if world.rank >= world.size:
+        return
+    try:
+        loop(config["job"], world)
+    except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
+        if world.rank == 0:
+            storage.write_atomic(_not_finite(config["job"]), str(error).encode())
+
+
+def _not_finite(job: Job) -> Path:
+    return job.planned.folder / "not_finite.txt"

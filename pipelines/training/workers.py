@@ -1,0 +1,81 @@
+"""TODO pipelines.training.workers."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from models._distributed import form, synchronize_batch_norm
+from pipelines.common import device
+from pipelines.training.batches import local_batches, ray_batches
+from pipelines.training.job import Job
+from pipelines.training.samples import Arrays, Samples
+from pipelines.training.views import Pick, View
+
+
+class World(Protocol):
+    """What the loop needs to know about the other workers."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def wrap(self, module: nn.Module) -> nn.Module: ...
+    def gather(self, value: Any) -> list[Any]: ...
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]: ...
+
+
+class Alone:
+    """One worker: this process."""
+
+    rank, size = 0, 1
+
+    def __init__(self) -> None:
+        self.device = device.best()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
+        return local_batches(samples, view, steps, 0, 1)
+
+
+class TrainWorker:
+    """One of Ray Train's workers. Of rank `size` or more, it is left over and must not enter the loop."""
+
+    def __init__(self, job: Job) -> None:
+        import ray.train.torch  # here: the loop itself runs without Ray
+
+        self._ray = ray
+        context = ray.train.get_context()
+        there = context.get_world_size()
+        self.rank, self.size = context.get_world_rank(), job.sharing(job.view()).workers(there)
+        here = device.best()
+        self.device = ray.train.torch.get_device() if here.type == "cuda" else here
+        self.group = form(self.size, "nccl" if here.type == "cuda" else "gloo") if there > 1 else None
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        if self.size > 1:
+            synchronize_batch_norm(module)
+        # Buffers are equal on all workers by what is done with them; copying them in every step would only cost.
+        return self._ray.train.torch.prepare_model(
+            module,
+            move_to_device=False,
+            parallel_strategy="ddp" if self.size > 1 else None,
+            parallel_strategy_kwargs={"broadcast_buffers": False, "process_group": self.group},
+        )
+
+    def gather(self, value: Any) -> list[Any]:
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
+        return ray_batches(job.samples, view, steps, self.rank, self.size, job.num_loaders)
