@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import _runs, coverage, preprocess, registry, report, run, tuning
+from pipelines import _runs, preprocess, registry, run, tuning
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
 from pipelines.faces.plan import Extraction
-from pipelines.reporting import cache
+from pipelines.reporting import cache, coverage
+from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import Planned, Saved
+from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
 from pipelines.tracking import TrackingError, ui_command
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Outcome:
         facts = {
             "data": f"own datasets, {self.config_file.name}" if self.config_file else corpus.NOTE,
             "preset": self.preset,
-            "numbers": f"{report.numbers(self.sweep.columns)} in %, {_seeds(len({seed for _, seed in trials}))}; "
+            "numbers": f"{numbers(self.sweep.columns)} in %, {_seeds(len({seed for _, seed in trials}))}; "
             f"score of a video = {run.pooling_text(trials.values())}",
             "trained on": ", ".join(
                 sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})
@@ -82,7 +84,7 @@ class Outcome:
         # Looked for in the videos' ledgers only now: statistics take a second to import.
         leaks, counted = tuple(preprocess.leaks(self.extractions)), tuple(_counted(self.extractions))
         saved = replace(saved, leaks=leaks, coverage=counted)
-        made = report.Report.of(saved, report.gather(saved, self.storage, again=False))
+        made = Report.of(saved, gather(saved, self.storage, again=False))
         covered = preprocess.write_coverage(self.extractions, folder)  # first: the page shows its pictures
         shown = cache.Shown(cells=made.cells, lines=made.lines, paths=made.write(folder) + covered)
         cache.write(folder, of, shown)
@@ -122,18 +124,18 @@ class Outcome:
             facts=facts,
         )
 
-    def _print_table(self, cells: Sequence[report.Cell], lines: Sequence[str], console: Console) -> None:
+    def _print_table(self, cells: Sequence[Cell], lines: Sequence[str], console: Console) -> None:
         """As many columns side by side as the terminal is wide, the others below; intervals on a line of their own."""
         console.print(Text(f"{printable(self.sweep.title)}: published against ours", style="bold"))
-        width = report.ours_width(cells)
-        for shown in report.side_by_side(self.sweep.row_name, cells, console.width):
+        width = ours_width(cells)
+        for shown in side_by_side(self.sweep.row_name, cells, console.width):
             table = Table(show_lines=True)
             table.add_column(Text(printable(self.sweep.row_name)))
             for column in shown:
-                table.add_column(Text(report.heading(column, width)), justify="right")
+                table.add_column(Text(heading(column, width)), justify="right")
             for row in dict.fromkeys(cell.row for cell in cells):
                 own = {cell.column: cell for cell in cells if cell.row == row}
-                values = [Text(report.two_lines(own[column], width)) for column in shown]
+                values = [Text(two_lines(own[column], width)) for column in shown]
                 table.add_row(Text(printable(row)), *values)  # as text: a name may hold what is a style to rich
             console.print(table)
         for line in lines:

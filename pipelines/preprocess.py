@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import coverage, datasets
+from pipelines import datasets
 from pipelines.common import cluster, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest
 from pipelines.datasets.sample import corpus
@@ -28,6 +28,7 @@ from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe, changed
 from pipelines.faces.sources import datasets_file, roots_of
 from pipelines.faces.store import ExtractionError
+from pipelines.reporting import coverage
 
 
 def leaks(extractions: Sequence[Extraction]) -> list[str]:

@@ -18,7 +18,7 @@ LIGHT = (
     "pipelines.faces.detect",
     "pipelines.faces.follow",
     "pipelines.faces.crops",
-    "pipelines.coverage",
+    "pipelines.reporting.coverage",
     "pipelines.metrics.detection",
     "pipelines.experiments.experiment",
     "pipelines.datasets",

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipelines.common import cluster, storage
 from pipelines.common.storage import digest
 from pipelines.metrics.significance import Comparison
-from pipelines.report import Cell
+from pipelines.reporting.table import Cell
 
 MADE = "made.json"
 DRAWING = ("matplotlib", "numpy", "opencv-python-headless", "scikit-learn", "scipy")  # beside `cluster.versions`

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import report
 from pipelines.common.tables import FAKE, REAL, STATUSES
 from pipelines.common.text import printable
 from pipelines.metrics import detection
-from pipelines.report import Cell, Report
+from pipelines.reporting.report import Report
 from pipelines.reporting.robustness import legend
 from pipelines.reporting.saved import Material, Saved, of_method
+from pipelines.reporting.table import ONE_SEED, Cell, as_percent, series_texts
 
 MOST_WEBP_PX = 16383  # the format's limit
 MANY_ROWS = 4  # from here on, single seeds are not drawn
@@ -124,7 +124,7 @@ def _table(saved: Saved, cells: Sequence[Cell]) -> str:
     for row in saved.published:
         line = [_text(row)]
         for name in names:
-            published, ours, difference = report.texts(at[row, name])
+            published, ours, difference = series_texts(at[row, name])
             value, *interval = _text(ours).split(" [")
             line += [_text(published), value + "".join(f"<br><small>[{rest}</small>" for rest in interval), difference]
         body.append(line)
@@ -142,7 +142,7 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
             f"{one.p:.3g}",
             f"{one.adjusted_p:.3g}",
             " ".join(f"{100 * value:+.1f}" for value in one.by_seed.values())
-            + (report.ONE_SEED if len(one.by_seed) == 1 else ""),
+            + (ONE_SEED if len(one.by_seed) == 1 else ""),
             str(one.num_videos),
         ]
         for cell, one in tested
@@ -204,8 +204,8 @@ def _auc_text(tables: Sequence[pa.Table], method: str) -> str:
     values = [detection.auc(one["label"], one["score"]) for one in own if len(one["label"].unique()) == 2]
     if not values:
         return "–"
-    spread = f" ± {report.percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else report.ONE_SEED
-    return f"{report.percent(float(np.mean(values)))}{spread}"
+    spread = f" ± {as_percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else ONE_SEED
+    return f"{as_percent(float(np.mean(values)))}{spread}"
 
 
 # ------------------------------------------------------------------------------------------ curves
@@ -244,7 +244,7 @@ def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
             colour = "black" if row == saved.baseline else f"C{number % 10}"
             style = "-" if number < 10 else "--"
             line, area = _curve(axis, tables, colour, style, seeds=len(by_row) <= MANY_ROWS)
-            lines[f"{row} ({report.percent(area)})"] = line
+            lines[f"{row} ({as_percent(area)})"] = line
         axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_aspect("equal")
         title = f"{printable(saved.row_name)} (AUC %)"
@@ -300,7 +300,7 @@ def _class(label: int) -> str:
 
 def failures(materials: Sequence[Material]) -> str:
     """How often each reason was given, by test part and class; a video that several rows share counts once."""
-    from pipelines.coverage import normalised  # here: it knows the command line of its own module
+    from pipelines.reporting.coverage import normalised  # here: it knows the command line of its own module
 
     reasons = {
         (part.name, one.video_id): (part.name, _class(one.label), one.method, normalised(one.reason))

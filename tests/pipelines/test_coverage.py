@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from pipelines import coverage
 from pipelines.common import tables
+from pipelines.coverage import main
+from pipelines.reporting import coverage
 
 COPIED = pa.schema([tables.VIDEOS.field(name) for name in tables.COPIED])
 
@@ -175,14 +176,14 @@ def test_an_empty_extraction_has_an_empty_table_and_a_plot(tmp_path):
 
 
 def test_a_folder_that_is_no_finished_extraction_is_wrong_usage(tmp_path, capsys):
-    assert coverage.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     assert "run the extraction again" in capsys.readouterr().out
 
 
 @pytest.mark.ray
 def test_the_command_writes_what_an_extraction_recorded(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
-    assert coverage.main([str(tiny.faces["ffpp"]), "--out", str(tmp_path)]) == 0
+    assert main([str(tiny.faces["ffpp"]), "--out", str(tmp_path)]) == 0
     assert "NeuralTextures" in capsys.readouterr().out
     (table,) = [path for path in tmp_path.glob("*.csv") if "reasons" not in path.name]
     with table.open(newline="") as file:

@@ -17,15 +17,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from models import Pooling
-from pipelines import report
 from pipelines.common.storage import write_json
 from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import detection, results
 from pipelines.metrics.results import Failed, Origin, Part
-from pipelines.report import Report
+from pipelines.report import main
 from pipelines.reporting.page import _curve, _of_part, render
+from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import AGAIN, Planned, Run, Saved
+from pipelines.reporting.table import HIGHER, LOWER, compared
 
 EVIL = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "img"}
@@ -119,7 +120,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1):
             make_run(storage, f"{row}{seed}", shift, seed)
     saved = made_up()
-    Report.of(saved, report.gather(saved, storage, again=False)).write(storage / "reports" / "question-1")
+    Report.of(saved, gather(saved, storage, again=False)).write(storage / "reports" / "question-1")
     return storage
 
 
@@ -171,7 +172,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(page: Page, folder: Path
 def test_curves_of_several_seeds_say_so_and_begin_at_nothing(page: Page, storage: Path) -> None:
     assert page.text.count("mean over seeds; thin: each of them") == 2
     saved = made_up()
-    by_row = _of_part(report.gather(saved, storage, again=False), "dfdc", "video")
+    by_row = _of_part(gather(saved, storage, again=False), "dfdc", "video")
     figure = Figure()
     axis = figure.subplots()
     line, area = _curve(axis, by_row["plain"], "C0", "-", seeds=True)
@@ -242,7 +243,7 @@ def test_each_manipulation_is_set_against_the_same_real_videos(page: Page) -> No
 def test_pictures_of_a_run_are_shown_where_it_has_them(tmp_path: Path) -> None:
     make_run(tmp_path, "a0", 0.02, 0)
     saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
-    made = Report.of(saved, report.gather(saved, tmp_path, again=False))
+    made = Report.of(saved, gather(saved, tmp_path, again=False))
     assert "<details" not in render(tmp_path, made)
     row = {"stage": "detect", "dataset": "dfdc", "video_id": EVIL, "frame_index": 0, "face_index": 0, "label": 1}
     rows = [row | {"method": EVIL, "score": 0.5, "features": [float(i), 1.0]} for i in range(3)]
@@ -265,8 +266,8 @@ def test_a_row_far_above_the_baseline_is_marked_in_table_and_csv(folder: Path) -
     assert np.mean([float(value) for value in by_seed.values()]) == pytest.approx(float(sharp["baseline_difference"]))
     assert (plain["baseline"], sharp["baseline"], sharp["baseline_num_videos"]) == ("", "plain", "32")
     text = (folder / "question.md").read_text()
-    assert text.count(report.HIGHER) == 2  # AUC of one cell, and the legend
-    assert text.count(report.LOWER) == 2  # the error rate fell
+    assert text.count(HIGHER) == 2  # AUC of one cell, and the legend
+    assert text.count(LOWER) == 2  # the error rate fell
     assert "Holm" in text
 
 
@@ -274,7 +275,7 @@ def test_holm_counts_the_rows_of_a_column(storage: Path) -> None:
     saved = made_up(published={row: {"dfdc": 0.9} for row in ("plain", "b", "again")}, columns=made_up().columns[:1])
     trials = [Planned(row=row, seed=0, run=run) for row, run in (("plain", "a0"), ("b", "b0"), ("again", "a0"))]
     saved = made_up(published=saved.published, columns=saved.columns, trials=tuple(trials))
-    found = report.compared(saved, report.gather(saved, storage, again=False), saved.columns[0])
+    found = compared(saved, gather(saved, storage, again=False), saved.columns[0])
     assert (found["again"].p, found["again"].adjusted_p) == (1, 1)
     assert found["b"].adjusted_p == 2 * found["b"].p
     assert "plain" not in found
@@ -287,7 +288,7 @@ def test_what_is_made_again_equals_what_was_stored(storage: Path, folder: Path) 
         path.unlink()
     run = Run.read(storage / "runs" / "a0")
     assert run.made_again(run.tables()).equals(run.results)
-    assert report.main(["question", "--storage", str(storage)]) == 0
+    assert main(["question", "--storage", str(storage)]) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -301,7 +302,7 @@ def test_a_number_that_is_no_longer_the_same_is_told(tmp_path: Path, capsys: pyt
     pq.write_table(table.set_column(place, table.schema.field("value"), pa.array(moved)), path)
     saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
     saved.write(tmp_path / "reports" / "question-1")
-    assert report.main([str(tmp_path / "reports" / "question-1"), "--no-html"]) == 1
+    assert main([str(tmp_path / "reports" / "question-1"), "--no-html"]) == 1
     said = capsys.readouterr().out
     assert "1 differ from the stored ones" in said
     assert re.search(r"a0 detect dfdc .*: stored 0\.\d+, now 0\.\d+", said)
@@ -313,14 +314,14 @@ def test_runs_and_reports_from_before_say_what_to_do(tmp_path: Path, capsys: pyt
     write_json(tmp_path / "runs" / "a0" / "trial.json", {"experiment": {}})
     folder = tmp_path / "reports" / "question-1"
     made_up(trials=(Planned(row="plain", seed=0, run="a0"),)).write(folder)
-    assert report.main([str(folder)]) == 2
+    assert main([str(folder)]) == 2
     assert AGAIN in capsys.readouterr().out.replace("\n", " ")
     (folder / "table.json").unlink()
-    assert report.main([str(folder)]) == 2
+    assert main([str(folder)]) == 2
     assert AGAIN in capsys.readouterr().out.replace("\n", " ")
-    assert report.main(["--storage", str(tmp_path)]) == 2
+    assert main(["--storage", str(tmp_path)]) == 2
     assert "holds no report" in capsys.readouterr().out
-    assert report.main(["nothing", "--storage", str(tmp_path)]) == 2
+    assert main(["nothing", "--storage", str(tmp_path)]) == 2
     assert "nothing is neither" in capsys.readouterr().out
 
 

@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from pipelines import report
 from pipelines.common import cluster
 from pipelines.metrics.significance import Comparison
 from pipelines.outcome import Outcome
-from pipelines.report import Cell
-from pipelines.reporting import cache
+from pipelines.reporting import cache, plot
+from pipelines.reporting import report as report_module
 from pipelines.reporting.cache import MADE, Shown
+from pipelines.reporting.report import gather
 from pipelines.reporting.saved import Saved
+from pipelines.reporting.table import Cell
 from tests.pipelines.test_html import made_up, make_run
 
 AGAINST = Comparison(
@@ -104,8 +105,8 @@ def test_everything_that_goes_in_counts(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def times_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
-    own = report.gather
-    monkeypatch.setattr(report, "gather", lambda *args, **kwargs: (made.append(1), own(*args, **kwargs))[1])
+    own = gather
+    monkeypatch.setattr(report_module, "gather", lambda *args, **kwargs: (made.append(1), own(*args, **kwargs))[1])
     return made
 
 
@@ -155,7 +156,7 @@ def test_a_report_whose_making_was_stopped_is_made_again(
     end._report(folder, saved)
     before = files(folder)
     with monkeypatch.context() as stopped:
-        stopped.setattr(report, "plot", Mock(side_effect=KeyboardInterrupt))
+        stopped.setattr(plot, "plot", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             end._report(folder, other)
     assert files(folder) != before

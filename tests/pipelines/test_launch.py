@@ -20,12 +20,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from pipelines import launch, report, run
+from pipelines import launch, run
 from pipelines.common.cluster import Resources
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.sweep import Sweep
+from pipelines.report import main
 from pipelines.reporting import cache
+from pipelines.reporting.table import as_percent
 from pipelines.sweep import parser
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
@@ -198,8 +200,8 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
         assert float(line["ours"]) == pytest.approx(value["value"], abs=1e-6)
         assert (line["seeds"], line["failure"], line["spread"]) == ("0", "", "")
         first = 3 * list(PUBLISHED[row]).index(column)
-        percent = [report.percent(value[name]) for name in ("value", "low", "high")]
-        assert shown[row][first] == report.percent(published)
+        percent = [as_percent(value[name]) for name in ("value", "low", "high")]
+        assert shown[row][first] == as_percent(published)
         assert shown[row][first + 1].rstrip(" ↑↓") == "{}* [{}, {}]".format(*percent)
     assert (folder / "tiny.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -209,7 +211,7 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
 def test_the_report_can_be_made_again_from_predictions(whole: Ended, storage: Path) -> None:
     (folder,) = (storage / "reports").iterdir()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert report.main([str(folder)]) == 0
+    assert main([str(folder)]) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -14,11 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import report
 from pipelines.common.tables import RESULTS, to_table
 from pipelines.experiments.sweep import Column
-from pipelines.report import Cell
-from pipelines.reporting import robustness
+from pipelines.reporting import plot, robustness
+from pipelines.reporting.table import (
+    Cell,
+    difference_text,
+    heading,
+    markdown,
+    notes,
+    numbers,
+    one_cell,
+    ours_text,
+    ours_width,
+    series_texts,
+    side_by_side,
+    to_csv,
+    two_lines,
+)
 
 COMMON = {
     "run_id": "abc",
@@ -49,7 +62,7 @@ def results(*changes: dict) -> pa.Table:
 
 
 def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84, column: str = "dfdc") -> Cell:
-    return report.cell("0.75", Column.of(column, "video", "auc"), published, tables, failure)
+    return one_cell("0.75", Column.of(column, "video", "auc"), published, tables, failure)
 
 
 THREE = [
@@ -90,7 +103,7 @@ def test_a_column_without_a_test_dataset_takes_the_part_that_the_row_scored():
     parts = ("ffpp/Deepfakes", "ffpp/FaceSwap")
     cells = [make_cell(results({"test_dataset": part}), column="auc") for part in parts]
     assert [(cell.column, cell.test, cell.ours) for cell in cells] == [("auc", part, 0.8) for part in parts]
-    assert [line.split(":")[0] for line in report.notes(cells, {})[:2]] == list(parts)
+    assert [line.split(":")[0] for line in notes(cells, {})[:2]] == list(parts)
 
 
 def test_a_mask_that_nobody_knows_is_told_apart_from_a_failure():
@@ -99,7 +112,7 @@ def test_a_mask_that_nobody_knows_is_told_apart_from_a_failure():
 
 def test_the_metrics_are_told_by_level():
     columns = [Column.of(name, "video", "auc") for name in ("dfdc", "celeb_df", "dfdc eer", "dfdc iou", "dfdc pbca")]
-    assert report.numbers(columns) == "video-level auc and eer, frame-level iou and pbca"
+    assert numbers(columns) == "video-level auc and eer, frame-level iou and pbca"
 
 
 def test_the_spread_of_one_seed_is_not_known():
@@ -121,7 +134,7 @@ def test_a_failed_seed_is_told_beside_the_mean_of_the_others():
 def test_a_number_that_is_not_defined_is_a_failure_that_gives_the_counts():
     cell = make_cell(results({"value": math.nan, "low": math.nan, "high": math.nan, "n_real": 0, "n_missing": 10}))
     assert cell.failure == "0 real and 20 fake videos with a face: not defined"
-    assert report.texts(cell) == ("84.0", "failed", "–")
+    assert series_texts(cell) == ("84.0", "failed", "–")
 
 
 # ------------------------------------------------------------------------------------------- texts
@@ -135,30 +148,30 @@ def test_a_number_that_is_not_defined_is_a_failure_that_gives_the_counts():
     ],
 )
 def test_our_text(changes, expected):
-    assert report.ours_text(Cell(row="r", column="c", published=0.9, **changes)) == expected
+    assert ours_text(Cell(row="r", column="c", published=0.9, **changes)) == expected
 
 
 @pytest.mark.parametrize(("ours", "expected"), [(0.912, "+1.2"), (0.888, "-1.2"), (0.9, "+0.0"), (math.nan, "–")])
 def test_the_difference_is_ours_minus_published_in_points(ours, expected):
-    assert report.difference_text(Cell(row="r", column="c", published=0.9, ours=ours)) == expected
+    assert difference_text(Cell(row="r", column="c", published=0.9, ours=ours)) == expected
 
 
 def test_a_value_that_the_paper_does_not_give_is_a_dash():
-    assert report.texts(make_cell(results({}), published=math.nan)) == ("–", "80.0* [70.0, 90.0]", "–")
+    assert series_texts(make_cell(results({}), published=math.nan)) == ("–", "80.0* [70.0, 90.0]", "–")
 
 
 def test_a_terminal_cell_has_its_interval_on_a_second_line():
-    head, interval = report.two_lines(make_cell(results({}))).splitlines()
+    head, interval = two_lines(make_cell(results({}))).splitlines()
     assert (head.split(), interval) == (["84.0", "80.0*", "-4.0"], "[70.0, 90.0]")
-    assert report.two_lines(make_cell(failure="killed")).split() == ["84.0", "failed", "–"]
+    assert two_lines(make_cell(failure="killed")).split() == ["84.0", "failed", "–"]
 
 
 def test_columns_stand_side_by_side_while_they_fit():
     """Rows take 4 + 4 characters, a column 19 (`publ.   ours  diff.`) or its name, and 3 of frame."""
     cells = [Cell(row="0.75", column=name, published=0.8) for name in ("dfdc", "celeb_df", "a name of 24 characters.")]
-    assert report.side_by_side("row", cells, 8 + 22 + 22 + 27) == [["dfdc", "celeb_df", "a name of 24 characters."]]
-    assert report.side_by_side("row", cells, 8 + 22 + 22 + 26) == [["dfdc", "celeb_df"], ["a name of 24 characters."]]
-    assert report.side_by_side("row", cells, 10) == [["dfdc"], ["celeb_df"], ["a name of 24 characters."]]
+    assert side_by_side("row", cells, 8 + 22 + 22 + 27) == [["dfdc", "celeb_df", "a name of 24 characters."]]
+    assert side_by_side("row", cells, 8 + 22 + 22 + 26) == [["dfdc", "celeb_df"], ["a name of 24 characters."]]
+    assert side_by_side("row", cells, 10) == [["dfdc"], ["celeb_df"], ["a name of 24 characters."]]
 
 
 CELLS = [
@@ -182,7 +195,7 @@ FAILED = Cell(row="0.95", column="dfdc", published=0.81, failure="ValueError: lo
 
 
 def test_markdown_has_a_row_per_row_and_three_columns_per_dataset():
-    text = report.markdown("Table 5", "mask ratio", CELLS, ["note"])
+    text = markdown("Table 5", "mask ratio", CELLS, ["note"])
     assert text.splitlines() == [
         "# Table 5",
         "",
@@ -201,7 +214,7 @@ EVIL = "a|b *c* _d_ $x$ <b>&amp; [e](f) `g` ~~h~~ # !"
 
 def test_no_name_is_markup_in_markdown():
     cells = [dataclasses.replace(CELLS[0], row=EVIL, column=EVIL)]
-    text = report.markdown(EVIL, EVIL, cells, [f"FAILED {EVIL}\n- more"])
+    text = markdown(EVIL, EVIL, cells, [f"FAILED {EVIL}\n- more"])
     escaped = r"a\|b \*c\* \_d\_ \$x\$ \<b\>\&amp; \[e\](f) \`g\` \~\~h\~\~ \# \!"
     lines = text.splitlines()
     assert lines[0] == f"# {escaped}"
@@ -212,17 +225,17 @@ def test_no_name_is_markup_in_markdown():
 
 def test_a_heading_stands_above_its_numbers_whatever_their_width():
     cells = [make_cell(*THREE), make_cell(results({}))]  # `83.0 ± 3.6` and `80.0*`
-    width = report.ours_width(cells)
+    width = ours_width(cells)
     assert width == 10
-    head = report.heading("dfdc", width).splitlines()[1]
+    head = heading("dfdc", width).splitlines()[1]
     for cell, ours in zip(cells, ("83.0 ± 3.6", "80.0*"), strict=True):
-        line = f"{report.two_lines(cell, width).splitlines()[0]:>{len(head)}}"
+        line = f"{two_lines(cell, width).splitlines()[0]:>{len(head)}}"
         assert (line.index(ours) + len(ours), len(line)) == (head.index("ours") + 4, len(head))
-    assert report.ours_width(cells[1:]) == 6
+    assert ours_width(cells[1:]) == 6
 
 
 def test_notes_tell_what_a_reader_must_know():
-    lines = report.notes([*CELLS, FAILED], {"data": "sample corpus"})
+    lines = notes([*CELLS, FAILED], {"data": "sample corpus"})
     assert lines[0] == "data: sample corpus"
     assert "celeb_df: 10 real and 20 fake videos scored, 3 failed" in lines
     assert "dfdc: 10 real and 20 fake videos scored, 3 failed, 4 excluded (share a source with training)" in lines
@@ -233,12 +246,12 @@ def test_notes_tell_what_a_reader_must_know():
 
 def test_notes_name_a_failure_once_for_all_datasets_of_its_row():
     cells = [Cell(row="0.95", column=name, published=0.8, failure="killed") for name in ("celeb_df", "dfdc")]
-    failed = [line for line in report.notes([*cells, FAILED], {}) if "FAILED" in line]
+    failed = [line for line in notes([*cells, FAILED], {}) if "FAILED" in line]
     assert failed == ["FAILED 0.95 on celeb_df, dfdc: killed", "FAILED 0.95 on dfdc: ValueError: loss, is NaN"]
 
 
 def test_notes_of_several_seeds_have_no_mark_of_one():
-    assert not any("one seed only" in line for line in report.notes([make_cell(*THREE)], {}))
+    assert not any("one seed only" in line for line in notes([make_cell(*THREE)], {}))
 
 
 TESTED = ["baseline"] + [
@@ -247,7 +260,7 @@ TESTED = ["baseline"] + [
 
 
 def test_csv_can_be_read_back():
-    rows = list(csv.DictReader(io.StringIO(report.to_csv("mask ratio", [make_cell(*THREE), FAILED]))))
+    rows = list(csv.DictReader(io.StringIO(to_csv("mask ratio", [make_cell(*THREE), FAILED]))))
     assert rows[0] == {
         "mask ratio": "0.75",
         "test_dataset": "dfdc",
@@ -280,11 +293,11 @@ def of_ours(path) -> int:
 
 
 def test_plot_shows_our_points_where_there_are_any(tmp_path):
-    report.plot(tmp_path / "both.png", "Table 5", "mask ratio", "video AUC", [*CELLS, FAILED], "footer")
+    plot.plot(tmp_path / "both.png", "Table 5", "mask ratio", "video AUC", [*CELLS, FAILED], "footer")
     none = [Cell(row=cell.row, column=cell.column, published=cell.published) for cell in CELLS]
-    report.plot(tmp_path / "none.png", "Table 5", "mask ratio", "video AUC", none, "footer")
+    plot.plot(tmp_path / "none.png", "Table 5", "mask ratio", "video AUC", none, "footer")
     six = [dataclasses.replace(cell, column=f"{cell.column} {i}") for i in range(3) for cell in CELLS]
-    report.plot(tmp_path / "six.png", "Table 5", "a row name that is long", "value", six, "footer")
+    plot.plot(tmp_path / "six.png", "Table 5", "a row name that is long", "value", six, "footer")
     assert of_ours(tmp_path / "six.png") > 2 * of_ours(tmp_path / "both.png") > 400
     assert of_ours(tmp_path / "none.png") == 0
 
@@ -314,7 +327,7 @@ def test_a_plot_shows_names_as_they_are(tmp_path, figures):
     """Also one that TeX would not take, and one that a legend would leave out."""
     names = (r"$\frac$", "_a $1$ b")
     cells = [dataclasses.replace(cell, row=row) for cell, row in zip(CELLS[::2], names, strict=True)]
-    report.plot(tmp_path / "a.png", "$ title $", "$row$", "video AUC", cells, "made $up$")
+    plot.plot(tmp_path / "a.png", "$ title $", "$row$", "video AUC", cells, "made $up$")
     assert {*names, "$ title $", "$row$", "made $up$"} <= set(written(figures))
     table = results({"perturbation": "blur-1"}, {})
     rows = {name: [table] for name in names}
@@ -324,7 +337,7 @@ def test_a_plot_shows_names_as_they_are(tmp_path, figures):
 
 def test_no_number_is_below_the_legend(tmp_path, figures):
     for footer, cells in (("", CELLS), ("sample corpus: " + "a long text " * 8, CELLS[::2])):
-        report.plot(tmp_path / "a.png", "Table 5", "a name", "video AUC", cells, footer)
+        plot.plot(tmp_path / "a.png", "Table 5", "a name", "video AUC", cells, footer)
         (figure,) = figures[-1:]
         (legend,) = figure.legends
         boxes = [axis.get_tightbbox() for axis in figure.axes]

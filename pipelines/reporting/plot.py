@@ -1,0 +1,96 @@
+"""TODO pipelines.reporting.plot."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.common.text import printable
+from pipelines.reporting.table import Cell
+
+PANELS = 4  # of a plot, side by side
+CHARACTERS = 36  # of a title that fit over one
+NAME_CHARACTERS = 26  # of a row's name in a line below a panel
+
+
+def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequence[Cell], footer: str) -> None:
+    """One panel per column of the table: published (line) and ours (points with intervals) over the rows."""
+    from matplotlib import rc_context  # here: a second of import that a dry run does not need
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    wide = min(PANELS, len(columns))
+    high = -(-len(columns) // wide)
+    with rc_context({"text.parse_math": False}):  # a $ in a name is a $
+        names = _names(cells)
+        deep = 0.0 if _fits(names) else 0.07 * max(len(line) for name in names for line in name.splitlines())
+        figure = Figure(figsize=(3.6 * wide + 0.6, (3.9 + deep) * high + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(high, wide, sharey=True, squeeze=False)
+        for axis, column in zip(grid.flat, columns, strict=False):
+            _panel(axis, printable(row_name), [cell for cell in cells if cell.column == column])
+            axis.set_title(printable(column))
+        for axis in grid.flat[len(columns) :]:
+            axis.set_axis_off()
+        for axis in grid[:, 0]:
+            axis.set_ylabel(f"{metric_name} (%)")
+        figure.suptitle(textwrap.fill(printable(title), CHARACTERS * wide))
+        _legend(figure, grid.flat, wide, footer)
+        figure.savefig(path, dpi=130)
+
+
+def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
+    x = range(len(cells))
+    several = any(len(cell.seeds) > 1 for cell in cells)
+    axis.plot(x, [100 * cell.published for cell in cells], "o--", color="0.45", label="published")
+    known = [(i, cell) for i, cell in zip(x, cells, strict=True) if math.isfinite(cell.ours)]
+    if known:
+        ours = np.array([100 * cell.ours for _, cell in known])
+        bars = 100 * np.array([[cell.ours - cell.low, cell.high - cell.ours] for _, cell in known]).T
+        axis.errorbar(
+            [i for i, _ in known],
+            ours,
+            np.maximum(bars, 0),
+            fmt="s-",
+            color="C0",
+            capsize=4,
+            label=f"ours{', mean over seeds' if several else ''}: 95 % interval over videos",
+        )
+    names = _names(cells)
+    axis.set_xticks(list(x), names)
+    if not _fits(names):
+        axis.set_xticks(list(x), names, rotation=60, ha="right", rotation_mode="anchor")
+    axis.set_xlabel(row_name)
+    axis.grid(axis="y", alpha=0.3)
+
+
+def _legend(figure: Any, axes: Iterable[Any], wide: int, footer: str) -> None:
+    """Below the panels: within one it would lie upon somebody's number. The footer is its title, as both are there."""
+    named = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    shown = {label: handle for handle, label in named}
+    made = figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc="outside lower center",
+        ncols=min(2, wide),
+        fontsize="small",
+        frameon=False,
+        title=textwrap.fill(printable(footer), 2 * CHARACTERS * wide),
+        title_fontsize="x-small",
+    )
+    made.get_title().set_color("0.35")
+
+
+def _names(cells: Sequence[Cell]) -> list[str]:
+    """Of the rows, in lines that leave room for the panel above them."""
+    rows = dict.fromkeys(cell.row for cell in cells)
+    return ["\n".join(textwrap.wrap(printable(row), NAME_CHARACTERS)) for row in rows]
+
+
+def _fits(names: Sequence[str]) -> bool:
+    """Whether they can stand side by side below one panel."""
+    return sum(len(name) for name in names) < 30
