@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, run
+from pipelines import datasets
 from pipelines.common import cluster, progress
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
@@ -27,6 +27,9 @@ from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder
 from pipelines.metrics import detection
+from pipelines.training import job
+from pipelines.trials import planner, run
+from pipelines.trials.trial import Trial, pooling_of
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC
@@ -54,10 +57,10 @@ def learn(experiment: Experiment, storage: Path, roots: dict[str, str], console:
     """Trains and scores; AUC by test dataset and FF++ manipulation, and the seconds that training took."""
     videos, faces = extracted(experiment, storage, roots)
     ledgers = {name: store.ledger(folder) for name, folder in faces.items()}
-    trial = run.plan(experiment, videos, ledgers, faces, storage)
-    run.check(trial, run.Compute())
+    trial = planner.plan(experiment, videos, ledgers, faces, storage)
+    planner.check(trial, job.Compute())
     with progress.view(console, f"{experiment.model}, seed {experiment.seed}"):
-        run.run(trial, run.Compute(), lambda phase, done, total: None)
+        run.run_trial(trial, job.Compute(), lambda phase, done, total: None)
     table = pq.read_table(trial.folder / "predictions.parquet")
     final = table.filter(pc.equal(table["stage"], run.FINAL))
     scores = {}
@@ -69,8 +72,8 @@ def learn(experiment: Experiment, storage: Path, roots: dict[str, str], console:
     return scores, sum(stage.summary()["seconds"] for stage in trial.planned)
 
 
-def _auc(predictions: pa.Table, trial: run.Trial) -> float:
-    videos = detection.by_video(predictions, run.pooling_of(trial))
+def _auc(predictions: pa.Table, trial: Trial) -> float:
+    videos = detection.by_video(predictions, pooling_of(trial))
     return detection.auc(videos["label"], videos["score"])
 
 

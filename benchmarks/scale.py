@@ -17,7 +17,7 @@ blocks    Ray Data over so many videos, as extraction has it, with an actor that
 plans     trials of one experiment with as many seeds on 5,000 videos: planned, pickled for Ray
 mlflow    as many finished runs into a SQLite database: 60 params, 20 numbers and a curve of 50 epochs each; then the
           search by key that begins every run, and the same again, as a repeated command has it
-tune      Ray Tune's grid over trials that do nothing, as `pipelines.tuning` starts them
+tune      Ray Tune's grid over trials that do nothing, as `pipelines.trials.tune` starts them
 """
 
 import argparse
@@ -178,7 +178,8 @@ def blocks(number: int, folder: Path) -> list[Step]:
 def plans(number: int, folder: Path) -> list[Step]:
     from ray import cloudpickle
 
-    from pipelines import datasets, run
+    from pipelines import datasets
+    from pipelines.trials import planner
 
     steps = Steps()
     file = folder / "own.csv"
@@ -192,7 +193,7 @@ def plans(number: int, folder: Path) -> list[Step]:
     ledgers = {"own": {name: entry | {"video_id": name, "content": f"{i:064x}"} for i, name in enumerate(ids)}}
     base = Experiment(model="plain", train_on="own", test_on=("own",), protocol="in_dataset", codec="raw")
     with steps.step("plan"):
-        plan = run.Planner(videos, ledgers, {"own": folder}, folder)
+        plan = planner.Planner(videos, ledgers, {"own": folder}, folder)
         trials = [plan(base.override({"seed": seed})) for seed in range(number)]
     assert len({trial.digest for trial in trials}) == number
     with steps.step("pickle, as for Ray"):
@@ -203,11 +204,11 @@ def plans(number: int, folder: Path) -> list[Step]:
 
 
 def mlflow(number: int, folder: Path) -> list[Step]:
-    from pipelines import tracking
+    from pipelines.tracking import client
 
     steps = Steps()
     with steps.step("MLflow starts, makes the database"):
-        tracker = tracking.Tracker(f"sqlite:///{folder / 'mlflow.db'}", "scale", folder)
+        tracker = client.Tracker(f"sqlite:///{folder / 'mlflow.db'}", "scale", folder)
         parent = tracker.run("parent", "launch")
     curve = [
         {"step": 10 * e, "epoch": e, "seconds": 1.0, "lr": 0.1, "train/loss": 1 / e, "val/loss": 1 / e, "val/auc": 0.9}

@@ -24,15 +24,18 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import datasets, evaluate, run, tuning
+from pipelines import datasets
 from pipelines.common import cluster, device, storage
 from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.recipe import Recipe
-from pipelines.launch import rows_unseen
-from pipelines.training import stages
+from pipelines.launch.launch import rows_unseen
+from pipelines.scoring import score
+from pipelines.training import job, stages
 from pipelines.training.samples import Samples
+from pipelines.trials import planner, tune
+from pipelines.trials.trial import Trial, scoring
 
 SHORT = {"model.num_epochs": 2, "model.samples_per_video": 1}
 
@@ -63,21 +66,21 @@ class Corpus:
         self.faces = {"ffpp": folder / "faces"}
         extract(self.videos["ffpp"], self.roots, self.faces["ffpp"], Recipe(num_frames=8, size_px=380))
 
-    def trial(self, experiment: Experiment) -> run.Trial:
+    def trial(self, experiment: Experiment) -> Trial:
         ledgers = {"ffpp": store.ledger(self.faces["ffpp"])}
-        return run.plan(experiment, self.videos, ledgers, self.faces, self.folder)
+        return planner.plan(experiment, self.videos, ledgers, self.faces, self.folder)
 
 
 # -------------------------------------------------------------------------------------------- trials
 def time_trials(corpus: Corpus, number: int) -> Table:
     base = Experiment(model="plain", train_on="ffpp", test_on=("ffpp",), preset="small").override(SHORT)
     trials = [corpus.trial(base.override({"seed": seed})) for seed in range(number)]
-    compute = run.Compute(scoring_actors=0)
-    tuning.fit([corpus.trial(base.override({"seed": number}))], compute, 1, corpus.folder / "ray", lambda: None)  # warm
+    compute = job.Compute(scoring_actors=0)
+    tune.fit([corpus.trial(base.override({"seed": number}))], compute, 1, corpus.folder / "ray", lambda: None)  # warm
     started = time.monotonic()
-    tuning.fit(trials, compute, 1, corpus.folder / "ray", lambda: None)
+    tune.fit(trials, compute, 1, corpus.folder / "ray", lambda: None)
     wall = (time.monotonic() - started) / number
-    assert all(trial.done for trial in trials), tuning.failure_of(trials[0])
+    assert all(trial.done for trial in trials), tune.failure_of(trials[0])
     loop = sum(trial.planned[0].summary()["seconds"] for trial in trials) / number
     scored = time_scoring_of(trials[0])
     table = Table("trial", "training loop", "bare scoring", "beside both", title=f"Seconds per trial, of {number}")
@@ -85,24 +88,24 @@ def time_trials(corpus: Corpus, number: int) -> Table:
     return table
 
 
-def time_scoring_of(trial: run.Trial) -> float:
-    finished = [evaluate.Finished(planned=stage, config=trial.experiment.config()) for stage in run.scoring(trial)]
-    scorer = evaluate._ScoreVideos(finished, trial.faces)
+def time_scoring_of(trial: Trial) -> float:
+    finished = [score.Finished(planned=stage, config=trial.experiment.config()) for stage in scoring(trial)]
+    scorer = score._ScoreVideos(finished, trial.faces)
     videos = [video for part in trial.test for video in part.videos]
     started = time.monotonic()
-    scorer(evaluate._as_table(videos))
+    scorer(score._as_table(videos))
     return time.monotonic() - started
 
 
 # ------------------------------------------------------------------------------------------- scoring
-def untrained(trial: run.Trial, stage: stages.PlannedStage) -> evaluate.Finished:
+def untrained(trial: Trial, stage: stages.PlannedStage) -> score.Finished:
     """The stage with random weights, as if it were trained."""
     config = trial.experiment.config()
     module = models.stage(stage.paper, stage.name)(config)
     stage.folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(module.state_dict(), stage.folder / "weights.safetensors")
     storage.write_json(stage.folder / "_done.json", {})
-    return evaluate.Finished(planned=stage, config=config)
+    return score.Finished(planned=stage, config=config)
 
 
 def scoring_speed(corpus: Corpus, method: str, num_videos: int) -> Mapping[str, tuple[float, float]]:
@@ -111,11 +114,11 @@ def scoring_speed(corpus: Corpus, method: str, num_videos: int) -> Mapping[str, 
     trial = corpus.trial(experiment)
     videos = trial.test[0].videos[:num_videos]
     found = {}
-    for stage in run.scoring(trial):
+    for stage in scoring(trial):
         one = untrained(trial, stage)
-        scorer = evaluate._ScoreVideos([one], trial.faces)
-        table = evaluate._as_table(videos)
-        scorer(evaluate._as_table(videos[:1]))  # warm
+        scorer = score._ScoreVideos([one], trial.faces)
+        table = score._as_table(videos)
+        scorer(score._as_table(videos[:1]))  # warm
         started = time.monotonic()
         faces = scorer(table).num_rows
         whole = time.monotonic() - started
@@ -124,15 +127,14 @@ def scoring_speed(corpus: Corpus, method: str, num_videos: int) -> Mapping[str, 
 
 
 @torch.no_grad()
-def forward_seconds(one: evaluate.Finished, trial: run.Trial, videos: tuple) -> float:
+def forward_seconds(one: score.Finished, trial: Trial, videos: tuple) -> float:
     on = device.best()
     module = one.load(on)
     samples = Samples(models.stage(one.planned.paper, one.planned.name), one.config, trial.faces)
     arrays = [sample for video in videos for _, sample in samples.scoring_samples(video, seed=0)]
-    chunks = [arrays[first : first + evaluate.BATCH_SAMPLES] for first in range(0, len(arrays), evaluate.BATCH_SAMPLES)]
+    chunks = [arrays[first : first + score.BATCH_SAMPLES] for first in range(0, len(arrays), score.BATCH_SAMPLES)]
     batches = [
-        {name: torch.from_numpy(value).to(on) for name, value in evaluate.ingest.stack(chunk).items()}
-        for chunk in chunks
+        {name: torch.from_numpy(value).to(on) for name, value in score.ingest.stack(chunk).items()} for chunk in chunks
     ]
     started = time.monotonic()
     for batch in batches:

@@ -50,7 +50,7 @@ from torch import Tensor, nn
 import models
 from models._layers import timm_model
 from models._xception import Features, Xception
-from pipelines import datasets, evaluate, run
+from pipelines import datasets
 from pipelines.common import cluster, device
 from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
@@ -58,11 +58,14 @@ from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder
+from pipelines.scoring import score
 from pipelines.training import views
 from pipelines.training.batches import local_batches, ray_batches
 from pipelines.training.job import Job
 from pipelines.training.samples import Arrays, Samples
 from pipelines.training.stages import PlannedStage
+from pipelines.trials import planner
+from pipelines.trials.trial import Trial
 
 WARM_UP = 2  # steps that do not count
 NUM_LOADED = 4  # batches
@@ -370,7 +373,7 @@ def time_steps(
 
 
 # --------------------------------------------------------------------------------------- preparation
-def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
+def plan(method: str, preset: str, storage: Path, work: Path) -> Trial:
     """A trial on the sample corpus, its faces extracted below `storage`; its stages live below `work`."""
     from pipelines.faces.extract import extract
 
@@ -387,10 +390,10 @@ def plan(method: str, preset: str, storage: Path, work: Path) -> run.Trial:
         needed = videos["ffpp"].filter(pc.is_in(videos["ffpp"]["video_id"], pa.array(sorted(wanted))))
         with cluster.connect(None):
             extract(needed, roots, faces, recipe)
-    return run.plan(experiment, videos, {"ffpp": store.ledger(faces)}, {"ffpp": faces}, work)
+    return planner.plan(experiment, videos, {"ffpp": store.ledger(faces)}, {"ffpp": faces}, work)
 
 
-def jobs(trial: run.Trial) -> Iterator[Job]:
+def jobs(trial: Trial) -> Iterator[Job]:
     """Every stage. Earlier ones that it needs are there with random weights."""
     cfg, done = trial.experiment.config(), dict[str, PlannedStage]()
     for planned in trial.planned:
@@ -398,8 +401,8 @@ def jobs(trial: run.Trial) -> Iterator[Job]:
         derived = None
         if source := stage.reads_of(cfg):
             derived = done[source].folder / "derived.parquet"
-            finished = evaluate.Finished(planned=done[source], config=cfg)
-            evaluate.derive(finished, trial.train.videos, trial.faces, derived, num_actors=0)
+            finished = score.Finished(planned=done[source], config=cfg)
+            score.derive(finished, trial.train.videos, trial.faces, derived, num_actors=0)
         yield Job(
             planned=planned,
             config=cfg,

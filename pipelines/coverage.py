@@ -1,6 +1,7 @@
 """TODO pipelines.coverage."""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

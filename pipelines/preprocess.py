@@ -21,33 +21,14 @@ from rich.table import Table
 import models
 from pipelines import datasets
 from pipelines.common import cluster, tables
-from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe, changed
 from pipelines.faces.sources import datasets_file, roots_of
 from pipelines.faces.store import ExtractionError
-from pipelines.reporting import coverage
-
-
-def leaks(extractions: Sequence[Extraction]) -> list[str]:
-    """From what about extraction the label can be guessed, each once."""
-    found = (str(leak) for one in extractions for leak in coverage.leaks(one.videos, one.ledger_table()))
-    return list(dict.fromkeys(found))
-
-
-def write_coverage(extractions: Sequence[Extraction], folder: Path) -> list[Path]:
-    """What became of every video, per recipe, as Markdown, CSV and a plot."""
-    paths = []
-    for recipe in dict.fromkeys(one.recipe for one in extractions):
-        own = [one for one in extractions if one.recipe == recipe]
-        videos = pa.concat_tables([one.videos for one in own])
-        ledger = pa.concat_tables([one.ledger_table() for one in own])
-        title = f"Coverage: {recipe.num_frames} frames, {recipe.margin:g} boxes at {recipe.size_px} px"
-        name = f"coverage-{recipe.num_frames}-frames-{recipe.size_px}-px-{digest(recipe)[:6]}"
-        paths += coverage.write(folder, name, title, videos, ledger)
-    return paths
+from pipelines.reporting.coverage import leaks_of, write_coverage
 
 
 # ---------------------------------------------------------------------------------------- the command
@@ -121,7 +102,7 @@ def _print_plan(extractions: Sequence[Extraction], console: Console) -> None:
 
 
 def _report(extractions: Sequence[Extraction], storage: Path, console: Console) -> None:
-    for leak in leaks(extractions):
+    for leak in leaks_of(extractions):
         console.print(f"LEAK {leak}", style="bold red", highlight=False, markup=False)
     paths = write_coverage(extractions, storage / "reports" / "coverage")
     for name in dict.fromkeys(one.dataset for one in extractions):

@@ -133,8 +133,8 @@ def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None
     """Runs the sweep and exits: 0 all rows done, 1 a row failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser(sweep, doc).parse_args(argv)
     cluster.prepare_environment(arguments.address)
-    from pipelines import search  # after the environment is set: Ray reads it when it is imported
-    from pipelines.launch import Launch
+    from pipelines.launch import search  # after the environment is set: Ray reads it when it is imported
+    from pipelines.launch.launch import Launch
 
     console = Console()
     try:

@@ -22,7 +22,7 @@ from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storag
 from pipelines.experiments.experiment import PRESETS, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces.sources import datasets_file
-from pipelines.launch import rows_unseen
+from pipelines.launch.launch import rows_unseen
 from pipelines.training import stages
 
 WIDTH = 80

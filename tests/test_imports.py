@@ -101,14 +101,14 @@ def test_nothing_knows_the_sweeps():
 
 def test_few_files_know_mlflow():
     assert users("mlflow", "models", "pipelines", "sweeps") == {
-        "pipelines/tracking.py",
-        "pipelines/registry.py",
-        "pipelines/_pyfunc.py",
+        "pipelines/tracking/client.py",
+        "pipelines/tracking/registry.py",
+        "pipelines/tracking/pyfunc.py",
     }
 
 
 def test_one_file_knows_ray_tune():
-    assert users("ray.tune", "models", "pipelines", "sweeps") == {"pipelines/tuning.py"}
+    assert users("ray.tune", "models", "pipelines", "sweeps") == {"pipelines/trials/tune.py"}
 
 
 @pytest.mark.parametrize("package", ["models", "ray", "torch", "numpy"])

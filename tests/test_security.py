@@ -16,10 +16,11 @@ import pytest
 import torch
 import yaml
 
-from pipelines import evaluate, tracking
 from pipelines.common import storage
 from pipelines.experiments.experiment import Experiment
 from pipelines.media import fetch, sandbox
+from pipelines.scoring import score
+from pipelines.tracking import client
 from pipelines.training import stages
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +73,7 @@ def test_a_pickle_in_place_of_weights_is_not_run(tmp_path: Path) -> None:
     (folder / "weights.safetensors").write_bytes(pickle.dumps(Bomb(mark)))
     config = Experiment(model="plain", train_on="ffpp", test_on=(), preset="small").config()
     with pytest.raises(storage.StorageError, match="can't be loaded"):
-        evaluate.Finished(planned=planned, config=config).load(torch.device("cpu"))
+        score.Finished(planned=planned, config=config).load(torch.device("cpu"))
     assert not mark.exists()
     pickle.loads((folder / "weights.safetensors").read_bytes())
     assert mark.exists()  # it would have gone off
@@ -107,7 +108,7 @@ def test_servers_listen_on_localhost(path: Path) -> None:
     text = path.read_text()
     assert re.findall(r"mlflow server .*?--host (\S+)", text) == ["127.0.0.1"]
     assert re.findall(r"--dashboard-host=(\S+)", text) == ["127.0.0.1"]
-    assert "--host 127.0.0.1" in tracking.ui_command("sqlite:///x/mlflow.db")
+    assert "--host 127.0.0.1" in client.ui_command("sqlite:///x/mlflow.db")
 
 
 def test_nothing_asks_to_listen_on_all_interfaces() -> None:
@@ -117,7 +118,7 @@ def test_nothing_asks_to_listen_on_all_interfaces() -> None:
 
 def test_a_password_is_not_printed() -> None:
     uri = "https://ann:secret@mlflow.example.org/x"
-    assert "secret" not in tracking.shown(uri) + tracking.ui_command(uri)
+    assert "secret" not in client.shown(uri) + client.ui_command(uri)
 
 
 @FILES

@@ -24,9 +24,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.common import storage, tables
+from pipelines.common.storage import digest
 from pipelines.common.text import markdown_cell, printable
-from pipelines.coverage import main
 from pipelines.faces import store
+from pipelines.faces.plan import Extraction
 from pipelines.reporting.leaks import KEY, MAX_P, MIN_FACES, MIN_SHARE, PENDING, Leak, Row, joined, leaks, order
 
 __all__ = ["Leak", "leaks", "lines", "markdown", "of_folder", "plot", "reasons", "table", "to_csv", "verdict"]
@@ -219,5 +220,21 @@ def write(out: Path, name: str, title: str, videos: pa.Table, ledger: pa.Table) 
     return [*(out / file for file in texts), out / f"{name}.png"]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+
+def leaks_of(extractions: Sequence[Extraction]) -> list[str]:
+    """From what about extraction the label can be guessed, each once."""
+    found = (str(leak) for one in extractions for leak in leaks(one.videos, one.ledger_table()))
+    return list(dict.fromkeys(found))
+
+
+def write_coverage(extractions: Sequence[Extraction], folder: Path) -> list[Path]:
+    """What became of every video, per recipe, as Markdown, CSV and a plot."""
+    paths = []
+    for recipe in dict.fromkeys(one.recipe for one in extractions):
+        own = [one for one in extractions if one.recipe == recipe]
+        videos = pa.concat_tables([one.videos for one in own])
+        ledger = pa.concat_tables([one.ledger_table() for one in own])
+        title = f"Coverage: {recipe.num_frames} frames, {recipe.margin:g} boxes at {recipe.size_px} px"
+        name = f"coverage-{recipe.num_frames}-frames-{recipe.size_px}-px-{digest(recipe)[:6]}"
+        paths += write(folder, name, title, videos, ledger)
+    return paths

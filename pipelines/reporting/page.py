@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.common.tables import FAKE, REAL, STATUSES
 from pipelines.common.text import printable
 from pipelines.metrics import detection
-from pipelines.reporting.report import Report
+from pipelines.reporting.coverage import normalised
 from pipelines.reporting.robustness import legend
 from pipelines.reporting.saved import Material, Saved, of_method
 from pipelines.reporting.table import ONE_SEED, Cell, as_percent, series_texts
@@ -49,11 +49,12 @@ li { overflow-wrap: anywhere } summary { cursor: pointer; font-weight: bold; mar
 """
 
 
-def render(folder: Path, of: Report) -> str:
-    """folder: where the report's pictures are."""
-    saved, cells, materials = of.saved, of.cells, of.materials
+def render(
+    folder: Path, saved: Saved, materials: Sequence[Material], cells: Sequence[Cell], lines: Sequence[str]
+) -> str:
+    """Return the page. The report's pictures are read from `folder`; `lines` stand below the table."""
     sections = {
-        "table": ("Published and ours", _table(saved, cells) + _items(of.lines)),
+        "table": ("Published and ours", _table(saved, cells) + _items(lines)),
         "baseline": (f"Against the row {saved.baseline}", _baseline(saved, cells)),
         "plot": ("Plot", _pictures(folder, [folder / f"{saved.name}.png"])),
         "roc": ("ROC curves", _rocs(saved, materials)),
@@ -300,7 +301,6 @@ def _class(label: int) -> str:
 
 def failures(materials: Sequence[Material]) -> str:
     """How often each reason was given, by test part and class; a video that several rows share counts once."""
-    from pipelines.reporting.coverage import normalised  # here: it knows the command line of its own module
 
     reasons = {
         (part.name, one.video_id): (part.name, _class(one.label), one.method, normalised(one.reason))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.common.storage import write_atomic
-from pipelines.reporting import robustness
+from pipelines.reporting import page, robustness
 from pipelines.reporting.plot import plot
 from pipelines.reporting.saved import Material, Run, Saved
 from pipelines.reporting.table import Cell, cells, markdown, notes, to_csv
@@ -29,8 +29,6 @@ class Report:
 
     def write(self, folder: Path, *, html: bool = True) -> list[Path]:
         """All but the coverage, Markdown first. Files that are there are replaced."""
-        from pipelines.reporting import page  # here: it needs this module
-
         s = self.saved
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
@@ -43,7 +41,7 @@ class Report:
         paths += robustness.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
         if html:
             paths.append(folder / f"{s.name}.html")
-            write_atomic(paths[-1], page.render(folder, self).encode())
+            write_atomic(paths[-1], page.render(folder, s, self.materials, self.cells, self.lines).encode())
         return [*paths, s.write(folder)]
 
 

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,7 @@ import pyarrow.compute as pc
 from pipelines.common.text import printable
 from pipelines.faces import perturb
 from pipelines.metrics.detection.detection import FINAL
-
-if TYPE_CHECKING:
-    from pipelines.reporting.saved import Material, Saved
+from pipelines.reporting.saved import Material, Saved
 
 CHARACTERS = 36  # of a title that fit over one panel
 Point = tuple[
@@ -110,7 +108,7 @@ def legend(of: Any, lines: Mapping[str, Any], **placed: Any) -> Any:
     return made
 
 
-def write(path: Path, saved: "Saved", materials: Sequence["Material"], footer: str) -> list[Path]:
+def write(path: Path, saved: Saved, materials: Sequence[Material], footer: str) -> list[Path]:
     """The curves of a report: at the level and in the metric of its first perturbed column. What was written."""
     perturbed = next((column for column in saved.columns if column.perturbation), None)
     level, metric = (perturbed.level, perturbed.metric) if perturbed else ("video", "auc")

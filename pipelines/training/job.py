@@ -1,7 +1,7 @@
 """TODO pipelines.training.job."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +55,21 @@ class Job:
         most = max(1, self.num_workers)
         least = self.min_workers or most
         return Sharing(stage=self.stage, view=view, least=least, most=most, accumulate=self.accumulate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What one trial may use."""
+
+    num_workers: int = 0  # 0: training happens in the trial's own process
+    min_workers: int | None = None  # fewer, with which a training goes on while there are no more
+    gpus_per_worker: float = 0
+    num_loaders: int = 1  # of each worker, at most
+    scoring_actors: int = 1  # 0: it is also scored there
+    gpus_per_actor: float = 0  # of those
+    accumulate: Mapping[str, int] = field(
+        default_factory=dict
+    )  # `<paper>.<stage>` -> cuts of a worker's share of a step
+
+    def cuts(self, planned: stages.PlannedStage) -> int:
+        return self.accumulate.get(f"{planned.paper}.{planned.name}", 1)

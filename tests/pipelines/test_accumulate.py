@@ -11,11 +11,11 @@ import torch
 
 import models
 from models import Feed
-from pipelines import launch
 from pipelines.experiments.experiment import Experiment
-from pipelines.run import Compute
+from pipelines.launch import launch
 from pipelines.sweep import parser
 from pipelines.training import sharing, stages
+from pipelines.training.job import Compute
 from pipelines.training.views import VIEWS, Video, View
 
 SCRIPT = Path(__file__).with_name("accumulating.py")

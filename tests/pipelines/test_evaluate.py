@@ -14,13 +14,17 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import evaluate, run
 from pipelines.common import storage, tables
-from pipelines.evaluate import Finished, predictions_path
 from pipelines.faces import store
+from pipelines.scoring import score as score_module
+from pipelines.scoring.score import _NO_MASK, VIDEOS_PER_TASK, Finished, _ScoreVideos, derive, perturb, predictions_path
+from pipelines.scoring.score import predictions as predictions_
+from pipelines.scoring.score import score as score_
 from pipelines.training import stages
 from pipelines.training.samples import Derived, Samples, face_arrays
 from pipelines.training.views import Video
+from pipelines.trials import planner
+from pipelines.trials.trial import Trial
 
 pytestmark = pytest.mark.ray
 
@@ -29,13 +33,13 @@ KEY = ["video_id", "frame_index", "face_index"]
 
 
 @pytest.fixture(scope="module")
-def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> run.Trial:
+def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     experiment = tiny.experiment.override({"model.clip.tubelet_frames": 1, "model.clip.num_frames": CLIP_FRAMES})
-    return run.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, tmp_path_factory.mktemp("storage"))
+    return planner.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, tmp_path_factory.mktemp("storage"))
 
 
 @pytest.fixture(scope="module")
-def finished(trial: run.Trial) -> Mapping[str, Finished]:
+def finished(trial: Trial) -> Mapping[str, Finished]:
     """Stages that look trained. Weights are drawn wide, so that scores and masks fall on both sides of a half."""
     return {one.name: untrained(one, trial.experiment.config()) for one in trial.planned}
 
@@ -53,29 +57,29 @@ def untrained(planned: stages.PlannedStage, config: Any) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def parts(trial: run.Trial) -> dict[str, tuple[Video, ...]]:
+def parts(trial: Trial) -> dict[str, tuple[Video, ...]]:
     return {part.digest: part.videos for part in trial.test}
 
 
 @pytest.fixture(scope="module")
-def predictions(trial: run.Trial, finished: Mapping[str, Finished], parts: Any) -> dict[str, list[pa.Table]]:
+def predictions(trial: Trial, finished: Mapping[str, Finished], parts: Any) -> dict[str, list[pa.Table]]:
     """Of each stage the tables of the two test parts."""
     calls: list[tuple[int, int]] = []
     scoring = [finished["finetune"], finished["localize"]]
-    evaluate.score(scoring, parts, trial.faces, num_actors=1, on_video=lambda done, total: calls.append((done, total)))
+    score_(scoring, parts, trial.faces, num_actors=1, on_video=lambda done, total: calls.append((done, total)))
     num_videos = sum(map(len, parts.values()))
     assert calls[-1] == (num_videos, num_videos)
     return {one.planned.name: [pq.read_table(predictions_path(one.planned, part)) for part in parts] for one in scoring}
 
 
-def faces_of(trial: run.Trial, video: Video) -> list[dict[str, Any]]:
+def faces_of(trial: Trial, video: Video) -> list[dict[str, Any]]:
     rows = store.Faces(trial.faces[video.video_id.split("/", 1)[0]]).video(video.video_id).to_pylist()
     return [row for row in rows if row["status"] == "ok"]
 
 
 @pytest.mark.parametrize("stage", ["finetune", "localize"])
 def test_every_face_of_every_usable_video_is_scored_once(
-    stage: str, trial: run.Trial, parts: Any, predictions: Any
+    stage: str, trial: Trial, parts: Any, predictions: Any
 ) -> None:
     for videos, table in zip(parts.values(), predictions[stage], strict=True):
         keys_in = [tuple(row[name] for name in KEY) for video in videos for row in faces_of(trial, video)]
@@ -95,7 +99,7 @@ def test_labels_and_methods_are_those_of_the_videos(parts: Any, predictions: Any
 
 
 def test_a_face_in_two_clips_has_the_mean_of_both(
-    trial: run.Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
+    trial: Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
 ) -> None:
     module = finished["finetune"].load(torch.device("cpu"))
     video = next(iter(parts.values()))[0]
@@ -111,7 +115,7 @@ def test_a_face_in_two_clips_has_the_mean_of_both(
 
 
 def test_the_pixels_of_a_mask_are_counted_once_and_on_the_right_side(
-    trial: run.Trial, parts: Any, predictions: Any
+    trial: Trial, parts: Any, predictions: Any
 ) -> None:
     sides = set()
     for videos, table in zip(parts.values(), predictions["localize"], strict=True):
@@ -139,15 +143,15 @@ def test_a_stage_without_masks_leaves_them_null(predictions: Any) -> None:
 
 
 def test_a_scored_part_is_not_scored_again(
-    trial: run.Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
+    trial: Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
 ) -> None:
     """Faces that can't be read prove that nothing is read; a third part of known videos is scored by itself."""
     scoring = [finished["finetune"], finished["localize"]]
     paths = [predictions_path(one.planned, part) for one in scoring for part in parts]
     before = [path.stat().st_mtime_ns for path in paths]
-    evaluate.score(scoring, parts, {name: Path("/nowhere") for name in trial.faces}, num_actors=1)
+    score_(scoring, parts, {name: Path("/nowhere") for name in trial.faces}, num_actors=1)
     more = parts | {"0" * 16: next(iter(parts.values()))[:1]}
-    evaluate.score(scoring[:1], more, trial.faces, num_actors=1)
+    score_(scoring[:1], more, trial.faces, num_actors=1)
     assert [path.stat().st_mtime_ns for path in paths] == before
     third = pq.read_table(predictions_path(scoring[0].planned, "0" * 16))
     old = predictions["finetune"][0]
@@ -182,7 +186,7 @@ class Bright(Finished):
 
 @pytest.fixture
 def bright(finished: Mapping[str, Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
-    monkeypatch.setattr(evaluate, "_stage", lambda finished: Brightness)
+    monkeypatch.setattr(score_module, "_stage", lambda finished: Brightness)
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     return Bright(planned=planned, config=finished["finetune"].config)
 
@@ -192,7 +196,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[
     """Perturbations and videos of every pass that is made."""
     made: list[tuple[tuple[str, ...], list[str]]] = []
 
-    class Spy(evaluate._ScoreVideos):
+    class Spy(_ScoreVideos):
         def __init__(self, finished: Any, faces: Any, perturbations: Any = ("",)) -> None:
             super().__init__(finished, faces, perturbations)
             made.append((tuple(perturbations), []))
@@ -201,16 +205,14 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[
             made[-1][1].extend(batch["video_id"].to_pylist())
             return super().__call__(batch)
 
-    monkeypatch.setattr(evaluate, "_ScoreVideos", Spy)
+    monkeypatch.setattr(score_module, "_ScoreVideos", Spy)
     return made
 
 
-def test_a_perturbation_reaches_the_model_and_is_named(bright: Finished, trial: run.Trial, parts: Any) -> None:
-    evaluate.score([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5", "noise-1"))
+def test_a_perturbation_reaches_the_model_and_is_named(bright: Finished, trial: Trial, parts: Any) -> None:
+    score_([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5", "noise-1"))
     for part, videos in parts.items():
-        clean, dark, noisy = (
-            evaluate.predictions(bright.planned, part, name) for name in ("", "contrast-5", "noise-1")
-        )
+        clean, dark, noisy = (predictions_(bright.planned, part, name) for name in ("", "contrast-5", "noise-1"))
         assert {name: set(t["perturbation"].to_pylist()) for name, t in (("", clean), ("contrast-5", dark))} == {
             "": {""},
             "contrast-5": {"contrast-5"},
@@ -219,17 +221,17 @@ def test_a_perturbation_reaches_the_model_and_is_named(bright: Finished, trial: 
         assert sorted(keys) == sorted(
             tuple(row[name] for name in KEY) for video in videos for row in faces_of(trial, video)
         )
-        unchanged = [name for name in clean.column_names if name not in ("perturbation", "score", *evaluate._NO_MASK)]
+        unchanged = [name for name in clean.column_names if name not in ("perturbation", "score", *_NO_MASK)]
         assert dark.select(unchanged).equals(clean.select(unchanged))
         # 0.35 of each value, rounded down: half a level less on average
         np.testing.assert_allclose(dark["score"], 0.35 * clean["score"].to_numpy() - 0.5 / 255, atol=1e-3)
         assert not np.allclose(noisy["score"], clean["score"], atol=1e-4)
 
 
-def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: Finished, trial: run.Trial, parts: Any) -> None:
-    evaluate.score([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5",))
+def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: Finished, trial: Trial, parts: Any) -> None:
+    score_([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5",))
     for part in parts:
-        clean, dark = (evaluate.predictions(bright.planned, part, name) for name in ("", "contrast-5"))
+        clean, dark = (predictions_(bright.planned, part, name) for name in ("", "contrast-5"))
         assert clean["mask_png"].null_count == 0
         assert dark["mask_png"].null_count == dark.num_rows
         assert dark["mask_tp"].null_count == clean["mask_tp"].null_count < clean.num_rows
@@ -237,14 +239,14 @@ def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: Finished, tri
         assert sum(both[0]) > 0 == sum(both[1])  # of what is at most 255 * 0.35, nothing is above a half
 
 
-def test_what_is_scored_is_not_scored_again(bright: Finished, trial: run.Trial, parts: Any, passes: Any) -> None:
+def test_what_is_scored_is_not_scored_again(bright: Finished, trial: Trial, parts: Any, passes: Any) -> None:
     first, second = parts
     ids = {part: sorted(video.video_id for video in videos) for part, videos in parts.items()}
 
     def score(*perturbations: str, of: tuple[str, ...] = (first, second)) -> list[Any]:
         passes.clear()
         chosen = {part: parts[part] for part in of}
-        evaluate.score([bright], chosen, trial.faces, num_actors=0, perturbations=perturbations)
+        score_([bright], chosen, trial.faces, num_actors=0, perturbations=perturbations)
         return [(names, sorted(videos)) for names, videos in passes]
 
     assert score(of=(first,)) == [(("",), ids[first])]
@@ -257,10 +259,10 @@ def test_what_is_scored_is_not_scored_again(bright: Finished, trial: run.Trial, 
 
 
 def test_many_perturbations_are_kept_pass_by_pass(
-    bright: Finished, trial: run.Trial, parts: Any, passes: Any, monkeypatch: pytest.MonkeyPatch
+    bright: Finished, trial: Trial, parts: Any, passes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stops a later pass costs no earlier one; progress counts the videos of each."""
-    monkeypatch.setattr(evaluate, "MOST_PERTURBATIONS", 2)
+    monkeypatch.setattr(score_module, "MOST_PERTURBATIONS", 2)
     names = ("contrast-1", "contrast-2", "contrast-3", "contrast-4")
     few = {part: videos[:1] for part, videos in parts.items()}
     calls: list[tuple[int, int]] = []
@@ -271,10 +273,10 @@ def test_many_perturbations_are_kept_pass_by_pass(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate.score([bright], few, trial.faces, num_actors=0, perturbations=names, on_video=stop)
+        score_([bright], few, trial.faces, num_actors=0, perturbations=names, on_video=stop)
     assert calls == [(1, 6), (2, 6), (3, 6)]
     passes.clear()
-    evaluate.score([bright], few, trial.faces, num_actors=0, perturbations=names)
+    score_([bright], few, trial.faces, num_actors=0, perturbations=names)
     assert [done for done, _ in passes] == [names[1:3], names[3:]]
 
 
@@ -283,7 +285,7 @@ def test_a_new_version_of_perturbations_is_scored_anew(
 ) -> None:
     part = next(iter(parts))
     clean, blurred = (predictions_path(bright.planned, part, name) for name in ("", "blur-1"))
-    monkeypatch.setattr(evaluate.perturb, "VERSION", evaluate.perturb.VERSION + 1)
+    monkeypatch.setattr(perturb, "VERSION", perturb.VERSION + 1)
     assert predictions_path(bright.planned, part) == clean
     assert predictions_path(bright.planned, part, "blur-1") != blurred
 
@@ -293,13 +295,13 @@ def test_scores_of_before_there_were_perturbations_are_clean(finished: Any, part
     path, now = predictions_path(planned, part), predictions["finetune"][0]
     try:
         pq.write_table(now.drop(["perturbation"]), path)
-        assert evaluate.predictions(planned, part).equals(now)
+        assert predictions_(planned, part).equals(now)
     finally:
         pq.write_table(now, path)
 
 
 # ------------------------------------------------------------------------------------- what is wrong
-def test_weights_that_cannot_be_read_are_named(trial: run.Trial, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_read_are_named(trial: Trial, tmp_path: Path) -> None:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     broken = untrained(planned, trial.experiment.config())
     path = planned.folder / "weights.safetensors"
@@ -308,15 +310,15 @@ def test_weights_that_cannot_be_read_are_named(trial: run.Trial, tmp_path: Path)
         broken.load(torch.device("cpu"))
 
 
-def test_weights_that_an_actor_cannot_read_are_named(trial: run.Trial, parts: Any, tmp_path: Path) -> None:
+def test_weights_that_an_actor_cannot_read_are_named(trial: Trial, parts: Any, tmp_path: Path) -> None:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     broken = untrained(planned, trial.experiment.config())
     (planned.folder / "weights.safetensors").write_bytes(b"this is no safetensors file")
     with pytest.raises(storage.StorageError, match=r"weights.safetensors can't be loaded"):
-        evaluate.score([broken], parts, trial.faces, num_actors=1)
+        score_([broken], parts, trial.faces, num_actors=1)
 
 
-def test_an_unfinished_stage_is_not_loaded(trial: run.Trial, tmp_path: Path) -> None:
+def test_an_unfinished_stage_is_not_loaded(trial: Trial, tmp_path: Path) -> None:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     unfinished = untrained(planned, trial.experiment.config())
     (planned.folder / "_done.json").unlink()
@@ -326,11 +328,11 @@ def test_an_unfinished_stage_is_not_loaded(trial: run.Trial, tmp_path: Path) -> 
 
 # ----------------------------------------------------------------------------------------- derive
 def test_every_frame_is_derived_once_and_a_video_is_a_row_group(
-    trial: run.Trial, finished: Mapping[str, Finished], tmp_path: Path
+    trial: Trial, finished: Mapping[str, Finished], tmp_path: Path
 ) -> None:
     videos = (*trial.train.videos, *trial.select.videos)
     path = tmp_path / "new" / "derived.parquet"
-    evaluate.derive(finished["recover"], videos, trial.faces, path, num_actors=0)
+    derive(finished["recover"], videos, trial.faces, path, num_actors=0)
     file = pq.ParquetFile(path)
     groups = [file.read_row_group(g) for g in range(file.num_row_groups)]
     assert [set(group["video_id"].to_pylist()) for group in groups] == [
@@ -344,28 +346,26 @@ def test_every_frame_is_derived_once_and_a_video_is_a_row_group(
         assert derived.video(video.video_id).keys() == {(index, 0) for index in indices}
     assert sorted(path.parent.iterdir()) == [path]
     before = path.stat().st_mtime_ns
-    evaluate.derive(finished["recover"], videos, trial.faces, path, num_actors=0)
+    derive(finished["recover"], videos, trial.faces, path, num_actors=0)
     assert path.stat().st_mtime_ns == before
 
 
-def test_actors_derive_what_one_process_derives(
-    trial: run.Trial, finished: Mapping[str, Finished], tmp_path: Path
-) -> None:
+def test_actors_derive_what_one_process_derives(trial: Trial, finished: Mapping[str, Finished], tmp_path: Path) -> None:
     """Nine videos make two tasks."""
-    videos = trial.train.videos[: evaluate.VIDEOS_PER_TASK + 1]
-    assert len(videos) == evaluate.VIDEOS_PER_TASK + 1
+    videos = trial.train.videos[: VIDEOS_PER_TASK + 1]
+    assert len(videos) == VIDEOS_PER_TASK + 1
     for name, num_actors in (("alone", 0), ("actors", 2)):
-        evaluate.derive(finished["recover"], videos, trial.faces, tmp_path / name, num_actors=num_actors)
+        derive(finished["recover"], videos, trial.faces, tmp_path / name, num_actors=num_actors)
     alone, actors = (pq.read_table(tmp_path / name) for name in ("alone", "actors"))
     assert alone.drop(["data"]).equals(actors.drop(["data"]))
     a, b = (np.frombuffer(b"".join(table["data"].to_pylist()), np.uint8).astype(int) for table in (alone, actors))
     assert np.abs(a - b).max() <= 1  # another number of videos in a batch rounds differently
 
 
-def test_derived_frames_follow_the_face(trial: run.Trial, finished: Mapping[str, Finished], tmp_path: Path) -> None:
+def test_derived_frames_follow_the_face(trial: Trial, finished: Mapping[str, Finished], tmp_path: Path) -> None:
     """What is not hidden comes back as it was: outside the masked parts `recovered` is the face, made smaller."""
     video = trial.train.videos[0]
-    evaluate.derive(finished["recover"], [video], trial.faces, tmp_path / "derived", num_actors=0)
+    derive(finished["recover"], [video], trial.faces, tmp_path / "derived", num_actors=0)
     samples = Samples(models.stage("delocate", "recover"), trial.experiment.config(), trial.faces)
     rows, arrays = next(iter(samples.scoring_samples(video, seed=0)))
     hidden = arrays["part_masks"].any(0).reshape(CLIP_FRAMES, 8, 8)  # patches of 8 pixels

@@ -11,12 +11,14 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import evaluate, run
 from pipelines.experiments.experiment import Experiment
+from pipelines.scoring import score
 from pipelines.training import loop
-from pipelines.training.job import Job
+from pipelines.training.job import Compute, Job
 from pipelines.training.train import train_stage
 from pipelines.training.workers import Alone
+from pipelines.trials import planner, run
+from pipelines.trials.trial import Trial
 
 pytestmark = pytest.mark.ray  # the faces are extracted by Ray; training and scoring are in this process
 
@@ -58,21 +60,21 @@ class Mortal(Alone):
             yield batch
 
 
-def job_of(tiny: Any, paper: str, stage_name: str, storage: Path) -> tuple[run.Trial, Job]:
+def job_of(tiny: Any, paper: str, stage_name: str, storage: Path) -> tuple[Trial, Job]:
     """The job of a stage; what it starts from is trained before."""
     experiment = Experiment(model=paper, train_on="ffpp", test_on=("celeb_df",), preset="small")
-    trial = run.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
+    trial = planner.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
     earlier: dict[str, Any] = {}
     for planned in trial.planned:
-        job = replace(run._job(trial, planned, experiment.config(), earlier, run.Compute()), checkpoint_steps=1)
+        job = replace(run._job(trial, planned, experiment.config(), earlier, Compute()), checkpoint_steps=1)
         if planned.name == stage_name:
             return trial, job
         train_stage(job)
         earlier[planned.name] = planned
         if any(run._reads(trial, later) == planned.name for later in trial.planned):
-            finished = evaluate.Finished(planned=planned, config=experiment.config())
+            finished = score.Finished(planned=planned, config=experiment.config())
             videos = (*trial.train.videos, *trial.select.videos)
-            evaluate.derive(finished, videos, trial.faces, run._derived(trial, planned), num_actors=0)
+            score.derive(finished, videos, trial.faces, run._derived(trial, planned), num_actors=0)
     raise AssertionError(f"{paper} has no stage {stage_name}")
 
 
@@ -95,8 +97,8 @@ def test_a_killed_training_goes_on_and_its_stage_scores(paper, stage_name, tiny,
     if not whole.stage.scores:
         return
     part = trial.test[0]
-    actor = evaluate._ScoreVideos([evaluate.Finished(planned=whole.planned, config=whole.config)], trial.faces)
-    table = actor(evaluate._as_table(part.videos))
+    actor = score._ScoreVideos([score.Finished(planned=whole.planned, config=whole.config)], trial.faces)
+    table = actor(score._as_table(part.videos))
     assert set(table["video_id"].to_pylist()) == {video.video_id for video in part.videos}
     scores = np.array(table["score"].to_pylist())
     assert ((scores >= 0) & (scores <= 1)).all()

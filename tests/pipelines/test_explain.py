@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import models
-from pipelines import explain
 from pipelines.common import tables
-from pipelines.explain import Part
 from pipelines.metrics import detection
 from pipelines.reporting.evidence import examples_sheet, heated, plane, tsne
+from pipelines.scoring import explain
+from pipelines.scoring.explain import Part
 from pipelines.training.views import Video
 
 

@@ -15,11 +15,13 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines import explain, run
 from pipelines.common import storage
 from pipelines.common.tables import EVIDENCE, FEATURES
 from pipelines.reporting.evidence import examples_sheet, tsne
-from pipelines.run import Compute, Trial
+from pipelines.scoring import explain
+from pipelines.training.job import Compute
+from pipelines.trials import planner, run
+from pipelines.trials.trial import Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
 
@@ -33,7 +35,7 @@ def no_report(phase: str, done: int, total: int) -> None:
 @pytest.fixture(scope="module")
 def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     """Done, with weights drawn so wide that no two faces have the same score."""
-    trial = run.plan(tiny.experiment, tiny.videos, tiny.ledgers, tiny.faces, tmp_path_factory.mktemp("storage"))
+    trial = planner.plan(tiny.experiment, tiny.videos, tiny.ledgers, tiny.faces, tmp_path_factory.mktemp("storage"))
     torch.manual_seed(7)
     for planned in trial.planned:
         module = models.stage(planned.paper, planned.name)(trial.experiment.config())
@@ -44,7 +46,7 @@ def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
         safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
         storage.write_json(planned.folder / "spec.json", dict(planned.spec))
         storage.write_json(planned.folder / "_done.json", {"seconds": 0})
-    run.run(trial, HERE, no_report)
+    run.run_trial(trial, HERE, no_report)
     return trial
 
 
@@ -125,18 +127,18 @@ def test_they_are_made_once_and_made_up_for(trial: Trial, tmp_path: Path) -> Non
     """A trial that was stopped between its results and its pictures gets them; the same ones."""
     late = copied(trial, tmp_path)
     results = (late.folder / "results.parquet").stat().st_mtime_ns
-    run.run(late, HERE, lambda *word: pytest.fail(f"worked on {word}"))
+    run.run_trial(late, HERE, lambda *word: pytest.fail(f"worked on {word}"))
     for one, other in zip(tables(trial), tables(late), strict=True):
         assert one.equals(other)
     before = {path: path.stat().st_mtime_ns for path in late.folder.iterdir()}
     assert before[late.folder / "results.parquet"] == results
-    run.run(replace(late, faces={}), HERE, no_report)
+    run.run_trial(replace(late, faces={}), HERE, no_report)
     assert {path: path.stat().st_mtime_ns for path in late.folder.iterdir()} == before
 
 
 def test_a_worker_makes_the_same(trial: Trial, tmp_path: Path) -> None:
     late = copied(trial, tmp_path)
-    explain.show(late, Compute(num_workers=1))
+    run.show(late, Compute(num_workers=1))
     one, other = (table.drop(["png"]) for table in (tables(trial)[0], tables(late)[0]))
     assert one.equals(other)
 
@@ -156,7 +158,7 @@ def test_a_broken_picture_costs_itself(trial: Trial, tmp_path: Path, monkeypatch
     monkeypatch.setattr(localize, "pictures", pictures)
     monkeypatch.setattr(models.stage("delocate", "finetune"), "logit", no_logit)
     late = copied(trial, tmp_path)
-    explain.show(late, HERE)
+    run.show(late, HERE)
     problems: dict[tuple[str, str], set[str]] = {}
     for row in tables(late)[0].to_pylist():
         problems.setdefault((row["stage"], row["picture"]), set()).add(row["problem"])
@@ -178,7 +180,7 @@ def test_a_stage_without_weights_costs_its_pictures(trial: Trial, tmp_path: Path
         replace(planned, folder=tmp_path / "gone") if planned.name == "finetune" else planned
         for planned in trial.planned
     ]
-    explain.show(replace(late, planned=tuple(gone)), HERE)
+    run.show(replace(late, planned=tuple(gone)), HERE)
     evidence, features = tables(late)
     rows = [row for row in evidence.to_pylist() if row["stage"] == "finetune"]
     assert {(row["picture"], row["png"]) for row in rows} == {("", None)}
@@ -191,7 +193,7 @@ def test_nothing_of_it_costs_the_result(trial: Trial, tmp_path: Path, caplog: py
     late = copied(trial, tmp_path)
     (late.folder / "predictions.parquet").write_bytes(b"not a table")
     before = late.results()
-    run.run(late, HERE, no_report)
+    run.run_trial(late, HERE, no_report)
     assert late.done
     assert late.results().equals(before)
     assert not explain.made(late.folder)
@@ -201,7 +203,7 @@ def test_nothing_of_it_costs_the_result(trial: Trial, tmp_path: Path, caplog: py
 def test_time_is_bounded(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MOST_SECONDS", -1.0)
     late = copied(trial, tmp_path)
-    explain.show(late, HERE)
+    run.show(late, HERE)
     evidence, features = tables(late)
     assert evidence.num_rows
     assert all(text.startswith("left out") for text in evidence["problem"].to_pylist())

@@ -17,13 +17,13 @@ from rich.console import Console
 
 from pipelines.common import cluster
 from pipelines.metrics.significance import Comparison
-from pipelines.outcome import Outcome
 from pipelines.reporting import cache, plot
 from pipelines.reporting import report as report_module
 from pipelines.reporting.cache import MADE, Shown
 from pipelines.reporting.report import gather
 from pipelines.reporting.saved import Saved
 from pipelines.reporting.table import Cell
+from pipelines.trials.outcome import Outcome
 from tests.pipelines.test_html import made_up, make_run
 
 AGAINST = Comparison(

@@ -20,15 +20,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from pipelines import launch, run
 from pipelines.common.cluster import Resources
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.sweep import Sweep
+from pipelines.launch import launch
 from pipelines.report import main
 from pipelines.reporting import cache
 from pipelines.reporting.table import as_percent
 from pipelines.sweep import parser
+from pipelines.trials import run
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
 PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905, "dfdc": 0.81}}
@@ -260,7 +261,7 @@ def test_the_same_command_again_only_prints_the_table(whole: Ended, desk: Desk, 
     assert again.code == 0
     assert mtimes(storage) == before
     assert again.out.endswith(whole.out[whole.out.index("Table 0: mask ratio: published against ours") :])
-    assert "pipelines.launch" in again.imported
+    assert "pipelines.launch.launch" in again.imported
     assert not {"ray", "torch._dynamo"} & again.imported
     assert again.seconds < 60
     _, parents, children = tracked(storage)

@@ -21,14 +21,20 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models
-from pipelines import _trained, explain, predict, registry, run
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import plan
 from pipelines.metrics import detection
+from pipelines.predict import main, write_pictures
 from pipelines.reporting import evidence
-from pipelines.run import Compute, Trial
+from pipelines.scoring import explain, predict
+from pipelines.scoring.trained import newest
+from pipelines.tracking import registry
+from pipelines.tracking.client import lookup
+from pipelines.training.job import Compute
+from pipelines.trials import planner, run
+from pipelines.trials.trial import Trial, pooling_of
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
 
@@ -43,7 +49,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trial(tiny: Any, storage: Path) -> Trial:
     """Done, with weights drawn so wide that no two faces have the same score."""
-    trial = run.plan(tiny.experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
+    trial = planner.plan(tiny.experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
     torch.manual_seed(7)
     for planned in trial.planned:
         module = models.stage(planned.paper, planned.name)(trial.experiment.config())
@@ -54,7 +60,7 @@ def trial(tiny: Any, storage: Path) -> Trial:
         safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
         write_json(planned.folder / "spec.json", dict(planned.spec))
         write_json(planned.folder / "_done.json", {"seconds": 0})
-    run.run(trial, Compute(), lambda phase, done, total: None)
+    run.run_trial(trial, Compute(), lambda phase, done, total: None)
     return trial
 
 
@@ -82,7 +88,7 @@ def report(trial: Trial, inputs: Path, tmp_path_factory: pytest.TempPathFactory)
     """Exit code, JSON and pictures of one run of the command."""
     out = tmp_path_factory.mktemp("out")
     arguments = [str(inputs), "--run", str(trial.folder), "--json", str(out / "s.json"), "--picture", str(out / "p")]
-    code = predict.main(arguments)
+    code = main(arguments)
     return code, json.loads((out / "s.json").read_text()), out / "p"
 
 
@@ -160,14 +166,14 @@ def test_a_method_without_masks_shows_grad_cam(trial: Trial, storage: Path, file
     found = {}
     for stage in ("finetune", "localize"):
         folder = next(planned.folder for planned in trial.planned if planned.name == stage)
-        trained = _trained.by_name(str(folder), storage)
+        trained = lookup.by_name(str(folder), storage)
         plain, shown = (predict.predict(trained, paths, Console(quiet=True), pictures=p)[0] for p in (False, True))
         assert [row["score"] for row in shown.faces] == [row["score"] for row in plain.faces]
         assert not any("cam_png" in row for row in plain.faces)
         assert predict.as_json(trained, [shown])["videos"][0]["faces"] == [
             {name: value for name, value in row.items() if not name.endswith("_png")} for row in plain.faces
         ]
-        (path,) = predict.write_pictures(trained, [shown], tmp_path / stage)
+        (path,) = write_pictures(trained, [shown], tmp_path / stage)
         assert cv2.imread(str(path)).std() > 10
         found[stage] = shown.faces
     assert not any("cam_png" in row for row in found["localize"])  # it draws masks
@@ -184,7 +190,7 @@ def test_grad_cam_that_fails_costs_no_score(
 
     monkeypatch.setattr(explain, "grad_cam", broken)
     folder = next(planned.folder for planned in trial.planned if planned.name == "finetune")
-    trained = _trained.by_name(str(folder), storage)
+    trained = lookup.by_name(str(folder), storage)
     (one,) = predict.predict(trained, list(files.values())[:1], Console(quiet=True), pictures=True)
     assert one.status == "ok"
     assert one.score is not None
@@ -196,7 +202,7 @@ def test_many_videos_go_through_ray_and_score_alike(
 ) -> None:
     monkeypatch.setattr(predict, "MOST_HERE", 1)
     monkeypatch.setattr(predict.cluster, "connect", lambda address: nullcontext())  # the tests' own Ray
-    code = predict.main([str(inputs), "--run", str(trial.folder), "--json", str(tmp_path / "s.json")])
+    code = main([str(inputs), "--run", str(trial.folder), "--json", str(tmp_path / "s.json")])
     videos = json.loads((tmp_path / "s.json").read_text())["videos"]
     assert code == 1
     assert [v["status"] for v in videos] == ["ok", "ok", "unreadable"]
@@ -205,7 +211,7 @@ def test_many_videos_go_through_ray_and_score_alike(
 
 def test_no_face_is_said(trial: Trial, write_video: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_video(tmp_path / "gray.mp4", [np.full((96, 96, 3), 90 + i, np.uint8) for i in range(6)])
-    assert predict.main([str(tmp_path / "gray.mp4"), "--run", str(trial.folder)]) == 1
+    assert main([str(tmp_path / "gray.mp4"), "--run", str(trial.folder)]) == 1
     assert "no_face" in capsys.readouterr().out
 
 
@@ -221,7 +227,7 @@ def test_a_face_that_a_stage_refuses_costs_its_video(
         return whole(trained, scorer, faces, name)
 
     monkeypatch.setattr(predict, "_scores", scores)
-    assert predict.main([real, fake, "--run", str(trial.folder), "--json", str(tmp_path / "s.json")]) == 1
+    assert main([real, fake, "--run", str(trial.folder), "--json", str(tmp_path / "s.json")]) == 1
     first, second = json.loads((tmp_path / "s.json").read_text())["videos"]
     assert (first["status"], first["reason"], first["score"]) == ("not_scored", "no eyes", None)
     assert second["status"] == "ok"
@@ -231,7 +237,7 @@ def test_one_file_twice_is_scored_once_and_told_twice(trial: Trial, files: Any, 
     path = next(iter(files.values()))
     shutil.copy(path, tmp_path / "copy.mp4")
     out = tmp_path / "s.json"
-    assert predict.main([str(path), str(tmp_path / "copy.mp4"), "--run", str(trial.folder), "--json", str(out)]) == 0
+    assert main([str(path), str(tmp_path / "copy.mp4"), "--run", str(trial.folder), "--json", str(out)]) == 0
     first, second = json.loads(out.read_text())["videos"]
     assert (first["path"], second["path"]) == (str(path), str(tmp_path / "copy.mp4"))
     assert first | {"path": ""} == second | {"path": ""}
@@ -239,11 +245,11 @@ def test_one_file_twice_is_scored_once_and_told_twice(trial: Trial, files: Any, 
 
 # ------------------------------------------------------------------------------------------ trial
 def test_the_settings_come_back_from_the_folder(trial: Trial, storage: Path) -> None:
-    found = _trained.by_name(str(trial.folder), storage)
+    found = lookup.by_name(str(trial.folder), storage)
     assert found.experiment.config() == trial.experiment.config()
     assert replace(found.experiment, model_args={}) == replace(trial.experiment, model_args={})
     assert [planned.folder for planned in found.planned] == [s.folder for s in trial.planned if s.name != "recover"]
-    assert found.pooling == run.pooling_of(trial)
+    assert found.pooling == pooling_of(trial)
 
 
 @pytest.mark.parametrize("model", models.names())
@@ -255,12 +261,12 @@ def test_settings_of_every_paper_survive_json(model: str, tmp_path: Path) -> Non
 
 
 def test_a_trial_is_found_by_digest_and_by_method(trial: Trial, storage: Path) -> None:
-    assert _trained.by_name(trial.digest[:5], storage).folder == trial.folder
-    assert _trained.newest("delocate", storage).folder == trial.folder
+    assert lookup.by_name(trial.digest[:5], storage).folder == trial.folder
+    assert newest("delocate", storage).folder == trial.folder
     with pytest.raises(ValueError, match=f"no done trial of lre.*{trial.digest} .delocate on ffpp"):
-        _trained.newest("lre", storage)
+        newest("lre", storage)
     with pytest.raises(ValueError, match=f"begins no trial's digest.*{trial.digest}"):
-        _trained.by_name("nothing", storage)
+        lookup.by_name("nothing", storage)
 
 
 def test_a_model_of_mlflow_scores_as_the_trial_does(trial: Trial, files: Any, report: Any, tmp_path: Path) -> None:
@@ -281,10 +287,10 @@ def test_a_model_of_mlflow_scores_as_the_trial_does(trial: Trial, files: Any, re
 
 def test_a_stage_scores_alone(trial: Trial, storage: Path) -> None:
     folders = {planned.name: planned.folder for planned in trial.planned}
-    found = _trained.by_name(str(folders["localize"]), storage)
+    found = lookup.by_name(str(folders["localize"]), storage)
     assert [planned.folder for planned in found.planned] == [folders["localize"]]
     with pytest.raises(ValueError, match="recover of delocate gives no score"):
-        _trained.by_name(str(folders["recover"]), storage)
+        lookup.by_name(str(folders["recover"]), storage)
 
 
 def copied(trial: Trial, folder: Path) -> Path:
@@ -298,16 +304,16 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
     own = copied(trial, storage)
     (own / "_done.json").rename(own / "kept.json")
     with pytest.raises(ValueError, match="is not done"):
-        _trained.by_name(str(own), storage)
+        lookup.by_name(str(own), storage)
     (own / "kept.json").rename(own / "_done.json")
     told = read_json(own / "trial.json")
     write_json(own / "trial.json", told | {"experiment": told["experiment"] | {"colour": "red"}})
     with pytest.raises(ValueError, match=r"settings that this version does not know.*colour"):
-        _trained.by_name(str(own), storage)
+        lookup.by_name(str(own), storage)
     (own / "trial.json").unlink()
     for name in (str(own), trial.digest[:6]):
         with pytest.raises(ValueError, match=r"delete .*_done\.json and run the sweep again"):
-            _trained.by_name(name, storage)
+            lookup.by_name(name, storage)
 
 
 def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> None:
@@ -315,7 +321,7 @@ def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> 
     spec = tmp_path / "storage" / "stages" / "delocate" / "finetune" / trial.planned[1].digest / "spec.json"
     write_json(spec, read_json(spec) | {"version": 999})
     with pytest.raises(ValueError, match="version 999"):
-        _trained.by_name(str(own), tmp_path)
+        lookup.by_name(str(own), tmp_path)
 
 
 def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> None:
@@ -326,7 +332,7 @@ def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> No
     for root, sample in ((None, False), ("/x/sample-1/ffpp", True)):
         folder = plan.faces_folder(tmp_path, "ffpp", recipe, root)
         write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})
-        assert _trained.by_name(str(own), tmp_path).on_sample is sample
+        assert lookup.by_name(str(own), tmp_path).on_sample is sample
 
 
 # ------------------------------------------------------------------------------------- wrong input
@@ -338,7 +344,7 @@ def test_wrong_input_is_one_error(trial: Trial, files: Any, tmp_path: Path, caps
         ([video, "--run", "ffff", "--storage", str(tmp_path / "empty")], "begins no trial's digest"),
         ([video, "--run", str(tmp_path)], "is neither a trial's folder"),
     ):
-        assert predict.main(arguments) == 2
+        assert main(arguments) == 2
         out = capsys.readouterr().out
         assert out.count("error:") == 1
         assert text in out

@@ -11,16 +11,18 @@ import safetensors.torch
 import torch
 from mlflow.tracking import MlflowClient
 
-from pipelines import _runs, _trained, registry, run, tracking
 from pipelines.common.storage import write_atomic, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep
-from pipelines.outcome import Outcome
-from pipelines.registry import Winner
-from pipelines.run import Trial, Usable
+from pipelines.scoring.trained import TRIAL
+from pipelines.tracking import client, registry, runs
+from pipelines.tracking.client import lookup
+from pipelines.tracking.registry import Winner
 from pipelines.training import stages
 from pipelines.training.views import VIEWS
+from pipelines.trials.outcome import Outcome
+from pipelines.trials.trial import Trial, Usable, description, scoring
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",), preset="small")
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
@@ -62,7 +64,7 @@ def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Tr
         faces={"ffpp": storage / "faces" / "x"},
         folder=storage / "runs" / name,
     )
-    write_json(trial.folder / run.TRIAL, run.description(trial) | {"commit": "abc"})
+    write_json(trial.folder / TRIAL, description(trial) | {"commit": "abc"})
     write_json(trial.folder / "_done.json", {})
     return trial
 
@@ -137,7 +139,7 @@ class Registered:
         self.first = first
 
     def register(self, outcome: Outcome) -> str:
-        return registry.register(outcome, _runs.open_runs(outcome, tracking.PATIENCE_S))
+        return registry.register(outcome, runs.open_runs(outcome, client.PATIENCE_S))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +168,7 @@ def test_made_up_data_never_take_the_alias_of_real_ones(tmp_path: Path, monkeypa
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     aucs = {"0.5": both(0.6), "0.9": both(0.7)}
     outcome = launched(tmp_path, aucs, config_file=tmp_path / "datasets.toml")
-    registry.register(outcome, _runs.open_runs(outcome, 60))
+    registry.register(outcome, runs.open_runs(outcome, 60))
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     model = MlflowClient(tracking_uri=uri, registry_uri=uri).get_registered_model("crossforge-ratio")
     assert list(model.aliases) == ["champion"]
@@ -200,12 +202,12 @@ def test_a_model_holds_no_pickle_no_path_and_no_lock_file(registered: Registered
 @pytest.mark.parametrize("uri", ["models:/crossforge-ratio/2", "models:/crossforge-ratio@sample-champion"])
 def test_a_model_is_the_trial_again(uri: str, registered: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    trained = _trained.by_name(uri, registered.storage)
+    trained = lookup.by_name(uri, registered.storage)
     trial = registered.better.trials["0.5", 0]
     assert trained.experiment == trial.experiment
-    assert [stage.digest for stage in trained.planned] == [stage.digest for stage in run.scoring(trial)]
+    assert [stage.digest for stage in trained.planned] == [stage.digest for stage in scoring(trial)]
     copied = trained.planned[0].folder / "weights.safetensors"
-    assert copied.read_bytes() == (run.scoring(trial)[0].folder / "weights.safetensors").read_bytes()
+    assert copied.read_bytes() == (scoring(trial)[0].folder / "weights.safetensors").read_bytes()
     folder = trained.folder
     assert registered.storage not in folder.parents
     del trained
@@ -218,17 +220,17 @@ def test_a_model_of_another_version_of_the_paper_is_refused(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("models.version", lambda paper: 99)
     with pytest.raises(ValueError, match=r"was trained by version \d+ of models/delocate.py, this is version 99"):
-        _trained.by_name("models:/crossforge-ratio/1", registered.storage)
+        lookup.by_name("models:/crossforge-ratio/1", registered.storage)
 
 
 def test_a_run_id_is_the_trial_in_the_storage(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     version = registered.client.get_model_version("crossforge-ratio", "1")
     trial = registered.first.trials["0.9", 0]
-    assert _trained.by_name(version.run_id, registered.storage).folder == trial.folder
+    assert lookup.by_name(version.run_id, registered.storage).folder == trial.folder
     parent = registered.client.get_run(version.run_id).data.tags["mlflow.parentRunId"]
     with pytest.raises(ValueError, match="is no trial; name one of the runs below a launch"):
-        _trained.by_name(parent, registered.storage)
+        lookup.by_name(parent, registered.storage)
 
 
 def test_what_mlflow_does_not_have_is_an_error(
@@ -236,11 +238,11 @@ def test_what_mlflow_does_not_have_is_an_error(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(OSError, match=r"MLflow at sqlite:.*nothing.*not found"):
-        _trained.by_name("models:/nothing/1", registered.storage)
+        lookup.by_name("models:/nothing/1", registered.storage)
     with pytest.raises(ValueError, match=r"models:/<name>/<version>"):
-        _trained.by_name("models:/crossforge-ratio", registered.storage)
+        lookup.by_name("models:/crossforge-ratio", registered.storage)
     with pytest.raises(OSError, match="there is no MLflow database"):
-        _trained.by_name("0" * 32, tmp_path)
+        lookup.by_name("0" * 32, tmp_path)
     assert list(tmp_path.iterdir()) == []  # asking made none
 
 
@@ -259,5 +261,5 @@ def test_over_a_server_that_keeps_the_artifacts(
     registered = Registered(tmp_path / "trained", mlflow_server.uri)
     assert registered.lines[0] == registered.lines[1]
     # Elsewhere: what is fetched does not come from the storage that trained it.
-    trained = _trained.by_name("models:/crossforge-ratio/1", tmp_path / "another")
+    trained = lookup.by_name("models:/crossforge-ratio/1", tmp_path / "another")
     assert trained.folder.name == registered.first.trials["0.9", 0].digest

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import datasets, run
+from pipelines import datasets
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.datasets.sample import corpus
@@ -22,7 +22,9 @@ from pipelines.faces.extract import extract
 from pipelines.faces.recipe import Recipe
 from pipelines.metrics import detection
 from pipelines.reporting.saved import Run
-from pipelines.run import Compute, Trial
+from pipelines.training.job import Compute
+from pipelines.trials import planner, run
+from pipelines.trials.trial import Trial, pooling_text
 
 pytestmark = pytest.mark.ray
 
@@ -32,12 +34,12 @@ KEY = ["video_id", "frame_index", "face_index"]
 
 def planned(tiny: Any, storage: Path, ledgers: Any = None, **changes: Any) -> Trial:
     experiment: Experiment = tiny.experiment.override(changes)
-    return run.plan(experiment, tiny.videos, ledgers or tiny.ledgers, tiny.faces, storage)
+    return planner.plan(experiment, tiny.videos, ledgers or tiny.ledgers, tiny.faces, storage)
 
 
 def ran(trial: Trial) -> Trial:
-    run.check(trial, HERE)
-    run.run(trial, HERE, lambda phase, done, total: None)
+    planner.check(trial, HERE)
+    run.run_trial(trial, HERE, lambda phase, done, total: None)
     return trial
 
 
@@ -75,8 +77,8 @@ def phases() -> list[tuple[str, int, int]]:
 def trial(tiny: Any, storage: Path, phases: list[tuple[str, int, int]]) -> Trial:
     trial = planned(tiny, storage)
     assert not trial.done
-    run.check(trial, HERE)
-    run.run(trial, HERE, lambda *word: phases.append(word))
+    planner.check(trial, HERE)
+    run.run_trial(trial, HERE, lambda *word: phases.append(word))
     return trial
 
 
@@ -158,7 +160,7 @@ def test_a_second_run_does_nothing(trial: Trial, storage: Path, tiny: Any) -> No
     before = mtimes(storage)
     again = planned(tiny, storage)
     assert (again.digest, again.done) == (trial.digest, True)
-    run.run(replace(again, faces={}), HERE, lambda *word: pytest.fail(f"worked on {word}"))
+    run.run_trial(replace(again, faces={}), HERE, lambda *word: pytest.fail(f"worked on {word}"))
     assert mtimes(storage) == before
 
 
@@ -410,16 +412,16 @@ def test_the_rule_about_faces_is_part_of_a_trial_and_of_its_report(others: Any, 
         for table in (others.videos["ffiw"], largest)
     )
     assert every.digest != one.digest
-    assert run.pooling_text([every]) == "mean over its faces; in ffiw, of each frame only its highest face"
-    assert run.pooling_text([one]) == run.pooling_text([planned(tiny, storage)]) == "mean over its faces"
+    assert pooling_text([every]) == "mean over its faces; in ffiw, of each frame only its highest face"
+    assert pooling_text([one]) == pooling_text([planned(tiny, storage)]) == "mean over its faces"
 
 
 # ------------------------------------------------------------------------------------------ check
 def test_more_workers_than_a_step_has_samples_for_are_refused(tiny: Any, storage: Path) -> None:
     trial = planned(tiny, storage)
-    run.check(trial, Compute(num_workers=2))
+    planner.check(trial, Compute(num_workers=2))
     with pytest.raises(ValueError, match=r"step of 2 samples \(view real_clips.*by 3 workers.*multiple of 3"):
-        run.check(trial, Compute(num_workers=3))
+        planner.check(trial, Compute(num_workers=3))
 
 
 @pytest.mark.parametrize(("label", "left"), [(tables.REAL, "0 real and 8 fake"), (tables.FAKE, "2 real and 0 fake")])
@@ -428,7 +430,7 @@ def test_training_without_a_class_is_refused(tiny: Any, storage: Path, label: in
     for video_id in videos_of(tiny, "ffpp", "val", label):
         ledgers = dict(ledgers) | failing(replace(tiny, ledgers=ledgers), "ffpp", video_id)
     with pytest.raises(ValueError, match=f"ffpp/val: extraction left {left} videos with a face"):
-        run.check(planned(tiny, storage, ledgers), HERE)
+        planner.check(planned(tiny, storage, ledgers), HERE)
 
 
 def test_a_test_part_without_any_face_is_refused(tiny: Any, storage: Path) -> None:
@@ -437,4 +439,4 @@ def test_a_test_part_without_any_face_is_refused(tiny: Any, storage: Path) -> No
         for video_id in videos_of(tiny, "dfdc", "test", label):
             ledgers = dict(ledgers) | failing(replace(tiny, ledgers=ledgers), "dfdc", video_id)
     with pytest.raises(ValueError, match="dfdc"):
-        run.check(planned(tiny, storage, ledgers), HERE)
+        planner.check(planned(tiny, storage, ledgers), HERE)

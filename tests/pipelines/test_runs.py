@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines import _runs
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep
-from pipelines.outcome import Outcome
-from pipelines.run import Trial, Usable
+from pipelines.tracking import runs
 from pipelines.training import stages
 from pipelines.training.views import VIEWS
+from pipelines.trials.outcome import Outcome
+from pipelines.trials.trial import Trial, Usable
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
 SWEEP = Sweep(
@@ -63,11 +63,11 @@ def launched(tmp_path: Path) -> Outcome:
     ],
 )
 def test_a_title_says_paper_and_table(title: str, parts: tuple[str, str, str]) -> None:
-    assert _runs.parts_of(title) == parts
+    assert runs.parts_of(title) == parts
 
 
 def test_a_trial_can_be_found_by_every_fact_of_it(launched: Outcome) -> None:
-    tags = _runs.common_tags(launched) | _runs.trial_tags(launched.trials["0.5", 0])
+    tags = runs.common_tags(launched) | runs.trial_tags(launched.trials["0.5", 0])
     expected = {
         "paper": "Delocate",
         "table": "Table 5",
@@ -84,39 +84,39 @@ def test_a_trial_can_be_found_by_every_fact_of_it(launched: Outcome) -> None:
     assert {name: tags[name] for name in expected} == expected
     assert tags["commit"] == tags["mlflow.source.git.commit"]
     own = replace(launched, config_file=Path("datasets.toml"))
-    assert _runs.common_tags(own)["data"] == "real"
+    assert runs.common_tags(own)["data"] == "real"
 
 
 def test_no_setting_is_logged_twice(launched: Outcome) -> None:
     """The params and the tags together name every setting of the experiment once."""
     one = launched.trials["0.5", 0]
-    params = _runs.params(one)
+    params = runs.params(one)
     assert params["model_config.recover.mask_ratio"] == 0.5
     assert params["manipulations"] == "all"
-    assert not set(_runs.IN_TAGS) & params.keys()
+    assert not set(runs.IN_TAGS) & params.keys()
     left_out = one.experiment.flat().keys() - params.keys()
-    assert left_out == {*_runs.IN_TAGS, *_runs.IN_FACES}
+    assert left_out == {*runs.IN_TAGS, *runs.IN_FACES}
     assert all(str(value) != "" for value in params.values())
 
 
 def test_a_setting_that_the_extraction_overrides_is_logged(launched: Outcome, tmp_path: Path) -> None:
     other = trial(BASE.override({"faces.margin": 2.0}), tmp_path)
-    params = _runs.params(other)
+    params = runs.params(other)
     assert (params["faces.margin"], params["model_config.crop_margin"]) == (2.0, BASE.config().crop_margin)
 
 
 def test_names_tell_launches_and_trials_apart(launched: Outcome, tmp_path: Path) -> None:
-    names = {_runs.trial_name(key, one) for key, one in launched.trials.items()}
+    names = {runs.trial_name(key, one) for key, one in launched.trials.items()}
     assert len(names) == 2
     one = launched.trials["0.5", 0]
-    assert _runs.trial_name(("0.5", 0), one) == f"0.5, seed 0 [{one.digest[:6]}]"
+    assert runs.trial_name(("0.5", 0), one) == f"0.5, seed 0 [{one.digest[:6]}]"
     other = replace(launched, trials={("0.5", 0): one})
-    assert _runs.launch_name(launched) != _runs.launch_name(other)
-    assert _runs.launch_name(launched).startswith("small, sample [")
+    assert runs.launch_name(launched) != runs.launch_name(other)
+    assert runs.launch_name(launched).startswith("small, sample [")
 
 
 def test_the_data_say_part_counts_and_no_path(launched: Outcome) -> None:
-    read = _runs.inputs(launched.trials["0.5", 0])
+    read = runs.inputs(launched.trials["0.5", 0])
     assert [(one.name, one.context) for one in read] == [
         ("ffpp train c23", "training"),
         ("ffpp val c23", "validation"),
@@ -131,10 +131,10 @@ def test_the_data_say_part_counts_and_no_path(launched: Outcome) -> None:
 
 def test_the_digest_of_data_is_that_of_its_contents(launched: Outcome) -> None:
     same, more = usable("ffpp", "train", "a"), usable("ffpp", "train", "a", failed={"e": "no_face"})
-    first = _runs._dataset(same, "training").digest
-    assert first == _runs._dataset(usable("ffpp", "train", "a"), "validation").digest
-    assert first != _runs._dataset(usable("ffpp", "train", "b"), "training").digest
-    assert first != _runs._dataset(more, "training").digest
+    first = runs._dataset(same, "training").digest
+    assert first == runs._dataset(usable("ffpp", "train", "a"), "validation").digest
+    assert first != runs._dataset(usable("ffpp", "train", "b"), "training").digest
+    assert first != runs._dataset(more, "training").digest
 
 
 # ------------------------------------------------------------------------------------ an absent server
@@ -143,12 +143,12 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No one listens there."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
     for name in ("START_PATIENCE_S", "LIVE_PATIENCE_S", "PATIENCE_S"):
-        monkeypatch.setattr(_runs, name, 0.0)
+        monkeypatch.setattr(runs, name, 0.0)
 
 
 def test_trials_run_without_mlflow_and_one_line_says_so(launched: Outcome, absent: None) -> None:
     out = io.StringIO()
-    with _runs.live(launched, Console(file=out, width=200)) as live:
+    with runs.live(launched, Console(file=out, width=200)) as live:
         for _ in range(3):
             live.curve(("0.5", 0), "recover", [{"epoch": 1, "step": 1, "loss": 1.0}])
     (line,) = out.getvalue().splitlines()

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import run, search, tuning
 from pipelines.common import storage
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Range
-from pipelines.search import Log
-from pipelines.training import stages
-from pipelines.tuning import Candidate
+from pipelines.launch import search
+from pipelines.launch.search import Log
+from pipelines.training import job, stages
+from pipelines.trials import trial, tune
+from pipelines.trials.tune import Candidate
 
 NINE = list(range(1, 10))  # epochs
 GOOD = [0.6, 0.9, *[0.95] * 7]
@@ -60,7 +61,7 @@ def test_the_sweeps_own_setting_is_tried_first_where_the_space_has_it(space, sta
 
 
 # ------------------------------------------------------------------------------------------ Ray Tune
-def trained(folder: Path, aucs: list[float], kept: int) -> run.Trial:
+def trained(folder: Path, aucs: list[float], kept: int) -> trial.Trial:
     """A trial of one stage that is trained already, with these AUCs after its epochs."""
     experiment = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",), preset="small")
     (planned,) = stages.plan(experiment, {"frames": "none"}, folder)
@@ -68,8 +69,8 @@ def trained(folder: Path, aucs: list[float], kept: int) -> run.Trial:
     lines = [{"epoch": epoch, "step": epoch, "val/auc": auc} for epoch, auc in zip(NINE, aucs, strict=True)]
     storage.write_atomic(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
     storage.write_json(planned.folder / "_done.json", {"best_epoch": kept})
-    nothing = run.Usable(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
-    return run.Trial(
+    nothing = trial.Usable(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
+    return trial.Trial(
         experiment=experiment,
         planned=(planned,),
         train=nothing,
@@ -81,14 +82,14 @@ def trained(folder: Path, aucs: list[float], kept: int) -> run.Trial:
 
 
 def test_the_validation_auc_is_that_of_the_kept_epoch(tmp_path: Path) -> None:
-    assert run.validation_auc(trained(tmp_path, GOOD, kept=2)) == 0.9
+    assert trial.validation_auc(trained(tmp_path, GOOD, kept=2)) == 0.9
 
 
 class _Plan:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, settings: dict[str, float]) -> run.Trial:
+    def __call__(self, settings: dict[str, float]) -> trial.Trial:
         good = settings["model.lr"] > 0.5
         if settings["model.lr"] == 0.75:
             raise ValueError("this one can't be planned")
@@ -97,13 +98,13 @@ class _Plan:
 
 def go(folder: Path, known: list[Candidate], first: list[float], num: int) -> list[Candidate]:
     noted: list[Candidate] = []
-    tuning.search(
+    tune.search(
         {"model.lr": Range(0.0, 1.0)},
         known,
         [{"model.lr": value} for value in first],
         num,
         _Plan(folder),
-        run.Compute(),
+        job.Compute(),
         1,
         folder / "tune",
         most_epochs=9,

@@ -7,9 +7,10 @@ import pytest
 
 import models
 from models import Feed
-from pipelines import launch, run
 from pipelines.common.cluster import Resources
+from pipelines.launch import launch
 from pipelines.sweep import parser
+from pipelines.training import job
 from pipelines.training.sharing import Sharing
 from pipelines.training.views import Video, View
 
@@ -86,7 +87,7 @@ def asked(*arguments: str) -> Any:
     return parser(sweep, None).parse_args(arguments)  # type: ignore[arg-type]
 
 
-def compute(workers: str, *, gpus: int, cpus: int = 64, per_worker: str = "1") -> tuple[run.Compute, int]:
+def compute(workers: str, *, gpus: int, cpus: int = 64, per_worker: str = "1") -> tuple[job.Compute, int]:
     one = launch.Launch.__new__(launch.Launch)
     one.arguments, one.preset = asked("--workers", workers, "--gpus-per-worker", per_worker), "paper"
     one.experiments = {}
@@ -106,7 +107,7 @@ def test_the_switch_refuses_what_it_does_not_understand(text: str, capsys: pytes
     assert "--workers" in capsys.readouterr().err
 
 
-def scoring_gpus(found: run.Compute) -> float:
+def scoring_gpus(found: job.Compute) -> float:
     return found.scoring_actors * found.gpus_per_actor
 
 

@@ -20,9 +20,18 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import OperationalError
 
-from pipelines import outcome, run, tracking
 from pipelines.common import tables
-from pipelines.tracking import Tracker, TrackingError
+from pipelines.tracking import client as client_module
+from pipelines.tracking.client import (
+    MAX_PARAM_CHARS,
+    Dataset,
+    Tracker,
+    TrackingError,
+    default_uri,
+    patiently,
+    ui_command,
+)
+from pipelines.trials import outcome, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,7 +156,7 @@ def test_more_settings_than_one_call_takes_are_all_logged(tracker: Tracker, clie
 
 def test_a_param_that_is_too_long_is_cut(tracker: Tracker, client: MlflowClient) -> None:
     run_id = tracker.run("long param", "long param", params={"stages": "x" * 9000})
-    assert client.get_run(run_id).data.params["stages"] == "x" * tracking.MAX_PARAM_CHARS
+    assert client.get_run(run_id).data.params["stages"] == "x" * MAX_PARAM_CHARS
 
 
 def test_artifacts_and_the_description_are_kept_below_the_storage(
@@ -176,7 +185,7 @@ def test_a_description_longer_than_mlflow_takes_is_cut_at_a_line(tracker: Tracke
 
 def test_data_are_inputs_of_a_run_once(tracker: Tracker, client: MlflowClient) -> None:
     data = [
-        tracking.Dataset(
+        Dataset(
             name=f"ffpp {part}",
             digest=part,
             context=context,
@@ -252,14 +261,14 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
 
 
 def test_the_uri_of_the_environment_wins(no_uri: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert tracking.default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     no_uri.setenv("MLFLOW_TRACKING_URI", "http://head:5000")
-    assert tracking.default_uri(tmp_path) == "http://head:5000"
+    assert default_uri(tmp_path) == "http://head:5000"
 
 
 def test_the_ui_command_opens_what_was_written(uri: str) -> None:
-    assert f"--backend-store-uri {uri}" in tracking.ui_command(uri)
-    assert tracking.ui_command("http://head:5000") == "http://head:5000"
+    assert f"--backend-store-uri {uri}" in ui_command(uri)
+    assert ui_command("http://head:5000") == "http://head:5000"
 
 
 def test_a_tracker_leaves_the_environment_alone(tmp_path: Path, no_uri: pytest.MonkeyPatch) -> None:
@@ -272,7 +281,7 @@ def test_a_tracker_leaves_the_environment_alone(tmp_path: Path, no_uri: pytest.M
 
 # -------------------------------------------------------------------------------------------- trouble
 def test_a_call_that_fails_for_a_while_is_made_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_PAUSES_S", (0.0,))
+    monkeypatch.setattr(client_module, "_PAUSES_S", (0.0,))
     answers = iter(
         [
             MlflowException("database is locked", error_code=TEMPORARILY_UNAVAILABLE),
@@ -293,7 +302,7 @@ def test_a_call_that_fails_for_a_while_is_made_again(tracker: Tracker, monkeypat
 def test_patience_has_an_end_and_a_refusal_is_not_repeated(
     uri: str, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_PAUSES_S", (0.0,))
+    monkeypatch.setattr(client_module, "_PAUSES_S", (0.0,))
     calls = []
 
     def call(error: Exception) -> None:
@@ -301,20 +310,18 @@ def test_patience_has_an_end_and_a_refusal_is_not_repeated(
         raise error
 
     with pytest.raises(TrackingError, match=r"MLflow at sqlite:///.*: no such run"):
-        tracking.patiently(
-            lambda: call(MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)), uri, patience_s=60
-        )
+        patiently(lambda: call(MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)), uri, patience_s=60)
     assert len(calls) == 1
     with pytest.raises(TrackingError, match="locked"):
-        tracking.patiently(lambda: call(MlflowException("locked")), uri, patience_s=0.2)
+        patiently(lambda: call(MlflowException("locked")), uri, patience_s=0.2)
     assert len(calls) > 2
 
 
 def test_errors_and_the_printed_address_tell_no_password() -> None:
     uri = "https://me:secret@mlflow.example.org/base"
-    assert tracking.ui_command(uri) == "https://***@mlflow.example.org/base"
+    assert ui_command(uri) == "https://***@mlflow.example.org/base"
     with pytest.raises(TrackingError) as error:
-        tracking.patiently(partial(_refuse, f"GET {uri}/runs"), uri, patience_s=0)
+        patiently(partial(_refuse, f"GET {uri}/runs"), uri, patience_s=0)
     assert "secret" not in str(error.value)
     assert "***@mlflow.example.org/base/runs" in str(error.value)
 
@@ -327,7 +334,7 @@ def test_mlflow_finds_its_environment_as_it_was(no_uri: pytest.MonkeyPatch) -> N
     no_uri.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     no_uri.delenv("MLFLOW_UV_AUTO_DETECT", raising=False)
     seen = []
-    tracking.patiently(lambda: seen.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]), "sqlite://", 0)
+    patiently(lambda: seen.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]), "sqlite://", 0)
     assert seen == ["1"]
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
     assert "MLFLOW_UV_AUTO_DETECT" not in os.environ
@@ -336,8 +343,8 @@ def test_mlflow_finds_its_environment_as_it_was(no_uri: pytest.MonkeyPatch) -> N
 def test_the_load_of_the_machine_is_logged_and_ends_with_an_error(
     tracker: Tracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "SAMPLING_S", 0.2)
-    monkeypatch.setattr(tracking, "SAMPLES", 1)
+    monkeypatch.setattr(client_module, "SAMPLING_S", 0.2)
+    monkeypatch.setattr(client_module, "SAMPLES", 1)
     run_id = tracker.run("load", "load")
     with pytest.raises(KeyboardInterrupt):
         _interrupted(tracker, run_id)

@@ -15,8 +15,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from pipelines import _trained, predict, tracking
 from pipelines.experiments.experiment import Experiment
+from pipelines.scoring import predict
+from pipelines.tracking import client
+from pipelines.tracking.client import lookup
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -175,7 +177,7 @@ def test_a_sweep_outlives_a_server_that_is_away_and_logs_all(swept: Site) -> Non
 def test_a_sweep_prints_no_password(swept: Site) -> None:
     """MLflow's client would, at the end of each run."""
     said = swept.said("tiny")
-    assert f"MLflow: {tracking.shown(swept.uri)}\n" in said
+    assert f"MLflow: {client.shown(swept.uri)}\n" in said
     assert "secret" not in re.findall(r"\w+", said)
     assert "View run" not in said
 
@@ -195,7 +197,7 @@ def test_the_bucket_holds_what_the_storage_holds(swept: Site) -> None:
 
 def test_clients_need_no_access_to_the_bucket(swept: Site, tmp_path: Path) -> None:
     imported = {line.rsplit("|", 1)[1].strip() for line in swept.said("tiny").splitlines() if "import time:" in line}
-    assert "pipelines.launch" in imported
+    assert "pipelines.launch.launch" in imported
     assert not {"boto3", "botocore", "aiobotocore"} & imported
     parent, children = swept.runs("tiny")
     expected = swept.expected("tiny")
@@ -218,8 +220,8 @@ def test_videos_are_scored_by_the_model_from_the_bucket(
     assert len(weights) == 1
     video = sorted(Path(tiny_roots["celeb_df"]).rglob("*.mp4"))[0]
     trained = (
-        _trained.by_name("models:/crossforge-tiny@champion", tmp_path / "another"),
-        _trained.by_name(version.run_id, swept.storage),
+        lookup.by_name("models:/crossforge-tiny@champion", tmp_path / "another"),
+        lookup.by_name(version.run_id, swept.storage),
     )
     assert swept.storage not in trained[0].folder.parents
     fetched, local = (predict.predict(one, [video], Console(quiet=True))[0].score for one in trained)
@@ -236,7 +238,7 @@ def test_what_a_bucket_that_is_away_did_not_take_the_same_command_logs(swept: Si
         swept.bucket.start()
     said = [line for line in swept.said("later").splitlines() if not line.startswith("import time:")]
     [line] = [line for line in said if line.startswith("NOT LOGGED")]
-    assert f"MLflow at {tracking.shown(swept.uri)}: " in line
+    assert f"MLflow at {client.shown(swept.uri)}: " in line
     assert "results.parquet" in line
     assert line.endswith("can't reach where it keeps them: see its log")
     assert "the same command logs them" in "".join(said)
@@ -255,17 +257,17 @@ def test_what_a_bucket_that_is_away_did_not_take_the_same_command_logs(swept: Si
 
 def test_a_server_that_hangs_is_given_up_in_seconds(swept: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes requests and answers none; MLflow itself would wait for minutes, and a sweep with it."""
-    monkeypatch.setattr(tracking, "LEAST_WAIT_S", 1.0)
-    tracker = tracking.Tracker(swept.server.uri, "hanging", swept.storage)
+    monkeypatch.setattr(client, "LEAST_WAIT_S", 1.0)
+    tracker = client.Tracker(swept.server.uri, "hanging", swept.storage)
     run_id = tracker.run("one", "one")
     tracker.patience_s = 0
     os.killpg(swept.server.process.pid, signal.SIGSTOP)
     try:
         started = time.monotonic()
-        with pytest.raises(tracking.TrackingError, match="Read timed out"):
+        with pytest.raises(client.TrackingError, match="Read timed out"):
             tracker.describe(run_id, "text")
         assert time.monotonic() - started < 15
     finally:
         os.killpg(swept.server.process.pid, signal.SIGCONT)
-    tracker.patience_s = tracking.PATIENCE_S
+    tracker.patience_s = client.PATIENCE_S
     tracker.describe(run_id, "text")

@@ -14,13 +14,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import run
 from pipelines.common import cluster, device
 from pipelines.common.storage import put_folder
 from pipelines.training import loop
 from pipelines.training import train as train_module
-from pipelines.training.job import Job
+from pipelines.training.job import Compute, Job
 from pipelines.training.train import MAX_FAILURES, _fit, train_stage
+from pipelines.trials import planner, run
 
 SLACK = 1e-4  # of a weight; rounding differs because sums are taken in another order
 
@@ -121,8 +121,8 @@ def recover(tiny: Any, storage: Path, **options: Any) -> Job:
     """Real clips, four in a step: any of 1, 2, 4 workers can share it."""
     changes = {"model.recover.batch_size": 4, "model.recover.num_epochs": 15}
     experiment = tiny.experiment.override(changes)
-    trial = run.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
-    job = run._job(trial, trial.planned[0], experiment.config(), {}, run.Compute())
+    trial = planner.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
+    job = run._job(trial, trial.planned[0], experiment.config(), {}, Compute())
     return replace(job, **options)
 
 

@@ -19,13 +19,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import run
 from pipelines.common.storage import folders
 from pipelines.training import batches, loop
-from pipelines.training.job import Job
+from pipelines.training.job import Compute, Job
 from pipelines.training.samples import Arrays
 from pipelines.training.train import train_stage
 from pipelines.training.views import Pick
+from pipelines.trials import planner, run
 
 pytestmark = pytest.mark.ray
 
@@ -50,20 +50,22 @@ class Lab:
 
     def job(self, storage: str, stage: str, **options: Any) -> Job:
         """`recover`, which the others start from, is trained here and shared."""
-        trial = run.plan(self.experiment, self.tiny.videos, self.tiny.ledgers, self.tiny.faces, self.folder / "shared")
+        trial = planner.plan(
+            self.experiment, self.tiny.videos, self.tiny.ledgers, self.tiny.faces, self.folder / "shared"
+        )
         planned = {one.name: one for one in trial.planned}
         derived = None
         if stage != "recover":
-            train_stage(run._job(trial, planned["recover"], self.experiment.config(), {}, run.Compute()))
+            train_stage(run._job(trial, planned["recover"], self.experiment.config(), {}, Compute()))
         if stage == "localize":
-            from pipelines import evaluate
+            from pipelines.scoring import score
 
             derived = self.folder / "derived.parquet"
-            finished = evaluate.Finished(planned=planned["recover"], config=self.experiment.config())
+            finished = score.Finished(planned=planned["recover"], config=self.experiment.config())
             videos = (*trial.train.videos, *trial.select.videos)
-            evaluate.derive(finished, videos, trial.faces, derived, num_actors=0)
+            score.derive(finished, videos, trial.faces, derived, num_actors=0)
         own = replace(planned[stage], folder=self.folder / storage / stage / planned[stage].digest)
-        job = run._job(trial, own, self.experiment.config(), planned, run.Compute())
+        job = run._job(trial, own, self.experiment.config(), planned, Compute())
         return replace(job, derived=derived, **options)
 
 

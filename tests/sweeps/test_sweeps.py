@@ -23,7 +23,7 @@ from pipelines.datasets import ffpp
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.experiments.sweep import Column, Sweep
-from pipelines.launch import rows_unseen
+from pipelines.launch.launch import rows_unseen
 from pipelines.metrics.results import UNSEEN
 from pipelines.sweep import parser
 from pipelines.training import stages

@@ -12,8 +12,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 from rich.console import Console
 
-from pipelines import _trained, predict
-from pipelines.predict import Scored
+from pipelines.scoring import predict
+from pipelines.scoring.predict import Scored
+from pipelines.tracking import lookup
 
 ARTIFACT = "storage"  # a storage folder that holds this one trial
 SIGNATURE = ModelSignature(
@@ -31,7 +32,7 @@ SIGNATURE = ModelSignature(
 
 
 class VideoScores(PythonModel):
-    """The same scores as `python -m pipelines.predict`.
+    """The same scores as `python -m pipelines.scoring.predict`.
 
     Raises ValueError on loading if the paper's model is another version than the one that was trained.
     """
@@ -39,7 +40,7 @@ class VideoScores(PythonModel):
     def load_context(self, context: Any) -> None:
         storage = Path(context.artifacts[ARTIFACT])
         (folder,) = storage.glob("runs/*")
-        self.trained = _trained.by_name(str(folder), storage)
+        self.trained = lookup.by_name(str(folder), storage)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for each of `model_input["video"]`, under its index."""

@@ -4,9 +4,6 @@ In   <storage>/runs/<digest>/trial.json, _done.json   written by `run`
      <storage>/stages/<paper>/<stage>/<digest>/       its stages
 """
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import models
-from pipelines import evaluate, registry, run
 from pipelines.common.storage import StorageError, digest, read_json
-from pipelines.common.text import first, printable
+from pipelines.common.text import first
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces.recipe import Recipe
+from pipelines.scoring import score
 from pipelines.training import stages
 
 
@@ -32,9 +29,9 @@ class Trained:
     planned: tuple[stages.PlannedStage, ...]  # those that score, in the paper's order
 
     @cached_property
-    def finished(self) -> list[evaluate.Finished]:
+    def finished(self) -> list[score.Finished]:
         config = self.experiment.config()
-        return [evaluate.Finished(planned=planned, config=config) for planned in self.planned]
+        return [score.Finished(planned=planned, config=config) for planned in self.planned]
 
     @property
     def recipe(self) -> Recipe:
@@ -87,30 +84,6 @@ class Trained:
         }
 
 
-def by_name(name: str, storage: Path) -> Trained:
-    """`name`: a trial's folder, a stage's folder, the beginning of a trial's digest below the storage, the id of a
-    trial's MLflow run, or an MLflow model (`models:/<name>/<version>`).
-
-    Raises ValueError if there is none, or several; OSError if MLflow can't be asked.
-    """
-    if name.startswith(registry.SCHEME):
-        return _of_model(name, storage)
-    if registry.is_run_id(name):
-        return _read(registry.trial_of_run(name, storage), need_done=True)
-    folder = Path(name).expanduser()
-    if (folder / "spec.json").is_file():
-        return _by_stage(folder.resolve())
-    if folder.is_dir():
-        return _read(folder.resolve(), need_done=True)
-    known = _trials(storage)
-    found = [path for path in sorted(storage.glob("runs/*")) if path.name.startswith(name)]
-    if len(found) == 1:
-        return _read(found[0], need_done=True)
-    those = first([path.name for path in found] or map(_brief, known), 10) or "none"
-    what = "begins several trials" if found else "is no folder and begins no trial's digest"
-    raise ValueError(f"--run {printable(name)} {what} in {storage / 'runs'}: {those}")
-
-
 def newest(method: str, storage: Path) -> Trained:
     """The trial of a method that was done last. Raises ValueError if there is none."""
     done = [path for path in _trials(storage) if (path / "_done.json").is_file()]
@@ -121,20 +94,8 @@ def newest(method: str, storage: Path) -> Trained:
     return _read(max(own, key=lambda path: (path / "_done.json").stat().st_mtime_ns), need_done=True)
 
 
-def _of_model(uri: str, storage: Path) -> Trained:
-    """Its files are kept for as long as the result is in use."""
-    folder = Path(tempfile.mkdtemp(prefix="crossforge-"))
-    try:
-        trained = _read(registry.fetch(uri, storage, folder), need_done=True)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    weakref.finalize(trained, shutil.rmtree, folder, ignore_errors=True)
-    return trained
-
-
 def _trials(storage: Path) -> list[Path]:
-    return sorted(path.parent for path in storage.glob(f"runs/*/{run.TRIAL}"))
+    return sorted(path.parent for path in storage.glob(f"runs/*/{TRIAL}"))
 
 
 def _brief(folder: Path) -> str:
@@ -143,14 +104,14 @@ def _brief(folder: Path) -> str:
 
 
 def _told(folder: Path) -> Mapping[str, Any]:
-    path = folder / run.TRIAL
+    path = folder / TRIAL
     if not path.is_file():
         if (folder / "_done.json").is_file() and (folder / "predictions.parquet").is_file():
             raise ValueError(
                 f"{folder} was made before trials kept their settings; delete {folder / '_done.json'} and run "
                 "the sweep again: nothing is trained or scored anew"
             )
-        raise ValueError(f"{folder} is neither a trial's folder (no {run.TRIAL}) nor a stage's (no spec.json)")
+        raise ValueError(f"{folder} is neither a trial's folder (no {TRIAL}) nor a stage's (no spec.json)")
     told = read_json(path)
     if not isinstance(told, dict) or not {"experiment", "stages", "faces", "commit"} <= told.keys():
         raise StorageError(f"{path} is not what this code writes; delete {folder} and run the sweep again")
@@ -176,7 +137,7 @@ def _read(folder: Path, *, need_done: bool, only: str | None = None) -> Trained:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["experiment"].items()}
         experiment = Experiment(**values)
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{folder / run.TRIAL} holds settings that this version does not know: {error}") from error
+        raise ValueError(f"{folder / TRIAL} holds settings that this version does not know: {error}") from error
     names = [only] if only else [name for name in told["stages"] if models.stage(experiment.model, name).scores]
     if only and not models.stage(experiment.model, only).scores:
         raise ValueError(f"stage {only} of {experiment.model} gives no score; name the trial, {folder}")
@@ -196,3 +157,6 @@ def _stage(storage: Path, paper: str, name: str, named: str) -> stages.PlannedSt
             f"{models.version(paper)}: its scores would not be those of the trial; check out its commit or train anew"
         )
     return stages.PlannedStage(paper=paper, name=name, folder=folder, spec=spec)
+
+
+TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them

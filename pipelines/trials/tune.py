@@ -10,19 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import run
 from pipelines.common import cluster, progress, storage
 from pipelines.common.storage import digest
 from pipelines.experiments.space import Range, Space
+from pipelines.training import job
+from pipelines.trials import run
+from pipelines.trials.trial import Trial, scoring, validation_auc
 
 POLL_SECONDS = 1.0
 RETRIES = 1  # of a trial that fails
 FAILURE = "failure.txt"
 
 
-def fit(
-    trials: Sequence[run.Trial], compute: run.Compute, concurrent: int, folder: Path, look: Callable[[], None]
-) -> None:
+def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: Path, look: Callable[[], None]) -> None:
     """Runs the trials, `concurrent` at once, and calls `look` every second. A trial that fails leaves its reason.
 
     folder: for Ray Tune's own files.
@@ -55,7 +55,7 @@ def fit(
     background.result()
 
 
-def _placed(function: Any, compute: run.Compute) -> Any:
+def _placed(function: Any, compute: job.Compute) -> Any:
     """Says where a trial's process runs: on the head, which is no spot instance, unless it trains by itself.
 
     It holds no CPU: its training or its Ray Data jobs do. So Ray can't run out for a trial that waits for what a trial
@@ -90,24 +90,24 @@ class _Background:
         return self.future.result()
 
 
-def failure_of(trial: run.Trial) -> str:
+def failure_of(trial: Trial) -> str:
     """Why a trial has no result, in one line."""
     path = trial.folder / FAILURE
     return path.read_text().splitlines()[0] if path.exists() else "its process died; run again to retry"
 
 
-def _trial(config: Mapping[str, int], trials: Sequence[run.Trial], compute: run.Compute) -> None:
+def _trial(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute) -> None:
     """Body of a Tune trial."""
     from ray import tune
 
     trial = trials[config["number"]]
     with _noted_failure(trial, compute):
-        run.run(trial, compute, partial(progress.note, trial.folder))
+        run.run_trial(trial, compute, partial(progress.note, trial.folder))
     tune.report({"done": 1})
 
 
 @contextmanager
-def _noted_failure(trial: run.Trial, compute: run.Compute) -> Iterator[None]:
+def _noted_failure(trial: Trial, compute: job.Compute) -> Iterator[None]:
     import torch
 
     if compute.num_workers == 0:
@@ -120,7 +120,7 @@ def _noted_failure(trial: run.Trial, compute: run.Compute) -> Iterator[None]:
         raise
 
 
-def standing(trial: run.Trial) -> tuple[str, float, float] | None:
+def standing(trial: Trial) -> tuple[str, float, float] | None:
     """Phase as text, how much of the trial is done, out of how much; None before it has begun."""
     noted = progress.noted(trial.folder)
     if noted is None and not trial.done:
@@ -164,8 +164,8 @@ def search(
     known: Sequence[Candidate],
     first: Sequence[Mapping[str, Any]],
     num: int,
-    plan: Callable[[Mapping[str, Any]], run.Trial],
-    compute: run.Compute,
+    plan: Callable[[Mapping[str, Any]], Trial],
+    compute: job.Compute,
     concurrent: int,
     folder: Path,
     *,
@@ -254,7 +254,7 @@ def _noting(note: Callable[[Candidate], None]) -> Any:
     return Noting()
 
 
-def _candidate(config: Mapping[str, Any], plan: Callable[[Mapping[str, Any]], run.Trial], compute: run.Compute) -> None:
+def _candidate(config: Mapping[str, Any], plan: Callable[[Mapping[str, Any]], Trial], compute: job.Compute) -> None:
     """Body of a Tune trial of a search: trains, and reports the validation AUC of every epoch that has one."""
     from ray import tune
 
@@ -266,16 +266,16 @@ def _candidate(config: Mapping[str, Any], plan: Callable[[Mapping[str, Any]], ru
             told = _tell(trial, told)
         training.result()
         _tell(trial, told)
-        tune.report({_AUC: run.validation_auc(trial), "finished": True})
+        tune.report({_AUC: validation_auc(trial), "finished": True})
 
 
-def _tell(trial: run.Trial, told: int) -> int:
+def _tell(trial: Trial, told: int) -> int:
     """Reports what came after the first `told` epochs, as the best so far of its stage. How many there are now."""
     from ray import tune
 
     best = [
         max(line["val/auc"] for line in curve[: place + 1])
-        for stage in run.scoring(trial)
+        for stage in scoring(trial)
         if (curve := stage.curve())
         for place in range(len(curve))
     ]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,16 +28,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
-from pipelines.common import cluster, device, storage, tables
+from pipelines.common import device, storage, tables
 from pipelines.common.pictures import encode_png
-from pipelines.evaluate import Finished
 from pipelines.metrics import detection
+from pipelines.scoring.score import Finished
 from pipelines.training import batches, views
 from pipelines.training.samples import Arrays, Samples
 from pipelines.training.views import Video
-
-if TYPE_CHECKING:
-    from pipelines.run import Compute, Trial
 
 log = logging.getLogger(__name__)
 
@@ -96,49 +93,6 @@ def _row(video: Video, at: At, stage: str, scores: Mapping[str, float]) -> dict[
 # ------------------------------------------------------------------------------------- the files
 def made(folder: Path) -> bool:
     return (folder / EVIDENCE).exists()
-
-
-def show(trial: "Trial", compute: "Compute") -> None:
-    """Both files of a trial that is done, unless they are there. What goes wrong is logged and costs no result.
-
-    Where training has workers of its own, a task of Ray's with as many GPUs as one of them does it.
-    """
-    if made(trial.folder):
-        return
-    config = trial.experiment.config()
-    finished = [Finished(planned=planned, config=config) for planned in trial.planned]
-    try:
-        args = (trial.folder, finished, _parts(trial), trial.faces, trial.experiment.seed)
-        if compute.num_workers:
-            import ray  # here: a trial without workers needs none
-
-            where = None if compute.gpus_per_worker else cluster.selector(cluster.VIDEO)
-            options: dict[str, Any] = {"num_gpus": compute.gpus_per_worker, "label_selector": where}
-            task = ray.remote(num_cpus=1, **options)(write)
-            ray.get(task.remote(*args))
-        else:
-            write(*args)
-    except Exception:  # the results are there, and stay
-        log.exception("%s: no pictures of what its stages look at", trial.folder)
-
-
-def _parts(trial: "Trial") -> list[Part]:
-    """The test parts with their scores, from the trial's own file."""
-    path = trial.folder / "predictions.parquet"
-    table = pq.read_table(path, columns=[name for name in pq.read_schema(path).names if not name.startswith("mask_")])
-    if "perturbation" in table.column_names:
-        table = table.filter(pc.equal(table["perturbation"], ""))
-    scoring = [s for planned in trial.planned if (s := models.stage(planned.paper, planned.name)).scores]
-    parts = []
-    for usable in trial.test:
-        ids = pa.array([video.video_id for video in usable.videos], pa.string())
-        own = table.filter(pc.is_in(table["video_id"], ids))
-        predictions = {name: own.filter(pc.equal(own["stage"], name)) for name in own["stage"].unique().to_pylist()}
-        highest = detection.highest_faces(predictions[detection.FINAL], usable.part.every_face)
-        videos = detection.by_video(highest, scoring[-1].pooling)
-        scores = dict(zip(videos["video_id"].to_pylist(), videos["score"].to_pylist(), strict=True))
-        parts.append(Part(name=usable.part.name, videos=usable.videos, predictions=predictions, scores=scores))
-    return parts
 
 
 def write(

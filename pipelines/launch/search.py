@@ -15,25 +15,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import run, tuning
 from pipelines.common import cluster, progress, provenance, storage
 from pipelines.common.storage import digest
 from pipelines.experiments import space
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Range, Space
+from pipelines.experiments.sweep import Sweep
 from pipelines.faces.plan import extract_missing
-from pipelines.launch import Data, Launch
-from pipelines.tracking import Tracker, TrackingError, default_uri
-from pipelines.tuning import Candidate
-
-if TYPE_CHECKING:
-    from pipelines.experiments.sweep import Sweep
+from pipelines.launch.launch import Data, Launch
+from pipelines.tracking.client import Tracker, TrackingError, default_uri
+from pipelines.training import job
+from pipelines.trials import planner, tune
+from pipelines.trials.trial import Trial
+from pipelines.trials.tune import Candidate
 
 BASE, FOUND = "as declared", "found"  # the rows of the table
 
@@ -63,7 +63,7 @@ def _read(path: Path) -> Candidate:
     return Candidate(**told | {"settings": settings})
 
 
-def find(sweep: "Sweep", arguments: argparse.Namespace, console: Console) -> "Sweep | None":
+def find(sweep: Sweep, arguments: argparse.Namespace, console: Console) -> Sweep | None:
     """The sweep of two rows that is left to run, after the search; None for a dry run.
 
     Raises ValueError for a space that can't be searched, or where no candidate was trained to the end.
@@ -102,7 +102,7 @@ def find(sweep: "Sweep", arguments: argparse.Namespace, console: Console) -> "Sw
     return replace(sweep, name=f"{sweep.name}_search", title=title, row_name="setting", rows=rows, published=published)
 
 
-def _published(sweep: "Sweep") -> Mapping[str, float]:
+def _published(sweep: Sweep) -> Mapping[str, float]:
     """Of the row that changes nothing of the base, if there is one: the paper's own setting."""
     none = dict.fromkeys(next(iter(sweep.published.values())), math.nan)
     own = [row for row, overrides in sweep.rows.items() if sweep.base.override(overrides) == sweep.base.override({})]
@@ -110,11 +110,11 @@ def _published(sweep: "Sweep") -> Mapping[str, float]:
 
 
 def _search(
-    launch: Launch, data: Data, declared: Experiment, chosen: Space, compute: run.Compute, concurrent: int
+    launch: Launch, data: Data, declared: Experiment, chosen: Space, compute: job.Compute, concurrent: int
 ) -> Log:
     plan = launch.planner(data, declared.recipe())
     trial = plan(declared)
-    run.check(trial, compute)
+    planner.check(trial, compute)
     varied = {key: str(values) for key, values in chosen.items()}
     rows = {stage.name: stage.spec["rows"] for stage in trial.planned}
     log = Log(folder=launch.storage / "searches" / digest([declared, varied, rows]))
@@ -132,10 +132,10 @@ def _search(
                 trial = shown(tuple(sorted(one.settings.items())))
                 if one.state != "running":
                     view.update(_short(one.settings), f"{one.state}{_auc_text(one)}", 1, 1)
-                elif standing := tuning.standing(trial):
+                elif standing := tune.standing(trial):
                     view.update(_short(one.settings), *standing)
 
-        tuning.search(
+        tune.search(
             chosen,
             known,
             (begun or ([] if known else _start(declared, chosen)))[:left],
@@ -152,7 +152,7 @@ def _search(
     return log
 
 
-def _planned(plan: Callable[[Experiment], run.Trial], declared: Experiment, settings: Mapping[str, Any]) -> run.Trial:
+def _planned(plan: Callable[[Experiment], Trial], declared: Experiment, settings: Mapping[str, Any]) -> Trial:
     return plan(declared.override(settings))
 
 
@@ -169,7 +169,7 @@ def _epochs(declared: Experiment) -> int:
     return sum(stage.feed(config).num_epochs for stage in models.stages(declared.model) if stage.scores)
 
 
-def _track(launch: Launch, log: Log, plan: Callable[[Experiment], run.Trial], declared: Experiment) -> None:
+def _track(launch: Launch, log: Log, plan: Callable[[Experiment], Trial], declared: Experiment) -> None:
     """A run for each candidate, below one for the search: MLflow's charts show the AUC over the settings."""
     name = f"{launch.sweep.name}_search"
     tracker = Tracker(default_uri(launch.storage), name, launch.storage)

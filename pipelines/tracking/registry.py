@@ -16,29 +16,20 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines import run
 from pipelines.common import tables
 from pipelines.common.storage import read_json
-from pipelines.common.text import printable
-from pipelines.run import Trial
-from pipelines.tracking import (
-    PATIENCE_S,
+from pipelines.scoring import trained
+from pipelines.tracking.client import (
     Tracker,
-    TrackingError,
-    default_uri,
     environment,
-    patiently,
-    registry_uri,
-    shown,
 )
+from pipelines.tracking.lookup import SCHEME
+from pipelines.tracking.runs import Runs
+from pipelines.trials.outcome import Outcome, RowSeed
+from pipelines.trials.trial import Trial, scoring, validation_auc
 
-if TYPE_CHECKING:
-    from pipelines._runs import Runs
-    from pipelines.outcome import Key, Outcome
-
-SCHEME = "models:/"
 CHAMPION, SAMPLE_CHAMPION = "champion", "sample-champion"  # aliases of the newest winner, by its data
 PACKAGE = "crossforge"
 _MODEL_FILE = '''"""A trained trial of Crossforge, commit {commit}; settings and weights are this model's artifacts."""
@@ -46,7 +37,7 @@ _MODEL_FILE = '''"""A trained trial of Crossforge, commit {commit}; settings and
 from mlflow.models import set_model
 
 try:
-    from pipelines._pyfunc import VideoScores
+    from pipelines.tracking.pyfunc import VideoScores
 except ImportError as error:
     raise ImportError(
         "this model runs where Crossforge is installed: check out its commit {commit} and run `uv sync`"
@@ -58,12 +49,12 @@ set_model(VideoScores())
 
 @dataclass(frozen=True, kw_only=True)
 class Winner:
-    key: "Key"
+    key: RowSeed
     trial: Trial
     auc: float  # on val
 
 
-def winner(outcome: "Outcome") -> Winner | str:
+def winner(outcome: Outcome) -> Winner | str:
     """Or why there is none."""
     done = {key: trial for key, trial in outcome.trials.items() if trial.done}
     found = [Winner(key=key, trial=trial, auc=_auc(trial)) for key, trial in done.items()]
@@ -78,7 +69,7 @@ def winner(outcome: "Outcome") -> Winner | str:
 def _auc(trial: Trial) -> float:
     """NaN where a stage that scores has none."""
     try:
-        return run.validation_auc(trial)
+        return validation_auc(trial)
     except (KeyError, ZeroDivisionError):
         return math.nan
 
@@ -91,7 +82,7 @@ def model_name(sweep: str) -> str:
     return name
 
 
-def register(outcome: "Outcome", runs: "Runs") -> str:
+def register(outcome: Outcome, runs: Runs) -> str:
     """What a person reads of it. Registers the winner, unless it is. Raises TrackingError."""
     best = winner(outcome)
     if isinstance(best, str):
@@ -112,7 +103,7 @@ def _version(tracker: Tracker, name: str, trial: Trial) -> str | None:
     return str(max(own)) if own else None
 
 
-def _add(outcome: "Outcome", runs: "Runs", name: str, best: Winner) -> str:
+def _add(outcome: Outcome, runs: Runs, name: str, best: Winner) -> str:
     """Number of the new version."""
     from mlflow.entities import LoggedModelOutput
 
@@ -149,7 +140,7 @@ def _logged(tracker: Tracker, name: str, trial: Trial) -> Any:
     return next((one for one in found if one.name == name and one.status == "READY"), None)
 
 
-def _ensure_model(tracker: Tracker, name: str, outcome: "Outcome") -> None:
+def _ensure_model(tracker: Tracker, name: str, outcome: Outcome) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -160,7 +151,7 @@ def _ensure_model(tracker: Tracker, name: str, outcome: "Outcome") -> None:
             raise
 
 
-def _tags(outcome: "Outcome", best: Winner) -> dict[str, str]:
+def _tags(outcome: Outcome, best: Winner) -> dict[str, str]:
     row, seed = best.key
     return {
         "trial": best.trial.digest,
@@ -176,7 +167,7 @@ def _tags(outcome: "Outcome", best: Winner) -> dict[str, str]:
     }
 
 
-def _description(outcome: "Outcome", best: Winner) -> str:
+def _description(outcome: Outcome, best: Winner) -> str:
     row, seed = best.key
     experiment = best.trial.experiment
     warning = " Trained on made-up videos: its scores mean nothing." if outcome.is_sample else ""
@@ -187,7 +178,7 @@ def _description(outcome: "Outcome", best: Winner) -> str:
 
 
 def _told(trial: Trial) -> Any:
-    return read_json(trial.folder / run.TRIAL)
+    return read_json(trial.folder / trained.TRIAL)
 
 
 # ----------------------------------------------------------------------------------------- the model
@@ -197,7 +188,7 @@ def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | 
     import pandas as pd
     from mlflow.models import Model
 
-    from pipelines import _pyfunc
+    from pipelines.tracking import pyfunc
 
     storage = folder / "storage"
     for path in files_of(trial):
@@ -211,14 +202,14 @@ def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | 
         mlflow.pyfunc.save_model(
             str(folder / "model"),
             python_model=str(code),
-            artifacts={_pyfunc.ARTIFACT: str(storage)},
-            signature=_pyfunc.SIGNATURE,
+            artifacts={pyfunc.ARTIFACT: str(storage)},
+            signature=pyfunc.SIGNATURE,
             input_example=pd.DataFrame({"video": ["clip.mp4"]}),
             pip_requirements=requirements(),
             metadata={"trial": trial.digest, "commit": commit, "schema": tables.VERSION},
             mlflow_model=Model(model_id=model_id, run_id=run_id),
         )
-    _forget_paths(folder / "model" / "MLmodel", _pyfunc.ARTIFACT, code.name)
+    _forget_paths(folder / "model" / "MLmodel", pyfunc.ARTIFACT, code.name)
 
 
 def _forget_paths(file: Path, artifact: str, code: str) -> None:
@@ -234,9 +225,9 @@ def _forget_paths(file: Path, artifact: str, code: str) -> None:
 
 def files_of(trial: Trial) -> list[Path]:
     """What it takes to score with a trial: its record, and of each stage that scores the spec and the weights."""
-    own = [trial.folder / name for name in (run.TRIAL, "_done.json")]
+    own = [trial.folder / name for name in (trained.TRIAL, "_done.json")]
     names = ("spec.json", "weights.safetensors", "_done.json")
-    return own + [stage.folder / name for stage in run.scoring(trial) for name in names]
+    return own + [stage.folder / name for stage in scoring(trial) for name in names]
 
 
 def requirements() -> list[str]:
@@ -247,70 +238,3 @@ def requirements() -> list[str]:
         wanted = ["mlflow"]
     names = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in wanted if "extra ==" not in line]
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in sorted(names)]
-
-
-# -------------------------------------------------------------------------------------------- reading
-def fetch(uri: str, storage: Path, folder: Path) -> Path:
-    """The trial's folder, below `folder`, of a registered or logged model (`models:/...`).
-
-    Raises TrackingError if MLflow has no such model, ValueError if it holds no trial of ours.
-    """
-    _check_database(storage, uri)
-    from mlflow.artifacts import download_artifacts
-    from mlflow.tracking import MlflowClient
-
-    tracking = default_uri(storage)
-
-    def get() -> Path:
-        location = _location(MlflowClient(tracking, registry_uri(tracking)), uri)
-        return Path(download_artifacts(artifact_uri=location, dst_path=str(folder), tracking_uri=tracking))
-
-    path = patiently(get, tracking, PATIENCE_S)
-    trials = list(path.glob("artifacts/storage/runs/*"))
-    if len(trials) != 1:
-        raise ValueError(f"{printable(uri)} is no model that a sweep registered; those are named {PACKAGE}-<sweep>")
-    return trials[0]
-
-
-def _location(client: Any, uri: str) -> str:
-    """Where the files are. MLflow's own look-up of a `models:/` URI would ask its global tracking URI."""
-    name = uri.removeprefix(SCHEME).lstrip("/")
-    if re.fullmatch(r"m-[0-9a-f]{32}", name):
-        return str(client.get_logged_model(name).artifact_location)
-    if found := re.fullmatch(r"([^/@]+)@([^/@]+)", name):
-        name, version = found[1], client.get_model_version_by_alias(found[1], found[2]).version
-    elif found := re.fullmatch(r"([^/@]+)/(\d+)", name):
-        name, version = found[1], found[2]
-    else:
-        raise ValueError(f"{printable(uri)} names no model; models:/<name>/<version> and models:/<name>@<alias> do")
-    return str(client.get_model_version_download_uri(name, version))
-
-
-def is_run_id(name: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{32}", name) is not None
-
-
-def trial_of_run(run_id: str, storage: Path) -> Path:
-    """Folder of the trial that an MLflow run is about. Raises TrackingError, or ValueError if it is not there."""
-    _check_database(storage, run_id)
-    from mlflow.tracking import MlflowClient
-
-    uri = default_uri(storage)
-    tags = patiently(lambda: MlflowClient(uri).get_run(run_id), uri, PATIENCE_S).data.tags
-    if "mlflow.parentRunId" not in tags or "run_key" not in tags:
-        raise ValueError(f"MLflow run {run_id} is no trial; name one of the runs below a launch")
-    folder = storage / "runs" / tags["run_key"]
-    if not folder.is_dir():
-        raise ValueError(
-            f"MLflow run {run_id} is of the trial {tags['run_key']}, which {storage / 'runs'} does not hold; "
-            f"name its storage by --storage, or a registered model ({SCHEME}...)"
-        )
-    return folder
-
-
-def _check_database(storage: Path, name: str) -> None:
-    """To ask a SQLite file that is not there would make it."""
-    uri = default_uri(storage)
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and not Path(path).exists():
-        raise TrackingError(f"there is no MLflow database {shown(path)} to look up {printable(name)} in")

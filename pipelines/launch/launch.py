@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,23 +15,25 @@ from rich.console import Console
 from rich.table import Table
 
 import models
-from pipelines import _runs, datasets, explain, outcome, run, tuning
+from pipelines import datasets
 from pipelines.common import cluster, progress, storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.sweep import Sweep
 from pipelines.faces import sources, store
 from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.sources import datasets_file
-from pipelines.outcome import Key
-from pipelines.training import stages
+from pipelines.launch.publish import publish
+from pipelines.scoring import explain
+from pipelines.tracking import runs
+from pipelines.training import job, stages
 from pipelines.training.sharing import check_accumulates
 from pipelines.training.views import REAL_VIEWS, VIEWS
-
-if TYPE_CHECKING:
-    from pipelines.experiments.sweep import Sweep
-
+from pipelines.trials import outcome, planner, tune
+from pipelines.trials.outcome import RowSeed
+from pipelines.trials.trial import Trial
 
 MOST_LOADERS = 8  # of a training worker: each is a process of up to 1 GB
 MOST_ACTORS_PER_GPU = 4  # in scoring
@@ -63,7 +64,7 @@ class Data:
 
 
 class Launch:
-    def __init__(self, sweep: "Sweep", arguments: argparse.Namespace, console: Console) -> None:
+    def __init__(self, sweep: Sweep, arguments: argparse.Namespace, console: Console) -> None:
         self.sweep, self.arguments, self.console = sweep, arguments, console
         self.config_file = datasets_file(arguments.datasets)
         self.is_sample = self.config_file is None
@@ -88,7 +89,7 @@ class Launch:
         if trials is None or not all(trial.done for trial in trials.values()):
             self.print_plan(data)
             trials = self._work(data)
-        return self._outcome(data, trials).publish(self.console)
+        return publish(self._outcome(data, trials), self.console)
 
     @cached_property
     def accumulate(self) -> dict[str, int]:
@@ -145,17 +146,17 @@ class Launch:
         }
         return [(key[0], protocol.build(experiment, videos)) for key, experiment in distinct.items()]
 
-    def trials(self, data: Data) -> dict[Key, run.Trial]:
+    def trials(self, data: Data) -> dict[RowSeed, Trial]:
         plan = {recipe: self.planner(data, recipe) for recipe in {e.recipe() for e in self.experiments.values()}}
         return {key: plan[experiment.recipe()](experiment) for key, experiment in self.experiments.items()}
 
-    def planner(self, data: Data, recipe: Recipe) -> Callable[[Experiment], run.Trial]:
+    def planner(self, data: Data, recipe: Recipe) -> Callable[[Experiment], Trial]:
         """Makes trials of experiments on extracted data; can be sent to another process."""
         faces = data.faces(recipe)
         ledgers = {name: store.ledger(folder) for name, folder in faces.items()}
-        return run.Planner(data.videos, ledgers, faces, self.storage, self.accumulate)
+        return planner.Planner(data.videos, ledgers, faces, self.storage, self.accumulate)
 
-    def _outcome(self, data: Data, trials: Mapping[Key, run.Trial]) -> outcome.Outcome:
+    def _outcome(self, data: Data, trials: Mapping[RowSeed, Trial]) -> outcome.Outcome:
         return outcome.Outcome(
             sweep=self.sweep,
             preset=self.preset,
@@ -239,18 +240,18 @@ class Launch:
         return sorted({f"{one.paper}.{one.name}" for one in whole})
 
     # ------------------------------------------------------------------------------------- work
-    def _work(self, data: Data) -> dict[Key, run.Trial]:
+    def _work(self, data: Data) -> dict[RowSeed, Trial]:
         with cluster.connect(self.arguments.address) as resources:
             compute, concurrent = self.compute(resources, len(self.experiments))
             extract_missing(data.extractions, data.roots, self.console)
             trials = self.trials(data)
             for trial in trials.values():
-                run.check(trial, compute)
-            with _runs.live(self._outcome(data, trials), self.console) as live:
+                planner.check(trial, compute)
+            with runs.live(self._outcome(data, trials), self.console) as live:
                 self._run_trials(trials, compute, concurrent, live)
         return trials
 
-    def compute(self, resources: cluster.Resources, num_trials: int) -> tuple[run.Compute, int]:
+    def compute(self, resources: cluster.Resources, num_trials: int) -> tuple[job.Compute, int]:
         """What a trial gets, and how many of `num_trials` run at once. Raises ValueError where not even one fits."""
         least, most, gpus = self._asked(resources)
         # Of a range, as many as the cluster has, or can grow to: training begins with fewer and takes in what comes.
@@ -273,7 +274,7 @@ class Launch:
         # share one of them, since each spends most of its time on decoding.
         sharing = min(MOST_ACTORS_PER_GPU, loaders)
         actors = workers * sharing if gpus else max(1, resources.cpus // concurrent)
-        found = run.Compute(
+        found = job.Compute(
             num_workers=most,
             min_workers=least if least < most else None,
             gpus_per_worker=gpus,
@@ -306,10 +307,10 @@ class Launch:
 
     def _run_trials(
         self,
-        trials: Mapping[Key, run.Trial],
-        compute: run.Compute,
+        trials: Mapping[RowSeed, Trial],
+        compute: job.Compute,
         concurrent: int,
-        live: _runs.Live,
+        live: runs.Live,
     ) -> None:
         # A trial that was stopped right after its results gets its pictures now.
         todo = {key: trial for key, trial in trials.items() if not (trial.done and explain.made(trial.folder))}
@@ -318,7 +319,7 @@ class Launch:
 
             def look() -> None:
                 for key, trial in todo.items():
-                    if standing := tuning.standing(trial):
+                    if standing := tune.standing(trial):
                         view.update(outcome.name_of(key), *standing)
                     for stage in trial.planned:
                         curve = stage.curve()
@@ -326,7 +327,7 @@ class Launch:
                             logged[stage.folder] = len(curve)
                             live.curve(key, stage.name, curve)
 
-            tuning.fit(list(todo.values()), compute, concurrent, self.storage / "ray", look)
+            tune.fit(list(todo.values()), compute, concurrent, self.storage / "ray", look)
 
 
 def rows_unseen(experiment: Experiment) -> dict[str, str]:

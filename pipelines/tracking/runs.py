@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
-from pipelines.run import Trial, Usable
-from pipelines.tracking import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
-
-if TYPE_CHECKING:
-    from pipelines.outcome import Key, Outcome
+from pipelines.metrics.detection import FINAL
+from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
+from pipelines.trials.outcome import Outcome, RowSeed
+from pipelines.trials.trial import Trial, Usable
 
 START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
 PAUSE_S = 60.0  # after a failure while trials run
@@ -38,10 +37,10 @@ class Runs:
 
     tracker: Tracker
     parent: str
-    children: "Mapping[Key, str]"
+    children: Mapping[RowSeed, str]
 
 
-def open_runs(outcome: "Outcome", patience_s: float) -> Runs:
+def open_runs(outcome: Outcome, patience_s: float) -> Runs:
     """Made, or found again. Raises TrackingError."""
     tracker = Tracker(default_uri(outcome.storage), outcome.sweep.name, outcome.storage, patience_s)
     common = common_tags(outcome)
@@ -63,7 +62,7 @@ def open_runs(outcome: "Outcome", patience_s: float) -> Runs:
     return Runs(tracker=tracker, parent=parent, children=children)
 
 
-def log(outcome: "Outcome", values: "Mapping[Key, Mapping[str, float]]", report: Sequence[Path]) -> Runs:
+def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report: Sequence[Path]) -> Runs:
     """All that is known of the trials, and the report; what is logged already stays. values: metrics of done trials.
 
     Raises TrackingError; the same call again then logs what is missing.
@@ -88,22 +87,22 @@ def log(outcome: "Outcome", values: "Mapping[Key, Mapping[str, float]]", report:
 
 
 # ------------------------------------------------------------------------------------------- names
-def launch_name(outcome: "Outcome") -> str:
+def launch_name(outcome: Outcome) -> str:
     """Short: the UI shows some twenty letters; the experiment is the sweep."""
     return f"{outcome.preset}, {_data(outcome)} [{outcome.key[:6]}]"
 
 
-def trial_name(key: "Key", trial: Trial) -> str:
-    """Ends with the beginning of the trial's digest, which `pipelines.predict --run` takes."""
+def trial_name(key: RowSeed, trial: Trial) -> str:
+    """Ends with the beginning of the trial's digest, which `pipelines.scoring.predict --run` takes."""
     row, seed = key
     return f"{row}, seed {seed} [{trial.digest[:6]}]"
 
 
-def _data(outcome: "Outcome") -> str:
+def _data(outcome: Outcome) -> str:
     return "sample" if outcome.is_sample else "real"
 
 
-def common_tags(outcome: "Outcome") -> dict[str, str]:
+def common_tags(outcome: Outcome) -> dict[str, str]:
     """Of every run of a launch."""
     paper, table, question = parts_of(outcome.sweep.title)
     return {
@@ -156,6 +155,30 @@ def params(trial: Trial) -> dict[str, Any]:
     return {name: "none" if value == "" else value for name, value in kept.items()}  # a blank tells nothing
 
 
+# ----------------------------------------------------------------------------------------- metrics
+def metric_values(results: pa.Table) -> dict[str, float]:
+    """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
+
+    Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`, of perturbed faces only the AUC, as
+    `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet.
+    """
+    values: dict[str, float] = {}
+    for row in results.to_pylist():
+        if row["perturbation"]:
+            if (row["stage"], row["metric"]) == (FINAL, "auc"):
+                name = f"{row['test_dataset']}/{row['perturbation']}/{row['level']}/auc"
+                values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+            continue
+        name = f"{row['test_dataset']}/{row['level']}/{row['metric']}"
+        if row["stage"] == FINAL:
+            values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+            for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
+                values[f"{row['test_dataset']}/{count}"] = row[count]
+        elif (row["level"], row["metric"]) == ("video", "auc"):
+            values[f"{row['stage']}/{name}"] = row["value"]
+    return values
+
+
 # -------------------------------------------------------------------------------------------- data
 def inputs(trial: Trial) -> list[Dataset]:
     return [
@@ -204,7 +227,7 @@ class Live:
     Nothing waits for it and no failure of it is one of the launch: the end of the launch logs what is missing.
     """
 
-    def __init__(self, outcome: "Outcome", console: Console) -> None:
+    def __init__(self, outcome: Outcome, console: Console) -> None:
         self.outcome, self.console = outcome, console
         self.runs: Runs | None = None
         self._monitor = ExitStack()
@@ -212,7 +235,7 @@ class Live:
         self._warned = False
         self._open(START_PATIENCE_S)
 
-    def curve(self, key: "Key", stage: str, lines: Curve) -> None:
+    def curve(self, key: RowSeed, stage: str, lines: Curve) -> None:
         if self.runs is None:
             self._open(LIVE_PATIENCE_S)
         if runs := self.runs:
@@ -252,7 +275,7 @@ class Live:
 
 
 @contextmanager
-def live(outcome: "Outcome", console: Console) -> Iterator[Live]:
+def live(outcome: Outcome, console: Console) -> Iterator[Live]:
     """Runs that end in the middle are marked: KILLED by Ctrl-C, else FAILED. The rest `log` ends."""
     shown = Live(outcome, console)
     try:

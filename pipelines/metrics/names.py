@@ -1,0 +1,2 @@
+"""The words of a number: at which level it is taken, which metric it is, and names that stand for several."""
+

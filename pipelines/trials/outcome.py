@@ -1,0 +1,38 @@
+"""What came out of a sweep, as data: its trials, by row and seed, and where they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.common.storage import digest
+from pipelines.experiments.sweep import Sweep
+from pipelines.faces.plan import Extraction
+from pipelines.trials.trial import Trial
+
+RowSeed = tuple[str, int]  # row of the table, seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One launch of a sweep: what was asked, and the trials that answer it."""
+
+    sweep: Sweep
+    preset: str
+    config_file: Path | None  # datasets.toml; None: the sample corpus
+    storage: Path
+    extractions: tuple[Extraction, ...]
+    trials: Mapping[RowSeed, Trial]
+
+    @property
+    def is_sample(self) -> bool:
+        return self.config_file is None
+
+    @property
+    def key(self) -> str:
+        """The same for the same rows on the same data."""
+        return digest([self.sweep.name, sorted(trial.digest for trial in self.trials.values())])
+
+
+def name_of(key: RowSeed) -> str:
+    row, seed = key
+    return f"{row} seed {seed}"

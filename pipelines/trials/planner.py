@@ -1,0 +1,138 @@
+"""TODO pipelines.trials.planner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import models
+from pipelines.common.storage import digest
+from pipelines.common.tables import FAKE, REAL
+from pipelines.experiments import protocol
+from pipelines.experiments.experiment import Experiment
+from pipelines.faces import perturb
+from pipelines.training import stages
+from pipelines.training.job import Compute
+from pipelines.training.sharing import Sharing
+from pipelines.training.views import REAL_VIEWS, VIEWS, View
+from pipelines.trials.trial import Trial, Usable
+
+
+def plan(
+    experiment: Experiment,
+    videos: Mapping[str, pa.Table],
+    ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    faces: Mapping[str, Path],
+    storage: Path,
+    accumulate: Mapping[str, int] = {},
+) -> Trial:
+    """The trial of an experiment on extracted data; touches nothing. `check` says whether it can run.
+
+    ledgers: of each dataset, video_id -> LEDGER row. accumulate: as in `Compute`. Raises ProtocolError.
+    """
+    return Planner(videos, ledgers, faces, storage, accumulate)(experiment)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What experiments with the same protocol on the same data share: a million rows are looked at once for all."""
+
+    train: Usable
+    select: Usable
+    test: tuple[Usable, ...]
+    rows: Mapping[str, str]  # view -> digest of what it sees
+    scored: Mapping[str, list[Any]]  # test part -> what decides its numbers
+
+
+class Planner:
+    """`plan` for many experiments on the same data. Their trials share its parts, in memory and pickled."""
+
+    def __init__(
+        self,
+        videos: Mapping[str, pa.Table],
+        ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        faces: Mapping[str, Path],
+        storage: Path,
+        accumulate: Mapping[str, int] = {},
+    ) -> None:
+        self.videos, self.ledgers, self.faces = videos, ledgers, faces
+        self.storage, self.accumulate = storage, accumulate
+        self._known: dict[tuple[Any, ...], _Sides] = {}
+
+    def __call__(self, experiment: Experiment) -> Trial:
+        sides = self._sides(experiment)
+        planned = stages.plan(experiment, sides.rows, self.storage, self.accumulate)
+        levels = perturb.levels(experiment.perturbations)
+        name = digest(
+            {
+                "stages": {stage.name: stage.digest for stage in planned},
+                "test": sides.scored,
+                "failed_videos": experiment.failed_videos,
+                # Where there are none, none are named: trials from before there were any keep their name.
+                **({"perturbations": [perturb.VERSION, *levels]} if levels else {}),
+            }
+        )
+        return Trial(
+            experiment=experiment,
+            planned=planned,
+            train=sides.train,
+            select=sides.select,
+            test=sides.test,
+            faces=self.faces,
+            folder=self.storage / "runs" / name,
+        )
+
+    def _sides(self, e: Experiment) -> _Sides:
+        key = (e.protocol, e.train_on, e.test_on, e.codec, e.manipulations)
+        if key not in self._known:
+            built = protocol.build(e, self.videos)
+            train_part, select_part = (
+                Usable.of(part, self.ledgers[part.dataset]) for part in (built.train, built.select)
+            )
+            test = tuple(Usable.of(part, self.ledgers[part.dataset]) for part in built.test)
+            rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
+            scored = {part.part.name: _scored(part) for part in test}
+            self._known[key] = _Sides(train_part, select_part, test, rows, scored)
+        return self._known[key]
+
+
+def _scored(part: Usable) -> list[Any]:
+    """What decides the numbers of a part besides its stages. Where no rule about faces is set, none is named."""
+    every_face = sorted(part.part.every_face)
+    return [part.digest, sorted(part.failed), sorted(part.part.excluded), *([every_face] if every_face else [])]
+
+
+def _rows_digest(view: str, *parts: Usable) -> str:
+    """What a view sees of training and selection; a view of real clips does not change with the fakes."""
+    seen = []
+    for part in parts:
+        fake = {video.video_id for video in part.videos if video.label == FAKE}
+        seen.append([entry for entry in part.contents if view not in REAL_VIEWS or entry[0] not in fake])
+    return digest(seen)
+
+
+def check(trial: Trial, compute: Compute) -> None:
+    """Raises ValueError for what would only come out later: too few videos, or a batch that workers can't share."""
+    config = trial.experiment.config()
+    for part in (trial.train, trial.select):
+        labels = [video.label for video in part.videos]
+        if len(set(labels)) < 2:
+            raise ValueError(
+                f"{part.part.name}/{part.part.split}: extraction left {labels.count(REAL)} real and "
+                f"{labels.count(FAKE)} fake videos with a face; both classes are needed"
+            )
+    for part in trial.test:
+        if not part.videos:
+            example = next(iter(part.failed.items()), ("", "no videos"))
+            raise ValueError(
+                f"{part.part.name}/{part.part.split}: none of {len(part.failed)} videos has a usable face, "
+                f"e.g. {': '.join(example)}; leave this dataset out, or give readable videos"
+            )
+    for planned in trial.planned:
+        stage = models.stage(planned.paper, planned.name)
+        view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
+        most = max(1, compute.num_workers)
+        least = compute.min_workers or most
+        Sharing(stage=stage, view=view, least=least, most=most, accumulate=compute.cuts(planned)).check()
