@@ -8,11 +8,7 @@ from typing import Any
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Space
 from pipelines.faces import perturb
-from pipelines.metrics.results import UNSEEN
-
-LEVELS = ("video", "frame")
-LOCALIZING = ("iou", "pbca")  # counted in pixels of faces: there is no video level
-METRICS = ("auc", "ap", "eer", "acc_at_0_5", *LOCALIZING)
+from pipelines.metrics.names import LEVELS, LOCALIZING, METRICS, UNSEEN
 
 
 @dataclass(frozen=True)

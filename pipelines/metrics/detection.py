@@ -16,13 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from models import Pooling
+from pipelines.metrics.names import DETECTING, FINAL, LEVELS
 from pipelines.metrics.ranking import Floats, Ranking, Resamples
 
-LEVELS = ("frame", "video")
-FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
 MEAN = Pooling()
 SCORES = ("video_id", "frame_index", "label", "score", "face_area_px")  # columns of PREDICTIONS that make a score
-DETECTING = ("auc", "ap", "eer", "acc_at_0_5")
 _NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
 NUM_RESAMPLES = 1000
 CHUNK_VALUES = 2**20  # scores x resamples held at once: some 30 MB, of which a processor's cache takes a part

@@ -1,2 +1,8 @@
 """The words of a number: at which level it is taken, which metric it is, and names that stand for several."""
 
+LEVELS = ("frame", "video")
+DETECTING = ("auc", "ap", "eer", "acc_at_0_5")
+LOCALIZING = ("iou", "pbca")  # counted in pixels of faces: there is no video level
+METRICS = (*DETECTING, *LOCALIZING)
+FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
+UNSEEN = "unseen"  # instead of a test dataset's name: the mean over those not trained on

@@ -17,10 +17,10 @@ import pyarrow as pa
 from models import Pooling
 from pipelines.common import tables
 from pipelines.faces import perturb
-from pipelines.metrics import detection
+from pipelines.metrics import detection, names
+from pipelines.metrics.names import UNSEEN
 
 Key = tuple[str, str]  # level, metric
-UNSEEN = "unseen"  # instead of a test dataset's name: the mean over those not trained on
 NO_NUMBER = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
 
 
@@ -153,7 +153,7 @@ def _numbers(origin: Origin, part: Part, predictions: pa.Table) -> dict[Key, tup
     known = detection.with_masks(predictions)
     if known.num_rows:
         numbers |= {("frame", name): number for name, number in detection.masked(known, _drawn(known)).items()}
-    for level in detection.LEVELS:
+    for level in names.LEVELS:
         table = scores(origin, part, predictions, level)
         # Extraction may leave only one class: the counts in the row say so.
         both = len(table["label"].unique()) == 2

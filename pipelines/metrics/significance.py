@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.metrics import detection
+from pipelines.metrics.names import LOCALIZING
 
 NUM_RESAMPLES = 2000  # the smallest p is 2 in 2001: enough for a few dozen rows to be told apart after Holm
 LEVEL = 0.05
-LOCALIZING = ("iou", "pbca")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

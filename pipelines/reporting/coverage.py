@@ -14,7 +14,6 @@ Flags are not corrected for the number of tests.
 import csv
 import io
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -218,7 +217,6 @@ def write(out: Path, name: str, title: str, videos: pa.Table, ledger: pa.Table) 
         storage.write_atomic(out / file, text.encode())
     plot(out / f"{name}.png", coverage, title)
     return [*(out / file for file in texts), out / f"{name}.png"]
-
 
 
 def leaks_of(extractions: Sequence[Extraction]) -> list[str]:

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from pipelines.common import storage
 from pipelines.common.tables import PREDICTIONS, REAL, RESULTS, clean, to_table
-from pipelines.experiments.sweep import LOCALIZING, Column
+from pipelines.experiments.sweep import Column
 from pipelines.faces import perturb
 from pipelines.metrics import detection, results
+from pipelines.metrics.names import FINAL, LOCALIZING, UNSEEN
 from pipelines.metrics.results import Origin
 
 TABLE = "table.json"
@@ -177,7 +178,7 @@ class Material:
         scores, masks = {}, {}
         for block, table in tables:
             perturbation = block.get("perturbation", "")
-            if block["stage"] == detection.FINAL and perturbation in wanted:
+            if block["stage"] == FINAL and perturbation in wanted:
                 part = run.origin.part(block["part"])
                 for level in levels:
                     scores[part.name, level, perturbation] = _with_method(run.origin, part, table, level)
@@ -197,7 +198,7 @@ class Material:
         """What the column's number is the mean of, over test parts (counted from 0) and perturbations: rows that its
         metric takes. Empty where the run lacks one of them."""
         parts = self.run.origin.parts
-        if column.test == results.UNSEEN:
+        if column.test == UNSEEN:
             parts = tuple(part for part in parts if part.dataset != self.run.origin.train_on)
         elif column.test:
             parts = tuple(part for part in parts if part.name == column.test)

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from pipelines.common.tables import RESULTS, clean
 from pipelines.common.text import markdown_cell, printable
-from pipelines.experiments.sweep import LOCALIZING, Column
+from pipelines.experiments.sweep import Column
 from pipelines.metrics import significance
 from pipelines.metrics.detection.detection import FINAL
+from pipelines.metrics.names import LOCALIZING
 from pipelines.metrics.significance import Comparison
 from pipelines.reporting.saved import Material, Saved
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import models
 from pipelines.common import device, storage, tables
 from pipelines.common.pictures import encode_png
-from pipelines.metrics import detection
+from pipelines.metrics import names
 from pipelines.scoring.score import Finished
 from pipelines.training import batches, views
 from pipelines.training.samples import Arrays, Samples
@@ -213,7 +213,7 @@ def _example(part: Part, video: Video, sign: int) -> Example:
             for name, table in part.predictions.items()
         )
     }
-    final = scores[detection.FINAL]
+    final = scores[names.FINAL]
     at = max(sorted(final), key=lambda face: sign * final[face])
     return Example(
         part=part.name,

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
-from pipelines.metrics.detection import FINAL
+from pipelines.metrics.names import FINAL
 from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
 from pipelines.trials.outcome import Outcome, RowSeed
 from pipelines.trials.trial import Trial, Usable

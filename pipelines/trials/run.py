@@ -21,7 +21,7 @@ from pipelines.common import cluster
 from pipelines.common.provenance import commit
 from pipelines.common.storage import digest, read_json, write_json
 from pipelines.common.tables import RESULTS, VERSION, to_table
-from pipelines.metrics import detection, results
+from pipelines.metrics import detection, names, results
 from pipelines.scoring import score
 from pipelines.scoring.explain import Part, log, made, write
 from pipelines.scoring.score import Finished
@@ -31,7 +31,7 @@ from pipelines.training.job import Compute
 from pipelines.training.train import train_stage
 from pipelines.trials.trial import Trial, description, origin, scoring
 
-FINAL = detection.FINAL
+FINAL = names.FINAL
 
 
 def run_trial(trial: Trial, compute: Compute, report: Callable[[str, int, int], None]) -> None:
@@ -193,7 +193,7 @@ def _parts(trial: Trial) -> list[Part]:
         ids = pa.array([video.video_id for video in usable.videos], pa.string())
         own = table.filter(pc.is_in(table["video_id"], ids))
         predictions = {name: own.filter(pc.equal(own["stage"], name)) for name in own["stage"].unique().to_pylist()}
-        highest = detection.highest_faces(predictions[detection.FINAL], usable.part.every_face)
+        highest = detection.highest_faces(predictions[names.FINAL], usable.part.every_face)
         videos = detection.by_video(highest, scoring[-1].pooling)
         scores = dict(zip(videos["video_id"].to_pylist(), videos["score"].to_pylist(), strict=True))
         parts.append(Part(name=usable.part.name, videos=usable.videos, predictions=predictions, scores=scores))

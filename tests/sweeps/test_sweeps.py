@@ -24,7 +24,7 @@ from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.experiments.sweep import Column, Sweep
 from pipelines.launch.launch import rows_unseen
-from pipelines.metrics.results import UNSEEN
+from pipelines.metrics.names import UNSEEN
 from pipelines.sweep import parser
 from pipelines.training import stages
 

@@ -24,7 +24,7 @@ from pipelines.reporting.report import gather
 from pipelines.reporting.saved import Saved
 from pipelines.reporting.table import Cell
 from pipelines.trials.outcome import Outcome
-from tests.pipelines.test_html import made_up, make_run
+from tests.pipelines.reporting.test_page import made_up, make_run
 
 AGAINST = Comparison(
     baseline="plain", difference=0.1, low=-0.1, high=0.2, p=0.3, by_seed={0: 0.05, 2: 0.15}, num_videos=9

@@ -16,7 +16,7 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.training import stages
 from pipelines.training.stages import PlannedStage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROWS = {"real_clips": "r1", "clips": "c1", "frames": "f1", "domain_frames": "d1"}
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("dfdc",), preset="small")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.metrics import detection, significance
+from pipelines.metrics import detection, names, significance
 from pipelines.metrics.significance import compare, holm, p_value
 
 
@@ -62,7 +62,7 @@ def test_seeds_are_paired_and_their_differences_averaged():
     assert found.difference == 0.25
 
 
-@pytest.mark.parametrize("metric", detection.DETECTING)
+@pytest.mark.parametrize("metric", names.DETECTING)
 def test_a_difference_is_that_of_the_values(metric):
     rng = np.random.default_rng(0)
     own, other = (scores(rng.random(15).tolist(), (rng.random(20) + shift).tolist()) for shift in (0.5, 0.2))

@@ -333,6 +333,6 @@ def test_an_unknown_size_is_named():
 def test_it_needs_no_ray_and_no_torch():
     heavy = {"ray", "torch", "mlflow", "models"}
     code = f"import sys, pipelines.datasets.sample.corpus; print(sorted({heavy} & set(sys.modules)))"
-    root = Path(corpus.__file__).parents[1]
+    root = Path(corpus.__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"

@@ -21,6 +21,7 @@ from pipelines.common.storage import write_json
 from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import detection, results
+from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Failed, Origin, Part
 from pipelines.report import main
 from pipelines.reporting.page import _curve, _of_part, render
@@ -78,7 +79,7 @@ def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
         pooling=Pooling(frames="mean_logit"),
         parts=PARTS,
     )
-    names = [(part.name, stage) for part in PARTS for stage in ("detect", detection.FINAL)]
+    names = [(part.name, stage) for part in PARTS for stage in ("detect", FINAL)]
     tables = [predictions(part, stage, shift, seed) for part, stage in names]
     blocks = [{"part": part, "stage": stage, "rows": 64} for part, stage in names]
     rows = results.every_row(origin, zip(blocks, tables, strict=True), "abc")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import models
 from pipelines.common import tables
-from pipelines.metrics import detection
+from pipelines.metrics import names
 from pipelines.reporting.evidence import examples_sheet, heated, plane, tsne
 from pipelines.scoring import explain
 from pipelines.scoring.explain import Part
@@ -150,7 +150,7 @@ def part(name: str, scores: dict[str, tuple[int, list[float]]]) -> Part:
     ]
     table = pa.Table.from_pylist(rows)
     means = {i: float(np.mean(values)) for i, (_, values) in scores.items()}
-    return Part(name=name, videos=tuple(videos), predictions={"a": table, detection.FINAL: table}, scores=means)
+    return Part(name=name, videos=tuple(videos), predictions={"a": table, names.FINAL: table}, scores=means)
 
 
 def test_examples_are_the_surest_right_and_wrong_of_each_class():

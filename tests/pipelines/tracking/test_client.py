@@ -33,7 +33,7 @@ from pipelines.tracking.client import (
 )
 from pipelines.trials import outcome, run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
