@@ -27,6 +27,7 @@ from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder
 from pipelines.metrics import detection
+from pipelines.metrics.names import FINAL
 from pipelines.training import job
 from pipelines.trials import planner, run
 from pipelines.trials.trial import Trial, pooling_of
@@ -62,7 +63,7 @@ def learn(experiment: Experiment, storage: Path, roots: dict[str, str], console:
     with progress.view(console, f"{experiment.model}, seed {experiment.seed}"):
         run.run_trial(trial, job.Compute(), lambda phase, done, total: None)
     table = pq.read_table(trial.folder / "predictions.parquet")
-    final = table.filter(pc.equal(table["stage"], run.FINAL))
+    final = table.filter(pc.equal(table["stage"], FINAL))
     scores = {}
     for name in TEST_ON:
         scores[name] = _auc(final.filter(pc.equal(final["dataset"], name)), trial)

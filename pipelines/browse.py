@@ -13,11 +13,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 
 from pipelines.common import storage, tables
+from pipelines.common.pictures import decode_png
 from pipelines.common.text import first, printable
 from pipelines.faces import store
 from pipelines.media.decode import even_indices
@@ -104,11 +104,11 @@ def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int)
 def _sizes(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     """How large faces and crops are in the film, and what is known of masks."""
     widths = [_range([row[name]["x1"] - row[name]["x0"] for row in rows]) for name in ("box_px", "crop_px")]
-    masks = [_decoded(row["mask_png"]) for row in rows if row["mask_png"] is not None]
+    masks = [decode_png(row["mask_png"]) for row in rows if row["mask_png"] is not None]
     known = f"; masks known of {len(masks)} of {len(rows)} faces" if kind == "fake" else ""
     if empty := sum(not mask.any() for mask in masks):
         known += f", {empty} of them empty"
-    stored = _decoded(rows[0]["image_png"]).shape[1]
+    stored = decode_png(rows[0]["image_png"]).shape[1]
     return f"faces {widths[0]} px wide, crops {widths[1]} px, stored at {stored} px{known}"
 
 
@@ -118,19 +118,11 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _tile(row: Mapping[str, Any], size_px: int) -> Tile:
-    mask = None if row["mask_png"] is None else _decoded(row["mask_png"])
+    mask = None if row["mask_png"] is None else decode_png(row["mask_png"])
     landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2)
     score = f"score {row['face_score']:.2f}" if row["face_score"] else "box held"
     caption = (f"frame {row['frame_index']}, {row['time_s']:.2f} s", f"face {row['face_index']}, {score}")
-    return Tile(face(_decoded(row["image_png"]), landmarks, mask, size_px), caption)
-
-
-def _decoded(data: bytes) -> np.ndarray:
-    """RGB (H, W, 3), or gray (H, W)."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None:
-        raise ValueError("a stored picture is damaged: extract into a new folder")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if picture.ndim == 3 else picture
+    return Tile(face(decode_png(row["image_png"]), landmarks, mask, size_px), caption)
 
 
 # ----------------------------------------------------------------------------------------- command
@@ -174,7 +166,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     some = f"{len(names)} of {found} matching videos" if len(names) < found else f"{found} videos"
     title = f"{faces.folder}: {some}"
     data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
-    storage.write_atomic(out, data)
+    storage.write_bytes(out, data)
     console.print(f"{some}: {printable(str(out))}", highlight=False, markup=False, soft_wrap=True)
 
 

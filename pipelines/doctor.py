@@ -25,7 +25,7 @@ from rich.text import Text
 
 from pipelines import datasets
 from pipelines.common import progress
-from pipelines.common.storage import DEFAULT_STORAGE, check_storage
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_text
 from pipelines.common.text import printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
@@ -237,7 +237,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     findings = examine(names, roots, storage, options, console, is_sample=config is None)
     show(findings, console)
     if arguments.report:
-        Path(arguments.report).write_text(to_csv(findings), encoding="utf-8")
+        write_text(Path(arguments.report), to_csv(findings))
         console.print(f"Every problem: {arguments.report}", highlight=False, markup=False, soft_wrap=True)
     results = [one.result for own in findings.values() for one in own]
     console.print(f"{results.count(ERROR)} errors, {results.count(WARNING)} warnings", highlight=False)

@@ -1,7 +1,13 @@
-"""TODO pipelines.predict."""
+"""Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --run TRIAL
+
+Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). Only the masks that LRE draws
+are others: by the file's content. A VIDEO is a file, or a folder with videos.
+Exit code: 0, 1 if a video has no score, 2 for wrong input.
+"""
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
@@ -13,7 +19,7 @@ from rich.text import Text
 
 import models
 from pipelines.common import cluster
-from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_atomic, write_json
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_bytes, write_json
 from pipelines.common.text import printable
 from pipelines.faces.store import ExtractionError
 from pipelines.reporting import evidence
@@ -46,7 +52,7 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
             title = f"{printable(one.path.name)}: P(fake) = {one.score:.3f}"
             by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
             data = evidence.picture(title, by, one.score, one.faces, "\n".join(trained.warnings))
-            write_atomic(folder / name, data)
+            write_bytes(folder / name, data)
             paths.append(folder / name)
     return paths
 
@@ -54,7 +60,7 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
 # ------------------------------------------------------------------------------------------- command
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="python -m pipelines.scoring.predict",
+        prog="python -m pipelines.predict",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -111,3 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; nothing is kept", highlight=False)
         return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

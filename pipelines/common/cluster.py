@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipelines.common import provenance
+
 OBJECT_STORE_BYTES = 512 * 2**20  # faces go through Parquet, not through the object store
 TRIAL_BYTES = 2 * 2**30  # a trial's process and its scoring actor, small preset
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,8 +155,6 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
 
 def _runtime_env() -> dict[str, Any]:
     """The driver's code and settings for all workers, less what a submitted job brings with it: twice is an error."""
-    from pipelines.common import provenance  # here: it imports torch
-
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     settings = {name: os.environ.get(name, value) for name, value in QUIET.items()}
     settings["CROSSFORGE_COMMIT"] = provenance.commit()  # the copy on the nodes is no git checkout

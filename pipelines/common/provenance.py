@@ -1,4 +1,4 @@
-"""TODO pipelines.common.provenance."""
+"""Which code made a number."""
 
 import os
 import subprocess

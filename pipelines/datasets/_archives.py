@@ -8,10 +8,11 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from pipelines.common.storage import write_text
 from pipelines.datasets._root import Root, is_remote
 from pipelines.media import stills
 
@@ -64,14 +65,5 @@ def _kept(root: Root, archive: str) -> Path:
 
 def _keep(place: Path, found: list[str]) -> None:
     """What cannot be kept is read again next time."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=place.parent, prefix=".", suffix=".tmp")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(found, file)
-        os.replace(partial, place)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
+    with suppress(OSError):
+        write_text(place, json.dumps(found))

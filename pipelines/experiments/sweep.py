@@ -1,4 +1,4 @@
-"""TODO pipelines.experiments.sweep."""
+"""A question of a paper as a value: the base experiment, the rows of its table, and what the paper published."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace

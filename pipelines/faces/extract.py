@@ -18,9 +18,7 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import time
-import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +37,7 @@ import ray.data
 from ray import cloudpickle
 
 from pipelines.common import cluster
+from pipelines.common.storage import write_json, write_parquet, writing
 from pipelines.common.tables import COPIED, FACES, LEDGER, STATUSES, VERSION, VIDEOS, to_table
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.faces.store import FAILED, METADATA, ROWS_PER_GROUP, Extracted, ExtractionError, compacted, scan
@@ -344,7 +343,7 @@ def _check_recipe(folder: Path, recipe: Recipe, predictor: str) -> None:
     wanted = {"schema_version": VERSION, "faces_version": FACES_VERSION, "recipe": asdict(recipe)}
     wanted |= {"predictor": predictor}
     if not path.exists():
-        _write_json(path, wanted)
+        write_json(path, wanted)
         return
     there = {"predictor": predictor} | json.loads(path.read_text())  # earlier versions did not name it
     if there != wanted:
@@ -368,8 +367,7 @@ def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> None:
     ledger = to_table([known[video_id].ledger for video_id in sorted(known)], LEDGER)
-    with _atomic(folder / "ledger.parquet") as temporary:
-        pq.write_table(ledger, temporary)
+    write_parquet(folder / "ledger.parquet", ledger)
     statuses = ledger["status"].to_pylist()
     summary = {
         "schema_version": VERSION,
@@ -379,7 +377,7 @@ def _finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> Non
         "num_faces": sum(ledger["num_faces"].to_pylist()),
         "num_by_status": {status: statuses.count(status) for status in STATUSES},
     }
-    _write_json(folder / "_done.json", summary)
+    write_json(folder / "_done.json", summary)
 
 
 def _drop_leftovers(folder: Path, known: Mapping[str, Extracted]) -> None:
@@ -396,11 +394,10 @@ def _part(folder: Path, video_id: str) -> Path:
 
 def _write_faces(path: Path, tables: Iterable[pa.Table], records: list[dict[str, Any]]) -> None:
     """The rows of one video for each table and record. Readers find a video, or a part of it, by its row groups."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tables = iter(tables)
     first = next(tables)
     schema = first.schema.with_metadata({**FACES.metadata, METADATA: json.dumps(records).encode()})
-    with _atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **_parquet_options(schema)) as writer:
+    with writing(path) as temporary, pq.ParquetWriter(temporary, schema, **_parquet_options(schema)) as writer:
         for table in chain([first], tables):
             writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=ROWS_PER_GROUP)
 
@@ -413,18 +410,3 @@ def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": repeated,
         "write_statistics": [name for name in _WITH_STATISTICS if name in schema.names],
     }
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with _atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well, once its bytes are on disk."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

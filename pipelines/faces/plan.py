@@ -1,4 +1,4 @@
-"""TODO pipelines.faces.plan."""
+"""What is still to be extracted: for each dataset and recipe its folder, its videos, and how many are missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""TODO pipelines.faces.recipe."""
+"""All that decides what a video's faces look like, as one value."""
 
 import dataclasses
 from collections.abc import Sequence

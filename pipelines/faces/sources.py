@@ -1,4 +1,4 @@
-"""TODO pipelines.faces.sources."""
+"""Where a dataset's videos are: a datasets.toml of one's own, or the made-up sample corpus."""
 
 import os
 from collections.abc import Iterable

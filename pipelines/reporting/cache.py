@@ -74,7 +74,7 @@ def write(folder: Path, of: str, shown: Shown) -> None:
         "cells": [_plain(asdict(cell)) for cell in shown.cells],
         "lines": list(shown.lines),
     }
-    storage.write_atomic(folder / MADE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
+    storage.write_bytes(folder / MADE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,6 @@
-"""What an extraction made of its videos, by class and manipulation: python -m pipelines.coverage FACES_FOLDER ...
+"""What an extraction made of its videos, by class and manipulation: tables, reasons, and a plot.
 
-A video that gives no face is scored by a rule, not by a model. Where such videos are more often fake than real,
-or the other way round, the rule tells the label, and a number that looks like detection is partly bookkeeping.
-
-Rule, within each split of a dataset, all fakes and each manipulation against the real videos:
-    failed           share of videos without a usable face; Fisher's exact test p < 0.01 and a difference of
-                     2 percentage points or more
-    faces per frame  mean over the videos that have faces; Mann-Whitney U test p < 0.01 and a difference of 0.05
-                     or more
-Flags are not corrected for the number of tests.
+Flags are those of `reporting.leaks`.
 """
 
 import csv
@@ -23,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.common import storage, tables
-from pipelines.common.storage import digest
+from pipelines.common.storage import digest, writing
 from pipelines.common.text import markdown_cell, printable
 from pipelines.faces import store
 from pipelines.faces.plan import Extraction
@@ -172,7 +164,8 @@ def plot(path: Path, coverage: pa.Table, title: str = "") -> None:
     handles, labels = next((h for h in (axis.get_legend_handles_labels() for axis in panels.flat) if h[0]), ([], []))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(OUTCOMES), fontsize="small", frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=130)
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def _panel(axis: Any, rows: Sequence[Row]) -> None:
@@ -214,7 +207,7 @@ def write(out: Path, name: str, title: str, videos: pa.Table, ledger: pa.Table) 
         f"{name}-reasons.csv": to_csv(why, _REASON),
     }
     for file, text in texts.items():
-        storage.write_atomic(out / file, text.encode())
+        storage.write_bytes(out / file, text.encode())
     plot(out / f"{name}.png", coverage, title)
     return [*(out / file for file in texts), out / f"{name}.png"]
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.common import tables
+from pipelines.common.pictures import decode_png
 from pipelines.reporting import contact_sheet
 from pipelines.reporting.contact_sheet import Strip, Tile
 
@@ -63,8 +64,8 @@ def _legend(faces: Sequence[Mapping[str, Any]]) -> str:
 
 def _shown(row: Mapping[str, Any]) -> NDArray[np.uint8]:
     if row["mask_png"] is None and "cam_png" in row:
-        image = cv2.cvtColor(_decoded(row["image_png"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        return heated(np.asarray(image, np.uint8), _decoded(row["cam_png"], cv2.IMREAD_GRAYSCALE), _TILE_PX)
+        image = decode_png(row["image_png"])
+        return heated(np.asarray(image, np.uint8), decode_png(row["cam_png"]), _TILE_PX)
     return overlay(row["image_png"], row["mask_png"])
 
 
@@ -80,19 +81,13 @@ def _course(axis: Any, score: float, faces: Sequence[Mapping[str, Any]]) -> None
 
 def overlay(image_png: bytes, mask_png: bytes | None) -> NDArray[np.uint8]:
     """The face, RGB, with the predicted mask laid over it in red: the surer, the stronger."""
-    image = cv2.cvtColor(_decoded(image_png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = decode_png(image_png)
     shown = cv2.resize(image, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_CUBIC)
     if mask_png is None:
         return np.asarray(shown, np.uint8)
-    mask = cv2.resize(_decoded(mask_png, cv2.IMREAD_GRAYSCALE), (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(decode_png(mask_png), (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_LINEAR)
     share = mask[..., None].astype(np.float32) / 255 * _STRENGTH
     return np.asarray(np.round(shown * (1 - share) + _RED * share), np.uint8)
-
-
-def _decoded(png: bytes, flags: int) -> NDArray[np.uint8]:
-    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), flags)
-    assert pixels is not None, "a PNG that this program made can't be decoded"
-    return np.asarray(pixels, np.uint8)
 
 
 def heated(image: NDArray[np.uint8], heat: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
@@ -147,11 +142,11 @@ def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:
 
 
 def _tile(row: Mapping[str, Any], face_png: bytes | None) -> NDArray[np.uint8]:
-    picture = _decoded(row["png"], cv2.IMREAD_UNCHANGED)
+    picture = decode_png(row["png"])
     if picture.ndim == 3:
-        return _resized(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8), _SHEET_PX)
+        return _resized(picture, _SHEET_PX)
     if row["picture"] == "Grad-CAM" and face_png is not None:
-        image = cv2.cvtColor(_decoded(face_png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = decode_png(face_png)
         return heated(np.asarray(image, np.uint8), picture, _SHEET_PX)
     coloured = cv2.applyColorMap(_resized(picture, _SHEET_PX), cv2.COLORMAP_INFERNO)
     return np.asarray(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB), np.uint8)

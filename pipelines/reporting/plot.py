@@ -1,4 +1,4 @@
-"""TODO pipelines.reporting.plot."""
+"""The table as a picture: published beside ours, with intervals, a panel for each column."""
 
 import math
 import textwrap
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.common.storage import writing
 from pipelines.common.text import printable
 from pipelines.reporting.table import Cell
 
@@ -40,7 +41,8 @@ def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequenc
             axis.set_ylabel(f"{metric_name} (%)")
         figure.suptitle(textwrap.fill(printable(title), CHARACTERS * wide))
         _legend(figure, grid.flat, wide, footer)
-        figure.savefig(path, dpi=130)
+        with writing(path) as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
 
 
 def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:

@@ -1,10 +1,10 @@
-"""TODO pipelines.reporting.report."""
+"""A sweep's report: the table, what a reader must know beside it, and all files that show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.common.storage import write_atomic
+from pipelines.common.storage import write_bytes
 from pipelines.reporting import page, robustness
 from pipelines.reporting.plot import plot
 from pipelines.reporting.saved import Material, Run, Saved
@@ -32,8 +32,8 @@ class Report:
         s = self.saved
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{s.name}.{ending}" for ending in ("md", "csv", "png")]
-        write_atomic(paths[0], markdown(s.title, s.row_name, self.cells, self.lines).encode())
-        write_atomic(paths[1], to_csv(s.row_name, self.cells).encode())
+        write_bytes(paths[0], markdown(s.title, s.row_name, self.cells, self.lines).encode())
+        write_bytes(paths[1], to_csv(s.row_name, self.cells).encode())
         kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
         metric = kinds.pop() if len(kinds) == 1 else "value"
         footer = s.facts["data"] if s.is_sample else ""
@@ -41,7 +41,7 @@ class Report:
         paths += robustness.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
         if html:
             paths.append(folder / f"{s.name}.html")
-            write_atomic(paths[-1], page.render(folder, s, self.materials, self.cells, self.lines).encode())
+            write_bytes(paths[-1], page.render(folder, s, self.materials, self.cells, self.lines).encode())
         return [*paths, s.write(folder)]
 
 

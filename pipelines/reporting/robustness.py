@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.common.storage import writing
 from pipelines.common.text import printable
 from pipelines.faces import perturb
-from pipelines.metrics.detection.detection import FINAL
+from pipelines.metrics.names import FINAL
 from pipelines.reporting.saved import Material, Saved
 
 CHARACTERS = 36  # of a title that fit over one panel
@@ -96,7 +97,8 @@ def plot(
         legend(figure, shown, loc="outside lower center", ncols=min(4, many, len(shown)), title=printable(row_name))
         told = [textwrap.fill(printable(text), CHARACTERS * many) for text in (title, footer) if text]
         figure.suptitle("\n".join(told), fontsize="medium")
-        figure.savefig(path, dpi=130)
+        with writing(path) as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
     return True
 
 

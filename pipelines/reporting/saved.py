@@ -61,7 +61,7 @@ class Saved:
             row: {name: value if math.isfinite(value) else None for name, value in values.items()}
             for row, values in self.published.items()
         }
-        storage.write_atomic(folder / TABLE, (json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
+        storage.write_bytes(folder / TABLE, (json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
         return folder / TABLE
 
     @classmethod

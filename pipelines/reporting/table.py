@@ -1,4 +1,7 @@
-"""TODO pipelines.reporting.table."""
+"""RESULTS -> the cells of the paper's table: published, ours, the difference, the test against the baseline row.
+
+What a cell says is said here once, for the terminal, Markdown, CSV and the page.
+"""
 
 import csv
 import io
@@ -15,8 +18,7 @@ from pipelines.common.tables import RESULTS, clean
 from pipelines.common.text import markdown_cell, printable
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import significance
-from pipelines.metrics.detection.detection import FINAL
-from pipelines.metrics.names import LOCALIZING
+from pipelines.metrics.names import FINAL, LOCALIZING
 from pipelines.metrics.significance import Comparison
 from pipelines.reporting.saved import Material, Saved
 

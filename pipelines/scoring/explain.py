@@ -8,7 +8,6 @@ Reports draw from these files and need no model. What can't be shown becomes a r
 Pictures depend on the trial alone, unless `MOST_SECONDS` are over: what is left out then says so.
 """
 
-import io
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,14 +21,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
-from pipelines.common import device, storage, tables
+from pipelines.common import device, tables
 from pipelines.common.pictures import encode_png
+from pipelines.common.storage import write_parquet
 from pipelines.metrics import names
 from pipelines.scoring.score import Finished
 from pipelines.training import batches, views
@@ -103,9 +102,7 @@ def write(
     features = tables.to_table(_features(finished, parts, faces, seed, on), tables.FEATURES)
     evidence = tables.to_table(_evidence(finished, parts, faces, on), tables.EVIDENCE)
     for name, table in ((FEATURES, features), (EVIDENCE, evidence)):
-        data = io.BytesIO()
-        pq.write_table(table, data, compression="zstd")
-        storage.write_atomic(folder / name, data.getvalue())
+        write_parquet(folder / name, table)
 
 
 def _evidence(

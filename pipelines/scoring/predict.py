@@ -1,13 +1,7 @@
-"""Scores of one's own videos by a trained trial: python -m pipelines.scoring.predict VIDEO ... --run TRIAL
-
-Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). Only the masks that LRE draws
-are others: by the file's content. A VIDEO is a file, or a folder with videos.
-Exit code: 0, 1 if a video has no score, 2 for wrong input.
-"""
+"""Own videos -> scores: faces are cut, and scored by a trained trial, as its test datasets were."""
 
 import math
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +22,11 @@ from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
 from pipelines.faces import store
 from pipelines.faces.store import ExtractionError
 from pipelines.metrics import detection
-from pipelines.predict import main
+from pipelines.metrics.names import FINAL
 from pipelines.reporting import evidence
 from pipelines.scoring import explain, score
 from pipelines.scoring.trained import Trained
 from pipelines.training.views import Video
-from pipelines.trials import run
 
 DATASET = "own"  # stands before the ids of videos that belong to no dataset
 MOST_HERE = 4  # videos whose faces are cut one after the other; for more, Ray is worth its start
@@ -174,7 +167,7 @@ def _scores(trained: Trained, scorer: Any, faces: store.Faces, name: str) -> dic
     """The video's scores, as fields of `Scored`."""
     table = scorer(pa.Table.from_pylist([asdict(_video(name))]))
     by_stage = {planned.name: table.filter(pc.equal(table["stage"], planned.name)) for planned in trained.planned}
-    by_stage[run.FINAL] = final = detection.mean_of_stages(list(by_stage.values()))
+    by_stage[FINAL] = final = detection.mean_of_stages(list(by_stage.values()))
     values = {stage: _of_video(own, trained.pooling) for stage, own in by_stage.items()}
     if not all(map(math.isfinite, values.values())):
         raise ValueError("the model gives no finite number for it")
@@ -188,8 +181,8 @@ def _scores(trained: Trained, scorer: Any, faces: store.Faces, name: str) -> dic
     found = []
     for row in rows:
         at = tuple(row[part] for part in key)
-        found.append(row | {"score": scores[at].pop(run.FINAL), "stages": scores[at], "mask_png": masks[at]})
-    return {"score": values.pop(run.FINAL), "stages": values, "faces": tuple(found)}
+        found.append(row | {"score": scores[at].pop(FINAL), "stages": scores[at], "mask_png": masks[at]})
+    return {"score": values.pop(FINAL), "stages": values, "faces": tuple(found)}
 
 
 def _video(name: str) -> Video:
@@ -219,7 +212,3 @@ def _video_json(one: Scored) -> dict[str, Any]:
     values = vars(one) | {"path": str(one.path)}
     faces = [{name: value for name, value in row.items() if not name.endswith("_png")} for row in one.faces]
     return values | {"stages": dict(one.stages), "faces": faces}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,13 +8,11 @@ Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exa
 Scores are made once per (stage weights, faces, perturbation): a part that is there is not scored again.
 """
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +22,8 @@ import torch
 
 import models
 from pipelines.common import cluster, device, storage
+from pipelines.common.pictures import encode_png
+from pipelines.common.storage import write_parquet, writing
 from pipelines.common.tables import PREDICTIONS, clean, to_table
 from pipelines.faces import perturb
 from pipelines.training import batches, stages
@@ -153,7 +153,8 @@ def _keep(scored: pa.Table, one: _Pass, parts: Mapping[str, Sequence[Video]]) ->
             for part in missing:
                 ids = pa.array([video.video_id for video in parts[part]])
                 table = _complete(own.filter(pc.is_in(own["video_id"], ids)), parts[part])
-                _write(table, predictions_path(stage.planned, part, perturbation))
+                # Another trial may be at the same part: the last to finish wins, with the same rows.
+                write_parquet(predictions_path(stage.planned, part, perturbation), table)
 
 
 def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
@@ -164,13 +165,6 @@ def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
     assert not missing, f"{len(missing)} videos were given but not scored, e.g. {missing[:3]}"
     assert table.group_by(key).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
     return table.sort_by([(name, "ascending") for name in key])
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # another trial may be at the same part
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
 
 
 class _ScoreVideos:
@@ -232,12 +226,12 @@ _NO_MASK = dict.fromkeys(_MASK_COLUMNS)
 
 def _compare(predicted: np.ndarray, face: Arrays) -> dict[str, Any]:
     """Predicted mask (H, W) in [0, 1] as PNG, and its pixels counted against the true one, at threshold 0.5."""
-    _, png = cv2.imencode(".png", np.round(predicted * 255).astype(np.uint8))
+    png = encode_png(np.round(predicted * 255).astype(np.uint8))
     if not face["mask_valid"]:
-        return {**_NO_MASK, "mask_png": png.tobytes()}
+        return {**_NO_MASK, "mask_png": png}
     p, t = predicted > 0.5, face["mask"] > 0
     counts = (p & t, p & ~t, ~p & t, ~p & ~t)
-    return dict(zip(_MASK_COLUMNS, (png.tobytes(), *(int(count.sum()) for count in counts)), strict=True))
+    return dict(zip(_MASK_COLUMNS, (png, *(int(count.sum()) for count in counts)), strict=True))
 
 
 def derive(
@@ -255,17 +249,17 @@ def derive(
     """
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(videos, key=lambda video: video.video_id)
     tables = _tables(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor, None)
     for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # GBs, of a process that was killed
         abandoned.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with pq.ParquetWriter(temporary, Derived.SCHEMA, compression="zstd", compression_level=1) as writer:
+    with (
+        writing(path) as temporary,
+        pq.ParquetWriter(temporary, Derived.SCHEMA, compression="zstd", compression_level=1) as writer,
+    ):
         for table in tables:
             for video_id in table["video_id"].unique().to_pylist():
                 writer.write_table(table.filter(pc.equal(table["video_id"], video_id)).cast(Derived.SCHEMA))
-    temporary.replace(path)
 
 
 class _DeriveFrames:

@@ -12,7 +12,7 @@ from typing import Any
 
 import models
 from pipelines.common.storage import StorageError, digest, read_json
-from pipelines.common.text import first
+from pipelines.common.text import first, printable
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces.recipe import Recipe
 from pipelines.scoring import score
@@ -84,6 +84,25 @@ class Trained:
         }
 
 
+def by_name(name: str, storage: Path) -> Trained:
+    """Return the trial that `name` means: its folder, the folder of one of its stages, or the beginning of its digest.
+
+    Raises ValueError if there is none, or several.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "spec.json").is_file():
+        return _by_stage(folder.resolve())
+    if folder.is_dir():
+        return read(folder.resolve())
+    known = _trials(storage)
+    found = [path for path in sorted(storage.glob("runs/*")) if path.name.startswith(name)]
+    if len(found) == 1:
+        return read(found[0])
+    those = first([path.name for path in found] or map(_brief, known), 10) or "none"
+    what = "begins several trials" if found else "is no folder and begins no trial's digest"
+    raise ValueError(f"--run {printable(name)} {what} in {storage / 'runs'}: {those}")
+
+
 def newest(method: str, storage: Path) -> Trained:
     """The trial of a method that was done last. Raises ValueError if there is none."""
     done = [path for path in _trials(storage) if (path / "_done.json").is_file()]
@@ -91,7 +110,7 @@ def newest(method: str, storage: Path) -> Trained:
     if not own:
         those = first(map(_brief, done), 10) or "none"
         raise ValueError(f"{storage / 'runs'} has no done trial of {method}; done trials: {those}")
-    return _read(max(own, key=lambda path: (path / "_done.json").stat().st_mtime_ns), need_done=True)
+    return read(max(own, key=lambda path: (path / "_done.json").stat().st_mtime_ns))
 
 
 def _trials(storage: Path) -> list[Path]:
@@ -123,15 +142,19 @@ def _by_stage(folder: Path) -> Trained:
     for path in _trials(folder.parents[3] if len(folder.parents) > 3 else folder):
         named = _told(path)["stages"]
         if named.get(folder.parent.name) == folder.name:
-            return _read(path, need_done=False, only=folder.parent.name)
+            return read(path, only=folder.parent.name)
     raise ValueError(
         f"no trial below {folder.parents[min(3, len(folder.parents) - 1)] / 'runs'} has the stage {folder}"
     )
 
 
-def _read(folder: Path, *, need_done: bool, only: str | None = None) -> Trained:
+def read(folder: Path, *, only: str | None = None) -> Trained:
+    """Return the trial of a folder, which must be done; or one of its stages alone, which need not wait for the others.
+
+    Raises ValueError for a folder that holds no such trial, or one that this version does not know.
+    """
     told = _told(folder)
-    if need_done and not (folder / "_done.json").is_file():
+    if only is None and not (folder / "_done.json").is_file():
         raise ValueError(f"{folder} is not done; run its sweep again to go on with it, or name one of its stages")
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["experiment"].items()}

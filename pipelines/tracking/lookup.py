@@ -1,14 +1,15 @@
-"""TODO pipelines.tracking.lookup."""
+"""What MLflow knows by name: the trial of a run, and registered models as trials again."""
 
 import re
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.common.text import first, printable
-from pipelines.scoring.trained import Trained, _brief, _by_stage, _read, _trials
+from pipelines.common.text import printable
+from pipelines.scoring import trained
+from pipelines.scoring.trained import Trained
 from pipelines.tracking.client import (
     PATIENCE_S,
     TrackingError,
@@ -17,46 +18,34 @@ from pipelines.tracking.client import (
     registry_uri,
     shown,
 )
-from pipelines.tracking.registry import PACKAGE
 
-if TYPE_CHECKING:
-    pass
+SCHEME = "models:/"
+PACKAGE = "crossforge"  # registered models are named `<package>-<sweep>`
 
 
 def by_name(name: str, storage: Path) -> Trained:
-    """`name`: a trial's folder, a stage's folder, the beginning of a trial's digest below the storage, the id of a
-    trial's MLflow run, or an MLflow model (`models:/<name>/<version>`).
+    """Return the trial that `name` means: an MLflow model (`models:/<name>/<version>`), the id of a trial's MLflow run,
+    or what `scoring.trained.by_name` knows.
 
     Raises ValueError if there is none, or several; OSError if MLflow can't be asked.
     """
     if name.startswith(SCHEME):
         return _of_model(name, storage)
     if is_run_id(name):
-        return _read(trial_of_run(name, storage), need_done=True)
-    folder = Path(name).expanduser()
-    if (folder / "spec.json").is_file():
-        return _by_stage(folder.resolve())
-    if folder.is_dir():
-        return _read(folder.resolve(), need_done=True)
-    known = _trials(storage)
-    found = [path for path in sorted(storage.glob("runs/*")) if path.name.startswith(name)]
-    if len(found) == 1:
-        return _read(found[0], need_done=True)
-    those = first([path.name for path in found] or map(_brief, known), 10) or "none"
-    what = "begins several trials" if found else "is no folder and begins no trial's digest"
-    raise ValueError(f"--run {printable(name)} {what} in {storage / 'runs'}: {those}")
+        return trained.read(trial_of_run(name, storage))
+    return trained.by_name(name, storage)
 
 
 def _of_model(uri: str, storage: Path) -> Trained:
     """Its files are kept for as long as the result is in use."""
     folder = Path(tempfile.mkdtemp(prefix="crossforge-"))
     try:
-        trained = _read(fetch(uri, storage, folder), need_done=True)
+        found = trained.read(fetch(uri, storage, folder))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    weakref.finalize(trained, shutil.rmtree, folder, ignore_errors=True)
-    return trained
+    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+    return found
 
 
 SCHEME = "models:/"

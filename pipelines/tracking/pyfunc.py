@@ -32,7 +32,7 @@ SIGNATURE = ModelSignature(
 
 
 class VideoScores(PythonModel):
-    """The same scores as `python -m pipelines.scoring.predict`.
+    """The same scores as `python -m pipelines.predict`.
 
     Raises ValueError on loading if the paper's model is another version than the one that was trained.
     """

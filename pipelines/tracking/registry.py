@@ -25,13 +25,12 @@ from pipelines.tracking.client import (
     Tracker,
     environment,
 )
-from pipelines.tracking.lookup import SCHEME
+from pipelines.tracking.lookup import PACKAGE, SCHEME
 from pipelines.tracking.runs import Runs
 from pipelines.trials.outcome import Outcome, RowSeed
 from pipelines.trials.trial import Trial, scoring, validation_auc
 
 CHAMPION, SAMPLE_CHAMPION = "champion", "sample-champion"  # aliases of the newest winner, by its data
-PACKAGE = "crossforge"
 _MODEL_FILE = '''"""A trained trial of Crossforge, commit {commit}; settings and weights are this model's artifacts."""
 
 from mlflow.models import set_model

@@ -93,7 +93,7 @@ def launch_name(outcome: Outcome) -> str:
 
 
 def trial_name(key: RowSeed, trial: Trial) -> str:
-    """Ends with the beginning of the trial's digest, which `pipelines.scoring.predict --run` takes."""
+    """Ends with the beginning of the trial's digest, which `pipelines.predict --run` takes."""
     row, seed = key
     return f"{row}, seed {seed} [{trial.digest[:6]}]"
 

@@ -1,4 +1,4 @@
-"""TODO pipelines.training.batches."""
+"""Samples -> batches, in the order of their steps: made in this process, or by loaders of Ray Data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,46 +1,37 @@
-"""One stage, trained: in this process, or by Ray Train on N workers with DDP. Same loop, same numbers.
+"""The training loop of one worker: the same alone, and as one of many.
 
-Whatever dies, the same call continues from the newest checkpoint in the stage's folder. A step's samples
-and randomness depend on (seed, step) alone, so a resumed training ends with the same weights. The number of
-workers may change on the way (`Job.min_workers`): only what a network draws for itself, such as dropout, is then
-drawn anew, as each worker has its own seed.
+A step's samples and randomness depend on (seed, step) alone, so a resumed training ends with the same weights. The
+number of workers may change on the way (`Compute.min_workers`): only what a network draws for itself, such as dropout,
+is then drawn anew, as each worker has its own seed.
 The epoch that is kept is chosen on the validation part of the training dataset.
 """
 
-import io
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import models
 from models import BadSample
 from models._distributed import alone, total
-from pipelines.common import device, progress, storage, tables
+from pipelines.common import device, progress, tables
+from pipelines.common.storage import write_text
 from pipelines.metrics import detection
 from pipelines.training import views
 from pipelines.training.batches import ahead, chunks, stack
-from pipelines.training.job import Job
+from pipelines.training.job import CHECKPOINT_SECONDS, Job
+from pipelines.training.learner import Learner, newest_checkpoint
 from pipelines.training.samples import VAL_FRAMES, Arrays, Samples
-from pipelines.training.train import _newest
 from pipelines.training.views import Pick
 from pipelines.training.workers import World
 
-log = logging.getLogger(__name__)
-
-CHECKPOINT_SECONDS = 300  # within an epoch, so that a killed worker costs minutes
-# Between looks whether more workers could train. To take them in costs a start, and what came after the newest
-# checkpoint: so a group lives through one at least, and nodes that come one after the other make one change.
-RESIZE_SECONDS = 2 * CHECKPOINT_SECONDS
 NOTE_SECONDS = 1  # between notes of where the training stands
 
 
@@ -49,72 +40,73 @@ class NonFiniteLoss(ValueError):
 
 
 def loop(job: Job, world: World) -> None:
-    """Trains from the newest checkpoint to the end, and finishes the stage."""
+    """Train from the newest checkpoint to the end, and finish the stage."""
     if job.planned.done:  # a worker died between the marker and its own end
         return
-    seed = int(job.planned.spec["seed"])
-    torch.manual_seed(seed)
-    module = job.stage(job.config)
-    if job.stage.starts_from:
-        module.load_start(
-            safetensors.torch.load_file(job.earlier[job.stage.starts_from].folder / "weights.safetensors")
-        )
-    module.to(world.device)
     view, samples = job.view(), job.samples()
-    cuts = job.sharing(view).cuts(world.size)
     val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
-    num_steps = view.steps_per_epoch * job.stage.feed(job.config).num_epochs
-    optimizer, scheduler = module.optimizer(num_steps)
-    state = _resume(job, module, optimizer, scheduler, world)
-    _note_workers(state, world)
+    epoch_steps = view.steps_per_epoch
+    num_steps = epoch_steps * job.stage.feed(job.config).num_epochs
+    cuts = job.sharing(view).cuts(world.size)
+
+    learner = Learner.begin(job, num_steps, world.device)
+    # The first worker's choice: one on a node that was given up for lost may still be writing another.
+    learner.resume(world.gather(newest_checkpoint(job))[0], job, world.device)
+    module, state = learner.module, learner.state
+    state.note_workers(world.size)
     model, trainable = world.wrap(module), _trainable(module)
-    parts = _Mean(*state["parts"])
-    started = since_checkpoint = noted = time.monotonic()
     module.train()
-    steps = range(state["step"], num_steps)
+    epoch_began = checkpoint_at = noted_at = time.monotonic()
+
+    steps = range(state.step, num_steps)
     for step, (picks, arrays) in zip(steps, world.batches(job, samples, view, steps), strict=True):
-        if step % view.steps_per_epoch == 0:
-            module.start_epoch(step // view.steps_per_epoch + 1)
+        if step % epoch_steps == 0:
+            module.start_epoch(step // epoch_steps + 1)
         if trainable != _trainable(module):  # at the start of an epoch; or a training goes on behind one
             model, trainable = world.wrap(module), _trainable(module)
-        torch.manual_seed(_seed_of(seed, step, world.rank))
-        batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(seed, step, 0))}
-        parts.add(_step(model, optimizer, _cut(module, batch, cuts), step, picks, world))
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()
-        state["step"] = step + 1
-        if world.rank == 0 and time.monotonic() - noted > NOTE_SECONDS:
-            progress.note(job.planned.folder, job.planned.name, state["step"], num_steps)
-            noted = time.monotonic()
-        if state["step"] % view.steps_per_epoch == 0:
-            epoch = state["step"] // view.steps_per_epoch
-            seconds = time.monotonic() - started
-            line = {
-                "epoch": epoch,
-                "step": state["step"],
-                "lr": scheduler.get_last_lr()[0],
-                "seconds": round(seconds, 3),
-            }
-            line |= {f"train/{name}": value for name, value in _over_workers(parts.take(), world).items()}
-            line |= {f"val/{name}": value for name, value in validate(job, module, val_samples, world).items()}
-            module.train()
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(line["val/loss"])
-            _keep_best(job, module, state, line, world)
-            state["curve"].append(line)
-            if world.rank == 0:
-                text = "".join(json.dumps(entry) + "\n" for entry in state["curve"])
-                storage.write_atomic(job.planned.folder / "curves.jsonl", text.encode())
-            started = time.monotonic()
-        due = time.monotonic() - since_checkpoint > CHECKPOINT_SECONDS
-        due |= bool(job.checkpoint_steps) and state["step"] % job.checkpoint_steps == 0
-        if world.rank == 0 and (due or state["step"] % view.steps_per_epoch == 0):
-            state["parts"] = parts.state()
-            _save(job, module, optimizer, scheduler, state)
-            since_checkpoint = time.monotonic()
+        torch.manual_seed(_seed_of(job.seed, step, world.rank))
+        batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(job.seed, step, 0))}
+        state.add(_step(model, learner.optimizer, _cut(module, batch, cuts), step, picks, world))
+        if not isinstance(learner.scheduler, ReduceLROnPlateau):
+            learner.scheduler.step()
+        state.step = step + 1
+        if world.rank == 0 and time.monotonic() - noted_at > NOTE_SECONDS:
+            progress.note(job.planned.folder, job.planned.name, state.step, num_steps)
+            noted_at = time.monotonic()
+
+        epoch_ends = state.step % epoch_steps == 0
+        if epoch_ends:
+            end_epoch(job, learner, val_samples, world, state.step // epoch_steps, time.monotonic() - epoch_began)
+            epoch_began = time.monotonic()
+        due = time.monotonic() - checkpoint_at > CHECKPOINT_SECONDS
+        due |= job.checkpoint_steps is not None and state.step % job.checkpoint_steps == 0
+        if world.rank == 0 and (due or epoch_ends):
+            learner.save(job)
+            checkpoint_at = time.monotonic()
     if world.rank == 0:
-        job.planned.finish(state["best_epoch"], _summary(job, module, state, num_steps))
+        job.planned.finish(state.best_epoch, _summary(job, learner, num_steps))
     world.gather(None)  # nobody leaves before the marker is written
+
+
+def end_epoch(job: Job, learner: Learner, val_samples: Samples, world: World, epoch: int, seconds: float) -> None:
+    """Validate, let the plateau scheduler see the loss, keep the weights if they are the best, write the curve."""
+    state, scheduler = learner.state, learner.scheduler
+    line: dict[str, float] = {
+        "epoch": epoch,
+        "step": state.step,
+        "lr": float(scheduler.get_last_lr()[0]),
+        "seconds": round(seconds, 3),
+    }
+    means = world.gather(state.take_means())
+    line |= {f"train/{name}": float(np.mean([own[name] for own in means])) for name in means[0]}
+    line |= {f"val/{name}": value for name, value in validate(job, learner.module, val_samples, world).items()}
+    learner.module.train()
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(line["val/loss"])
+    learner.keep_best(job, line, world.rank)
+    state.curve.append(line)
+    if world.rank == 0:
+        write_text(job.planned.folder / "curves.jsonl", "".join(json.dumps(entry) + "\n" for entry in state.curve))
 
 
 def _step(
@@ -182,7 +174,7 @@ def _trainable(module: nn.Module) -> tuple[str, ...]:
 
 @torch.no_grad()
 def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> dict[str, float]:
-    """`loss` and, for classifiers, video-level `auc` and frame-level `accuracy` on the selection part.
+    """Return `loss` and, for classifiers, video-level `auc` and frame-level `accuracy` on the selection part.
 
     Every sample counts once. The random parts of validation samples (masks, pseudo-fakes) are the same in every
     epoch. In view `real_pairs` the pseudo-fakes of a video count as a fake video.
@@ -221,113 +213,23 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
     return result
 
 
-def _keep_best(job: Job, module: models.Stage, state: dict[str, Any], line: Mapping[str, float], world: World) -> None:
-    """Keeps the weights of this epoch if `selects_by` says so; in rule auc a tie goes to the lower loss."""
-    loss, best, rule = line["val/loss"], state["best_key"], job.stage.selects_by
-    if rule == "auc":
-        key = [line["val/auc"], -loss]
-        better = best is None or key > best
-    elif rule == "accuracy_and_loss":
-        key = [line["val/accuracy"], -loss]
-        better = best is None or all(now > before for now, before in zip(key, best, strict=True))
-    else:
-        key = [-loss]
-        better = rule == "last" or best is None or key > best
-    if better:
-        state["best_key"], state["best_epoch"] = key, int(line["epoch"])
-        if world.rank == 0:
-            weights = safetensors.torch.save(_weights(module))
-            storage.put_folder(job.planned.folder, "best", state["best_epoch"], {"weights.safetensors": weights})
-
-
-def _save(
-    job: Job,
-    module: models.Stage,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | ReduceLROnPlateau,
-    state: Mapping[str, Any],
-) -> None:
-    buffer = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, buffer)
-    files = {
-        "weights.safetensors": safetensors.torch.save(_weights(module)),
-        "optimizer.pt": buffer.getvalue(),
-        "state.json": json.dumps(state).encode(),
-    }
-    storage.put_folder(job.planned.folder, "checkpoint", state["step"], files)
-
-
-def _resume(
-    job: Job,
-    module: models.Stage,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | ReduceLROnPlateau,
-    world: World,
-) -> dict[str, Any]:
-    # The first worker's choice: one on a node that was given up for lost may still be writing another.
-    name = world.gather(_newest(job))[0]
-    if not name:
-        return {"step": 0, "best_key": None, "best_epoch": 0, "curve": [], "parts": [{}, 0]}
-    newest = job.planned.folder / name
-    log.info("going on from %s", newest)
-    module.load_state_dict(safetensors.torch.load_file(newest / "weights.safetensors"))
-    saved = torch.load(newest / "optimizer.pt", map_location=world.device, weights_only=True)
-    optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
-    return storage.read_json(newest / "state.json")
-
-
-def _note_workers(state: dict[str, Any], world: World) -> None:
-    """From which step on how many train: [first step, workers], ..., each until the next. Goes into the summary."""
-    noted = [entry for entry in state.get("workers", []) if entry[0] < state["step"]]
-    if not noted or noted[-1][1] != world.size:
-        noted.append([state["step"], world.size])
-    state["workers"] = noted
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-
-
-def _summary(job: Job, module: nn.Module, state: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
+def _summary(job: Job, learner: Learner, num_steps: int) -> dict[str, Any]:
+    """Return what `_done.json` says of the training."""
+    state = learner.state
     return {
-        "best_epoch": state["best_epoch"],
+        "best_epoch": state.best_epoch,
         "selected_by": job.stage.selects_by,
         "steps": num_steps,
-        "parameters": sum(p.numel() for p in module.parameters()),
+        "parameters": sum(p.numel() for p in learner.module.parameters()),
         "train_videos": len(job.train),
         "select_videos": len(job.select),
-        "seconds": round(sum(line["seconds"] for line in state["curve"]), 1),
+        "seconds": round(sum(line["seconds"] for line in state.curve), 1),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "workers": state["workers"],
-        "accumulate": job.accumulate,
+        "workers": state.workers,
+        "accumulate": job.compute.cuts(job.planned),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-class _Mean:
-    """Mean of each loss part over the steps of an epoch."""
-
-    def __init__(self, total: Mapping[str, float], count: int) -> None:
-        self.total, self.count = dict(total), count
-
-    def add(self, parts: Mapping[str, float]) -> None:
-        self.total = {name: self.total.get(name, 0.0) + value for name, value in parts.items()}
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: value / self.count for name, value in self.total.items()}
-        self.total, self.count = {}, 0
-        return means
-
-    def state(self) -> list[Any]:
-        return [self.total, self.count]
-
-
-def _over_workers(values: Mapping[str, float], world: World) -> dict[str, float]:
-    gathered = world.gather(dict(values))
-    return {name: float(np.mean([entry[name] for entry in gathered])) for name in values}
 
 
 def _to_device(arrays: Arrays, on: torch.device) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from models import BadSample, Mode, Stage
 from pipelines.common import tables
+from pipelines.common.pictures import decode_png
 from pipelines.faces import perturb
 from pipelines.faces.store import ROWS_PER_GROUP, Faces
 from pipelines.training.views import CLIP_VIEWS, Pick, Video, clip_starts
@@ -74,7 +75,7 @@ class Samples:
         return face_arrays(whole, size_px, perturb.apply(perturbation, image, row, _key(row)))
 
     def _decode_clean(self, video_id: str, place: int) -> np.ndarray:
-        return _rgb(self._pictures(video_id, place)["image_png"])
+        return decode_png(self._pictures(video_id, place)["image_png"])
 
     def _pictures(self, video_id: str, place: int) -> dict[str, Any]:
         first = place // ROWS_PER_GROUP * ROWS_PER_GROUP
@@ -184,13 +185,13 @@ class _Donors:
 def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None = None) -> Arrays:
     """image: instead of the row's own, of the same size."""
     if image is None:
-        image = _rgb(row["image_png"])
+        image = decode_png(row["image_png"])
     crop_px = image.shape[0]
     landmarks = (_landmarks(row) + 0.5) * (size_px / crop_px) - 0.5  # whole numbers are pixel centres in both
     known = row["label"] == tables.REAL or row["mask_png"] is not None
     mask = np.zeros((size_px, size_px), np.uint8)
     if row["mask_png"] is not None:
-        full = _decode(row["mask_png"], cv2.IMREAD_GRAYSCALE)
+        full = decode_png(row["mask_png"])
         mask = (cv2.resize(full, (size_px, size_px), interpolation=cv2.INTER_NEAREST) > 127).astype(np.uint8)
     if crop_px != size_px:
         shrink = cv2.INTER_AREA if size_px < crop_px else cv2.INTER_CUBIC
@@ -220,16 +221,6 @@ def _to_crop(box: Mapping[str, float], crop: Mapping[str, float], size_px: int) 
     scale = size_px / (crop["x1"] - crop["x0"])
     corners = [box["x0"] - crop["x0"], box["y0"] - crop["y0"], box["x1"] - crop["x0"], box["y1"] - crop["y0"]]
     return np.array(corners, np.float32) * np.float32(scale)
-
-
-def _rgb(png: bytes) -> np.ndarray:
-    return cv2.cvtColor(_decode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def _decode(png: bytes, flags: int) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), flags)
-    assert pixels is not None, "FACES holds a PNG that can't be decoded"
-    return pixels
 
 
 def _stable(text: str, num_bytes: int = 4) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 import filelock
 
 import models
-from pipelines.common.storage import StorageError, digest, folders, read_json, write_atomic, write_json
+from pipelines.common.storage import StorageError, digest, folders, read_json, write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
 
 
@@ -47,7 +47,7 @@ class PlannedStage:
     def finish(self, best_epoch: int, summary: Mapping[str, Any]) -> None:
         """Marks the stage as trained: its weights are the best epoch's."""
         best = self.folder / f"best-{best_epoch:08d}" / "weights.safetensors"
-        write_atomic(self.folder / "weights.safetensors", best.read_bytes())
+        write_bytes(self.folder / "weights.safetensors", best.read_bytes())
         write_json(self.folder / "_done.json", summary)
         half_written = self.folder.glob(".*.new")
         for leftover in (*folders(self.folder, "checkpoint"), *folders(self.folder, "best"), *half_written):
@@ -80,7 +80,7 @@ def plan(
     """The experiment's stages in order.
 
     `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it.
-    `accumulate`: as in `run.Compute`; it counts where it changes the weights.
+    `accumulate`: as in `job.Compute`; it counts where it changes the weights.
     """
     config = experiment.config()
     planned: dict[str, PlannedStage] = {}

@@ -1,13 +1,20 @@
-"""TODO pipelines.training.train."""
+"""One stage, trained: in this process, or by Ray Train on N workers with DDP. Same loop, same numbers.
 
+Whatever dies, the same call continues from the newest checkpoint in the stage's folder.
+"""
+
+import logging
 import uuid
 from pathlib import Path
 from typing import Any
 
 from pipelines.common import device, storage
 from pipelines.training.job import Job
-from pipelines.training.loop import NonFiniteLoss, log, loop
+from pipelines.training.learner import newest_checkpoint
+from pipelines.training.loop import NonFiniteLoss, loop
 from pipelines.training.workers import Alone, TrainWorker
+
+log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot instances nodes go every few hours, for days
 
@@ -21,7 +28,7 @@ def train_stage(job: Job) -> None:
         if job.planned.done:
             return
         storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
-        if job.num_workers == 0:
+        if job.compute.num_workers == 0:
             loop(job, Alone())
         else:
             _fit(job)
@@ -33,7 +40,7 @@ def _fit(job: Job) -> None:
 
     _not_finite(job).unlink(missing_ok=True)
     job.sharing(job.view()).check()
-    failures, newest = 0, _newest(job)
+    failures, newest = 0, newest_checkpoint(job)
     while True:
         try:
             _attempt(job)
@@ -42,19 +49,13 @@ def _fit(job: Job) -> None:
             for cause in getattr(error, "worker_failures", {}).values():
                 if isinstance(cause, device.MissingGPU):  # it would be missing again
                     raise cause from None
-            before, newest = newest, _newest(job)
+            before, newest = newest, newest_checkpoint(job)
             failures = failures + 1 if newest == before else 1
             if failures > MAX_FAILURES:
                 raise
             log.warning("%s: started again: %s", job.planned.folder, str(error).splitlines()[0])
     if _not_finite(job).exists():
         raise NonFiniteLoss(_not_finite(job).read_text())
-
-
-def _newest(job: Job) -> str:
-    """Name of the newest checkpoint; empty where there is none yet, or none is needed any more."""
-    checkpoints = storage.folders(job.planned.folder, "checkpoint")
-    return checkpoints[-1].name if checkpoints else ""
 
 
 def _attempt(job: Job) -> None:
@@ -66,11 +67,12 @@ def _attempt(job: Job) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    gpu = job.gpus_per_worker > 0
+    compute = job.compute
+    gpu = compute.gpus_per_worker > 0
     scaling: dict[str, Any] = {
-        "num_workers": (job.min_workers, job.num_workers) if job.min_workers else job.num_workers,
+        "num_workers": (compute.min_workers, compute.num_workers) if compute.min_workers else compute.num_workers,
         "use_gpu": gpu,
-        "resources_per_worker": {"CPU": job.cpus_per_worker} | ({"GPU": job.gpus_per_worker} if gpu else {}),
+        "resources_per_worker": {"CPU": compute.cpus_per_worker} | ({"GPU": compute.gpus_per_worker} if gpu else {}),
         "elastic_resize_monitor_interval_s": job.resize_seconds,
     }
     TorchTrainer(
@@ -94,7 +96,7 @@ def _worker(config: dict[str, Job]) -> None:
         loop(config["job"], world)
     except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
         if world.rank == 0:
-            storage.write_atomic(_not_finite(config["job"]), str(error).encode())
+            storage.write_text(_not_finite(config["job"]), str(error))
 
 
 def _not_finite(job: Job) -> Path:

@@ -1,4 +1,8 @@
-"""TODO pipelines.training.views."""
+"""Which face, of which video, in which step of training.
+
+Sample number p of a training is a pure function of (rows, view, seed, p). So a resumed training sees exactly what an
+uninterrupted one sees, and N workers see together what one would see alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""TODO pipelines.training.workers."""
+"""What the training loop asks of the other workers: there are none, or they are Ray Train's."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -78,4 +78,4 @@ class TrainWorker:
         return values
 
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
-        return ray_batches(job.samples, view, steps, self.rank, self.size, job.num_loaders)
+        return ray_batches(job.samples, view, steps, self.rank, self.size, job.compute.num_loaders)

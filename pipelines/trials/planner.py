@@ -1,4 +1,7 @@
-"""TODO pipelines.trials.planner."""
+"""Experiments -> trials: which videos train, select and are scored, which stages that takes, and what names them.
+
+Nothing is touched; `check` says whether a trial can run.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +18,6 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
 from pipelines.training import stages
 from pipelines.training.job import Compute
-from pipelines.training.sharing import Sharing
 from pipelines.training.views import REAL_VIEWS, VIEWS, View
 from pipelines.trials.trial import Trial, Usable
 
@@ -133,6 +135,4 @@ def check(trial: Trial, compute: Compute) -> None:
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)
         view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
-        most = max(1, compute.num_workers)
-        least = compute.min_workers or most
-        Sharing(stage=stage, view=view, least=least, most=most, accumulate=compute.cuts(planned)).check()
+        compute.sharing(planned, view).check()

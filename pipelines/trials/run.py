@@ -6,9 +6,8 @@
 A trial that is done is read, not run again; one that is not goes on where its stages are.
 """
 
-import uuid
 from collections.abc import Callable, Mapping
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 import models
 from pipelines.common import cluster
 from pipelines.common.provenance import commit
-from pipelines.common.storage import digest, read_json, write_json
+from pipelines.common.storage import digest, write_json, write_parquet
 from pipelines.common.tables import RESULTS, VERSION, to_table
 from pipelines.metrics import detection, names, results
 from pipelines.scoring import score
@@ -30,8 +29,6 @@ from pipelines.training import job, stages
 from pipelines.training.job import Compute
 from pipelines.training.train import train_stage
 from pipelines.trials.trial import Trial, description, origin, scoring
-
-FINAL = names.FINAL
 
 
 def run_trial(trial: Trial, compute: Compute, report: Callable[[str, int, int], None]) -> None:
@@ -95,11 +92,7 @@ def _job(
         faces=trial.faces,
         earlier={name: earlier[name] for name in planned.needs},
         derived=_derived(trial, earlier[source]) if source else None,
-        num_workers=compute.num_workers,
-        min_workers=compute.min_workers,
-        gpus_per_worker=compute.gpus_per_worker,
-        num_loaders=compute.num_loaders,
-        accumulate=compute.cuts(planned),
+        compute=compute,
     )
 
 
@@ -124,37 +117,16 @@ def finish(trial: Trial) -> None:
             block = {"part": part.part.name, "stage": stage, "perturbation": perturbation, "rows": table.num_rows}
             blocks.append(block)
     rows = results.every_row(known, zip(blocks, tables, strict=True), commit())
-    trial.folder.mkdir(parents=True, exist_ok=True)
     for name, table in (
         ("predictions", pa.concat_tables(tables)),
         ("results", to_table(rows, RESULTS)),
     ):
-        temporary = trial.folder / f".{name}.{uuid.uuid4().hex}.tmp"
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(trial.folder / f"{name}.parquet")
+        write_parquet(trial.folder / f"{name}.parquet", table)
     write_json(
         trial.folder / "_done.json",
         # predictions: whose rows follow each other in the file; a real video may stand in several parts
         {"schema": VERSION, "results": len(rows), "predictions": blocks, "commit": commit()},
     )
-
-
-def complete(trial: Trial) -> None:
-    """Adds to a done trial from before what its RESULTS need besides PREDICTIONS; its numbers stay."""
-    done = read_json(trial.folder / "_done.json")
-    if "predictions" in done:
-        return
-    told = description(trial) | {"commit": done.get("commit", "unknown")}
-    if (trial.folder / TRIAL).exists():
-        told |= read_json(trial.folder / TRIAL)
-    write_json(trial.folder / TRIAL, told)
-    column = pq.read_table(trial.folder / "predictions.parquet", columns=["stage"])["stage"].to_pylist()
-    runs = [(stage, len(list(rows))) for stage, rows in groupby(column)]
-    each = len(runs) // len(trial.test)  # stages of a part, which stand part by part
-    blocks = [
-        {"part": trial.test[i // each].part.name, "stage": stage, "rows": rows} for i, (stage, rows) in enumerate(runs)
-    ]
-    write_json(trial.folder / "_done.json", done | {"predictions": blocks})
 
 
 def show(trial: Trial, compute: Compute) -> None:

@@ -1,4 +1,4 @@
-"""TODO pipelines.trials.trial."""
+"""A trial: one row of a sweep with one seed, planned on extracted data, and where its files are."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass

@@ -116,7 +116,7 @@ def _noted_failure(trial: Trial, compute: job.Compute) -> Iterator[None]:
         yield
     except Exception as error:  # every failure of one row is written down; the other rows go on
         text = f"{type(error).__name__}: {error}".splitlines()[0] + "\n\n" + traceback.format_exc()
-        storage.write_atomic(trial.folder / FAILURE, text.encode())
+        storage.write_bytes(trial.folder / FAILURE, text.encode())
         raise
 
 

@@ -26,6 +26,7 @@ from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import plan
 from pipelines.metrics import detection
+from pipelines.metrics.names import FINAL
 from pipelines.predict import main, write_pictures
 from pipelines.reporting import evidence
 from pipelines.scoring import explain, predict
@@ -101,14 +102,14 @@ def of_pipeline(trial: Trial, video_id: str, stage: str) -> list[float]:
 # ---------------------------------------------------------------------------------------- scores
 def test_scores_are_those_of_the_pipeline(trial: Trial, files: Any, report: Any) -> None:
     predictions = pq.read_table(trial.folder / "predictions.parquet")
-    predictions = predictions.filter(pc.equal(predictions["stage"], run.FINAL))
+    predictions = predictions.filter(pc.equal(predictions["stage"], FINAL))
     by_video = {row["video_id"]: row["score"] for row in detection.by_video(predictions).to_pylist()}
     videos = report[1]["videos"]
     for name, found in zip(files, videos, strict=False):
         assert found["status"] == "ok"
         assert found["score"] == pytest.approx(by_video[name], abs=1e-5)
         own = [face["score"] for face in found["faces"]]
-        np.testing.assert_allclose(own, of_pipeline(trial, name, run.FINAL), atol=1e-5)
+        np.testing.assert_allclose(own, of_pipeline(trial, name, FINAL), atol=1e-5)
         for stage in ("finetune", "localize"):
             own = [face["stages"][stage] for face in found["faces"]]
             np.testing.assert_allclose(own, of_pipeline(trial, name, stage), atol=1e-5)

@@ -29,6 +29,7 @@ import av
 import cv2
 import numpy as np
 
+from pipelines.common.storage import tree_to_disk, write_json
 from pipelines.datasets.sample.people import (
     FPS,
     Forgery,
@@ -206,12 +207,12 @@ def make(
             partial = home.parent / f".{home.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold the lock
             _write(partial, _only(plan, missing), seed, _size(size).num_frames, progress)
+            tree_to_disk(partial)
             for name in missing:
                 _replace(partial / FOLDERS[name], home / FOLDERS[name])
             state = {"version": VERSION, "seed": seed, "size": size, "made": sorted(made | set(missing))}
-            (partial / DONE).write_text(json.dumps(state) + "\n")
-            _replace(partial / DONE, home / DONE)
             partial.rmdir()
+            write_json(home / DONE, state)
     return _roots(home, wanted)
 
 

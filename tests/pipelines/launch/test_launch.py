@@ -25,11 +25,11 @@ from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.sweep import Sweep
 from pipelines.launch import launch
+from pipelines.metrics.names import FINAL
 from pipelines.report import main
 from pipelines.reporting import cache
 from pipelines.reporting.table import as_percent
 from pipelines.sweep import parser
-from pipelines.trials import run
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
 PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905, "dfdc": 0.81}}
@@ -174,7 +174,7 @@ def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:
     for child in children:
         table = results(storage)[child.data.tags["run_key"]]
         for entry in table.to_pylist():
-            if (entry["stage"], entry["level"], entry["metric"]) == (run.FINAL, "video", "auc"):
+            if (entry["stage"], entry["level"], entry["metric"]) == (FINAL, "video", "auc"):
                 found[child.data.tags["row"], entry["test_dataset"]] = entry
     return found
 

@@ -67,7 +67,7 @@ def trained(folder: Path, aucs: list[float], kept: int) -> trial.Trial:
     (planned,) = stages.plan(experiment, {"frames": "none"}, folder)
     planned = stages.PlannedStage(paper="plain", name="detect", folder=folder / "stage", spec=planned.spec)
     lines = [{"epoch": epoch, "step": epoch, "val/auc": auc} for epoch, auc in zip(NINE, aucs, strict=True)]
-    storage.write_atomic(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
+    storage.write_bytes(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
     storage.write_json(planned.folder / "_done.json", {"best_epoch": kept})
     nothing = trial.Usable(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
     return trial.Trial(

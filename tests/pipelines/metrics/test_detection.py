@@ -6,12 +6,12 @@ import tracemalloc
 import numpy as np
 import pyarrow as pa
 import pytest
-from pipelines.metrics.detection.detection import Value
 from sklearn import metrics as sk
 
 from models import Pooling
 from pipelines.common import tables
 from pipelines.metrics import detection
+from pipelines.metrics.detection import Value
 
 MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
 

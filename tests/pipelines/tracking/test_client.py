@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import OperationalError
 
 from pipelines.common import tables
+from pipelines.metrics.names import FINAL
 from pipelines.tracking import client as client_module
 from pipelines.tracking.client import (
     MAX_PARAM_CHARS,
@@ -31,7 +32,7 @@ from pipelines.tracking.client import (
     patiently,
     ui_command,
 )
-from pipelines.trials import outcome, run
+from pipelines.trials import outcome
 
 ROOT = Path(__file__).parents[3]
 
@@ -235,12 +236,12 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     common["perturbation"] = ""
     rows = [
         common | {"stage": stage, "test_dataset": dataset, "level": level, "metric": metric}
-        for stage in ("finetune", run.FINAL)
+        for stage in ("finetune", FINAL)
         for dataset in ("celeb_df", "ffpp/NeuralTextures")
         for level, metric in (("video", "auc"), ("frame", "acc_at_0_5"), ("frame", "pbca"))
     ]
     blurred = {
-        "stage": run.FINAL,
+        "stage": FINAL,
         "test_dataset": "unseen",
         "perturbation": "blur-3",
         "level": "video",

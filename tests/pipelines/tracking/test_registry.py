@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from mlflow.tracking import MlflowClient
 
-from pipelines.common.storage import write_atomic, write_json
+from pipelines.common.storage import write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep
@@ -51,7 +51,7 @@ def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Tr
         lines = [{"epoch": epoch, "step": epoch, "seconds": 1.0, "val/loss": 0.5} for epoch in (1, 2)]
         if value is not None:
             lines = [line | {"val/auc": auc} for line, auc in zip(lines, (value, 1.0), strict=True)]
-        write_atomic(stage.folder / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_bytes(stage.folder / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
         write_json(stage.folder / "spec.json", dict(stage.spec))
         safetensors.torch.save_file({"w": torch.ones(3)}, stage.folder / "weights.safetensors")
         write_json(stage.folder / "_done.json", {"best_epoch": 1, "seconds": 1})

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models._distributed import synchronize_batch_norm
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import loop, stages, views
-from pipelines.training.job import Job
+from pipelines.training.job import Compute, Job
 from pipelines.training.samples import Arrays
 from pipelines.training.views import Pick, Video
 
@@ -108,7 +108,7 @@ def gradients(paper: str, stage: str, world: World, cuts: int, folder: Path) -> 
         select=(),
         faces={},
         earlier=planned,
-        accumulate=cuts,
+        compute=Compute(accumulate={planned[stage].paper + "." + stage: cuts}),
     )
     steps: list[dict[str, torch.Tensor]] = []
     step = loop._step

@@ -17,12 +17,11 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipelines.common import storage
-from pipelines.training import loop
+from pipelines.training import loop, train
 from pipelines.training.job import Job
-from pipelines.training.train import _worker, train_stage
 
 NODE = {"num_cpus": 2, "num_gpus": 1}
-worker, step = _worker, loop._step
+worker, step = train._worker, loop._step
 
 
 def gated(config: dict[str, Any]) -> None:
@@ -51,11 +50,11 @@ def main() -> None:
     import gated as found  # under the name that workers know it by
 
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
-    _worker = found.gated
+    train._worker = found.gated
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    training = threading.Thread(target=train_stage, args=(job,), daemon=True)
+    training = threading.Thread(target=train.train_stage, args=(job,), daemon=True)
     training.start()  # nodes are started by the main thread only
     seen = [wait_for(3, job, training)]
     cluster.remove_node(nodes[0], allow_graceful=False)

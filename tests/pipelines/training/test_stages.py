@@ -24,8 +24,8 @@ BASE = Experiment(model="delocate", train_on="ffpp", test_on=("dfdc",), preset="
 # ----------------------------------------------------------------------------------------- writing
 def test_write_atomic_makes_folders_and_replaces(tmp_path):
     path = tmp_path / "a" / "b.json"
-    storage.write_atomic(path, b"old")
-    storage.write_atomic(path, b"new")
+    storage.write_bytes(path, b"old")
+    storage.write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in path.parent.iterdir()] == ["b.json"]
 
@@ -36,17 +36,17 @@ def full_disk(descriptor: int) -> None:
 
 def test_write_atomic_leaves_the_old_content_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
-    storage.write_atomic(path, b"old")
+    storage.write_bytes(path, b"old")
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        storage.write_atomic(path, b"new")
+        storage.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
 
 
 def test_write_atomic_leaves_nothing_behind_when_writing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        storage.write_atomic(tmp_path / "state.json", b"new")
+        storage.write_bytes(tmp_path / "state.json", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,7 +267,7 @@ def test_the_summary_of_an_unfinished_stage_is_an_error(planned):
 
 def test_curve_has_one_entry_per_line(planned):
     assert planned.curve() == []
-    storage.write_atomic(planned.folder / "curves.jsonl", b'{"epoch": 1, "val/loss": 0.5}\n{"epoch": 2}\n')
+    storage.write_bytes(planned.folder / "curves.jsonl", b'{"epoch": 1, "val/loss": 0.5}\n{"epoch": 2}\n')
     assert planned.curve() == [{"epoch": 1, "val/loss": 0.5}, {"epoch": 2}]
 
 

@@ -16,9 +16,9 @@ import torch
 
 from pipelines.common import cluster, device
 from pipelines.common.storage import put_folder
-from pipelines.training import loop
 from pipelines.training import train as train_module
 from pipelines.training.job import Compute, Job
+from pipelines.training.learner import TrainState
 from pipelines.training.train import MAX_FAILURES, _fit, train_stage
 from pipelines.trials import planner, run
 
@@ -103,9 +103,9 @@ def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_the_summary_knows_who_trained_what(noted: list[list[int]], found: list[list[int]]) -> None:
-    state: dict[str, Any] = {"step": 7, "workers": noted}
-    loop._note_workers(state, SimpleNamespace(size=2))  # type: ignore[arg-type]
-    assert state["workers"] == found
+    state = TrainState(step=7, workers=noted)
+    state.note_workers(2)
+    assert state.workers == found
 
 
 @pytest.fixture
@@ -117,12 +117,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def recover(tiny: Any, storage: Path, **options: Any) -> Job:
+def recover(tiny: Any, storage: Path, compute: Compute | None = None, **options: Any) -> Job:
     """Real clips, four in a step: any of 1, 2, 4 workers can share it."""
     changes = {"model.recover.batch_size": 4, "model.recover.num_epochs": 15}
     experiment = tiny.experiment.override(changes)
     trial = planner.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
-    job = run._job(trial, trial.planned[0], experiment.config(), {}, Compute())
+    job = run._job(trial, trial.planned[0], experiment.config(), {}, compute or Compute())
     return replace(job, **options)
 
 
@@ -151,7 +151,7 @@ def undisturbed(tiny: Any, storage: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.usefixtures("_one_thread")
 def test_a_worker_too_many_idles(tiny: Any, tmp_path: Path) -> None:
     """Ray starts three, and two of them share the step."""
-    job = recover(tiny, tmp_path / "three", num_workers=3, min_workers=1, cpus_per_worker=0.5)
+    job = recover(tiny, tmp_path / "three", Compute(num_workers=3, min_workers=1, cpus_per_worker=0.5))
     train_stage(job)
     assert job.planned.summary()["workers"] == [[0, 2]]
     assert distance(weights(job), undisturbed(tiny, tmp_path / "here")) < SLACK
@@ -161,8 +161,8 @@ def test_a_worker_too_many_idles(tiny: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
 def test_a_lost_node_makes_it_smaller_and_a_new_one_larger(tiny: Any, tmp_path: Path) -> None:
-    options = {"num_workers": 2, "min_workers": 1, "gpus_per_worker": 1, "checkpoint_steps": 1, "resize_seconds": 5}
-    job = recover(tiny, tmp_path / "cluster", **options)
+    compute = Compute(num_workers=2, min_workers=1, gpus_per_worker=1)
+    job = recover(tiny, tmp_path / "cluster", compute, checkpoint_steps=1, resize_seconds=5)
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     script = Path(__file__).with_name("gated.py")
     environment = os.environ | {

@@ -48,7 +48,7 @@ class Lab:
         self.tiny, self.folder = tiny, folder
         self.experiment = tiny.experiment.override(changes)
 
-    def job(self, storage: str, stage: str, **options: Any) -> Job:
+    def job(self, storage: str, stage: str, num_workers: int = 0, **options: Any) -> Job:
         """`recover`, which the others start from, is trained here and shared."""
         trial = planner.plan(
             self.experiment, self.tiny.videos, self.tiny.ledgers, self.tiny.faces, self.folder / "shared"
@@ -65,7 +65,7 @@ class Lab:
             videos = (*trial.train.videos, *trial.select.videos)
             score.derive(finished, videos, trial.faces, derived, num_actors=0)
         own = replace(planned[stage], folder=self.folder / storage / stage / planned[stage].digest)
-        job = run._job(trial, own, self.experiment.config(), planned, Compute())
+        job = run._job(trial, own, self.experiment.config(), planned, Compute(num_workers=num_workers))
         return replace(job, derived=derived, **options)
 
 

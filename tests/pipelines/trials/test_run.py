@@ -21,6 +21,7 @@ from pipelines.faces import store
 from pipelines.faces.extract import extract
 from pipelines.faces.recipe import Recipe
 from pipelines.metrics import detection
+from pipelines.metrics.names import FINAL
 from pipelines.reporting.saved import Run
 from pipelines.training.job import Compute
 from pipelines.trials import planner, run
@@ -89,12 +90,12 @@ def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
     masks = [("frame", "iou"), ("frame", "pbca")]
     wanted = [
         (stage, name, *what)
-        for stage in ("finetune", "localize", run.FINAL)
+        for stage in ("finetune", "localize", FINAL)
         for name in ("celeb_df", "dfdc")
         for what in scores
     ]
     # True masks are not known in DFDC; of the stages, `localize` predicts masks.
-    wanted += [(stage, "celeb_df", *what) for stage in ("localize", run.FINAL) for what in masks]
+    wanted += [(stage, "celeb_df", *what) for stage in ("localize", FINAL) for what in masks]
     assert sorted(found) == sorted(wanted)
     assert trial.results().schema.equals(tables.RESULTS)
 
@@ -116,13 +117,13 @@ def test_final_is_the_mean_of_the_stages_face_by_face(trial: Trial) -> None:
     predictions = pq.read_table(trial.folder / "predictions.parquet")
     by_stage = {
         stage: predictions.filter(pc.equal(predictions["stage"], stage)).sort_by([(name, "ascending") for name in KEY])
-        for stage in ("finetune", "localize", run.FINAL)
+        for stage in ("finetune", "localize", FINAL)
     }
     scores = {stage: table["score"].to_numpy() for stage, table in by_stage.items()}
     assert len({table.num_rows for table in by_stage.values()}) == 1
-    np.testing.assert_allclose(scores[run.FINAL], (scores["finetune"] + scores["localize"]) / 2, atol=1e-6)
+    np.testing.assert_allclose(scores[FINAL], (scores["finetune"] + scores["localize"]) / 2, atol=1e-6)
     assert np.abs(scores["finetune"] - scores["localize"]).max() > 0.001
-    assert by_stage[run.FINAL]["mask_tp"].equals(by_stage["localize"]["mask_tp"])
+    assert by_stage[FINAL]["mask_tp"].equals(by_stage["localize"]["mask_tp"])
 
 
 def test_the_published_number_follows_from_the_scores(trial: Trial) -> None:
@@ -131,7 +132,7 @@ def test_the_published_number_follows_from_the_scores(trial: Trial) -> None:
         means = video_scores(trial, name)
         real, fake = ([score for label, score in means.values() if label == wanted] for wanted in (0, 1))
         wins = sum((f > r) + 0.5 * (f == r) for f in fake for r in real)
-        (row,) = rows_of(trial, stage=run.FINAL, test_dataset=name, level="video", metric="auc")
+        (row,) = rows_of(trial, stage=FINAL, test_dataset=name, level="video", metric="auc")
         assert row["value"] == pytest.approx(wins / (len(real) * len(fake)))
 
 
@@ -139,7 +140,7 @@ def video_scores(trial: Trial, dataset: str) -> dict[str, tuple[int, float]]:
     """video_id -> label, mean of its final scores."""
     scores: dict[str, tuple[int, list[float]]] = {}
     for row in pq.read_table(trial.folder / "predictions.parquet").to_pylist():
-        if (row["stage"], row["dataset"]) == (run.FINAL, dataset):
+        if (row["stage"], row["dataset"]) == (FINAL, dataset):
             scores.setdefault(row["video_id"], (row["label"], []))[1].append(row["score"])
     return {video_id: (label, float(np.mean(values))) for video_id, (label, values) in scores.items()}
 
@@ -238,10 +239,10 @@ def test_a_failed_video_can_count_as_a_half(storage: Path, tiny: Any, trial: Tri
     assert failed not in scores  # no prediction is made up; only the number counts it
     labels, values = zip(*scores.values(), (tables.FAKE, 0.5), strict=True)
     for metric, expected in (("auc", detection.auc(labels, values)), ("ap", detection.ap(labels, values))):
-        (row,) = rows_of(half, stage=run.FINAL, test_dataset="celeb_df", level="video", metric=metric)
+        (row,) = rows_of(half, stage=FINAL, test_dataset="celeb_df", level="video", metric=metric)
         assert row["value"] == pytest.approx(expected)
         assert (row["n_missing"], row["failed_rule"]) == (1, "half")
-    by_frame = [rows_of(one, stage=run.FINAL, level="frame") for one in (left_out, half)]
+    by_frame = [rows_of(one, stage=FINAL, level="frame") for one in (left_out, half)]
     assert [row["value"] for row in by_frame[0]] == [row["value"] for row in by_frame[1]]
 
 
@@ -250,10 +251,10 @@ def test_a_test_part_with_one_class_left_is_not_a_number(storage: Path, tiny: An
     for video_id in videos_of(tiny, "dfdc", "test", tables.REAL):
         ledgers = dict(ledgers) | failing(replace(tiny, ledgers=ledgers), "dfdc", video_id)
     one_class = ran(planned(tiny, storage, ledgers))
-    (row,) = rows_of(one_class, stage=run.FINAL, test_dataset="dfdc", level="video", metric="auc")
+    (row,) = rows_of(one_class, stage=FINAL, test_dataset="dfdc", level="video", metric="auc")
     assert np.isnan(row["value"])
     assert (row["n_real"], row["n_fake"], row["n_missing"]) == (0, 2, 2)
-    (row,) = rows_of(one_class, stage=run.FINAL, test_dataset="celeb_df", level="video", metric="auc")
+    (row,) = rows_of(one_class, stage=FINAL, test_dataset="celeb_df", level="video", metric="auc")
     assert np.isfinite(row["value"])
 
 
@@ -271,7 +272,7 @@ def test_a_failed_training_video_makes_another_stage(tiny: Any, storage: Path) -
 def test_in_dataset_scores_the_test_part_of_the_training_dataset(storage: Path, tiny: Any, trial: Trial) -> None:
     same = ran(planned(tiny, storage, protocol="in_dataset"))
     assert [one.digest for one in same.planned] == [one.digest for one in trial.planned]
-    (row,) = rows_of(same, stage=run.FINAL, level="video", metric="auc")
+    (row,) = rows_of(same, stage=FINAL, level="video", metric="auc")
     assert row["test_dataset"] == "ffpp"
     assert (row["n_real"], row["n_fake"]) == (2, 8)
     assert 0 <= row["value"] <= 1
@@ -338,7 +339,7 @@ def test_the_rows_of_a_block_are_those_it_names(perturbed: Trial) -> None:
 
 
 def test_levels_and_datasets_have_their_means(perturbed: Trial) -> None:
-    common = {"stage": run.FINAL, "level": "video", "metric": "auc"}
+    common = {"stage": FINAL, "level": "video", "metric": "auc"}
 
     def value(dataset: str, perturbation: str) -> float:
         (row,) = rows_of(perturbed, test_dataset=dataset, perturbation=perturbation, **common)
@@ -383,7 +384,7 @@ def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, stora
     scored = ran(planned(others, storage))
     assert [one.digest for one in scored.planned] == [one.digest for one in trial.planned]
     predictions = pq.read_table(scored.folder / "predictions.parquet").to_pylist()
-    faces = [row for row in predictions if (row["stage"], row["dataset"]) == (run.FINAL, "ffiw")]
+    faces = [row for row in predictions if (row["stage"], row["dataset"]) == (FINAL, "ffiw")]
     frames: dict[tuple[str, int], list[float]] = {}
     for row in faces:
         frames.setdefault((row["video_id"], row["frame_index"]), []).append(row["score"])
@@ -392,7 +393,7 @@ def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, stora
     highest = [(video_id, max(scores)) for (video_id, _), scores in frames.items()]
     means = {name: np.mean([score for other, score in highest if other == name]) for name in label}
     (by_video, by_frame) = (
-        next(iter(rows_of(scored, stage=run.FINAL, test_dataset="ffiw", level=level, metric="auc")))
+        next(iter(rows_of(scored, stage=FINAL, test_dataset="ffiw", level=level, metric="auc")))
         for level in ("video", "frame")
     )
     assert by_video["value"] == pytest.approx(detection.auc([label[name] for name in means], list(means.values())))
@@ -400,7 +401,7 @@ def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, stora
         detection.auc([label[name] for name, _ in highest], [score for _, score in highest])
     )
     assert (by_video["n_real"], by_video["n_fake"]) == (2, 2)
-    (dfd,) = rows_of(scored, stage=run.FINAL, test_dataset="dfd", level="video", metric="auc")
+    (dfd,) = rows_of(scored, stage=FINAL, test_dataset="dfd", level="video", metric="auc")
     assert (dfd["n_real"], dfd["n_fake"], dfd["n_missing"], dfd["n_excluded"]) == (4, 4, 0, 0)
 
 
