@@ -24,9 +24,9 @@ from rich.text import Text
 
 from pipelines.common.text import printable
 from pipelines.reporting.coverage import (
-    _LEFT_OUT,
-    _MOST_REASONS,
-    _WIDE,
+    LEFT_OUT,
+    MOST_REASONS,
+    WIDE,
     lines,
     of_folder,
     reasons,
@@ -41,19 +41,19 @@ def _show(
     console: Console, title: str, coverage: pa.Table, why: Sequence[Mapping[str, Any]], found: Sequence[Leak]
 ) -> None:
     columns = list(zip(*lines(coverage), strict=True))
-    if console.width < _WIDE:
-        columns = [column for column in columns if column[0] not in _LEFT_OUT]
+    if console.width < WIDE:
+        columns = [column for column in columns if column[0] not in LEFT_OUT]
     shown = Table(title=Text(printable(title)), title_justify="left")
     for number, column in enumerate(columns):
         shown.add_column(column[0], justify="left" if number < 2 else "right", overflow="fold")
     for line in list(zip(*columns, strict=True))[1:]:
         shown.add_row(*(Text(printable(text)) for text in line))
     console.print(shown)
-    for row in why[:_MOST_REASONS]:
+    for row in why[:MOST_REASONS]:
         text = f"  {row['videos']} {row['status']} of {row['method']} in {row['split']}: {row['reason']}"
         console.print(printable(f"{text}, e.g. {row['example']}"), highlight=False, markup=False)
-    if len(why) > _MOST_REASONS:
-        console.print(f"  and {len(why) - _MOST_REASONS} more reasons: --out writes all", highlight=False)
+    if len(why) > MOST_REASONS:
+        console.print(f"  and {len(why) - MOST_REASONS} more reasons: --out writes all", highlight=False)
     for text in verdict(found):
         style = "bold red" if text.startswith("LEAK") else ""
         console.print(printable(text), style=style, highlight=False, markup=False)

@@ -1,15 +1,31 @@
-"""Who may import whom: sweeps -> pipelines -> models, and the heavy packages only where they are used."""
+"""Who may import whom: sweeps -> pipelines -> models, in pipelines from the ground up, heavy packages where needed."""
 
 import ast
 import json
 import subprocess
 import sys
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = (  # of pipelines, from the ground up: each imports only those before it
+    "common",
+    "media",
+    "datasets",
+    "faces",
+    "metrics",
+    "experiments",
+    "training",
+    "reporting",
+    "scoring",
+    "trials",
+    "tracking",
+    "launch",
+)
+COMMANDS = len(PACKAGES)  # the files on top of them
 LIGHT = (
     "models",
     "models.delocate",
@@ -19,6 +35,7 @@ LIGHT = (
     "pipelines.faces.follow",
     "pipelines.faces.crops",
     "pipelines.reporting.coverage",
+    "pipelines.reporting.report",
     "pipelines.metrics.detection",
     "pipelines.experiments.experiment",
     "pipelines.datasets",
@@ -99,11 +116,9 @@ def test_nothing_knows_the_sweeps():
     assert users("sweeps", "models", "pipelines") == set()
 
 
-def test_few_files_know_mlflow():
-    assert users("mlflow", "models", "pipelines", "sweeps") == {
-        "pipelines/tracking/client.py",
-        "pipelines/tracking/registry.py",
-        "pipelines/tracking/pyfunc.py",
+def test_only_tracking_knows_mlflow():
+    assert {str(Path(path).parent) for path in users("mlflow", "models", "pipelines", "sweeps")} == {
+        "pipelines/tracking"
     }
 
 
@@ -122,3 +137,77 @@ def test_importing_a_file_runs_nothing(path):
     body = ast.parse(path.read_text()).body
     bare = [node for node in body if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)]
     assert [ast.unparse(node) for node in bare] == []
+
+
+# ----------------------------------------------------------------------------------------- the house of pipelines
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in files("pipelines")}
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of pipelines that a file names in an import, wherever it stands: in a function, under TYPE_CHECKING."""
+    return {name for name in names_in(MODULES[module]) if name in MODULES and name != module} - {"pipelines"}
+
+
+def floor(module: str) -> int:
+    parts = module.split(".")
+    return PACKAGES.index(parts[1]) if (ROOT / "pipelines" / parts[1]).is_dir() else COMMANDS
+
+
+def test_the_packages_are_those_of_the_map():
+    folders = {path.parent.relative_to(ROOT / "pipelines").parts[0] for path in (ROOT / "pipelines").glob("*/*.py")}
+    assert folders == set(PACKAGES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"pipelines"}))
+def test_a_module_imports_only_from_below(module):
+    """Within a package anything but a circle; commands import no commands."""
+    upward = [
+        name for name in imports_of(module) if floor(name) > floor(module) or COMMANDS == floor(name) == floor(module)
+    ]
+    assert upward == []
+
+
+def test_there_is_no_circle():
+    graph = {module: imports_of(module) for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+def test_underscores_mean_private_to_models_and_datasets():
+    assert [name for name in MODULES if "._" in name and not name.startswith("pipelines.datasets._")] == []
+
+
+@pytest.mark.parametrize("path", files("pipelines"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_import_is_for_type_checking_only(path):
+    """What types need is an arrow like any other, and would be one that runs back up."""
+    assert "TYPE_CHECKING" not in names_in(path) | {name.rpartition(".")[2] for name in names_in(path)}
+
+
+@pytest.mark.parametrize("path", files("pipelines"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_takes_a_private_name_of_another(path):
+    taken = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("pipelines"):
+            private = [alias.name for alias in node.names if alias.name.startswith("_")]
+            taken += [f"{node.module}.{name}" for name in private if f"{node.module}.{name}" not in MODULES]
+            aliases = {alias.asname or alias.name for alias in node.names if f"{node.module}.{alias.name}" in MODULES}
+            taken += [f"{alias}.{name}" for alias in aliases for name in _attributes(path, alias) if name[0] == "_"]
+    assert taken == []
+
+
+def _attributes(path: Path, alias: str) -> set[str]:
+    """The names that a file takes from a module: `alias.name`."""
+    found = {name.split(".")[1] for name in names_in(path) if name.startswith(f"{alias}.")}
+    return {name for name in found if not name.startswith("__")}
+
+
+def test_modules_are_loaded_by_name_where_files_are_found_by_name_only():
+    """`importlib` would hide an arrow: adapters of datasets are found by their file names."""
+    assert users("importlib.import_module", "pipelines") <= {"pipelines/datasets/__init__.py", "pipelines/doctor.py"}

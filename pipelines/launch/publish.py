@@ -15,8 +15,7 @@ from pipelines.common import provenance, tables
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
 from pipelines.faces.plan import Extraction
-from pipelines.reporting import cache, coverage
-from pipelines.reporting.report import Report, gather
+from pipelines.reporting import cache, coverage, report
 from pipelines.reporting.saved import Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
 from pipelines.tracking import registry
@@ -60,7 +59,7 @@ def _report(outcome: Outcome, folder: Path, saved: Saved) -> cache.Shown:
     # Looked for in the videos' ledgers only now: statistics take a second to import.
     leaks, counted = tuple(coverage.leaks_of(outcome.extractions)), tuple(_counted(outcome.extractions))
     saved = replace(saved, leaks=leaks, coverage=counted)
-    made = Report.of(saved, gather(saved, outcome.storage, again=False))
+    made = report.Report.of(saved, report.gather(saved, outcome.storage, again=False))
     covered = coverage.write_coverage(outcome.extractions, folder)  # first: the page shows its pictures
     shown = cache.Shown(cells=made.cells, lines=made.lines, paths=made.write(folder) + covered)
     cache.write(folder, of, shown)

@@ -27,10 +27,10 @@ OUTCOMES = (*tables.STATUSES, PENDING)
 
 _COLOURS = {"ok": "#009E73", "no_face": "#E69F00", "unreadable": "#0072B2", "crashed": "#CC3311", PENDING: "0.85"}
 _COLUMNS = 3  # panels side by side
-_MOST_REASONS = 10  # that are printed
+MOST_REASONS = 10  # that are printed
 _COUNTED = ("given", *OUTCOMES, "frames", "faces")
-_WIDE = 130  # characters that the whole table needs
-_LEFT_OUT = ("dataset", "read", "frames", "faces", "s / video")  # of a narrower one
+WIDE = 130  # characters that the whole table needs
+LEFT_OUT = ("dataset", "read", "frames", "faces", "s / video")  # of a narrower one
 _REASON = ("dataset", "split", "method", "status", "videos", "reason", "example")
 _SCHEMA = pa.schema(
     [(name, pa.int8() if name == "label" else pa.string()) for name in KEY]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.common.storage import write_bytes
-from pipelines.reporting import page, robustness
-from pipelines.reporting.plot import plot
+from pipelines.reporting import page, plot, robustness
 from pipelines.reporting.saved import Material, Run, Saved
 from pipelines.reporting.table import Cell, cells, markdown, notes, to_csv
 
@@ -37,7 +36,7 @@ class Report:
         kinds = {f"{column.level} {column.metric.upper()}" for column in s.columns}
         metric = kinds.pop() if len(kinds) == 1 else "value"
         footer = s.facts["data"] if s.is_sample else ""
-        plot(paths[2], s.title, s.row_name, metric, self.cells, footer)
+        plot.plot(paths[2], s.title, s.row_name, metric, self.cells, footer)
         paths += robustness.write(folder / f"{s.name}-robustness.png", s, self.materials, footer)
         if html:
             paths.append(folder / f"{s.name}.html")

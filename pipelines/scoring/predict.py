@@ -143,7 +143,7 @@ def score_faces(
     """
     faces = store.Faces(folder)
     ledger = {row["video_id"]: row for row in faces.ledger.to_pylist()}
-    scorer = score._ScoreVideos(trained.finished, {DATASET: folder})
+    scorer = score.ScoreVideos(trained.finished, {DATASET: folder})
     for name, path in paths.items():
         entry = ledger[name]
         common = {"path": path, "num_frames": entry["num_frames"], "num_faces": entry["num_faces"]}

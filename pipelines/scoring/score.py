@@ -105,7 +105,7 @@ def score(
                 on_video(before + number, total)
 
         args = ([stage for stage, _ in one.missing], faces, one.perturbations)
-        scored = pa.concat_tables(_tables(_ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
+        scored = pa.concat_tables(_tables(ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
         _keep(scored.cast(PREDICTIONS), one, parts)
         done += len(one.videos)
 
@@ -167,7 +167,7 @@ def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in key])
 
 
-class _ScoreVideos:
+class ScoreVideos:
     """Ray Data actor: videos -> PREDICTIONS. The models are loaded once."""
 
     def __init__(

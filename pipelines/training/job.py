@@ -36,16 +36,11 @@ class Compute:
         """Return into how many parts a worker cuts its share of a step of this stage."""
         return self.accumulate.get(f"{stage.paper}.{stage.name}", 1)
 
-    def sharing(self, stage: PlannedStage, view: View) -> Sharing:
+    def sharing(self, planned: PlannedStage, stage: type[models.Stage], view: View) -> Sharing:
         """Return how so many workers share the steps of a stage."""
         most = max(1, self.num_workers)
-        return Sharing(
-            stage=models.stage(stage.paper, stage.name),
-            view=view,
-            least=self.min_workers or most,
-            most=most,
-            accumulate=self.cuts(stage),
-        )
+        least = self.min_workers or most
+        return Sharing(stage=stage, view=view, least=least, most=most, accumulate=self.cuts(planned))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,4 +84,4 @@ class Job:
 
     def sharing(self, view: View) -> Sharing:
         """Return how the workers share its steps."""
-        return self.compute.sharing(self.planned, view)
+        return self.compute.sharing(self.planned, self.stage, view)

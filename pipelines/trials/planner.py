@@ -135,4 +135,4 @@ def check(trial: Trial, compute: Compute) -> None:
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)
         view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
-        compute.sharing(planned, view).check()
+        compute.sharing(planned, stage, view).check()

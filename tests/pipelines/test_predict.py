@@ -31,8 +31,7 @@ from pipelines.predict import main, write_pictures
 from pipelines.reporting import evidence
 from pipelines.scoring import explain, predict
 from pipelines.scoring.trained import newest
-from pipelines.tracking import registry
-from pipelines.tracking.client import lookup
+from pipelines.tracking import lookup, registry
 from pipelines.training.job import Compute
 from pipelines.trials import planner, run
 from pipelines.trials.trial import Trial, pooling_of

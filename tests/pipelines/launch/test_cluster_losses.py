@@ -292,7 +292,7 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
         sweep = site.on_cluster("cluster")
 
         # A node dies while it scores.
-        wait_for(lambda: train.works_on("_ScoreVideos"), "scoring", sweep)
+        wait_for(lambda: train.works_on("ScoreVideos"), "scoring", sweep)
         train.kill()
         assert done(storage, "runs") == 0
         train = site.add(cluster.TRAIN)

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.common import cluster
+from pipelines.launch import publish
 from pipelines.metrics.significance import Comparison
 from pipelines.reporting import cache, plot
 from pipelines.reporting import report as report_module
@@ -130,18 +131,18 @@ def test_a_sweep_makes_its_report_once_and_mends_it(tmp_path: Path, times_made: 
     saved = made_up(trials=tuple(one for one in made_up().trials if one.seed == 0), leaks=(), coverage=())
     folder = tmp_path / "reports" / "question-1"
     end = outcome(tmp_path, saved)
-    first = end._report(folder, saved)
+    first = publish._report(end, folder, saved)
     before = files(folder)
     assert before.keys() == {path.name for path in first.paths} | {MADE}
-    again = end._report(folder, saved)
+    again = publish._report(end, folder, saved)
     assert len(times_made) == 1
     assert (repr(tuple(again.cells)), again.lines, again.paths) == (repr(tuple(first.cells)), first.lines, first.paths)
     (folder / "question.html").write_text("<html>")
-    end._report(folder, saved)
+    publish._report(end, folder, saved)
     assert (len(times_made), files(folder)) == (2, before)
     results = tmp_path / "runs" / "b0" / "results.parquet"
     pq.write_table(pq.read_table(results), results)
-    end._report(folder, saved)
+    publish._report(end, folder, saved)
     assert len(times_made) == 3
 
 
@@ -153,14 +154,14 @@ def test_a_report_whose_making_was_stopped_is_made_again(
     other = dataclasses.replace(saved, title="another")
     folder = tmp_path / "reports" / "question-1"
     end = outcome(tmp_path, saved)
-    end._report(folder, saved)
+    publish._report(end, folder, saved)
     before = files(folder)
     with monkeypatch.context() as stopped:
         stopped.setattr(plot, "plot", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            end._report(folder, other)
+            publish._report(end, folder, other)
     assert files(folder) != before
-    end._report(folder, saved)
+    publish._report(end, folder, saved)
     assert (len(times_made), files(folder)) == (3, before)
 
 
@@ -169,7 +170,7 @@ def test_the_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]
     end: Any = outcome(Path(), made_up(trials=()))
     names: Any = SimpleNamespace(title="Table [red]1[/red]", row_name="[bold]row")
     cells = [dataclasses.replace(CELLS[0], row="[0, 1]\n", column="[/x]")]
-    dataclasses.replace(end, sweep=names)._print_table(cells, ["[dim]note"], Console(width=100))
+    publish._print_table(dataclasses.replace(end, sweep=names), cells, ["[dim]note"], Console(width=100))
     said = capsys.readouterr().out
     for text in ("Table [red]1[/red]: published", "[bold]row", "[0, 1]\\n", "[/x]", "[dim]note"):
         assert text in said

@@ -245,11 +245,11 @@ def test_pictures_of_a_run_are_shown_where_it_has_them(tmp_path: Path) -> None:
     make_run(tmp_path, "a0", 0.02, 0)
     saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
     made = Report.of(saved, gather(saved, tmp_path, again=False))
-    assert "<details" not in render(tmp_path, made)
+    assert "<details" not in render(tmp_path, made.saved, made.materials, made.cells, made.lines)
     row = {"stage": "detect", "dataset": "dfdc", "video_id": EVIL, "frame_index": 0, "face_index": 0, "label": 1}
     rows = [row | {"method": EVIL, "score": 0.5, "features": [float(i), 1.0]} for i in range(3)]
     pq.write_table(to_table(rows, FEATURES), tmp_path / "runs" / "a0" / "features.parquet")
-    page = Page(render(tmp_path, made))
+    page = Page(render(tmp_path, made.saved, made.materials, made.cells, made.lines))
     assert page.tags.count("details") == 1
     (map_,) = (where for where in page.loaded if where.startswith("data:image/webp"))
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(map_.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)

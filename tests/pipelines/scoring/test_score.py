@@ -17,7 +17,7 @@ import models
 from pipelines.common import storage, tables
 from pipelines.faces import store
 from pipelines.scoring import score as score_module
-from pipelines.scoring.score import _NO_MASK, VIDEOS_PER_TASK, Finished, _ScoreVideos, derive, perturb, predictions_path
+from pipelines.scoring.score import _NO_MASK, VIDEOS_PER_TASK, Finished, ScoreVideos, derive, perturb, predictions_path
 from pipelines.scoring.score import predictions as predictions_
 from pipelines.scoring.score import score as score_
 from pipelines.training import stages
@@ -196,7 +196,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[
     """Perturbations and videos of every pass that is made."""
     made: list[tuple[tuple[str, ...], list[str]]] = []
 
-    class Spy(_ScoreVideos):
+    class Spy(ScoreVideos):
         def __init__(self, finished: Any, faces: Any, perturbations: Any = ("",)) -> None:
             super().__init__(finished, faces, perturbations)
             made.append((tuple(perturbations), []))
@@ -205,7 +205,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[
             made[-1][1].extend(batch["video_id"].to_pylist())
             return super().__call__(batch)
 
-    monkeypatch.setattr(score_module, "_ScoreVideos", Spy)
+    monkeypatch.setattr(score_module, "ScoreVideos", Spy)
     return made
 
 

@@ -32,7 +32,7 @@ from pipelines.tracking.client import (
     patiently,
     ui_command,
 )
-from pipelines.trials import outcome
+from pipelines.tracking import runs
 
 ROOT = Path(__file__).parents[3]
 
@@ -248,7 +248,7 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
         "metric": "auc",
     }
     rows += [common | blurred, common | blurred | {"metric": "ap"}, common | blurred | {"stage": "finetune"}]
-    values = outcome.metric_values(tables.to_table(rows, tables.RESULTS))
+    values = runs.metric_values(tables.to_table(rows, tables.RESULTS))
     assert {name for name in values if "blur" in name} == {
         f"unseen/blur-3/video/auc{end}" for end in ("", "/low", "/high")
     }

@@ -16,8 +16,7 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep
 from pipelines.scoring.trained import TRIAL
-from pipelines.tracking import client, registry, runs
-from pipelines.tracking.client import lookup
+from pipelines.tracking import client, lookup, registry, runs
 from pipelines.tracking.registry import Winner
 from pipelines.training import stages
 from pipelines.training.views import VIEWS

@@ -17,8 +17,7 @@ from rich.console import Console
 
 from pipelines.experiments.experiment import Experiment
 from pipelines.scoring import predict
-from pipelines.tracking import client
-from pipelines.tracking.client import lookup
+from pipelines.tracking import client, lookup
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

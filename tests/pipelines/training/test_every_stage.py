@@ -97,7 +97,7 @@ def test_a_killed_training_goes_on_and_its_stage_scores(paper, stage_name, tiny,
     if not whole.stage.scores:
         return
     part = trial.test[0]
-    actor = score._ScoreVideos([score.Finished(planned=whole.planned, config=whole.config)], trial.faces)
+    actor = score.ScoreVideos([score.Finished(planned=whole.planned, config=whole.config)], trial.faces)
     table = actor(score._as_table(part.videos))
     assert set(table["video_id"].to_pylist()) == {video.video_id for video in part.videos}
     scores = np.array(table["score"].to_pylist())
