@@ -1,19 +1,27 @@
-"""Dataset adapters: one file per dataset, found by its file name. One's own videos need none: see `_manifest`.
+"""Folders and lists to VIDEOS: one file per dataset, found by its file name.
 
-An adapter is a module with
+In: a root, which is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists
+folders. Out: rows of VIDEOS, one for each video.
+
+    ffpp, celeb_df, deeper_forensics, dfdc, dfd, dfdcp, ffiw, wild_deepfake    one dataset each
+    _manifest  one's own videos, listed in a .csv or .parquet file; they need no code
+    _root      a dataset's folder, local or remote, as the adapters see it
+    _archives  which folders of pictures a tar archive holds
+    _checks    what rows say about a dataset before anything is decoded (the doctor)
+    sample     the made-up corpus
+
+A dataset's file, its adapter, has
     LAYOUT     the folder tree that it expects, shown in errors
     NEEDS      names of other datasets whose roots it needs as well
     PUBLISHED  (method, split) -> number of videos in one compression, as its owners publish it; split "" where
                only the sum over the splits is known
-    videos(roots) -> rows of `schemas.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
+    videos(roots) -> rows of `tables.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
                split, codec and manipulation; who uses which is decided elsewhere
 
 Two rules hold for all of them. The split is the dataset's own and is read from the dataset's own list; a
 file that no list explains is an error, never left out. And a video that such a list promises but the disk
 lacks keeps its row, so that extraction counts it as unreadable; the exception, FaceForensics++, is
 downloaded in parts of one's choice and says so.
-
-A root is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists folders.
 """
 
 import importlib
@@ -36,12 +44,12 @@ _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def names() -> tuple[str, ...]:
-    """The datasets there is an adapter for, in alphabetical order."""
+    """Return the names of the datasets that have an adapter, in alphabetical order."""
     return tuple(sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py")))
 
 
 def load(name: str, roots: Mapping[str, str]) -> pa.Table:
-    """All videos of dataset `name` as a `schemas.VIDEOS` table, sorted by `video_id`.
+    """Return all videos of dataset `name` as a `tables.VIDEOS` table, sorted by `video_id`.
 
     `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of one's own videos. Raises
     DatasetError when the name is unknown, a root that the adapter needs is not in `roots` or cannot be read, or
@@ -61,12 +69,12 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
 
 
 def folder_of(root: str) -> str:
-    """The folder or URI that the uris of a root are below: the root itself, or the folder that a manifest lies in."""
+    """Return the folder or URI that a root's uris are below: the root itself, or the folder that a manifest lies in."""
     return _manifest.folder_of(root) if _manifest.is_manifest(root) else root
 
 
 def read_config(path: str | Path) -> dict[str, str]:
-    """`datasets.toml` as {dataset name: root}.
+    """Read `datasets.toml` as {dataset name: root}.
 
     The file holds lines `name = "root"`. `~` is the home folder, and a relative root starts at the file's own
     folder; a URI is kept as it is. A name of one's own may stand for a manifest of videos, a .csv or .parquet file.

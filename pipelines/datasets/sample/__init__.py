@@ -1,0 +1,7 @@
+"""The sample corpus: made-up videos in the folder layouts of the real datasets.
+
+In: a folder. Out: their trees below it, and {dataset: root}. The adapters read them like the real ones.
+
+    corpus  which videos there are, written as the datasets' owners would
+    people  people, takes and forgeries as arrays; no files
+"""
