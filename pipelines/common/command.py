@@ -1,0 +1,50 @@
+"""What all commands share: a parser, types of switches, and one `main` that turns errors into lines and exit codes."""
+
+import argparse
+from collections.abc import Callable
+
+from rich.console import Console
+
+from pipelines.common.text import printable
+
+
+def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser without switches, whose help shows `doc` as it is written."""
+    return argparse.ArgumentParser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def not_negative(text: str) -> int:
+    """Return the value of a switch that takes 0, 1, 2, ...; the `type` of an argument."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
+    return value
+
+
+def positive(text: str) -> int:
+    """Return the value of a switch that takes 1, 2, 3, ...; the `type` of an argument."""
+    value = not_negative(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def main(work: Callable[[Console], int], *, errors: tuple[type[Exception], ...] = (), stopped: str = "stopped") -> int:
+    """Run the work of a command and return its exit code: what the work returns, 2 for an error, 130 after Ctrl-C.
+
+    ValueError, OSError and the types in `errors` are for the user to correct: their text is printed, without a
+    traceback. Any other exception is a mistake of ours and comes through. After Ctrl-C `stopped` is printed.
+    """
+    console = Console()
+    try:
+        return work(console)
+    except (ValueError, OSError, *errors) as error:
+        text = "\n".join(printable(line) for line in str(error).splitlines())
+        console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print(stopped, highlight=False)
+        return 130

@@ -1,0 +1,75 @@
+"""The frame of every command: which exit code, which line, and which numbers a switch takes."""
+
+import argparse
+
+import pytest
+
+from pipelines.common import command
+
+
+class Refused(RuntimeError):
+    """An error that only some commands end with."""
+
+
+def raising(error: BaseException):
+    def work(console):
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_exit_code_is_that_of_the_work(code, capsys):
+    assert command.main(lambda console: code) == code
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [ValueError("no such [bold]row"), OSError("no such [bold]row")])
+def test_wrong_input_is_one_line_and_exit_code_2(error, capsys):
+    assert command.main(raising(error)) == 2
+    assert capsys.readouterr() == ("error: no such [bold]row\n", "")
+
+
+def test_the_text_of_an_error_keeps_its_lines_and_loses_what_steers_a_terminal(capsys):
+    assert command.main(raising(ValueError("expected\n  a\x1b[31m/\u202eb/" + 200 * "c"))) == 2
+    assert capsys.readouterr().out == "error: expected\n  a\\x1b[31m/\\u202eb/" + 200 * "c" + "\n"
+
+
+def test_a_run_time_error_is_for_the_user_only_where_the_command_says_so(capsys):
+    assert command.main(raising(Refused("the disk is full")), errors=(Refused,)) == 2
+    assert capsys.readouterr().out == "error: the disk is full\n"
+    with pytest.raises(Refused):
+        command.main(raising(Refused("the disk is full")))
+    with pytest.raises(KeyError):
+        command.main(raising(KeyError("a mistake of ours")), errors=(Refused,))
+
+
+def test_interrupted_it_says_what_became_of_the_work(capsys):
+    assert command.main(raising(KeyboardInterrupt()), stopped="stopped; nothing is kept") == 130
+    assert capsys.readouterr().out == "stopped; nothing is kept\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "not_negative", "positive"),
+    [
+        ("3", 3, 3),
+        ("0", 0, "must be 1 or more"),
+        ("-1", "must be 0 or more, got -1", "must be 0 or more, got -1"),
+        ("1.5", "must be a whole number, got '1.5'", "must be a whole number, got '1.5'"),
+        ("", "must be a whole number, got ''", "must be a whole number, got ''"),
+    ],
+)
+def test_a_switch_takes_whole_numbers_from_0_or_1(text, not_negative, positive):
+    for kind, expected in ((command.not_negative, not_negative), (command.positive, positive)):
+        if isinstance(expected, int):
+            assert kind(text) == expected
+        else:
+            with pytest.raises(argparse.ArgumentTypeError, match=expected):
+                kind(text)
+
+
+def test_the_help_shows_a_docstring_as_it_is_written():
+    assert (
+        "\n    python -m a.b [X]\n\nTwo.\n"
+        in command.parser("a.b", "One:\n\n    python -m a.b [X]\n\nTwo.").format_help()
+    )
