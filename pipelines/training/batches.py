@@ -15,13 +15,13 @@ from pipelines.training.views import MOST_TRIES, Pick, View
 MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
 
 
-# ----------------------------------------------------------------------------------------- batches
 def stack(samples: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
+    """Return samples as one batch: each array with a new first axis."""
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """The items, of which None is none; a thread makes the next one while the caller is busy with the last."""
+    """Yield the items, none of which is None; a thread makes the next one while the caller is busy with the last."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -30,13 +30,16 @@ def ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items; the last one may be shorter."""
+    """Yield lists of `size` items; the last one may be shorter."""
     while chunk := list(islice(items, size)):
         yield chunk
 
 
 def _load(samples: Samples, view: View, picks: Sequence[Pick]) -> tuple[list[Pick], Arrays]:
-    """The picks as a batch; one that the stage cannot use is replaced, and named in the log."""
+    """Return the picks as a batch; one that the stage cannot use is replaced, and named in the log.
+
+    Raises BadSample after `MOST_TRIES` replacements of one pick.
+    """
     used, arrays = [], []
     for pick in picks:
         for tries in range(MOST_TRIES + 1):
@@ -58,7 +61,7 @@ def _load(samples: Samples, view: View, picks: Sequence[Pick]) -> tuple[list[Pic
 def local_batches(
     samples: Samples, view: View, steps: range, rank: int, world_size: int
 ) -> Iterator[tuple[list[Pick], Arrays]]:
-    """One worker's batches of `steps`, made one ahead by a thread of this process."""
+    """Yield one worker's batches of `steps`; a thread of this process makes them two ahead."""
 
     def load(step: int) -> tuple[list[Pick], Arrays]:
         return _load(samples, view, view.share(step, rank, world_size))
@@ -85,7 +88,7 @@ class _LoadStep:
 def ray_batches(
     make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int
 ) -> Iterator[tuple[list[Pick], Arrays]]:
-    """The same batches in the same order, made by Ray Data on up to `num_loaders` CPUs while the GPUs train."""
+    """Yield the same batches in the same order, made by Ray Data on up to `num_loaders` CPUs while the GPUs train."""
     import ray  # here: the rest of this file must run without Ray
 
     if not steps:

@@ -117,7 +117,7 @@ def _step(
     picks: Sequence[Pick],
     world: World,
 ) -> dict[str, float]:
-    """One optimizer step. The closure may run more than once (SAM); its first losses are the ones reported.
+    """Take one optimizer step; return its losses. The closure may run more than once (SAM): its first losses count.
 
     cuts: of the worker's samples, with what each one's loss counts; the gradients of all add up.
     """
@@ -144,27 +144,27 @@ def _step(
 
 
 def _gradients_stay_here(model: nn.Module, stay: bool) -> AbstractContextManager[None]:
-    """Within it, DDP does not yet average gradients over workers: once is enough, after a step's last cut."""
+    """Keep DDP from averaging gradients over workers: once is enough, after a step's last cut."""
     return model.no_sync() if stay and isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 def _cut(module: models.Stage, batch: Mapping[str, Tensor], cuts: int) -> list[tuple[Mapping[str, Tensor], float]]:
-    """Equal parts of a worker's samples in their order, and the share of the step's loss that each one's loss is."""
+    """Return equal parts of a worker's samples in their order, and which share of the step's loss each part's is."""
     if cuts == 1:
         return [(batch, 1.0)]
     parts = {name: value.chunk(cuts) if value.ndim else [value] * cuts for name, value in batch.items()}
     batches = [{name: part[i] for name, part in parts.items()} for i in range(cuts)]
-    weights = [module.weight(one) for one in batches]
-    return [(one, weight / sum(weights)) for one, weight in zip(batches, weights, strict=True)]
+    weights = [module.weight(part) for part in batches]
+    return [(part, weight / sum(weights)) for part, weight in zip(batches, weights, strict=True)]
 
 
 def _check_finite(loss: Tensor, step: int, picks: Sequence[Pick], world: World) -> None:
-    """Raises NonFiniteLoss on every worker if the loss of one is not finite: none may wait for another."""
+    """Raise NonFiniteLoss on every worker if the loss of one is not finite: none may wait for another."""
     ill = (~torch.isfinite(loss.detach())).float().clone()
     if total(ill) == 0:
         return
     own = sorted({pick.video.video_id for pick in picks}) if ill else []
-    ids = sorted({video_id for found in world.gather(own) for video_id in found})
+    ids = sorted({video_id for of_worker in world.gather(own) for video_id in of_worker})
     raise NonFiniteLoss(f"the loss is not finite at step {step}; the samples were {', '.join(ids)}")
 
 
@@ -199,7 +199,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         else:
             for (video, _), (real, fake) in zip(chunk, out["score"].tolist(), strict=True):
                 mine += [(video.video_id, tables.REAL, loss, real), (video.video_id, tables.FAKE, loss, fake)]
-    rows = [row for found in world.gather(mine) for row in found]
+    rows = [row for own in world.gather(mine) for row in own]
     if not rows:
         raise BadSample(f"none of the {len(videos)} validation videos has a face that {job.stage.name} can use")
     result = {"loss": float(np.mean([loss for _, _, loss, _ in rows]))}

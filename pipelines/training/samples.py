@@ -1,7 +1,5 @@
-"""FACES -> batches: which face, of which video, in which step of training.
+"""FACES -> samples: the arrays of a face, or of a clip of faces, as a stage wants them.
 
-Sample number p of a training is a pure function of (rows, view, seed, p). So a resumed training sees
-exactly what an uninterrupted one sees, and N workers see together what one would see alone.
 Only this file reads FACES for training and scoring.
 """
 
@@ -25,13 +23,13 @@ from pipelines.faces.store import ROWS_PER_GROUP, Faces
 from pipelines.training.views import CLIP_VIEWS, Pick, Video, clip_starts
 
 log = logging.getLogger(__name__)
+
 VAL_FRAMES = 8  # faces per video that a frame view validates on, evenly spaced
 MOST_DONORS = 10_000  # faces among which the nearest are looked for (LAA-Net's BI)
 _LIGHT = tuple(name for name in tables.FACES.names if not name.endswith("_png"))
 Arrays = dict[str, np.ndarray]
 
 
-# ------------------------------------------------------------------------------------ its contents
 class Samples:
     """Samples of one stage, as `Stage.prepare` made them.
 
@@ -56,16 +54,19 @@ class Samples:
         self.donors = _Donors(self, donors) if self.feed.donors and donors else None  # none are needed to score
 
     def _track(self, video_id: str, face_index: int) -> list[dict[str, Any]]:
-        """One face of a video, frame by frame, without its pictures; `place` is where they are among its rows."""
+        """Return the FACES rows of one face of a video, frame by frame, without pictures.
+
+        `place`: where a row lies among those of its video.
+        """
         rows = self._faces_of(video_id).video(video_id, _LIGHT).to_pylist()
         rows = [row | {"place": place} for place, row in enumerate(rows)]
         track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
         return sorted(track, key=lambda row: row["frame_index"])
 
     def face(self, row: Mapping[str, Any], size_px: int | None = None, perturbation: str = "") -> Arrays:
-        """A face of a track, with its pictures, by default at the size that the stage wants.
+        """Return the arrays of a row of a track (see `face_arrays`), by default at the size that the stage wants.
 
-        perturbation: of the image alone; landmarks, box and mask stay those of the clean face.
+        A perturbation changes the image alone; landmarks, box and mask stay those of the clean face.
         """
         size_px = size_px or self.feed.input_px
         whole = {**row, **self._pictures(row["video_id"], row["place"])}
@@ -89,7 +90,10 @@ class Samples:
         return self.faces[video_id.split("/", 1)[0]]
 
     def training_sample(self, pick: Pick) -> Arrays:
-        """The largest face of the video; the frame or clip that `where` points to. Raises BadSample."""
+        """Return the sample of a pick: the video's largest face, in the frame or clip that `where` points to.
+
+        Raises BadSample where the stage cannot use it.
+        """
         track = self.track(pick.video.video_id, 0)
         frames = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         start = int(pick.where * (max(0, len(track) - frames) + 1))
@@ -103,9 +107,10 @@ class Samples:
         most_frames: int | None = None,
         perturbation: str = "",
     ) -> Iterator[tuple[list[dict[str, Any]], Arrays]]:
-        """Every face of a video: the FACES rows that a sample covers, and the sample.
+        """Yield every face of a video: the FACES rows that a sample covers, and the sample.
 
-        In mode select a face that the stage cannot use is left out. A perturbation changes the images and nothing else:
+        most_frames: so many, evenly spaced, of a stage that takes single frames. In mode select a face that the stage
+        cannot use is left out; in mode score it raises BadSample. A perturbation changes the images and nothing else:
         where a stage draws at random, it draws the same.
         """
         rows = self._faces_of(video.video_id).video(video.video_id, ["face_index"])
@@ -173,21 +178,27 @@ class _Donors:
         self.video_ids = np.array([video_id for video_id, _ in self.faces])
 
     def near(self, video: Video, row: Mapping[str, Any], rng: np.random.Generator) -> Arrays:
-        """`image` and `landmarks` of one of the nearest faces."""
+        """Return `image` and `landmarks` of one of the nearest faces of other videos, drawn at random."""
         distance = np.linalg.norm(self.points - _landmarks(row), axis=2).sum(1)
         distance[self.video_ids == video.video_id] = np.inf
         number = min(self.number, int(np.isfinite(distance).sum()))
         video_id, place = self.faces[rng.choice(np.argpartition(distance, number - 1)[:number])]
-        found = self.samples.face(self.samples.track(video_id, 0)[place])
-        return {name: found[name] for name in ("image", "landmarks")}
+        donor = self.samples.face(self.samples.track(video_id, 0)[place])
+        return {name: donor[name] for name in ("image", "landmarks")}
 
 
 def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None = None) -> Arrays:
-    """image: instead of the row's own, of the same size."""
+    """Return the arrays of a FACES row, the crop resized to `size_px`.
+
+    `image` uint8 (S, S, 3) RGB; `landmarks` float32 (68 or 81, 2), x, y, whole numbers are pixel centres; `box` float32
+    (4,), x0, y0, x1, y1, edges; `mask` uint8 (S, S), 1 where the face is manipulated; `mask_valid`: whether that is
+    known; `key`: a number of its own for each face of each frame.
+    image: instead of the row's own, of the same size.
+    """
     if image is None:
         image = decode_png(row["image_png"])
     crop_px = image.shape[0]
-    landmarks = (_landmarks(row) + 0.5) * (size_px / crop_px) - 0.5  # whole numbers are pixel centres in both
+    landmarks = (_landmarks(row) + 0.5) * (size_px / crop_px) - 0.5
     known = row["label"] == tables.REAL or row["mask_png"] is not None
     mask = np.zeros((size_px, size_px), np.uint8)
     if row["mask_png"] is not None:
@@ -207,28 +218,29 @@ def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None =
 
 
 def _key(row: Mapping[str, Any]) -> int:
-    """A number of its own for each face of each frame."""
+    """Return a number of its own for each face of each frame."""
     return _stable(f"{row['video_id']} {row['frame_index']} {row['face_index']}", 7)
 
 
 def _landmarks(row: Mapping[str, Any]) -> np.ndarray:
-    """(68, 2) in pixels of the stored crop, the same size for all faces of an extraction."""
+    """Return the landmarks (68 or 81, 2) in pixels of the stored crop, which has one size in an extraction."""
     return np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2)
 
 
 def _to_crop(box: Mapping[str, float], crop: Mapping[str, float], size_px: int) -> np.ndarray:
-    """A box of the source frame in pixels of its square crop, resized to `size_px`; edges, not pixel centres."""
+    """Return a box of the source frame in pixels of its square crop, resized to `size_px`; edges, not pixel centres."""
     scale = size_px / (crop["x1"] - crop["x0"])
     corners = [box["x0"] - crop["x0"], box["y0"] - crop["y0"], box["x1"] - crop["x0"], box["y1"] - crop["y0"]]
     return np.array(corners, np.float32) * np.float32(scale)
 
 
 def _stable(text: str, num_bytes: int = 4) -> int:
+    """Return a number that is the same in every process."""
     return int.from_bytes(sha256(text.encode()).digest()[:num_bytes])
 
 
 class Derived:
-    """Per-frame arrays that one stage made for another: one row group per video, written by `evaluate.derive`."""
+    """Arrays that one stage made of each frame for another: a row group per video, by `scoring.score.derive`."""
 
     SCHEMA = pa.schema(
         [
@@ -257,6 +269,6 @@ class Derived:
         return arrays
 
     def frames(self, video_id: str, frame_indices: Sequence[int], face_index: int) -> Arrays:
-        """Each derived array, stacked over the frames."""
-        found = [self.video(video_id)[index, face_index] for index in frame_indices]
-        return {name: np.stack([arrays[name] for arrays in found]) for name in found[0]}
+        """Return each derived array, stacked over the frames."""
+        of_frames = [self.video(video_id)[index, face_index] for index in frame_indices]
+        return {name: np.stack([arrays[name] for arrays in of_frames]) for name in of_frames[0]}

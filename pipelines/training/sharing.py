@@ -7,12 +7,11 @@ meaning. Only numbers that cut the step equally can train it; if Ray gives anoth
 from dataclasses import dataclass
 
 import models
-from pipelines.training import views
-from pipelines.training.views import View
+from pipelines.training.views import REAL_VIEWS, View
 
 
 def check_accumulates(stage: type[models.Stage]) -> None:
-    """Raises ValueError for a stage whose steps cannot be cut."""
+    """Raise ValueError for a stage whose steps cannot be cut."""
     if stage.accumulates == "no":
         raise ValueError(
             f"a step of {_name(stage)} can't be cut: its method looks at all samples of a step at once; leave it out "
@@ -21,7 +20,7 @@ def check_accumulates(stage: type[models.Stage]) -> None:
 
 
 def check_cuts(stage: type[models.Stage], view: View, num_workers: int, cuts: int) -> None:
-    """Raises ValueError if a worker's share of a step can't be cut into so many equal parts."""
+    """Raise ValueError if a worker's share of a step can't be cut into so many equal parts."""
     if cuts == 1:
         return
     check_accumulates(stage)
@@ -35,7 +34,7 @@ def check_cuts(stage: type[models.Stage], view: View, num_workers: int, cuts: in
 
 
 def _unit(view: View) -> int:
-    return 1 if view.name in views.REAL_VIEWS else 2  # a real and a fake sample: every cut holds as many of both
+    return 1 if view.name in REAL_VIEWS else 2  # a real and a fake sample: every cut holds as many of both
 
 
 def _name(stage: type[models.Stage]) -> str:
@@ -53,7 +52,7 @@ class Sharing:
     accumulate: int = 1  # cuts of a worker's share with `most` workers
 
     def check(self) -> None:
-        """Raises ValueError if no number of workers in the range can share a step whose shares are then cut."""
+        """Raise ValueError if no number of workers in the range can share a step whose shares are then cut."""
         refused = [error for number in range(self.most, self.least - 1, -1) if (error := self._refusal(number))]
         if len(refused) > self.most - self.least:
             if self.least == self.most:
@@ -63,19 +62,19 @@ class Sharing:
                 f"{_name(self.stage)}: {refused[0]}"
             )
 
-    def workers(self, there: int) -> int:
-        """How many of the workers that are `there` train; the others idle. May be less than `least`, if nothing fits.
+    def workers(self, available: int) -> int:
+        """Return how many of the available workers train; the rest idle. May be less than `least`, if nothing fits.
 
         Fewer than the largest number that fits can train whenever they share the step equally: see `cuts`.
         """
         if self.least == self.most:
-            return there
+            return available
         top, free = self._top(), self.stage.accumulates == "exactly"
-        numbers = range(min(there, top), 0, -1)
+        numbers = range(min(available, top), 0, -1)
         return next(n for n in numbers if not (self._unshared(n) if free and n < top else self._refusal(n)))
 
     def cuts(self, workers: int) -> int:
-        """Parts of a worker's share. Raises ValueError if it can't be cut so.
+        """Return into how many parts a worker cuts its share. Raises ValueError if it can't be cut so.
 
         Where the weights don't depend on the cuts, as many as it takes for no worker to hold more samples at once than
         with `most` workers. Elsewhere a share grows as workers go, and takes more memory.

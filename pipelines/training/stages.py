@@ -22,7 +22,7 @@ from typing import Any
 import filelock
 
 import models
-from pipelines.common.storage import StorageError, digest, folders, read_json, write_bytes, write_json
+from pipelines.common.storage import StorageError, digest, folders, make_folder, read_json, write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
 
 
@@ -45,7 +45,7 @@ class PlannedStage:
         return (self.folder / "_done.json").exists()
 
     def finish(self, best_epoch: int, summary: Mapping[str, Any]) -> None:
-        """Marks the stage as trained: its weights are the best epoch's."""
+        """Mark the stage as trained: its weights are the best epoch's."""
         best = self.folder / f"best-{best_epoch:08d}" / "weights.safetensors"
         write_bytes(self.folder / "weights.safetensors", best.read_bytes())
         write_json(self.folder / "_done.json", summary)
@@ -54,22 +54,23 @@ class PlannedStage:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def summary(self) -> Mapping[str, Any]:
+        """Return what the training said of itself. Raises StorageError if the stage is not trained."""
         if not self.done:
             raise StorageError(f"{self.folder} is not finished; run the sweep again to go on with it")
         return read_json(self.folder / "_done.json")
 
     def curve(self) -> list[dict[str, Any]]:
-        """One entry per finished epoch."""
+        """Return an entry for each finished epoch: `epoch`, `step`, `lr`, `seconds`, `train/...`, `val/...`."""
         path = self.folder / "curves.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while training: no two trials, of this sweep or another, train the same stage at once.
+        """Hold the stage while it is trained: no two trials, of this sweep or another, train the same stage at once.
 
         The lock belongs to the process and goes with it, so a killed trial leaves none behind.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with filelock.FileLock(self.folder / ".lock"):
             yield
 
@@ -77,7 +78,7 @@ class PlannedStage:
 def plan(
     experiment: Experiment, rows: Mapping[str, str], storage: Path, accumulate: Mapping[str, int] = {}
 ) -> tuple[PlannedStage, ...]:
-    """The experiment's stages in order.
+    """Return the experiment's stages in order. Raises ValueError where one lacks a stage that it needs.
 
     `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it.
     `accumulate`: as in `job.Compute`; it counts where it changes the weights.

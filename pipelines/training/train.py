@@ -20,7 +20,7 @@ MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot inst
 
 
 def train_stage(job: Job) -> None:
-    """Trains the stage unless it is done. Blocks; on return the stage is finished.
+    """Train the stage unless it is done. Blocks; on return the stage is finished.
 
     Raises NonFiniteLoss, or whatever ended the training.
     """
@@ -35,7 +35,7 @@ def train_stage(job: Job) -> None:
 
 
 def _fit(job: Job) -> None:
-    """Starts the workers again as long as the training goes forward in between. Raises what ended it at last."""
+    """Start the workers, again as long as the training goes forward in between. Raises what ended it at last."""
     from ray.train import TrainingFailedError  # here: the loop itself runs without Ray
 
     _not_finite(job).unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def _fit(job: Job) -> None:
 
 
 def _attempt(job: Job) -> None:
-    """One group of workers, until it has trained the stage or one of them is lost.
+    """Run one group of workers until it has trained the stage or one of them is lost.
 
     Ray Train counts its own restarts over the whole training, so it may make none here. It never counts those for
     nodes whose loss was announced to Ray (`max_preemption_failures`), and makes them; most losses come unannounced.

@@ -30,6 +30,7 @@ class Video:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Video":
+        """Make it from a row of VIDEOS."""
         return cls(str(row["video_id"]), int(row["label"]), str(row["method"]), str(row["source_ids"][0]))
 
 
@@ -43,7 +44,6 @@ class Pick:
     seed: tuple[int, ...]  # of the sample's own random generator
 
 
-# ----------------------------------------------------------------------------------- which sample
 class View:
     """The endless sequence of a view's training samples, and its validation samples.
 
@@ -62,22 +62,23 @@ class View:
 
     @property
     def step_size(self) -> int:
-        """Samples in one step, over all workers."""
+        """Number of samples in one step, over all workers."""
         return self.feed.batch_size * max(1, len(self.domains))
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of steps: what the paper says, or as many as show each video of the larger class so often."""
         if self.feed.steps_per_epoch:
             return self.feed.steps_per_epoch
         epoch = len(self.real) if self.name in REAL_VIEWS else 2 * max(len(self.real), len(self.fake))
         return -(-epoch * self.feed.samples_per_video // self.step_size)
 
     def step(self, step: int) -> list[Pick]:
-        """The samples of one step, ordered so that any equal cut over workers is as balanced as the whole."""
+        """Return the samples of one step, ordered so that any equal cut over workers is as balanced as the whole."""
         return _PICKERS[self.name](self, step)
 
     def share(self, step: int, rank: int, world_size: int) -> list[Pick]:
-        """One worker's samples of a step. Raises ValueError if the step can't be cut equally."""
+        """Return one worker's samples of a step. Raises ValueError if the step can't be cut equally."""
         unit = 2 * len(self.domains) or (1 if self.name in REAL_VIEWS else 2)
         if self.step_size % (unit * world_size):
             raise ValueError(
@@ -89,13 +90,14 @@ class View:
         return self.step(step)[rank * size : (rank + 1) * size]
 
     def pick(self, video: Video, position: int, domain: int = -1) -> Pick:
+        """Return sample number `position` of the training, at a random place in the video."""
         key = (self.seed, _VIEW_SEED[self.name], position)
         # Two streams: else the sample's first draw would repeat the one that chose the frame.
         where = float(np.random.default_rng((*key, 1)).random())
         return Pick(video, where, domain, (*key, 2))
 
     def instead(self, pick: Pick, tries: int) -> Pick:
-        """What takes the place of a pick that the stage could not use `tries` times: a like one."""
+        """Return what replaces a pick that the stage could not use: another frame, later another video of its class."""
         rng = np.random.default_rng((*pick.seed, tries))
         if tries < TRIES_PER_VIDEO:
             video = pick.video
@@ -106,7 +108,7 @@ class View:
         return Pick(video, float(rng.random()), pick.domain, (*pick.seed, tries, 2))
 
     def shuffled(self, pool: Sequence[Video], position: int, salt: int) -> Video:
-        """Entry `position` of the endless sequence in which every `len(pool)` entries hold each video once."""
+        """Return entry `position` of the endless sequence in which every `len(pool)` entries hold each video once."""
         turn, index = divmod(position, len(pool))
         return pool[_permutation(self.seed, salt, turn, len(pool))[index]]
 
@@ -122,14 +124,14 @@ def _real_only(view: View, step: int) -> list[Pick]:
 
 
 def _real_and_fake(view: View, step: int) -> list[Pick]:
-    """Alternating, so that each worker's share is balanced."""
+    """Pick real and fake in turn, so that each worker's share is balanced."""
     pools = (view.real, view.fake)
     first = step * view.step_size
     return [view.pick(view.shuffled(pools[p % 2], p // 2, 1 + p % 2), p) for p in range(first, first + view.step_size)]
 
 
 def _by_domain(view: View, step: int) -> list[Pick]:
-    """Rounds of (real, fake) for each domain; real faces are drawn without repetition within a step."""
+    """Pick rounds of (real, fake) for each domain; real faces are drawn without repetition within a step."""
     rounds, num_domains = view.feed.batch_size // 2, len(view.domains)
     rng = np.random.default_rng((view.seed, _VIEW_SEED[view.name], step))
     pools = [real for real, _ in view.domains]
@@ -148,7 +150,7 @@ def _by_domain(view: View, step: int) -> list[Pick]:
 
 
 def _without_repeats(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
-    """`count` indices below `size`; an index comes back only after all others have been used."""
+    """Return `count` indices below `size`; an index comes back only after all others have been used."""
     turns = -(-count // size)
     return np.concatenate([rng.permutation(size) for _ in range(turns)])[:count]
 
@@ -168,7 +170,10 @@ REAL_VIEWS = ("real_clips", "real_frames", "real_pairs")  # of real videos only
 
 
 def _domains(real: list[Video], fake: list[Video]) -> list[tuple[list[Video], list[Video]]]:
-    """One domain per manipulation. A single manipulation is cut 7:3 by source id, real and fake of an id together."""
+    """Return (real, fake) of each domain: one per manipulation.
+
+    A single manipulation is cut 7:3 by source id, real and fake of an id together.
+    """
     methods = sorted({video.method for video in fake})
     if len(methods) > 1:
         return [(real, [video for video in fake if video.method == method]) for method in methods]
@@ -184,7 +189,7 @@ def _domains(real: list[Video], fake: list[Video]) -> list[tuple[list[Video], li
 
 
 def clip_starts(num_frames: int, clip_frames: int) -> list[int]:
-    """First frames of the fewest evenly spaced clips that cover a video: 30 frames, clips of 16 -> 0, 14."""
+    """Return the first frames of the fewest evenly spaced clips that cover a video: 30 frames, clips of 16 -> 0, 14."""
     count = -(-num_frames // clip_frames)
     last = max(0, num_frames - clip_frames)
     return [round(last * i / (count - 1)) for i in range(count)] if count > 1 else [0]

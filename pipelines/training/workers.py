@@ -22,9 +22,17 @@ class World(Protocol):
     size: int
     device: torch.device
 
-    def wrap(self, module: nn.Module) -> nn.Module: ...
-    def gather(self, value: Any) -> list[Any]: ...
-    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]: ...
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module as it is called in training; gradients are averaged over workers."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all workers, by rank."""
+        ...
+
+    def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
+        """Yield this worker's picks and batch of each step."""
+        ...
 
 
 class Alone:
@@ -53,11 +61,11 @@ class TrainWorker:
 
         self._ray = ray
         context = ray.train.get_context()
-        there = context.get_world_size()
-        self.rank, self.size = context.get_world_rank(), job.sharing(job.view()).workers(there)
-        here = device.best()
-        self.device = ray.train.torch.get_device() if here.type == "cuda" else here
-        self.group = form(self.size, "nccl" if here.type == "cuda" else "gloo") if there > 1 else None
+        started = context.get_world_size()
+        self.rank, self.size = context.get_world_rank(), job.sharing(job.view()).workers(started)
+        best = device.best()
+        self.device = ray.train.torch.get_device() if best.type == "cuda" else best
+        self.group = form(self.size, "nccl" if best.type == "cuda" else "gloo") if started > 1 else None
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.size > 1:
