@@ -1,13 +1,13 @@
-"""What every package needs.
+"""What every other package needs.
 
-It knows nothing of videos, faces or scores but the columns of their tables.
+It knows no video, face or score, only the columns of their tables.
 
-    storage     the one way to write a file (`writing`), JSON and Parquet by it; digests that name a value
-    tables      VIDEOS, FACES, LEDGER, PREDICTIONS, RESULTS and the others: columns, types, units
-    cluster     Ray, started here or joined; on which nodes work runs, and how much there is of them
+    storage     the one way to write a file (`writing`), also as JSON and Parquet; digests that name values
+    tables      columns, types and units of VIDEOS, FACES, LEDGER, PREDICTIONS, RESULTS and the other tables
+    cluster     Ray, started here or joined; which nodes do which work, and how many CPUs and GPUs there are
     device      GPU or CPU, and the precision of its arithmetic
     pictures    arrays to PNG and back
     progress    the live view of a command, and the notes by which it follows other processes
     provenance  the commit that made a number
-    text        text that came with files, made fit to be shown
+    text        text from files and errors, made safe and short enough to be shown
 """

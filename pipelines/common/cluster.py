@@ -1,8 +1,8 @@
-"""Connecting to Ray: a quiet one of our own on this machine, or an existing cluster.
+"""Connect to Ray: start a quiet one on this machine, or join an existing cluster.
 
-On a cluster, nodes may say what they are for by the label `ROLE` (cluster.yaml sets it): decoding, faces,
-pseudo-fakes and scoring on CPUs then run on nodes of the role `VIDEO` only; training follows its GPUs. Where no node
-has a role, as on a laptop, work runs wherever there is room.
+Nodes of a cluster may carry the label `ROLE`, which says what they are for (cluster.yaml sets it). Decoding, face
+extraction, pseudo-fakes and scoring on CPUs then run on nodes with the role `VIDEO` only; training runs where the GPUs
+are. Where no node has a role, as on a laptop, work runs wherever there is room.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ COMPARED = ("ray", "torch", "pyarrow")  # packages whose versions must be the sa
 ANSWER_SECONDS = 180  # a node that is asked first fetches the code
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster's configuration on the head
 
-# Read by Ray when it is imported, by its workers when they start.
+# Read by Ray when it is imported, and by its workers when they start.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # raylets tell of each task that was lost with a node, and is done again
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # raylets announce each task that was lost with a node and is done again
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # else Tune prints its configuration whatever the verbosity
@@ -48,43 +48,42 @@ QUIET = {
 
 
 class ClusterError(OSError):
-    """The cluster can't be reached or used; the text says what to do."""
+    """The cluster can't be reached or used; the message says what to do."""
 
 
 class VersionError(ClusterError):
-    """A node runs other versions than the driver; the text names the node and the difference."""
+    """A node runs other versions than the driver; the message names the node and the difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the cluster has in all, or can grow to."""
+    """How much the cluster has in all, or can grow to."""
 
-    cpus: int  # of the nodes of the role `VIDEO`, where nodes have roles
+    cpus: int  # where nodes have roles, only those of the role `VIDEO` count
     gpus: int
     memory_bytes: int
 
 
 def prepare_environment(address: str | None) -> None:
-    """Settings that must stand before Ray is imported for the first time."""
+    """Set the environment variables that Ray reads when it is imported; call this before the first import.
+
+    `address` is that of the cluster to join, or None for a local Ray.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     # Under `uv run`, Ray would build the environment anew for each worker; a cluster's nodes have it, too.
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    if address is not None and _has_token():
+    token_file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if address is not None and ("RAY_AUTH_TOKEN" in os.environ or token_file.is_file()):
         # Ray reads the token by itself only where it starts a cluster; without it, joining ends in a timeout.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _has_token() -> bool:
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
-    return "RAY_AUTH_TOKEN" in os.environ or Path(path).expanduser().is_file()
-
-
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Without what native code writes to standard error: Ray's announces the log level that `QUIET` asks for.
+    """Discard what is written to standard error, also by native code; exceptions are not touched.
 
-    Exceptions come through.
+    Ray's native code announces there the log level that `QUIET` asks for.
     """
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -99,10 +98,11 @@ def _silent_stderr() -> Iterator[None]:
 
 @contextmanager
 def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[Resources]:
-    """Ray, initialised; shut down at the end. address None: a local one on this machine's CPUs and GPUs.
+    """Start or join Ray, yield what it has, and shut it down or leave it at the end.
 
-    dashboard: also its web server, on localhost; without it what a stopped trial's workers held is never free again.
-    Raises ClusterError for a cluster that can't be joined, VersionError for one whose nodes are not alike.
+    Without `address`, start a local Ray on this machine's GPUs and `num_cpus` CPUs (None: all). With `dashboard`, it
+    also starts its web server on localhost; without that, what a stopped trial's workers held is never free again.
+    Raise ClusterError where the cluster can't be joined, VersionError where its nodes run other code or packages.
     """
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
     import torch
@@ -121,7 +121,7 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
     else:
         _join(address, options)
     for name in ("ray.data", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the report, once
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the report says what failed, once
     try:
         if address is not None:
             check_nodes()
@@ -132,7 +132,7 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
 
 # ---------------------------------------------------------------------------------------- an existing cluster
 def _join(address: str, options: Mapping[str, Any]) -> None:
-    """Raises ClusterError."""
+    """Join the cluster at this address. Raise ClusterError where that fails."""
     import ray
 
     if "://" in address:
@@ -145,8 +145,8 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
             ray.init(address=address, runtime_env=_runtime_env(), **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         # ConnectionError has no text where the token is missing; RuntimeError is another version of Ray or Python.
-        told = str(error).strip().splitlines()
-        reason = told[0] if told else "no answer"
+        message = str(error).strip().splitlines()
+        reason = message[0] if message else "no answer"
         raise ClusterError(
             f"--address {address}: {reason}; the cluster must run, this machine must be one of its nodes, with the "
             "same Ray and Python, and have its token in ~/.ray/auth_token (see docs/cluster.md)"
@@ -154,7 +154,10 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """The driver's code and settings for all workers, less what a submitted job brings with it: twice is an error."""
+    """Return the driver's code and settings for all workers.
+
+    What a submitted job sets itself is left out, since Ray refuses a setting that comes twice.
+    """
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     settings = {name: os.environ.get(name, value) for name, value in QUIET.items()}
     settings["CROSSFORGE_COMMIT"] = provenance.commit()  # the copy on the nodes is no git checkout
@@ -165,14 +168,14 @@ def _runtime_env() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on all nodes, of this process."""
-    own = {"code": _code_digest(), "Python": platform.python_version()}
-    return own | {name: metadata.version(name) for name in COMPARED}
+    """Return this process's versions of all that must be the same on every node: {what: version}."""
+    code_and_python = {"code": _code_digest(), "Python": platform.python_version()}
+    return code_and_python | {name: metadata.version(name) for name in COMPARED}
 
 
 @cache
 def _code_digest() -> str:
-    """Of `models` and `pipelines` where this process imports them from."""
+    """Return a digest of the source files of `models` and `pipelines` that this process runs."""
     digest = hashlib.sha256()
     for folder in (ROOT / "models", ROOT / "pipelines"):
         for path in sorted(folder.rglob("*.py")):
@@ -181,21 +184,21 @@ def _code_digest() -> str:
 
 
 def check_nodes() -> None:
-    """Asks every node that is up. Raises VersionError naming each that differs from this process, and in what."""
+    """Ask every node that is up for its versions. Raise VersionError, which names each node that differs and how."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    asked = {
+    questions = {
         node["NodeID"]: ray.remote(num_cpus=0, max_retries=1)(versions)
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
         .remote()
         for node in _alive()
     }
-    told = {node_id: _answer(answer) for node_id, answer in asked.items()}
+    answers = {node_id: _answer(question) for node_id, question in questions.items()}
     own = versions()
     different = []
     for node in _alive():  # again: one that is gone since then does no harm
-        theirs = told.get(node["NodeID"], own)
+        theirs = answers.get(node["NodeID"], own)
         if unlike := [f"{k} {v}, here {own.get(k, 'none')}" for k, v in theirs.items() if v != own.get(k)]:
             role = node["Labels"].get(ROLE, "node")
             different.append(f"  {role} {node['NodeManagerAddress']}: {'; '.join(unlike)}")
@@ -207,12 +210,13 @@ def check_nodes() -> None:
         )
 
 
-def _answer(answer: Any) -> Mapping[str, str]:
+def _answer(question: Any) -> Mapping[str, str]:
+    """Wait for a node's versions; where it does not answer, return why under the name `answer`."""
     import ray
 
     try:
-        found: Mapping[str, str] = ray.get(answer, timeout=ANSWER_SECONDS)
-        return found
+        theirs: Mapping[str, str] = ray.get(question, timeout=ANSWER_SECONDS)
+        return theirs
     except (ray.exceptions.RayError, ImportError) as error:
         lines = str(error).strip().splitlines()
         return {"answer": lines[-1] if lines else type(error).__name__}
@@ -226,16 +230,20 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def selector(role: str) -> dict[str, str] | None:
-    """Ray's `label_selector` for work of this role; None where any node will do.
+    """Return Ray's `label_selector` for work of this role; None where any node will do.
 
-    That is where no node has a role; or, of the role `HEAD`, which no later node can have, where none has this one.
+    Any node will do where no node has a role. For the role `HEAD`, which no node that starts later can have, any will
+    do also where no node has this one.
     """
     roles = {node["Labels"].get(ROLE) for node in _alive()} - {None}
     return {ROLE: role} if (role in roles if role == HEAD else roles) else None
 
 
 def resources() -> Resources:
-    """Of the nodes that are up, or of all that the autoscaler may start, whichever is more."""
+    """Return what the nodes that are up have, or what all that the autoscaler may start would have, if that is more.
+
+    Needs a connection to Ray.
+    """
     import ray
 
     nodes = _alive()
@@ -252,7 +260,7 @@ def resources() -> Resources:
 
 
 def _configuration() -> Mapping[str, Any]:
-    """What `ray up` was given, as it lies on the head; empty on clusters that were started by hand."""
+    """Read the configuration that `ray up` left on the head; it is empty on clusters that were started by hand."""
     import yaml
 
     path = Path(BOOTSTRAP).expanduser()
@@ -260,7 +268,7 @@ def _configuration() -> Mapping[str, Any]:
 
 
 def growth(configuration: Mapping[str, Any]) -> Resources:
-    """Of a cluster with all the nodes that its configuration allows."""
+    """Return what a cluster has with all the nodes that its configuration (cluster.yaml) allows."""
     head = configuration.get("head_node_type")
     kinds = configuration.get("available_node_types", {})
     return _sum(
@@ -270,27 +278,27 @@ def growth(configuration: Mapping[str, Any]) -> Resources:
 
 
 def _sum(nodes: Iterator[tuple[str | None, int, Mapping[str, float]]]) -> Resources:
-    """Of (role, how many, resources of one). CPUs count where video is decoded."""
+    """Add up nodes given as (role, how many of them, resources of each). Only CPUs of the role `VIDEO` count."""
     cpus = gpus = memory = 0.0
-    for role, number, has in nodes:
-        cpus += number * has.get("CPU", 0) * (role == VIDEO)
-        gpus += number * has.get("GPU", 0)
-        memory += number * has.get("memory", 0)
+    for role, number, each in nodes:
+        cpus += number * each.get("CPU", 0) * (role == VIDEO)
+        gpus += number * each.get("GPU", 0)
+        memory += number * each.get("memory", 0)
     return Resources(int(cpus), int(gpus), int(memory))
 
 
-def _checked(found: Resources) -> Resources:
-    """Raises ClusterError where extraction and scoring would wait for ever."""
-    if not found.cpus and selector(VIDEO):
+def _checked(total: Resources) -> Resources:
+    """Return it. Raise ClusterError where no node does or may do the work of `VIDEO`, which would wait for ever."""
+    if not total.cpus and selector(VIDEO):
         raise ClusterError(
             f"no node with the label {ROLE}={VIDEO} is up, nor may one start; allow some in cluster.yaml, or start "
             f'Ray there with --labels "{ROLE}={VIDEO}"'
         )
-    return found
+    return total
 
 
 def free_cpus() -> int:
-    """How many CPUs extraction may take, at least 1."""
+    """Return how many CPUs extraction may take, at least 1. Needs a connection to Ray."""
     import ray
 
     free = resources().cpus if selector(VIDEO) else int(ray.available_resources().get("CPU", 1))

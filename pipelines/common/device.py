@@ -1,7 +1,7 @@
-"""Where tensors live, and in which precision they are multiplied: the same for training and scoring.
+"""The device and the precision that training and scoring compute with.
 
 `CROSSFORGE_FAKE_GPUS=1` is for simulated clusters, whose nodes claim GPUs that they don't have (`ray start
---num-gpus 1`): what Ray places on such a GPU then computes on the CPU. Workers inherit it from `ray start`.
+--num-gpus 1`): work that Ray places on such a GPU then runs on the CPU. Workers inherit the variable from `ray start`.
 """
 
 import os
@@ -15,11 +15,14 @@ FAKE_GPUS = "CROSSFORGE_FAKE_GPUS"
 
 
 class MissingGPU(RuntimeError):
-    """Ray gave this process a GPU that torch can't use; the text names the node and says what to do."""
+    """Ray gave this process a GPU that torch can't use; the message names the node and says what to do."""
 
 
 def best() -> torch.device:
-    """The GPU if there is one, else the CPU. Raises MissingGPU rather than use the CPU for work that paid for a GPU."""
+    """Return the GPU if there is one, else the CPU.
+
+    Raise MissingGPU in a worker to which Ray gave a GPU that torch can't use: it must not fall back on the CPU.
+    """
     if torch.cuda.is_available():
         return torch.device("cuda")
     if (node := _promised()) and os.environ.get(FAKE_GPUS) != "1":
@@ -32,8 +35,8 @@ def best() -> torch.device:
 
 
 def _promised() -> str | None:
-    """The address of the node of which Ray gave this process a GPU, or a part of one; None if it gave none."""
-    ray = sys.modules.get("ray")  # not imported for this: whoever has not is none of Ray's workers
+    """Return the address of this node if Ray gave this process a GPU of it, or a part of one; else None."""
+    ray = sys.modules.get("ray")  # not imported for this: a process that has not imported it is no worker of Ray's
     if ray is None or not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
         return None
     # Not `ray.get_gpu_ids`: empty where CUDA_VISIBLE_DEVICES is, whatever the worker was given.
@@ -43,7 +46,7 @@ def _promised() -> str | None:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 on a GPU that has it, else full precision."""
+    """Return a context in which the GPU computes in bf16 if it can; on other devices it changes nothing."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""Pictures in and out of PNG; lossless, so that no trace is wiped out."""
+"""Pictures to PNG and back. PNG is lossless, so that no trace of a forgery is wiped out."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def encode_png(picture: np.ndarray) -> bytes:
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """Return the picture that `encode_png` got. Raises ValueError for damaged data."""
+    """Return the picture that `encode_png` stored: RGB (H, W, 3) or gray (H, W). Raise ValueError for damaged data."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise ValueError("a stored picture is damaged: extract into a new folder")

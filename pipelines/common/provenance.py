@@ -1,4 +1,4 @@
-"""Which code made a number."""
+"""Which version of the code made a number."""
 
 import os
 import subprocess
@@ -8,12 +8,13 @@ from pathlib import Path
 
 @cache
 def commit() -> str:
-    """Commit of the running code, with `-dirty` where files differ from it; `unknown` outside a git checkout.
+    """Return the commit of the running code: 12 hex digits, then `-dirty` where files differ from it.
 
-    On a cluster's nodes the code is a copy; its commit is told by `$CROSSFORGE_COMMIT`.
+    On a cluster's nodes the code is a copy, and `$CROSSFORGE_COMMIT` holds its commit. Return `unknown` where neither
+    that nor a git checkout tells.
     """
-    if told := os.environ.get("CROSSFORGE_COMMIT"):
-        return told
+    if given := os.environ.get("CROSSFORGE_COMMIT"):
+        return given
     root = Path(__file__).resolve().parents[2]
     try:
         name = _git(root, "rev-parse", "--short=12", "HEAD")

@@ -1,6 +1,8 @@
-"""The storage folder: one way to write a file, and names for what lies in it.
+"""One way to write a file that must survive a crash; digests that name values; the storage folder of sweeps.
 
-Everything that is to outlive its process is written by `writing`, or by what calls it.
+Every file that is to outlive its process is written through `writing`: under a temporary name, then fsynced, then
+renamed. Readers therefore see a file whole or not at all, even after a power cut. `put_folder` does the same for a
+folder of files, `tree_to_disk` for a tree that other code has written.
 """
 
 import dataclasses
@@ -17,19 +19,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
+
 
 class StorageError(ValueError):
-    """The storage folder can't be used; the text says what to do."""
+    """The storage folder, or a file in it, can't be used; the message says what to do."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes its name when the block ends well.
+    """Yield a temporary path beside `path` to write to; rename it to `path` when the block ends without an error.
 
-    Whatever happens, even a power cut, `path` holds either its old content or all of the new: the bytes are on the
-    disk before the name changes, and the name is on the disk before this returns. So a marker that is written after
-    other files can't be there without them. Missing folders are made. What an error leaves is removed; a killed process
-    leaves `.<name>.<random>.tmp`.
+    Whatever happens, even a power cut, `path` holds either its old content or all of the new. The bytes are fsynced
+    before the rename, and the folder is fsynced after it. So a marker file that is written after other files never
+    exists without them. Missing folders are made. After an error the temporary file is removed; a killed process
+    leaves it behind as `.<name>.<random>.tmp`.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # not the pid: nodes share the folder
@@ -59,7 +63,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value. Raises StorageError naming a file that is not JSON."""
+    """Read a value from a JSON file. Raise StorageError, which names the file, where it is not JSON in UTF-8."""
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -67,13 +71,13 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet; see `writing`."""
+    """Write a table as Parquet, compressed with zstd; see `writing`."""
     with writing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, their names on the disk."""
+    """Make a folder and its missing parents; fsync the parent of each folder made, so that all survive a crash."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -81,25 +85,25 @@ def make_folder(path: Path) -> None:
 
 
 def tree_to_disk(folder: Path) -> None:
-    """Flush all that lies below a folder, before it takes the name by which readers know it."""
+    """Fsync a folder and everything below it. Call this before renaming it to the name that readers look for."""
     for path in (*folder.rglob("*"), folder):
         _to_disk(path)
 
 
 def _to_disk(path: Path) -> None:
-    """Flush a file's bytes, or a folder's names."""
-    number = os.open(path, os.O_RDONLY)
+    """Fsync a file, or the list of names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes]) -> None:
-    """Add `<prefix>-<number>` with these files, whole or not at all, and drop all but the two newest.
+    """Write a folder `<parent>/<prefix>-<number>` of the given files, whole or not at all; keep the two newest only.
 
-    One that exists already stays: it was written at the same point of the same training, maybe at this moment by a
-    worker on a node that was given up for lost and is still there.
+    `number` is padded with zeros to eight digits. A folder that exists already stays as it is: it was written at the
+    same point of the same training, perhaps just now by a worker whose node was taken for lost and is not.
     """
     path, fresh = parent / f"{prefix}-{number:08d}", parent / f".{prefix}-{uuid.uuid4().hex}.new"
     if not path.exists():
@@ -118,12 +122,15 @@ def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes
 
 
 def folders(parent: Path, prefix: str) -> list[Path]:
-    """Return what `put_folder` wrote, oldest first."""
+    """Return the folders that `put_folder` wrote with this prefix, oldest first."""
     return sorted(path for path in parent.glob(f"{prefix}-*") if path.is_dir())
 
 
 def check_storage(uri: str, *, write: bool = True) -> Path:
-    """The storage folder, made if missing where `write`. Raises StorageError if it can't be written."""
+    """Return the storage folder as an absolute path. With `write`, make it if it is missing and check that it works.
+
+    Raise StorageError for a URI, and, with `write`, for a folder that can't be written.
+    """
     if "://" in uri:
         raise StorageError(f"--storage {uri}: only folders are supported so far; mount the bucket and name the folder")
     path = Path(uri).expanduser().resolve()
@@ -140,7 +147,10 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
 
 
 def digest(value: Any) -> str:
-    """16 hex digits that name a JSON value (dataclasses and tuples allowed); equal values, equal names."""
+    """Return 16 hex digits that name a value: equal values get equal names.
+
+    The value is anything that JSON can hold, and tuples and dataclasses. Raise TypeError for anything else.
+    """
     text = json.dumps(value, sort_keys=True, default=_jsonable, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -149,6 +159,3 @@ def _jsonable(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"{type(value).__name__} cannot be part of a digest")
-
-
-DEFAULT_STORAGE = "crossforge-storage"

@@ -9,8 +9,7 @@
     EVIDENCE     one row per picture of what a stage looks at
     FEATURES     one row per face and stage that a plot of features shows
 
-A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction. PREDICTIONS and RESULTS have
-got `perturbation` without: their files need no extraction, and `clean` reads the older ones.
+A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction.
 """
 
 from collections.abc import Iterable, Mapping
@@ -161,7 +160,11 @@ FEATURES = _schema(
     _field("features", pa.list_(pa.field("item", pa.float32(), nullable=False)), "what the stage's last layer gets"),
 )
 
-UNPERTURBED = ""  # instead of a perturbation's name
+UNPERTURBED = ""  # in the column `perturbation`: the face is as it was stored
+
+# Measured on real videos: the stored size of one FACES row whose crop is FACE_PX wide. It grows with the crop's area,
+# since nearly all of it is the lossless picture.
+FACE_BYTES, FACE_PX = 60_000, 224
 
 # Columns of VIDEOS that FACES copies; columns of FACES that a video without a face leaves null.
 COPIED = tuple(field.name for field in _VIDEO_KEYS)
@@ -169,26 +172,30 @@ PER_FACE = tuple(field.name for field in FACES if field.nullable)
 
 
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of exactly `schema`.
+    """Return the rows as a table of exactly this schema.
 
-    Raises ValueError naming the column when a row lacks one, has one too many, holds a null where
-    none is allowed, or a value of the wrong type.
+    Raise ValueError, which names the table and the column, when a row lacks a column, has an unknown one, holds a null
+    where none is allowed, or a value of the wrong type.
     """
     rows = list(rows)
     names = set(schema.names)
     table_name = schema.metadata[b"table"].decode()
+
+    def shown(row: Mapping[str, Any]) -> str:
+        return str({name: row[name] for name in ("dataset", "video_id", "frame_index") if name in row})
+
     for row in rows:
         if row.keys() != names:
             missing, extra = sorted(names - row.keys()), sorted(row.keys() - names)
-            raise ValueError(f"{table_name} row: missing columns {missing}, unknown columns {extra}: {_brief(row)}")
+            raise ValueError(f"{table_name} row: missing columns {missing}, unknown columns {extra}: {shown(row)}")
     columns = []
     for field in schema:
         values = [row[field.name] for row in rows]
         if not field.nullable and None in values:
-            raise ValueError(f"{table_name}.{field.name} is null in {_brief(rows[values.index(None)])}")
+            raise ValueError(f"{table_name}.{field.name} is null in {shown(rows[values.index(None)])}")
         for row, value in zip(rows, values, strict=True):
             if not _fits(value, field):
-                raise ValueError(f"{table_name}.{field.name} must be {field.type}, got {value!r} in {_brief(row)}")
+                raise ValueError(f"{table_name}.{field.name} must be {field.type}, got {value!r} in {shown(row)}")
         try:
             columns.append(pa.array(values, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -196,17 +203,8 @@ def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def clean(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """PREDICTIONS or RESULTS as read from a file, which may be older than perturbations: all its rows are clean."""
-    if "perturbation" in table.column_names:
-        return table
-    place = schema.get_field_index("perturbation")
-    values = pa.array([UNPERTURBED] * table.num_rows, pa.string())
-    return table.add_column(place, schema.field(place), values).replace_schema_metadata(schema.metadata)
-
-
 def _fits(value: Any, field: pa.Field) -> bool:
-    """False for what Arrow would take by changing it: fractions of integers, text as a list, missing parts."""
+    """Say whether Arrow can store the value as it is. Arrow itself would cut fractions and fill missing parts."""
     if value is None:
         return field.nullable
     if pa.types.is_list(field.type):
@@ -215,7 +213,3 @@ def _fits(value: Any, field: pa.Field) -> bool:
         parts = list(field.type)
         return value.keys() == {part.name for part in parts} and all(_fits(value[part.name], part) for part in parts)
     return not pa.types.is_integer(field.type) or isinstance(value, Integral)
-
-
-def _brief(row: Mapping[str, Any]) -> str:
-    return str({name: row[name] for name in ("dataset", "video_id", "frame_index") if name in row})

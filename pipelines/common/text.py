@@ -1,19 +1,19 @@
-"""Text that came with files, made fit to be shown.
+"""Text from files and errors, made safe and short enough to be shown.
 
-A video id holds a file's name, and that may hold anything: line breaks, a terminal's control sequences,
-characters that turn the direction of what follows.
+A video id holds a file's name, and a file's name may hold anything: line breaks, control sequences of a terminal,
+characters that reverse the direction of the text after them.
 """
 
 from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """`text` with every character that does not show as itself written as an escape."""
+    """Return the text with each unprintable character written as an escape, such as `\\x1b`."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def markdown_cell(text: str) -> str:
-    """`text` for a cell of a Markdown table: nothing in it is a link, a tag, a formula or the end of the cell."""
+    """Return the text escaped for a cell of a Markdown table: no part of it acts as markup or ends the cell."""
     shown = printable(text).replace("\\", "\\\\")
     for c in "`*_[]<>|#&!~$":
         shown = shown.replace(c, f"\\{c}")
@@ -21,7 +21,12 @@ def markdown_cell(text: str) -> str:
 
 
 def first(texts: Iterable[str], limit: int = 5) -> str:
-    """The first `limit` of them and how many more there are."""
+    """Return the first `limit` texts, made printable and joined by commas, and how many more there are."""
     texts = list(texts)
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(printable(text) for text in texts[:limit]) + more
+
+
+def one_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its class where it has no message."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -15,8 +15,6 @@ from pipelines.media import stills
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 MOST_LOST = 0.01  # share of one class of one split that may be missing or unreadable before it spoils numbers
-FACE_BYTES = 60_000  # of a face's row at `FACE_PX`: nearly all of it is the lossless picture
-FACE_PX = 224
 # Datasets whose own lists put one person or clip into two parts, and why.
 SHARED_BY_DESIGN = {
     "celeb_df": "one celebrity appears in several videos",
@@ -219,11 +217,11 @@ def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
 
 def space(num_videos: int, num_frames: int, size_px: int, free_bytes: int) -> Finding:
     """Room for faces. Compaction holds a second copy for a moment, so that twice the size is wanted."""
-    needed = num_videos * num_frames * FACE_BYTES * size_px**2 // FACE_PX**2
+    needed = num_videos * num_frames * tables.FACE_BYTES * size_px**2 // tables.FACE_PX**2
     text = (
         f"{free_bytes / 1e9:.1f} GB free; {num_videos} videos x {num_frames} frames need about {needed / 1e9:.1f} GB, "
-        f"and as much again while they are put together (assumed: one face a frame, {FACE_BYTES // 1000} kB at "
-        f"{FACE_PX} px, scaled by area to {size_px} px)"
+        f"and as much again while they are put together (assumed: one face a frame, "
+        f"{tables.FACE_BYTES // 1000} kB at {tables.FACE_PX} px, scaled by area to {size_px} px)"
     )
     result = ERROR if free_bytes < needed else WARNING if free_bytes < 2 * needed else OK
     todo = "" if result == OK else "free some space, or choose another --storage, fewer --frames or a smaller --size"

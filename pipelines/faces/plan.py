@@ -13,8 +13,6 @@ from pipelines.common.storage import digest
 from pipelines.faces import store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 
-FACE_BYTES = 60_000  # a stored face of 224 x 224 pixels, measured on real videos; grows with its area
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
@@ -54,7 +52,7 @@ class Extraction:
     def bytes_needed(self) -> int:
         """An estimate of what the missing videos will take on disk."""
         faces = self.missing * self.recipe.num_frames * self.recipe.max_faces
-        return round(faces * FACE_BYTES * (self.recipe.size_px / 224) ** 2)
+        return round(faces * tables.FACE_BYTES * (self.recipe.size_px / tables.FACE_PX) ** 2)
 
 
 def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:

@@ -115,7 +115,7 @@ def rows(origin: Origin, part: Part, stage: str, predictions: pa.Table, commit: 
 
 def measured(origin: Origin, part: Part, stage: str, predictions: pa.Table) -> Measured:
     videos = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
-    (perturbation,) = tables.clean(predictions, tables.PREDICTIONS)["perturbation"].unique().to_pylist()
+    (perturbation,) = predictions["perturbation"].unique().to_pylist()
     counted = {
         "test_dataset": part.name,
         "part": part.split,

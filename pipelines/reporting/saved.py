@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import storage
-from pipelines.common.tables import PREDICTIONS, REAL, RESULTS, clean, to_table
+from pipelines.common.tables import REAL, RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.faces import perturb
 from pipelines.metrics import detection, results
@@ -110,12 +110,12 @@ class Run:
     @cached_property
     def results(self) -> pa.Table:
         """RESULTS as they were stored."""
-        return clean(pq.read_table(self.folder / "results.parquet"), RESULTS)
+        return pq.read_table(self.folder / "results.parquet")
 
     def tables(self) -> list[tuple[Mapping[str, Any], pa.Table]]:
         """Each block with its PREDICTIONS, without the predicted masks themselves. Not kept: they may be large."""
         names = [name for name in pq.read_schema(self.folder / "predictions.parquet").names if name != "mask_png"]
-        table = clean(pq.read_table(self.folder / "predictions.parquet", columns=names), PREDICTIONS)
+        table = pq.read_table(self.folder / "predictions.parquet", columns=names)
         found, first = [], 0
         for block in self.blocks:
             found.append((block, table.slice(first, block["rows"])))

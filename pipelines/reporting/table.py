@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.common.tables import RESULTS, clean
 from pipelines.common.text import markdown_cell, printable
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import significance
@@ -119,7 +118,6 @@ def compared(saved: Saved, materials: Sequence[Material], column: Column) -> dic
 
 
 def _pick(table: pa.Table, column: Column) -> list[dict[str, Any]]:
-    table = clean(table, RESULTS)
     wanted = {
         "level": column.level,
         "metric": column.metric,

@@ -105,13 +105,3 @@ def test_predictions_become_rows_and_means() -> None:
     found = {row["perturbation"]: row["value"] for row in rows if (row["level"], row["metric"]) == AUC}
     assert found == pytest.approx({"": 1.0, **dict.fromkeys(FIVE[:4], 0.5), FIVE[4]: 0.0, "blur": 0.4})
     assert tables.to_table(rows, tables.RESULTS).num_rows == len(rows) == 7 * 8
-
-
-def test_predictions_of_before_perturbations_are_clean() -> None:
-    origin = Origin(**{name: getattr(ORIGIN, name) for name in ORIGIN.__slots__})
-    part = Part(name="dfdc", dataset="dfdc", split="test", codec="unknown")
-    _, table = block("", 0.5, 0.6)
-    old = table.drop(["perturbation"])
-    assert tables.clean(old, tables.PREDICTIONS).equals(table)
-    assert tables.clean(old, tables.PREDICTIONS).schema.equals(tables.PREDICTIONS, check_metadata=True)
-    assert results.rows(origin, part, "final", old, "c") == results.rows(origin, part, "final", table, "c")
