@@ -30,7 +30,7 @@ from pipelines.metrics import detection
 from pipelines.metrics.names import FINAL
 from pipelines.training import job
 from pipelines.trials import planner, run
-from pipelines.trials.trial import Trial, pooling_of
+from pipelines.trials.trial import Trial
 
 TEST_ON = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 Scores = dict[str, float]  # column -> AUC
@@ -74,7 +74,7 @@ def learn(experiment: Experiment, storage: Path, roots: dict[str, str], console:
 
 
 def _auc(predictions: pa.Table, trial: Trial) -> float:
-    videos = detection.by_video(predictions, pooling_of(trial))
+    videos = detection.by_video(predictions, trial.pooling)
     return detection.auc(videos["label"], videos["score"])
 
 

@@ -30,12 +30,12 @@ from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.recipe import Recipe
-from pipelines.launch.launch import rows_unseen
+from pipelines.launch.plan import rows_unseen
 from pipelines.scoring import score
 from pipelines.training import job, stages
 from pipelines.training.samples import Samples
 from pipelines.trials import planner, tune
-from pipelines.trials.trial import Trial, scoring
+from pipelines.trials.trial import Trial
 
 SHORT = {"model.num_epochs": 2, "model.samples_per_video": 1}
 
@@ -89,23 +89,23 @@ def time_trials(corpus: Corpus, number: int) -> Table:
 
 
 def time_scoring_of(trial: Trial) -> float:
-    finished = [score.Finished(planned=stage, config=trial.experiment.config()) for stage in scoring(trial)]
-    scorer = score._ScoreVideos(finished, trial.faces)
+    finished = [score.FinishedStage(planned=stage, config=trial.experiment.config()) for stage in trial.scoring_stages]
+    scorer = score.ScoreVideos(finished, trial.faces)
     videos = [video for part in trial.test for video in part.videos]
     started = time.monotonic()
-    scorer(score._as_table(videos))
+    scorer(score.as_table(videos))
     return time.monotonic() - started
 
 
 # ------------------------------------------------------------------------------------------- scoring
-def untrained(trial: Trial, stage: stages.PlannedStage) -> score.Finished:
+def untrained(trial: Trial, stage: stages.PlannedStage) -> score.FinishedStage:
     """The stage with random weights, as if it were trained."""
     config = trial.experiment.config()
     module = models.stage(stage.paper, stage.name)(config)
     stage.folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(module.state_dict(), stage.folder / "weights.safetensors")
     storage.write_json(stage.folder / "_done.json", {})
-    return score.Finished(planned=stage, config=config)
+    return score.FinishedStage(planned=stage, config=config)
 
 
 def scoring_speed(corpus: Corpus, method: str, num_videos: int) -> Mapping[str, tuple[float, float]]:
@@ -114,11 +114,11 @@ def scoring_speed(corpus: Corpus, method: str, num_videos: int) -> Mapping[str, 
     trial = corpus.trial(experiment)
     videos = trial.test[0].videos[:num_videos]
     found = {}
-    for stage in scoring(trial):
+    for stage in trial.scoring_stages:
         one = untrained(trial, stage)
-        scorer = score._ScoreVideos([one], trial.faces)
-        table = score._as_table(videos)
-        scorer(score._as_table(videos[:1]))  # warm
+        scorer = score.ScoreVideos([one], trial.faces)
+        table = score.as_table(videos)
+        scorer(score.as_table(videos[:1]))  # warm
         started = time.monotonic()
         faces = scorer(table).num_rows
         whole = time.monotonic() - started
@@ -127,15 +127,13 @@ def scoring_speed(corpus: Corpus, method: str, num_videos: int) -> Mapping[str, 
 
 
 @torch.no_grad()
-def forward_seconds(one: score.Finished, trial: Trial, videos: tuple) -> float:
+def forward_seconds(one: score.FinishedStage, trial: Trial, videos: tuple) -> float:
     on = device.best()
     module = one.load(on)
     samples = Samples(models.stage(one.planned.paper, one.planned.name), one.config, trial.faces)
     arrays = [sample for video in videos for _, sample in samples.scoring_samples(video, seed=0)]
     chunks = [arrays[first : first + score.BATCH_SAMPLES] for first in range(0, len(arrays), score.BATCH_SAMPLES)]
-    batches = [
-        {name: torch.from_numpy(value).to(on) for name, value in score.ingest.stack(chunk).items()} for chunk in chunks
-    ]
+    batches = [score.as_batch(chunk, on) for chunk in chunks]
     started = time.monotonic()
     for batch in batches:
         with device.autocast(on):

@@ -401,7 +401,7 @@ def jobs(trial: Trial) -> Iterator[Job]:
         derived = None
         if source := stage.reads_of(cfg):
             derived = done[source].folder / "derived.parquet"
-            finished = score.Finished(planned=done[source], config=cfg)
+            finished = score.FinishedStage(planned=done[source], config=cfg)
             score.derive(finished, trial.train.videos, trial.faces, derived, num_actors=0)
         yield Job(
             planned=planned,

@@ -73,7 +73,7 @@ def test_a_pickle_in_place_of_weights_is_not_run(tmp_path: Path) -> None:
     (folder / "weights.safetensors").write_bytes(pickle.dumps(Bomb(mark)))
     config = Experiment(model="plain", train_on="ffpp", test_on=(), preset="small").config()
     with pytest.raises(storage.StorageError, match="can't be loaded"):
-        score.Finished(planned=planned, config=config).load(torch.device("cpu"))
+        score.FinishedStage(planned=planned, config=config).load(torch.device("cpu"))
     assert not mark.exists()
     pickle.loads((folder / "weights.safetensors").read_bytes())
     assert mark.exists()  # it would have gone off

@@ -1,17 +1,17 @@
-"""Finished stages x FACES -> PREDICTIONS, by Ray Data; and what one stage derives for another.
+"""Finished stages and FACES to PREDICTIONS, by Ray Data or in this process; and what one stage derives for another.
 
 In   stage folders with `_done.json`, and the usable videos of the parts to score
 Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exactly once
      <stage>/predictions/<part digest>-<perturbation>-v<version>.parquet  the same faces, perturbed
      <stage>/derived/<videos digest>.parquet    one row group per video
 
-Scores are made once per (stage weights, faces, perturbation): a part that is there is not scored again.
+Scores are made once per stage, part and perturbation: a file that is there is not made again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ import models
 from pipelines.common import cluster, device, storage
 from pipelines.common.pictures import encode_png
 from pipelines.common.storage import write_parquet, writing
-from pipelines.common.tables import PREDICTIONS, clean, to_table
+from pipelines.common.tables import PREDICTIONS, UNPERTURBED, to_table
 from pipelines.faces import perturb
 from pipelines.training import batches, stages
 from pipelines.training.samples import Arrays, Derived, Samples
@@ -37,19 +37,21 @@ MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries fo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A finished stage with its paper's Config."""
+class FinishedStage:
+    """A trained stage and its paper's Config: all it takes to load the network."""
 
     planned: stages.PlannedStage
     config: Any
 
+    @property
+    def stage_class(self) -> type[models.Stage]:
+        return models.stage(self.planned.paper, self.planned.name)
+
     def load(self, on: torch.device) -> models.Stage:
-        """The trained module in evaluation mode. Raises StorageError if its weights can't be read."""
-        self.planned.summary()
+        """Return the trained network in evaluation mode. Raise StorageError if its weights can't be read."""
+        self.planned.summary()  # raises if it is not finished
         path = self.planned.folder / "weights.safetensors"
-        module = models.stage(self.planned.paper, self.planned.name)(
-            models.override(self.config, {"pretrained": False})
-        )
+        module = self.stage_class(models.override(self.config, {"pretrained": False}))
         try:
             module.load_state_dict(safetensors.torch.load_file(path))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
@@ -58,28 +60,25 @@ class Finished:
             ) from error
         return module.to(on).eval()
 
-
-@dataclass(frozen=True)
-class Covered:
-    """What one sample is of."""
-
-    video: Video
-    perturbation: str
-    rows: list[dict[str, Any]]  # of FACES
+    def samples(self, faces: Mapping[str, Path]) -> Samples:
+        """Return the samples that the network takes, from the FACES folder of each dataset."""
+        return Samples(self.stage_class, self.config, faces)
 
 
-def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbation: str = "") -> Path:
+def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> Path:
+    """Return the file that holds a stage's PREDICTIONS of a part, whether or not it is there."""
     suffix = f"-{perturbation}-v{perturb.VERSION}" if perturbation else ""
     return planned.folder / "predictions" / f"{part_digest}{suffix}.parquet"
 
 
-def predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = "") -> pa.Table:
-    """PREDICTIONS of a scored part."""
-    return clean(pq.read_table(predictions_path(planned, part_digest, perturbation)), PREDICTIONS)
+def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> pa.Table:
+    """Return a stage's PREDICTIONS of a part that it has scored."""
+    return pq.read_table(predictions_path(planned, part_digest, perturbation))
 
 
-def score(
-    finished: Sequence[Finished],
+# ----------------------------------------------------------------------------------------- scoring
+def score_parts(
+    finished: Sequence[FinishedStage],
     parts: Mapping[str, Sequence[Video]],
     faces: Mapping[str, Path],
     *,
@@ -88,26 +87,28 @@ def score(
     on_video: Callable[[int, int], None] | None = None,
     perturbations: Sequence[str] = (),
 ) -> None:
-    """Scores every part (digest -> usable videos) that a stage has not scored yet, clean and perturbed.
+    """Write the PREDICTIONS of each stage for each part, clean and perturbed, where they are missing.
 
-    num_actors: of Ray Data; 0: in this process. perturbations: single levels. on_video(done, total) is called as
-    videos come back; a video counts once for each pass over the videos, of which there are several with many
-    perturbations.
+    parts: part digest -> usable videos. faces: dataset -> FACES folder. num_actors: of Ray Data; 0: in this process.
+    perturbations: single levels, e.g. `blur-1`. on_video(done, total) is called as videos come back; a video counts
+    once for each pass over the videos, of which there are several with many perturbations. Raise StorageError if a
+    stage's weights can't be read.
     """
-    passes = _passes(finished, parts, ("", *perturbations))
-    for stage in {stage.planned.name: stage for one in passes for stage, _ in one.missing}.values():
+    passes = _passes(finished, parts, (UNPERTURBED, *perturbations))
+    for stage in {stage.planned.name: stage for each in passes for stage, _ in each.missing}.values():
         stage.load(torch.device("cpu"))  # what is wrong with the weights is said here; an actor would only die of it
-    total, done = sum(len(one.videos) for one in passes), 0
-    for one in passes:
-
-        def said(number: int, _: int, before: int = done) -> None:
+    total, done = sum(len(each.videos) for each in passes), 0
+    for each in passes:
+        args = ([stage for stage, _ in each.missing], faces, each.perturbations)
+        tables: list[pa.Table] = []
+        seen: set[str] = set()
+        for table in _apply_actor(ScoreVideos, args, each.videos, num_actors, gpus_per_actor):
+            tables.append(table)
+            seen |= set(table["video_id"].unique().to_pylist())
             if on_video:
-                on_video(before + number, total)
-
-        args = ([stage for stage, _ in one.missing], faces, one.perturbations)
-        scored = pa.concat_tables(_tables(ScoreVideos, args, one.videos, num_actors, gpus_per_actor, said))
-        _keep(scored.cast(PREDICTIONS), one, parts)
-        done += len(one.videos)
+                on_video(done + len(seen), total)
+        _write_parts(pa.concat_tables(tables).cast(PREDICTIONS), each, parts)
+        done += len(each.videos)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,117 +116,128 @@ class _Pass:
     """What is scored at once: some perturbations, all of which lack the same parts of the same stages."""
 
     perturbations: tuple[str, ...]
-    missing: tuple[tuple[Finished, tuple[str, ...]], ...]  # digests of parts
+    missing: tuple[tuple[FinishedStage, tuple[str, ...]], ...]  # with digests of parts
     videos: tuple[Video, ...]
 
 
 def _passes(
-    finished: Sequence[Finished], parts: Mapping[str, Sequence[Video]], perturbations: Sequence[str]
+    finished: Sequence[FinishedStage], parts: Mapping[str, Sequence[Video]], perturbations: Sequence[str]
 ) -> list[_Pass]:
-    alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    names_by_lack: dict[tuple[tuple[str, ...], ...], list[str]] = {}  # key: for each stage the parts that it lacks
     for name in perturbations:
-        lacks = tuple(
+        lack = tuple(
             tuple(part for part in parts if not predictions_path(stage.planned, part, name).exists())
             for stage in finished
         )
-        alike.setdefault(lacks, []).append(name)
-    found = []
-    for lacks, names in alike.items():
-        missing = tuple((stage, own) for stage, own in zip(finished, lacks, strict=True) if own)
-        videos = {video for _, own in missing for part in own for video in parts[part]}
+        names_by_lack.setdefault(lack, []).append(name)
+    passes = []
+    for lack, names in names_by_lack.items():
+        missing = tuple((stage, digests) for stage, digests in zip(finished, lack, strict=True) if digests)
+        videos = {video for _, digests in missing for part in digests for video in parts[part]}
         if not videos:
             continue
         ordered = tuple(sorted(videos, key=lambda video: video.video_id))
         for first in range(0, len(names), MOST_PERTURBATIONS):
             few = tuple(names[first : first + MOST_PERTURBATIONS])
-            found.append(_Pass(perturbations=few, missing=missing, videos=ordered))
-    return found
+            passes.append(_Pass(perturbations=few, missing=missing, videos=ordered))
+    return passes
 
 
-def _keep(scored: pa.Table, one: _Pass, parts: Mapping[str, Sequence[Video]]) -> None:
-    """Each part, stage and perturbation in its own file."""
-    for stage, missing in one.missing:
-        for perturbation in one.perturbations:
-            mine = pc.and_(
+def _write_parts(scored: pa.Table, of: _Pass, parts: Mapping[str, Sequence[Video]]) -> None:
+    """Write each stage, part and perturbation to its own file, sorted. Every face must be there exactly once."""
+    key = ["video_id", "face_index", "frame_index"]
+    for stage, digests in of.missing:
+        for perturbation in of.perturbations:
+            of_both = pc.and_(
                 pc.equal(scored["stage"], stage.planned.name), pc.equal(scored["perturbation"], perturbation)
             )
-            own = scored.filter(mine)
-            for part in missing:
-                ids = pa.array([video.video_id for video in parts[part]])
-                table = _complete(own.filter(pc.is_in(own["video_id"], ids)), parts[part])
+            by_stage = scored.filter(of_both)
+            for part in digests:
+                ids = [video.video_id for video in parts[part]]
+                table = by_stage.filter(pc.is_in(by_stage["video_id"], pa.array(ids)))
+                missing = sorted(set(ids) - set(table["video_id"].to_pylist()))
+                assert not missing, f"{len(missing)} videos were given but not scored, e.g. {missing[:3]}"
+                assert table.group_by(key).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
                 # Another trial may be at the same part: the last to finish wins, with the same rows.
-                write_parquet(predictions_path(stage.planned, part, perturbation), table)
+                path = predictions_path(stage.planned, part, perturbation)
+                write_parquet(path, table.sort_by([(name, "ascending") for name in key]))
 
 
-def _complete(table: pa.Table, videos: Sequence[Video]) -> pa.Table:
-    """The table, sorted. Raises if a video or a face is missing or counted twice."""
-    key = ["video_id", "face_index", "frame_index"]
-    scored = set(table["video_id"].to_pylist())
-    missing = sorted({video.video_id for video in videos} - scored)
-    assert not missing, f"{len(missing)} videos were given but not scored, e.g. {missing[:3]}"
-    assert table.group_by(key).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
-    return table.sort_by([(name, "ascending") for name in key])
+class FaceKey(NamedTuple):
+    """A face of one frame, under one perturbation."""
+
+    video: Video
+    perturbation: str
+    frame_index: int
+    face_index: int
 
 
 class ScoreVideos:
-    """Ray Data actor: videos -> PREDICTIONS. The models are loaded once."""
+    """Score the faces of videos with networks that are loaded once: a table of videos in, PREDICTIONS out.
+
+    An actor of Ray Data where a sweep scores its test parts; an object like any other where `scoring.predict` scores
+    videos of one's own. So the two can't differ.
+    """
 
     def __init__(
-        self, finished: Sequence[Finished], faces: Mapping[str, Path], perturbations: Sequence[str] = ("",)
+        self,
+        finished: Sequence[FinishedStage],
+        faces: Mapping[str, Path],
+        perturbations: Sequence[str] = (UNPERTURBED,),
     ) -> None:
+        """finished: the stages that score. faces: dataset -> FACES folder. perturbations: single levels, "": none."""
         self.device, self.perturbations = device.best(), perturbations
-        self.stages = [
-            (one.planned.name, one.load(self.device), Samples(_stage(one), one.config, faces)) for one in finished
-        ]
+        self.stages = [(stage.planned.name, stage.load(self.device), stage.samples(faces)) for stage in finished]
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        videos = [Video(**row) for row in batch.to_pylist()]
-        rows = [row for name, module, samples in self.stages for row in self._score(name, module, samples, videos)]
+    def __call__(self, videos: pa.Table) -> pa.Table:
+        """Return PREDICTIONS of all faces of the videos, which come as `as_table` makes them."""
+        wanted = [Video(**row) for row in videos.to_pylist()]
+        rows = [row for name, module, samples in self.stages for row in self._rows(name, module, samples, wanted)]
         return to_table(rows, PREDICTIONS)
 
-    def _score(
+    def _rows(
         self, name: str, module: models.Stage, samples: Samples, videos: Sequence[Video]
-    ) -> Iterable[dict[str, Any]]:
-        """A face that lies in two clips gets the mean of their scores."""
-        scores: dict[_Key, list[float]] = {}
-        masks: dict[_Key, dict[str, Any]] = {}
-        areas: dict[_Key, float] = {}
+    ) -> Iterator[dict[str, Any]]:
+        """Yield one stage's PREDICTIONS. A face that lies in two clips gets the mean of their scores."""
+        scores: dict[FaceKey, list[float]] = {}
+        measures: dict[FaceKey, dict[str, Any]] = {}
         for covered, out in _outputs(module.score, samples, videos, self.device, self.perturbations):
-            for sample, of in enumerate(covered):
-                for row in of.rows:
-                    key = (of.video, of.perturbation, row["frame_index"], row["face_index"])
-                    scores.setdefault(key, []).append(float(out["score"][sample]))
+            for i, sample in enumerate(covered):
+                for row in sample.rows:
+                    key = FaceKey(sample.video, sample.perturbation, row["frame_index"], row["face_index"])
+                    scores.setdefault(key, []).append(float(out["score"][i]))
                     box = row["box_px"]
-                    areas[key] = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
+                    area = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
+                    measures[key] = {"face_area_px": area, **_NO_MASK}
                     if "mask" in out:
-                        predicted = out["mask"][sample]
-                        masks[key] = _compare(predicted, samples.face(row, predicted.shape[0]))
-                        if of.perturbation:
-                            masks[key]["mask_png"] = None  # dozens of pictures of each face, for nobody to look at
-        for (video, perturbation, frame_index, face_index), values in scores.items():
-            key = (video, perturbation, frame_index, face_index)
+                        mask = out["mask"][i]
+                        measures[key] |= _compare(mask, samples.face(row, mask.shape[0]))
+                        if sample.perturbation:
+                            measures[key]["mask_png"] = None  # dozens of pictures of each face, for nobody to look at
+        for key, values in scores.items():
             yield {
                 "stage": name,
-                "perturbation": perturbation,
-                "dataset": video.video_id.split("/", 1)[0],
-                "video_id": video.video_id,
-                "frame_index": frame_index,
-                "face_index": face_index,
-                "label": video.label,
-                "method": video.method,
+                "perturbation": key.perturbation,
+                "dataset": key.video.video_id.split("/", 1)[0],
+                "video_id": key.video.video_id,
+                "frame_index": key.frame_index,
+                "face_index": key.face_index,
+                "label": key.video.label,
+                "method": key.video.method,
                 "score": float(np.mean(values)),
-                "face_area_px": areas[key],
-                **masks.get(key, _NO_MASK),
+                **measures[key],
             }
 
 
-_Key = tuple[Video, str, int, int]  # perturbation, frame, face
 _MASK_COLUMNS = ("mask_png", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
 _NO_MASK = dict.fromkeys(_MASK_COLUMNS)
 
 
 def _compare(predicted: np.ndarray, face: Arrays) -> dict[str, Any]:
-    """Predicted mask (H, W) in [0, 1] as PNG, and its pixels counted against the true one, at threshold 0.5."""
+    """Return a predicted mask (H, W) in [0, 1] as PNG, and its pixels counted against the true one, at threshold 0.5.
+
+    Without a true mask the counts are None.
+    """
     png = encode_png(np.round(predicted * 255).astype(np.uint8))
     if not face["mask_valid"]:
         return {**_NO_MASK, "mask_png": png}
@@ -234,8 +246,9 @@ def _compare(predicted: np.ndarray, face: Arrays) -> dict[str, Any]:
     return dict(zip(_MASK_COLUMNS, (png, *(int(count.sum()) for count in counts)), strict=True))
 
 
+# ---------------------------------------------------------------------------------------- deriving
 def derive(
-    finished: Finished,
+    finished: FinishedStage,
     videos: Sequence[Video],
     faces: Mapping[str, Path],
     path: Path,
@@ -243,14 +256,14 @@ def derive(
     num_actors: int,
     gpus_per_actor: float = 0,
 ) -> None:
-    """Writes to `path` what `finished` derives for later stages, for every face of `videos`, unless it is there.
+    """Write to `path` what a stage derives for later ones from every face of `videos`, unless it is there.
 
-    num_actors 0: in this process. Whoever calls holds the stage's lock.
+    faces: dataset -> FACES folder. num_actors: of Ray Data; 0: in this process. Call it with the stage's lock held.
     """
     if path.exists():
         return
     ordered = sorted(videos, key=lambda video: video.video_id)
-    tables = _tables(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor, None)
+    tables = _apply_actor(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor)
     for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # GBs, of a process that was killed
         abandoned.unlink(missing_ok=True)
     with (
@@ -265,29 +278,41 @@ def derive(
 class _DeriveFrames:
     """Ray Data actor: videos -> rows of `Derived.SCHEMA`. A frame in two clips keeps the first clip's arrays."""
 
-    def __init__(self, finished: Finished, faces: Mapping[str, Path]) -> None:
+    def __init__(self, finished: FinishedStage, faces: Mapping[str, Path]) -> None:
         self.device = device.best()
-        self.module = finished.load(self.device)
-        self.samples = Samples(_stage(finished), finished.config, faces)
+        self.module, self.samples = finished.load(self.device), finished.samples(faces)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        found: dict[tuple[str, int, int, str], dict[str, Any]] = {}
-        videos = [Video(**row) for row in batch.to_pylist()]
-        for covered, out in _outputs(self.module.derive, self.samples, videos, self.device):
-            for sample, of in enumerate(covered):
-                for frame, row in enumerate(of.rows):
+    def __call__(self, videos: pa.Table) -> pa.Table:
+        rows: dict[tuple[str, int, int, str], dict[str, Any]] = {}
+        wanted = [Video(**row) for row in videos.to_pylist()]
+        for covered, out in _outputs(self.module.derive, self.samples, wanted, self.device):
+            for i, sample in enumerate(covered):
+                for frame, face in enumerate(sample.rows):
                     for name, array in out.items():
                         key = {
-                            "video_id": of.video.video_id,
-                            "frame_index": row["frame_index"],
-                            "face_index": row["face_index"],
+                            "video_id": sample.video.video_id,
+                            "frame_index": face["frame_index"],
+                            "face_index": face["face_index"],
                             "name": name,
                         }
-                        value = array[sample, frame]
-                        found.setdefault(
-                            tuple(key.values()), key | {"shape": list(value.shape), "data": value.tobytes()}
-                        )
-        return pa.Table.from_pylist(list(found.values()), schema=Derived.SCHEMA)
+                        value = array[i, frame]
+                        data = {"shape": list(value.shape), "data": value.tobytes()}
+                        rows.setdefault(tuple(key.values()), key | data)
+        return pa.Table.from_pylist(list(rows.values()), schema=Derived.SCHEMA)
+
+
+# -------------------------------------------------------------------------------- samples to outputs
+def as_batch(samples: Sequence[Arrays], on: torch.device) -> dict[str, torch.Tensor]:
+    """Return samples as one batch on a device."""
+    return {name: torch.from_numpy(value).to(on) for name, value in batches.stack(samples).items()}
+
+
+class _Covered(NamedTuple):
+    """The faces that one sample shows: one, or those of a clip."""
+
+    video: Video
+    perturbation: str
+    rows: list[dict[str, Any]]  # of FACES
 
 
 @torch.no_grad()
@@ -296,74 +321,49 @@ def _outputs(
     samples: Samples,
     videos: Sequence[Video],
     on: torch.device,
-    perturbations: Sequence[str] = ("",),
-) -> Iterable[tuple[list[Covered], dict[str, np.ndarray]]]:
-    """What each sample covers, and the model's outputs as arrays, batch by batch.
+    perturbations: Sequence[str] = (UNPERTURBED,),
+) -> Iterator[tuple[list[_Covered], dict[str, np.ndarray]]]:
+    """Yield what `apply` makes of the videos' samples, batch by batch: the faces of each sample, and the arrays.
 
     A video comes under all perturbations before the next one, so that its faces are decoded once for them.
     """
     stream = (
-        (Covered(video, perturbation, rows), arrays)
+        (_Covered(video, perturbation, rows), arrays)
         for video in videos
         for perturbation in perturbations
         for rows, arrays in samples.scoring_samples(video, seed=0, perturbation=perturbation)
     )
-    for waiting in batches.ahead(batches.chunks(stream, BATCH_SAMPLES)):
-        yield _apply(apply, waiting, on)
+    for entries in batches.ahead(batches.chunks(stream, BATCH_SAMPLES)):
+        batch = as_batch([arrays for _, arrays in entries], on)
+        with device.autocast(on):
+            out = apply(batch)
+        # NumPy has no bfloat16.
+        tensors = {name: value.float() if value.is_floating_point() else value for name, value in out.items()}
+        yield [covered for covered, _ in entries], {name: value.cpu().numpy() for name, value in tensors.items()}
 
 
-def _apply(apply: Callable[[Any], Mapping[str, torch.Tensor]], waiting: list[Any], on: torch.device) -> Any:
-    batch = batches.stack([arrays for _, arrays in waiting])
-    with device.autocast(on):
-        out = apply({name: torch.from_numpy(value).to(on) for name, value in batch.items()})
-    arrays = {name: _numpy(value) for name, value in out.items()}
-    return [covered for covered, _ in waiting], arrays
-
-
-def _numpy(value: torch.Tensor) -> np.ndarray:
-    return (value.float() if value.is_floating_point() else value).cpu().numpy()
-
-
-def _stage(finished: Finished) -> type[models.Stage]:
-    return models.stage(finished.planned.paper, finished.planned.name)
-
-
-def _as_table(videos: Sequence[Video]) -> pa.Table:
+# --------------------------------------------------------------------------------- videos to tables
+def as_table(videos: Sequence[Video]) -> pa.Table:
+    """Return videos as a table, which `ScoreVideos` takes."""
     return pa.Table.from_pylist(
         [{"video_id": v.video_id, "label": v.label, "method": v.method, "target": v.target} for v in videos]
     )
 
 
-def _tables(
-    actor: type,
-    args: tuple[Any, ...],
-    videos: Sequence[Video],
-    num_actors: int,
-    gpus_per_actor: float,
-    on_video: Callable[[int, int], None] | None,
-) -> Iterator[pa.Table]:
-    """`actor` over `videos`, in order: by Ray Data, or with no actors in this process."""
-    done: set[str] = set()
-    for table in _by_ray(actor, args, videos, num_actors, gpus_per_actor) if num_actors else _here(actor, args, videos):
-        done |= set(table["video_id"].unique().to_pylist())
-        if on_video:
-            on_video(len(done), len(videos))
-        yield table
-
-
-def _here(actor: type, args: tuple[Any, ...], videos: Sequence[Video]) -> Iterator[pa.Table]:
-    one = actor(*args)
-    return (one(_as_table([video])) for video in videos)
-
-
-def _by_ray(
+def _apply_actor(
     actor: type, args: tuple[Any, ...], videos: Sequence[Video], num_actors: int, gpus_per_actor: float
 ) -> Iterator[pa.Table]:
+    """Yield what `actor(*args)` makes of the videos, in their order: by Ray Data, or with no actors in this process."""
+    if num_actors == 0:
+        apply = actor(*args)
+        for video in videos:
+            yield apply(as_table([video]))
+        return
     import ray  # here: what is done in this process needs no Ray
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     data = ray.data.from_items(
-        _as_table(videos).to_pylist(), override_num_blocks=-(-len(videos) // VIDEOS_PER_TASK)
+        as_table(videos).to_pylist(), override_num_blocks=-(-len(videos) // VIDEOS_PER_TASK)
     ).map_batches(
         actor,
         fn_constructor_args=args,

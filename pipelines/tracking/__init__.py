@@ -5,7 +5,7 @@ one for each trial, and the best trial as a registered model.
 
     client    calls of MLflow by run id, repeated until they work or patience ends
     runs      what reaches MLflow: names, tags, parameters, metrics, curves, datasets, files
-    registry  which trial wins, and its registered model
+    registry  the write side of the model registry: which trial wins, and its registered model
     pyfunc    a registered model as MLflow loads it: video paths in, scores out
-    lookup    run ids and `models:/` names to trials
+    lookup    the read side: run ids and `models:/` names to trials
 """

@@ -1,7 +1,9 @@
-"""MLflow, by explicit run ids. Only the driver of a sweep calls it, and MLflow's global state stays as it is.
+"""Calls of MLflow by run id, repeated until they work or patience ends; no call touches MLflow's global state.
 
-Experiment = sweep; parent run = one launch (the same rows on the same data: the same run, continued);
-child run = one trial. Every run has a `run_key`, so that a repeated or resumed command finds it again.
+Experiment = sweep; parent run = one launch (the same rows on the same data: the same run, continued); child run = one
+trial. Every run has a tag `run_key`, by which a repeated or resumed command finds it again. Only the driver of a sweep
+calls MLflow.
+
 Every call may be repeated: what is there is not logged twice. So a call that fails because the database is busy or
 the server is away is tried again, for as long as the tracker's patience lasts.
 """
@@ -26,7 +28,7 @@ import filelock
 
 MAX_PARAM_CHARS = 500
 MAX_TAG_CHARS = 7500  # MLflow's limit is 8000
-PER_BATCH = 100  # params or tags in one call; of metrics it takes 1000
+PER_BATCH, METRICS_PER_BATCH = 100, 1000  # most params or tags, and most metrics, that MLflow takes in one call
 PATIENCE_S = 120.0  # with a server that does not answer, or a database that others write to
 LEAST_WAIT_S = 10.0  # for the answer to one request
 MODEL_PATIENCE_S = 3600.0  # with another launch that uploads a model
@@ -47,12 +49,12 @@ Result = TypeVar("Result")
 
 
 class TrackingError(OSError):
-    """MLflow can't be reached, or refuses; the text says which server or database, and why."""
+    """MLflow can't be reached, or it refuses; the text says which server or database, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What a run read, as MLflow shows it."""
+    """Data that a run read, as MLflow shows it."""
 
     name: str
     digest: str  # of the contents
@@ -63,31 +65,34 @@ class Dataset:
 
 
 def default_uri(storage: Path) -> str:
-    """`$MLFLOW_TRACKING_URI`, or a SQLite file in the storage folder."""
+    """Return where runs are logged: `$MLFLOW_TRACKING_URI`, or else a SQLite file in the storage folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
 
 
 def registry_uri(uri: str) -> str:
-    """`$MLFLOW_REGISTRY_URI`, or where the runs are."""
+    """Return where models are registered: `$MLFLOW_REGISTRY_URI`, or else where the runs are."""
     return os.environ.get("MLFLOW_REGISTRY_URI") or uri
 
 
 def shown(uri: str) -> str:
-    """Without a password."""
+    """Return a URI as it may be printed: without its user and password."""
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return uri if host == parts.netloc else urlunsplit(parts._replace(netloc=f"***@{host}"))
 
 
 def ui_command(uri: str) -> str:
-    """What a person types to see the runs; for a server, its address."""
+    """Return the command that shows the runs; for a server, its address."""
     if uri.startswith("http"):
         return shown(uri)
     return f"uv run mlflow ui --backend-store-uri {shown(uri)} --host 127.0.0.1 --workers 1"
 
 
 def patiently(function: Callable[[], Result], uri: str, patience_s: float) -> Result:
-    """The result of `function`, tried again for so long while MLflow does not answer. Raises TrackingError."""
+    """Return the result of `function`, which is called again while MLflow does not answer, for `patience_s` seconds.
+
+    Raise TrackingError if MLflow refuses, or patience ends.
+    """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -101,13 +106,13 @@ def patiently(function: Callable[[], Result], uri: str, patience_s: float) -> Re
         except (MlflowException, RequestException, SQLAlchemyError) as error:
             pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
             if not _passes(error) or time.monotonic() + pause > until:
-                raise TrackingError(f"MLflow at {shown(uri)}: {_brief(error)}") from error
+                raise TrackingError(f"MLflow at {shown(uri)}: {_reason(error)}") from error
             time.sleep(pause)
     raise AssertionError("patience has an end")
 
 
 class Tracker:
-    """One MLflow experiment. Creates the database before any other process could.
+    """The runs of one MLflow experiment, which is made if there is none, and its database with it.
 
     Every method raises TrackingError when MLflow refuses, or does not answer for `patience_s` seconds.
     """
@@ -132,8 +137,8 @@ class Tracker:
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             # Without a location, artifacts of a SQLite store would go below the current folder.
             location = None if self.uri.startswith("http") else (self.storage / "mlartifacts" / name).as_uri()
             try:
@@ -141,18 +146,19 @@ class Tracker:
             except MlflowException:
                 if self.client.get_experiment_by_name(name) is None:  # else another launch was faster
                     raise
-            found = self.client.get_experiment_by_name(name)
-        assert found is not None
-        if found.lifecycle_stage == "deleted":
+            experiment = self.client.get_experiment_by_name(name)
+        assert experiment is not None
+        if experiment.lifecycle_stage == "deleted":
             raise TrackingError(f"MLflow experiment {name!r} in {shown(self.uri)} is deleted; restore it in the UI")
         # The UI then opens the experiment as model training, not as a language model's traces.
-        if found.tags.get("mlflow.experimentKind") != "custom_model_development":
-            self.client.set_experiment_tag(found.experiment_id, "mlflow.experimentKind", "custom_model_development")
-        return str(found.experiment_id)
+        experiment_id, kind = str(experiment.experiment_id), "custom_model_development"
+        if experiment.tags.get("mlflow.experimentKind") != kind:
+            self.client.set_experiment_tag(experiment_id, "mlflow.experimentKind", kind)
+        return experiment_id
 
     @contextmanager
     def locked(self, lock: filelock.BaseFileLock | None = None) -> Iterator[None]:
-        """No other launch on the same storage or SQLite file makes a run (or what else the lock is for) meanwhile."""
+        """Hold a lock, by default that for making runs, against other launches on the same storage or SQLite file."""
         lock = lock or self.lock
         try:
             lock.acquire()
@@ -164,7 +170,7 @@ class Tracker:
             lock.release()
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """`function` until it works, for as long as patience lasts. It must be one that may be repeated."""
+        """Return the result of `function`, which is called until it works, for as long as patience lasts."""
         return patiently(function, self.uri, self.patience_s)
 
     # ------------------------------------------------------------------------------------------ runs
@@ -178,19 +184,22 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
         datasets: Sequence[Dataset] = (),
     ) -> str:
-        """Id of the run with this key, made if there is none. One that has ended well stays as it is."""
+        """Return the id of the run with this key, made if there is none. One that has ended well stays as it is."""
         with self.locked():  # two launches that log the same params at once would make the database refuse one
-            found = self.call(lambda: self._find_or_create(key, name, parent))
-            run_id = str(found.info.run_id)
-            if found.info.status == "FINISHED":
+            run = self.call(lambda: self._find_or_create(key, name, parent))
+            run_id = str(run.info.run_id)
+            if run.info.status == "FINISHED":
                 return run_id  # with the tags, the commit among them, of the code that made its numbers
             self.call(lambda: self._complete(run_id, params or {}, tags or {}))
             if datasets:
-                self._inputs(run_id, datasets)
+                self._log_inputs(run_id, datasets)
         return run_id
 
     def _complete(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """What is there stays; asked for at each try, since a launch on another machine may be at the same run."""
+        """Log the params and tags that are missing.
+
+        What is there is asked for at each try, since a launch on another machine may be at the same run.
+        """
         known = self.client.get_run(run_id).data
         new_params = {k: str(v)[:MAX_PARAM_CHARS] for k, v in params.items() if k not in known.params}
         new_tags = {k: v[:MAX_TAG_CHARS] for k, v in tags.items() if known.tags.get(k) != v}
@@ -202,13 +211,13 @@ class Tracker:
     def _find_or_create(self, key: str, name: str, parent: str | None) -> Any:
         query = f"tags.run_key = '{key}'" + (f" and tags.`mlflow.parentRunId` = '{parent}'" if parent else "")
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-        found = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
-        if found:
-            if found[0].info.status not in ("FINISHED", "RUNNING"):
-                self.client.update_run(found[0].info.run_id, status="RUNNING")
-            return found[0]
-        own = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
-        made = self.client.create_run(self.experiment_id, run_name=name, tags=own)
+        known = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
+        if known:
+            if known[0].info.status not in ("FINISHED", "RUNNING"):
+                self.client.update_run(known[0].info.run_id, status="RUNNING")
+            return known[0]
+        tags = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
+        made = self.client.create_run(self.experiment_id, run_name=name, tags=tags)
         # A launch on another machine may have made it in the same moment: both then keep the older one.
         first = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)[0]
         if first.info.run_id != made.info.run_id:
@@ -216,44 +225,46 @@ class Tracker:
         return first
 
     def describe(self, run_id: str, markdown: str) -> None:
-        """The text that the UI shows at the top of the run's page; of a long one, the lines that MLflow takes."""
+        """Set the text that the UI shows at the top of the run's page; of a long one, the lines that MLflow takes."""
         if len(markdown) > MAX_TAG_CHARS:
             markdown = markdown[:MAX_TAG_CHARS].rsplit("\n", 1)[0] + "\n\nCut here; the whole is among the artifacts.\n"
         self.call(lambda: self.client.set_tag(run_id, "mlflow.note.content", markdown))
 
     def finished(self, run_id: str) -> bool:
+        """Return whether a run has ended well."""
         return self.call(lambda: self.client.get_run(run_id).info.status == "FINISHED")
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
+        """End a run: FINISHED, FAILED or KILLED."""
         self.call(lambda: self.client.set_terminated(run_id, status))
 
     # ------------------------------------------------------------------------------- what is logged
-    def _inputs(self, run_id: str, datasets: Sequence[Dataset]) -> None:
-        """Shown as the run's datasets, by context; a dataset of the same name and digest is the same to MLflow."""
+    def _log_inputs(self, run_id: str, datasets: Sequence[Dataset]) -> None:
+        """Log what the run read; to MLflow, a dataset of the same name and digest is the same."""
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag
 
         given = [
             DatasetInput(
                 dataset=Entity(
-                    name=one.name,
-                    digest=one.digest,
+                    name=dataset.name,
+                    digest=dataset.digest,
                     source_type="crossforge",
-                    source=json.dumps(one.source),
-                    schema=json.dumps({"mlflow_colspec": list(one.schema)}),
-                    profile=json.dumps(one.profile),
+                    source=json.dumps(dataset.source),
+                    schema=json.dumps({"mlflow_colspec": list(dataset.schema)}),
+                    profile=json.dumps(dataset.profile),
                 ),
-                tags=[InputTag("mlflow.data.context", one.context)],
+                tags=[InputTag("mlflow.data.context", dataset.context)],
             )
-            for one in datasets
+            for dataset in datasets
         ]
         self.call(lambda: self.client.log_inputs(run_id, datasets=given))
 
     def curve(self, run_id: str, prefix: str, lines: Sequence[Mapping[str, float]]) -> None:
-        """One metric `<prefix>/<name>` per entry of the lines, by step; steps that are there are not logged twice.
+        """Log the lines of a curve: a metric `<prefix>/<name>` for each entry, by `step`.
 
-        Times are those of the training (`seconds` of the lines), from the run's start: two launches that watch the
-        same training log the same points, and MLflow keeps one of each.
+        Steps that are there are not logged twice. Times are those of the training (`seconds` of the lines), from the
+        run's start: two launches that watch the same training log the same points, and MLflow keeps one of each.
         """
         known = {key: self._logged_to(run_id, key) for line in lines[:1] for key in _metrics_of(line, prefix)}
         now = self.call(lambda: self.client.get_run(run_id).info.start_time) if lines else 0
@@ -268,14 +279,14 @@ class Tracker:
             self._last_step[run_id, metric.key] = metric.step
 
     def _logged_to(self, run_id: str, key: str) -> int:
-        """The last step that is logged; -1: none."""
+        """Return the last step of a metric that is logged; -1: none."""
         if (run_id, key) not in self._last_step:
             history = self.call(lambda: self.client.get_metric_history(run_id, key))
             self._last_step[run_id, key] = max((metric.step for metric in history), default=-1)
         return self._last_step[run_id, key]
 
     def values(self, run_id: str, values: Mapping[str, float]) -> None:
-        """Metrics without a step; the names are MLflow's: letters, digits, `_ - . : /` and space."""
+        """Log metrics without a step. MLflow's names have letters, digits, `_ - . : /` and space."""
         with self.locked():
             logged = self.call(lambda: self.client.get_run(run_id).data.metrics)
             now = int(time.time() * 1000)
@@ -283,19 +294,20 @@ class Tracker:
             self._log_metrics(run_id, [self._metric(name, value, now, 0) for name, value in new.items()])
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Any]) -> None:
-        for batch in _batches(metrics, 1000):
+        for batch in _batches(metrics, METRICS_PER_BATCH):
             self.call(partial(self.client.log_batch, run_id, metrics=batch))
 
-    def files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
+    def files(self, run_id: str, paths: Sequence[Path]) -> None:
+        """Log files as artifacts of a run."""
         for path in paths:
-            self.call(partial(self.client.log_artifact, run_id, str(path), artifact_path=folder))
+            self.call(partial(self.client.log_artifact, run_id, str(path)))
 
     # --------------------------------------------------------------------------------------- machine
     @contextmanager
     def monitored(self, run_id: str) -> Iterator[None]:
-        """Logs the load of this machine (CPU, memory, disk, network, its GPUs) as `system/...` of a run meanwhile.
+        """Log the load of this machine (CPU, memory, disk, network, GPUs) as metrics `system/...` of a run meanwhile.
 
-        By MLflow's own monitor, which goes on from what an earlier launch has logged. Failing, it only falls silent.
+        MLflow's own monitor does it, and goes on from what an earlier launch has logged. If it fails, it falls silent.
         """
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -311,17 +323,17 @@ class Tracker:
 
 
 def _be_quiet() -> None:
-    """What these say of a failure stands in the error that is raised."""
+    """Silence the loggers whose warnings repeat what the raised error says."""
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def environment(patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """MLflow reads it at each request; it is back as it was when the call returns.
+    """Set the environment variables that MLflow reads at each request; afterwards they are as they were.
 
-    By itself it tries a request 7 times, for minutes in which nothing else happens: `patiently` does better. A server
-    that takes a request and never answers is waited for as long as patience lasts, at least 10 s.
+    By itself MLflow tries a request 7 times, for minutes in which nothing else happens: `patiently` does better. A
+    server that takes a request and never answers is waited for as long as patience lasts, at least 10 s.
     """
     wanted = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT")
@@ -344,7 +356,7 @@ def environment(patience_s: float = PATIENCE_S) -> Iterator[None]:
 
 
 def _passes(error: Exception) -> bool:
-    """Whether the same call may work in a while."""
+    """Return whether the same call may work in a while."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import OperationalError
@@ -357,8 +369,8 @@ def _passes(error: Exception) -> bool:
     return isinstance(error, OperationalError)
 
 
-def _brief(error: Exception) -> str:
-    """One line of a failure, without passwords. Of a long one both ends: at the beginning what, at the end why."""
+def _reason(error: Exception) -> str:
+    """Return an error as one line without passwords. Of a long one both ends: first stands what failed, last why."""
     text = re.sub(r"://[^/@\s]*@", "://***@", " ".join(str(error).split()))
     cut = text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
     if "/mlflow-artifacts/" in text:  # what its storage said, a server tells its log only
@@ -367,7 +379,7 @@ def _brief(error: Exception) -> str:
 
 
 def _lock_path(uri: str, storage: Path) -> Path:
-    """Beside a SQLite file, else in the storage."""
+    """Return the lock file: beside a SQLite file, else in the storage."""
     from sqlalchemy.engine import make_url
 
     if uri.startswith("sqlite") and (file := make_url(uri).database) and file != ":memory:":
@@ -382,8 +394,8 @@ def _metrics_of(line: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in line.items() if name not in ("step", "epoch", "seconds")}
 
 
-def _equal(one: float | None, other: float) -> bool:
-    return one == other or (one is not None and math.isnan(one) and math.isnan(other))
+def _equal(logged: float | None, new: float) -> bool:
+    return logged == new or (logged is not None and math.isnan(logged) and math.isnan(new))
 
 
 def _batches(entries: Sequence[Any], size: int) -> Iterator[list[Any]]:

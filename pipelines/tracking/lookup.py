@@ -1,4 +1,8 @@
-"""What MLflow knows by name: the trial of a run, and registered models as trials again."""
+"""The read side of MLflow: run ids and `models:/` names to trained trials.
+
+In   an MLflow run id, or models:/<name>/<version>, models:/<name>@<alias>, models:/<id of a logged model>
+Out  `scoring.trained.Trained`
+"""
 
 import re
 import shutil
@@ -10,14 +14,7 @@ from typing import Any
 from pipelines.common.text import printable
 from pipelines.scoring import trained
 from pipelines.scoring.trained import Trained
-from pipelines.tracking.client import (
-    PATIENCE_S,
-    TrackingError,
-    default_uri,
-    patiently,
-    registry_uri,
-    shown,
-)
+from pipelines.tracking.client import PATIENCE_S, TrackingError, default_uri, patiently, registry_uri, shown
 
 SCHEME = "models:/"
 PACKAGE = "crossforge"  # registered models are named `<package>-<sweep>`
@@ -27,35 +24,27 @@ def by_name(name: str, storage: Path) -> Trained:
     """Return the trial that `name` means: an MLflow model (`models:/<name>/<version>`), the id of a trial's MLflow run,
     or what `scoring.trained.by_name` knows.
 
-    Raises ValueError if there is none, or several; OSError if MLflow can't be asked.
+    Raise ValueError if there is none, or several; TrackingError, an OSError, if MLflow can't be asked. The files of a
+    model are fetched, and kept for as long as the result is in use.
     """
-    if name.startswith(SCHEME):
-        return _of_model(name, storage)
-    if is_run_id(name):
-        return trained.read(trial_of_run(name, storage))
-    return trained.by_name(name, storage)
-
-
-def _of_model(uri: str, storage: Path) -> Trained:
-    """Its files are kept for as long as the result is in use."""
+    if re.fullmatch(r"[0-9a-f]{32}", name):
+        return trained.read(_trial_of_run(name, storage))
+    if not name.startswith(SCHEME):
+        return trained.by_name(name, storage)
     folder = Path(tempfile.mkdtemp(prefix="crossforge-"))
     try:
-        found = trained.read(fetch(uri, storage, folder))
+        trial = trained.read(_fetch(name, storage, folder))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
-    return found
+    weakref.finalize(trial, shutil.rmtree, folder, ignore_errors=True)
+    return trial
 
 
-SCHEME = "models:/"
+def _fetch(uri: str, storage: Path, folder: Path) -> Path:
+    """Fetch a registered or logged model (`models:/...`) to `folder`; return the trial's folder in it.
 
-
-# -------------------------------------------------------------------------------------------- reading
-def fetch(uri: str, storage: Path, folder: Path) -> Path:
-    """The trial's folder, below `folder`, of a registered or logged model (`models:/...`).
-
-    Raises TrackingError if MLflow has no such model, ValueError if it holds no trial of ours.
+    Raise TrackingError if MLflow has no such model, ValueError if it holds no trial of ours.
     """
     _check_database(storage, uri)
     from mlflow.artifacts import download_artifacts
@@ -75,25 +64,21 @@ def fetch(uri: str, storage: Path, folder: Path) -> Path:
 
 
 def _location(client: Any, uri: str) -> str:
-    """Where the files are. MLflow's own look-up of a `models:/` URI would ask its global tracking URI."""
+    """Return where a model's files are. MLflow's own look-up of a `models:/` URI would ask its global tracking URI."""
     name = uri.removeprefix(SCHEME).lstrip("/")
     if re.fullmatch(r"m-[0-9a-f]{32}", name):
         return str(client.get_logged_model(name).artifact_location)
-    if found := re.fullmatch(r"([^/@]+)@([^/@]+)", name):
-        name, version = found[1], client.get_model_version_by_alias(found[1], found[2]).version
-    elif found := re.fullmatch(r"([^/@]+)/(\d+)", name):
-        name, version = found[1], found[2]
+    if match := re.fullmatch(r"([^/@]+)@([^/@]+)", name):
+        name, version = match[1], client.get_model_version_by_alias(match[1], match[2]).version
+    elif match := re.fullmatch(r"([^/@]+)/(\d+)", name):
+        name, version = match[1], match[2]
     else:
         raise ValueError(f"{printable(uri)} names no model; models:/<name>/<version> and models:/<name>@<alias> do")
     return str(client.get_model_version_download_uri(name, version))
 
 
-def is_run_id(name: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{32}", name) is not None
-
-
-def trial_of_run(run_id: str, storage: Path) -> Path:
-    """Folder of the trial that an MLflow run is about. Raises TrackingError, or ValueError if it is not there."""
+def _trial_of_run(run_id: str, storage: Path) -> Path:
+    """Return the folder of the trial that an MLflow run is about. Raise ValueError if the storage does not hold it."""
     _check_database(storage, run_id)
     from mlflow.tracking import MlflowClient
 
@@ -111,7 +96,7 @@ def trial_of_run(run_id: str, storage: Path) -> Path:
 
 
 def _check_database(storage: Path, name: str) -> None:
-    """To ask a SQLite file that is not there would make it."""
+    """Raise TrackingError if the SQLite file is not there: to ask it would make it."""
     uri = default_uri(storage)
     path = uri.removeprefix("sqlite:///")
     if path != uri and not Path(path).exists():

@@ -1,6 +1,7 @@
-"""A trained trial as an MLflow model: videos by their paths in, their scores out.
+"""A trained trial as an MLflow model: paths of videos in, their scores out.
 
-A registered model holds settings and weights, no code: it needs this package beside it, see `registry`.
+`registry` writes such models. One holds settings and weights and no code, but the name of this module and of
+`VideoScores`: they are loaded from the installed package.
 """
 
 from pathlib import Path
@@ -12,9 +13,7 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 from rich.console import Console
 
-from pipelines.scoring import predict
-from pipelines.scoring.predict import Scored
-from pipelines.tracking import lookup
+from pipelines.scoring import predict, trained
 
 ARTIFACT = "storage"  # a storage folder that holds this one trial
 SIGNATURE = ModelSignature(
@@ -32,30 +31,25 @@ SIGNATURE = ModelSignature(
 
 
 class VideoScores(PythonModel):
-    """The same scores as `python -m pipelines.predict`.
-
-    Raises ValueError on loading if the paper's model is another version than the one that was trained.
-    """
+    """What MLflow loads: it gives the same scores as `python -m pipelines.predict`."""
 
     def load_context(self, context: Any) -> None:
+        """Read the trial. Raise ValueError if it was trained by another version of the paper's model."""
         storage = Path(context.artifacts[ARTIFACT])
         (folder,) = storage.glob("runs/*")
-        self.trained = lookup.by_name(str(folder), storage)
+        self.trained = trained.read(folder.resolve())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row for each of `model_input["video"]`, under its index."""
+        """Return one row for each of `model_input["video"]`, under its index; `SIGNATURE` says what is in it."""
         videos = [Path(str(name)).expanduser() for name in model_input["video"]]
-        scored = predict.predict(self.trained, videos, Console(quiet=True))
-        return pd.DataFrame(
-            [_row(one) for one in scored], index=model_input.index, columns=SIGNATURE.outputs.input_names()
-        )
-
-
-def _row(one: Scored) -> dict[str, Any]:
-    return {
-        "score": float("nan") if one.score is None else one.score,
-        "status": one.status,
-        "reason": one.reason,
-        "num_frames": one.num_frames,
-        "num_faces": one.num_faces,
-    }
+        rows = [
+            {
+                "score": float("nan") if video.score is None else video.score,
+                "status": video.status,
+                "reason": video.reason,
+                "num_frames": video.num_frames,
+                "num_faces": video.num_faces,
+            }
+            for video in predict.predict(self.trained, videos, Console(quiet=True))
+        ]
+        return pd.DataFrame(rows, index=model_input.index, columns=SIGNATURE.outputs.input_names())

@@ -1,11 +1,14 @@
-"""The winner of a sweep as a registered MLflow model, and registered models as trials again.
+"""The write side of the model registry: which trial of a sweep wins, and the model that holds it.
+
+In   the outcome of a sweep and its MLflow runs
+Out  a version of the registered model `crossforge-<sweep>`, with an alias
 
 What wins: of the done trials the one with the highest AUC on the validation part of the training dataset
-(`run.validation_auc`, as a search chooses); no test number has a say. Of equals, the first in the table. A trial
-without such an AUC can't win, and rows that are validated on different videos can't be compared: then none wins.
+(`Trial.validation_auc`, as a search chooses); no test number has a say. Of equals, the first in the table. A trial
+without such an AUC can't win. Rows that are validated on different videos can't be compared: then none wins.
 
-The model holds what `_trained` reads (settings as JSON, weights as safetensors), no pickle and no code. It runs where
-this package is installed; another version of the paper's model refuses it.
+The model holds what `scoring.trained` reads (settings as JSON, weights as safetensors), no pickle and no code. It runs
+where this package is installed; another version of the paper's model refuses it. `lookup` reads it back.
 """
 
 import importlib.metadata
@@ -20,15 +23,12 @@ from typing import Any
 
 from pipelines.common import tables
 from pipelines.common.storage import read_json
-from pipelines.scoring import trained
-from pipelines.tracking.client import (
-    Tracker,
-    environment,
-)
+from pipelines.scoring.trained import TRIAL
+from pipelines.tracking.client import Tracker, environment
 from pipelines.tracking.lookup import PACKAGE, SCHEME
 from pipelines.tracking.runs import Runs
 from pipelines.trials.outcome import Outcome, RowSeed
-from pipelines.trials.trial import Trial, scoring, validation_auc
+from pipelines.trials.trial import Trial
 
 CHAMPION, SAMPLE_CHAMPION = "champion", "sample-champion"  # aliases of the newest winner, by its data
 _MODEL_FILE = '''"""A trained trial of Crossforge, commit {commit}; settings and weights are this model's artifacts."""
@@ -46,35 +46,38 @@ set_model(VideoScores())
 '''
 
 
+# ------------------------------------------------------------------------------------------ who wins
 @dataclass(frozen=True, kw_only=True)
 class Winner:
+    """The best trial of a sweep."""
+
     key: RowSeed
     trial: Trial
-    auc: float  # on val
+    auc: float  # on the validation part
 
 
 def winner(outcome: Outcome) -> Winner | str:
-    """Or why there is none."""
-    done = {key: trial for key, trial in outcome.trials.items() if trial.done}
-    found = [Winner(key=key, trial=trial, auc=_auc(trial)) for key, trial in done.items()]
-    found = [one for one in found if math.isfinite(one.auc)]
-    if not found:
+    """Return the best trial, or a text that says why there is none."""
+    candidates = []
+    for key, trial in outcome.trials.items():
+        if trial.done:
+            try:
+                auc = trial.validation_auc()
+            except (KeyError, ZeroDivisionError):  # a stage that scores has none
+                auc = math.nan
+            if math.isfinite(auc):
+                candidates.append(Winner(key=key, trial=trial, auc=auc))
+    if not candidates:
         return "no done trial has a validation AUC"
-    if len({(one.trial.select.part.codec, *one.trial.select.part.video_ids) for one in found}) > 1:
+    parts = [candidate.trial.select for candidate in candidates]
+    if len({(part.codec, *part.video_ids) for part in parts}) > 1:
         return "the rows are validated on different videos, so none is the best of all"
-    return max(found, key=lambda one: one.auc)  # the first of equals
+    return max(candidates, key=lambda candidate: candidate.auc)  # the first of equals
 
 
-def _auc(trial: Trial) -> float:
-    """NaN where a stage that scores has none."""
-    try:
-        return validation_auc(trial)
-    except (KeyError, ZeroDivisionError):
-        return math.nan
-
-
+# ------------------------------------------------------------------------------------ the registration
 def model_name(sweep: str) -> str:
-    """Raises ValueError for what can't stand in a `models:/` URI."""
+    """Return the name of a sweep's registered model. Raise ValueError if it can't stand in a `models:/` URI."""
     name = f"{PACKAGE}-{sweep}"
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", name):
         raise ValueError(f"{sweep!r} can't name a registered model; letters, digits, _ and - can")
@@ -82,7 +85,7 @@ def model_name(sweep: str) -> str:
 
 
 def register(outcome: Outcome, runs: Runs) -> str:
-    """What a person reads of it. Registers the winner, unless it is. Raises TrackingError."""
+    """Register the best trial if it is not registered yet; return the line to print. Raise TrackingError."""
     best = winner(outcome)
     if isinstance(best, str):
         return f"none registered: {best}"
@@ -96,14 +99,14 @@ def register(outcome: Outcome, runs: Runs) -> str:
 
 
 def _version(tracker: Tracker, name: str, trial: Trial) -> str | None:
-    """The one that holds this trial."""
-    found = tracker.client.search_model_versions(f"name = '{name}'")
-    own = [int(one.version) for one in found if one.tags.get("trial") == trial.digest]
-    return str(max(own)) if own else None
+    """Return the number of the newest version that holds this trial, if any does."""
+    versions = tracker.client.search_model_versions(f"name = '{name}'")
+    numbers = [int(version.version) for version in versions if version.tags.get("trial") == trial.digest]
+    return str(max(numbers)) if numbers else None
 
 
 def _add(outcome: Outcome, runs: Runs, name: str, best: Winner) -> str:
-    """Number of the new version."""
+    """Write the model and register it; return the number of the new version."""
     from mlflow.entities import LoggedModelOutput
 
     tracker, source_run, trial = runs.tracker, runs.children[best.key], best.trial
@@ -119,27 +122,28 @@ def _add(outcome: Outcome, runs: Runs, name: str, best: Winner) -> str:
         tracker.call(partial(client.finalize_logged_model, logged.model_id, "READY"))
         tracker.call(partial(client.log_outputs, source_run, [LoggedModelOutput(logged.model_id, step=0)]))
 
-    def version() -> str:
+    def add_version() -> str:
         _ensure_model(tracker, name, outcome)
         if known := _version(tracker, name, trial):  # made by a call whose answer was lost
             return known
         # Its location: a `models:/` URI would be looked up at MLflow's global tracking URI.
         source, text = logged.artifact_location, _description(outcome, best)
-        made = client.create_model_version(
+        version = client.create_model_version(
             name, source, source_run, tags=tags, description=text, model_id=logged.model_id
         )
-        return str(made.version)
+        return str(version.version)
 
-    return tracker.call(version)
+    return tracker.call(add_version)
 
 
 def _logged(tracker: Tracker, name: str, trial: Trial) -> Any:
-    """One that an earlier launch has written, but not registered."""
-    found = tracker.client.search_logged_models([tracker.experiment_id], f"tags.trial = '{trial.digest}'")
-    return next((one for one in found if one.name == name and one.status == "READY"), None)
+    """Return the model of this trial that an earlier launch has written but not registered, if there is one."""
+    models = tracker.client.search_logged_models([tracker.experiment_id], f"tags.trial = '{trial.digest}'")
+    return next((model for model in models if model.name == name and model.status == "READY"), None)
 
 
 def _ensure_model(tracker: Tracker, name: str, outcome: Outcome) -> None:
+    """Make the registered model if there is none: versions need one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -157,7 +161,7 @@ def _tags(outcome: Outcome, best: Winner) -> dict[str, str]:
         "val_auc": f"{best.auc:.6f}",
         "data": "sample" if outcome.is_sample else "real",
         "preset": outcome.preset,
-        "commit": str(_told(best.trial)["commit"]),
+        "commit": _commit(best.trial),
         "method": best.trial.experiment.model,
         "trained_on": best.trial.experiment.train_on,
         "compression": best.trial.experiment.codec,
@@ -176,13 +180,17 @@ def _description(outcome: Outcome, best: Winner) -> str:
     )
 
 
-def _told(trial: Trial) -> Any:
-    return read_json(trial.folder / trained.TRIAL)
+def _commit(trial: Trial) -> str:
+    """Return the commit of the code that trained the trial."""
+    return str(read_json(trial.folder / TRIAL)["commit"])
 
 
 # ----------------------------------------------------------------------------------------- the model
 def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | None = None) -> None:
-    """`<folder>/model`: the MLflow model of a done trial; of which logged model and run, where it becomes one."""
+    """Write the MLflow model of a done trial to `<folder>/model`, which must not be there.
+
+    model_id, run_id: of the logged model that it becomes, and of the trial's run.
+    """
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model
@@ -195,7 +203,7 @@ def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | 
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     code = folder / "crossforge_model.py"
-    commit = _told(trial)["commit"]
+    commit = _commit(trial)
     code.write_text(_MODEL_FILE.format(commit=commit))
     with environment():
         mlflow.pyfunc.save_model(
@@ -212,7 +220,7 @@ def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | 
 
 
 def _forget_paths(file: Path, artifact: str, code: str) -> None:
-    """MLflow notes where on this machine the files came from; loading asks for their names only."""
+    """Remove from an MLmodel file where on this machine the model's files came from: loading needs their names only."""
     from mlflow.models import Model
 
     saved = Model.load(str(file))
@@ -223,14 +231,14 @@ def _forget_paths(file: Path, artifact: str, code: str) -> None:
 
 
 def files_of(trial: Trial) -> list[Path]:
-    """What it takes to score with a trial: its record, and of each stage that scores the spec and the weights."""
-    own = [trial.folder / name for name in (trained.TRIAL, "_done.json")]
-    names = ("spec.json", "weights.safetensors", "_done.json")
-    return own + [stage.folder / name for stage in scoring(trial) for name in names]
+    """Return what it takes to score with a trial: its record, and the spec and weights of each stage that scores."""
+    of_stage = ("spec.json", "weights.safetensors", "_done.json")
+    record = [trial.folder / name for name in (TRIAL, "_done.json")]
+    return record + [stage.folder / name for stage in trial.scoring_stages for name in of_stage]
 
 
 def requirements() -> list[str]:
-    """Of this package, at the versions in use. Not the package itself: it is on no index."""
+    """Return what this package requires, at the versions in use. Not the package itself: it is on no index."""
     try:
         wanted = importlib.metadata.requires(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:

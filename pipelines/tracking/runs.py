@@ -1,6 +1,7 @@
-"""A sweep's trials as MLflow runs: what they are called, what they can be filtered by, which data went in.
+"""A sweep's trials as MLflow runs: their names, tags, params, metrics, curves, datasets and files.
 
-A fact stands in one place: what a person filters by is a tag, every other setting of the experiment a param.
+`log` logs all at the end of a launch; `live` shows curves while trials run. A fact stands in one place: what a person
+filters by is a tag, every other setting of the experiment a param.
 """
 
 import re
@@ -20,12 +21,12 @@ from pipelines.common.storage import digest
 from pipelines.metrics.names import FINAL
 from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
 from pipelines.trials.outcome import Outcome, RowSeed
-from pipelines.trials.trial import Trial, Usable
+from pipelines.trials.trial import Trial, UsablePart
 
 START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
 PAUSE_S = 60.0  # after a failure while trials run
 IN_TAGS = ("model", "seed", "preset", "codec", "train_on", "test_on")  # settings that are tags, not params
-# Settings of a paper that stand for one of the extraction; said there.
+# Settings of a paper that are the default of one of the extraction, and are logged there.
 IN_FACES = {"model_config.video_frames": "faces.num_frames", "model_config.crop_margin": "faces.margin"}
 
 Curve = Sequence[Mapping[str, float]]
@@ -33,21 +34,21 @@ Curve = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """The runs of one launch."""
+    """The MLflow runs of one launch, by their ids."""
 
     tracker: Tracker
-    parent: str
-    children: Mapping[RowSeed, str]
+    parent: str  # the launch
+    children: Mapping[RowSeed, str]  # its trials
 
 
 def open_runs(outcome: Outcome, patience_s: float) -> Runs:
-    """Made, or found again. Raises TrackingError."""
+    """Return the runs of a launch, made or found again. Raise TrackingError."""
     tracker = Tracker(default_uri(outcome.storage), outcome.sweep.name, outcome.storage, patience_s)
     common = common_tags(outcome)
     trials = list(outcome.trials.values())
     over_all = common | {name: _joined(trial_tags(t)[name] for t in trials) for name in trial_tags(trials[0])}
-    read = _distinct(dataset for trial in trials for dataset in inputs(trial))
-    parent = tracker.run(outcome.key, launch_name(outcome), tags=over_all, datasets=read)
+    datasets = {(dataset.name, dataset.digest): dataset for trial in trials for dataset in inputs(trial)}
+    parent = tracker.run(outcome.key, launch_name(outcome), tags=over_all, datasets=list(datasets.values()))
     children = {}
     for key, trial in outcome.trials.items():
         tags = common | trial_tags(trial) | {"row": key[0]}
@@ -63,9 +64,10 @@ def open_runs(outcome: Outcome, patience_s: float) -> Runs:
 
 
 def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report: Sequence[Path]) -> Runs:
-    """All that is known of the trials, and the report; what is logged already stays. values: metrics of done trials.
+    """Log all that is known of a launch's trials, and its report; end its runs. What is logged already stays.
 
-    Raises TrackingError; the same call again then logs what is missing.
+    values: metrics of the done trials. report: files, the first in Markdown. Raise TrackingError; the same call again
+    then logs what is missing.
     """
     runs = open_runs(outcome, PATIENCE_S)
     tracker = runs.tracker
@@ -88,12 +90,12 @@ def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report:
 
 # ------------------------------------------------------------------------------------------- names
 def launch_name(outcome: Outcome) -> str:
-    """Short: the UI shows some twenty letters; the experiment is the sweep."""
+    """Return the name of a launch's run. It is short: the UI shows some twenty letters; the sweep is the experiment."""
     return f"{outcome.preset}, {_data(outcome)} [{outcome.key[:6]}]"
 
 
 def trial_name(key: RowSeed, trial: Trial) -> str:
-    """Ends with the beginning of the trial's digest, which `pipelines.predict --run` takes."""
+    """Return the name of a trial's run. It ends with the start of the digest, which `pipelines.predict --run` takes."""
     row, seed = key
     return f"{row}, seed {seed} [{trial.digest[:6]}]"
 
@@ -103,7 +105,7 @@ def _data(outcome: Outcome) -> str:
 
 
 def common_tags(outcome: Outcome) -> dict[str, str]:
-    """Of every run of a launch."""
+    """Return the tags of every run of a launch."""
     paper, table, question = parts_of(outcome.sweep.title)
     return {
         "mlflow.source.name": f"sweeps/{outcome.sweep.name}.py",
@@ -119,20 +121,23 @@ def common_tags(outcome: Outcome) -> dict[str, str]:
 
 
 def parts_of(title: str) -> tuple[str, str, str]:
-    """Paper, table or section, and what it asks, of a title such as `LRE, Table V: against its backbone`."""
-    if found := re.fullmatch(r"(?:(.*), )?((?:Tables?|Sec\.|Fig\.) [^:]+): (.*)", title):
-        return found[1] or "", found[2], found[3]
+    """Return paper, table or section, and question of a title such as `LRE, Table V: against its backbone`.
+
+    A title of another form is all question.
+    """
+    if match := re.fullmatch(r"(?:(.*), )?((?:Tables?|Sec\.|Fig\.) [^:]+): (.*)", title):
+        return match[1] or "", match[2], match[3]
     return "", "", title
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:
-    """What tells one trial of a sweep from the others, and is no number."""
+    """Return the tags that tell one trial of a sweep from the others."""
     experiment = trial.experiment
     return {
         "method": experiment.model,
         "trained_on": experiment.train_on,
-        "tested_on": ", ".join(part.part.name for part in trial.test),
-        "part": ", ".join(dict.fromkeys(part.part.split for part in trial.test)),
+        "tested_on": ", ".join(part.name for part in trial.test),
+        "part": ", ".join(dict.fromkeys(part.split for part in trial.test)),
         "compression": experiment.codec,
         "seed": str(experiment.seed),
         "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
@@ -140,12 +145,12 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def _joined(values: Iterator[str]) -> str:
-    """Each once."""
-    return ", ".join(dict.fromkeys(part for value in values for part in value.split(", ")))
+    """Return lists, as text, joined to one that has each entry once."""
+    return ", ".join(dict.fromkeys(entry for value in values for entry in value.split(", ")))
 
 
 def params(trial: Trial) -> dict[str, Any]:
-    """Every setting of the experiment that is not a tag."""
+    """Return every setting of the experiment that is not a tag."""
     flat = trial.experiment.flat()
     kept = {name: value for name, value in flat.items() if name not in IN_TAGS}
     for name, elsewhere in IN_FACES.items():
@@ -157,7 +162,7 @@ def params(trial: Trial) -> dict[str, Any]:
 
 # ----------------------------------------------------------------------------------------- metrics
 def metric_values(results: pa.Table) -> dict[str, float]:
-    """RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
+    """Return RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
 
     Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`, of perturbed faces only the AUC, as
     `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet.
@@ -181,6 +186,7 @@ def metric_values(results: pa.Table) -> dict[str, float]:
 
 # -------------------------------------------------------------------------------------------- data
 def inputs(trial: Trial) -> list[Dataset]:
+    """Return what a trial reads: the parts for training, validation and testing."""
     return [
         _dataset(trial.train, "training"),
         _dataset(trial.select, "validation"),
@@ -188,13 +194,12 @@ def inputs(trial: Trial) -> list[Dataset]:
     ]
 
 
-def _dataset(usable: Usable, context: str) -> Dataset:
-    part = usable.part
-    labels = [video.label for video in usable.videos]
+def _dataset(part: UsablePart, context: str) -> Dataset:
+    labels = [video.label for video in part.videos]
     fields = [{"name": f.name, "type": _type(f.type), "required": not f.nullable} for f in tables.FACES]
     return Dataset(
         name=f"{part.name} {part.split} {part.codec}",
-        digest=digest([usable.digest, sorted(usable.failed), sorted(part.excluded)]),
+        digest=digest([part.digest, sorted(part.failed), sorted(part.excluded)]),
         context=context,
         source={"dataset": part.name, "part": part.split, "compression": part.codec},
         schema=fields,
@@ -202,29 +207,25 @@ def _dataset(usable: Usable, context: str) -> Dataset:
             "num_rows": len(labels),
             "num_real": labels.count(tables.REAL),
             "num_fake": labels.count(tables.FAKE),
-            "num_failed": len(usable.failed),
+            "num_failed": len(part.failed),
             "num_excluded": len(part.excluded),
         },
     )
 
 
 def _type(kind: pa.DataType) -> str:
-    """As MLflow names the types of columns."""
+    """Return MLflow's name for the type of a column."""
     names = {pa.float32(): "float", pa.float64(): "double", pa.binary(): "binary", pa.bool_(): "boolean"}
     if pa.types.is_integer(kind):
         return "integer"
     return names.get(kind, "string" if pa.types.is_string(kind) else str(kind))
 
 
-def _distinct(datasets: Iterator[Dataset]) -> list[Dataset]:
-    return list({(dataset.name, dataset.digest): dataset for dataset in datasets}.values())
-
-
 # ------------------------------------------------------------------------------------------- live
 class Live:
-    """What MLflow sees while trials run: curves as they grow, and the load of the machine.
+    """What MLflow sees while trials run: curves as they grow, and the load of the machine. `live` makes one.
 
-    Nothing waits for it and no failure of it is one of the launch: the end of the launch logs what is missing.
+    No trial waits for it, and its failures are not the launch's: `log` logs at the end what is missing.
     """
 
     def __init__(self, outcome: Outcome, console: Console) -> None:
@@ -236,13 +237,14 @@ class Live:
         self._open(START_PATIENCE_S)
 
     def curve(self, key: RowSeed, stage: str, lines: Curve) -> None:
+        """Log a stage's curve as far as it is known."""
         if self.runs is None:
             self._open(LIVE_PATIENCE_S)
         if runs := self.runs:
             self._try(partial(runs.tracker.curve, runs.children[key], stage, lines))
 
     def end(self, status: str) -> None:
-        """Of the parent, and of the trials that are not done."""
+        """End the launch's run and those of the trials that are not done: FAILED or KILLED."""
         self._monitor.close()
         self._not_before = 0.0
         if runs := self.runs:
@@ -251,6 +253,7 @@ class Live:
                 self._try(partial(runs.tracker.end, run_id, status))
 
     def close(self) -> None:
+        """Stop watching the machine."""
         self._monitor.close()
 
     def _open(self, patience_s: float) -> None:
@@ -262,6 +265,7 @@ class Live:
         self._try(start)
 
     def _try(self, action: Callable[[], None]) -> None:
+        """Call MLflow, unless it failed within the last minute. The first failure is printed."""
         if monotonic() < self._not_before:
             return
         try:
@@ -276,12 +280,15 @@ class Live:
 
 @contextmanager
 def live(outcome: Outcome, console: Console) -> Iterator[Live]:
-    """Runs that end in the middle are marked: KILLED by Ctrl-C, else FAILED. The rest `log` ends."""
-    shown = Live(outcome, console)
+    """Open the runs of a launch for as long as its trials run.
+
+    What an error ends is marked in MLflow: KILLED by Ctrl-C, else FAILED. Other runs stay open, for `log` to end.
+    """
+    opened = Live(outcome, console)
     try:
-        yield shown
+        yield opened
     except BaseException as error:
-        shown.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        opened.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     finally:
-        shown.close()
+        opened.close()

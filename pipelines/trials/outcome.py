@@ -1,4 +1,4 @@
-"""What came out of a sweep, as data: its trials, by row and seed, and where they are."""
+"""One launch of a sweep, as data: what was asked, and the trials that answer it. Reports and MLflow read it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ RowSeed = tuple[str, int]  # row of the table, seed
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One launch of a sweep: what was asked, and the trials that answer it."""
+    """One launch of a sweep: its trials, done or not, and on which data."""
 
     sweep: Sweep
     preset: str
@@ -25,14 +25,16 @@ class Outcome:
 
     @property
     def is_sample(self) -> bool:
+        """Whether the data are the sample corpus, so that no number means anything."""
         return self.config_file is None
 
     @property
     def key(self) -> str:
-        """The same for the same rows on the same data."""
+        """Names the launch: the same for the same rows on the same data."""
         return digest([self.sweep.name, sorted(trial.digest for trial in self.trials.values())])
 
 
 def name_of(key: RowSeed) -> str:
+    """Return how a trial is called while it runs, e.g. `ours seed 0`."""
     row, seed = key
     return f"{row} seed {seed}"

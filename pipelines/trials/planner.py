@@ -1,6 +1,9 @@
-"""Experiments -> trials: which videos train, select and are scored, which stages that takes, and what names them.
+"""Experiments to trials: which videos train, select and are scored, which stages it takes, which digests name them.
 
-Nothing is touched; `check` says whether a trial can run.
+In   experiments; VIDEOS, LEDGER and FACES folder of each dataset
+Out  `Trial`s; no file is written
+
+`check` says whether a trial can run.
 """
 
 from collections.abc import Mapping
@@ -19,7 +22,7 @@ from pipelines.faces import perturb
 from pipelines.training import stages
 from pipelines.training.job import Compute
 from pipelines.training.views import REAL_VIEWS, VIEWS, View
-from pipelines.trials.trial import Trial, Usable
+from pipelines.trials.trial import Trial, UsablePart
 
 
 def plan(
@@ -30,26 +33,30 @@ def plan(
     storage: Path,
     accumulate: Mapping[str, int] = {},
 ) -> Trial:
-    """The trial of an experiment on extracted data; touches nothing. `check` says whether it can run.
+    """Return the trial of an experiment on extracted data.
 
-    ledgers: of each dataset, video_id -> LEDGER row. accumulate: as in `Compute`. Raises ProtocolError.
+    videos: dataset -> VIDEOS. ledgers: dataset -> video_id -> LEDGER row. faces: dataset -> FACES folder. accumulate:
+    as in `Compute`. Raise ProtocolError if the data can't answer the experiment's question.
     """
     return Planner(videos, ledgers, faces, storage, accumulate)(experiment)
 
 
 @dataclass(frozen=True)
-class _Sides:
+class _Parts:
     """What experiments with the same protocol on the same data share: a million rows are looked at once for all."""
 
-    train: Usable
-    select: Usable
-    test: tuple[Usable, ...]
+    train: UsablePart
+    select: UsablePart
+    test: tuple[UsablePart, ...]
     rows: Mapping[str, str]  # view -> digest of what it sees
     scored: Mapping[str, list[Any]]  # test part -> what decides its numbers
 
 
 class Planner:
-    """`plan` for many experiments on the same data. Their trials share its parts, in memory and pickled."""
+    """Plan many experiments on the same data. Their trials share its parts, in memory and pickled.
+
+    The arguments are those of `plan`.
+    """
 
     def __init__(
         self,
@@ -61,16 +68,17 @@ class Planner:
     ) -> None:
         self.videos, self.ledgers, self.faces = videos, ledgers, faces
         self.storage, self.accumulate = storage, accumulate
-        self._known: dict[tuple[Any, ...], _Sides] = {}
+        self._known: dict[tuple[Any, ...], _Parts] = {}
 
     def __call__(self, experiment: Experiment) -> Trial:
-        sides = self._sides(experiment)
-        planned = stages.plan(experiment, sides.rows, self.storage, self.accumulate)
+        """Return the trial of an experiment. Raise ProtocolError if the data can't answer its question."""
+        parts = self._parts(experiment)
+        planned = stages.plan(experiment, parts.rows, self.storage, self.accumulate)
         levels = perturb.levels(experiment.perturbations)
         name = digest(
             {
                 "stages": {stage.name: stage.digest for stage in planned},
-                "test": sides.scored,
+                "test": parts.scored,
                 "failed_videos": experiment.failed_videos,
                 # Where there are none, none are named: trials from before there were any keep their name.
                 **({"perturbations": [perturb.VERSION, *levels]} if levels else {}),
@@ -79,35 +87,34 @@ class Planner:
         return Trial(
             experiment=experiment,
             planned=planned,
-            train=sides.train,
-            select=sides.select,
-            test=sides.test,
+            train=parts.train,
+            select=parts.select,
+            test=parts.test,
             faces=self.faces,
             folder=self.storage / "runs" / name,
         )
 
-    def _sides(self, e: Experiment) -> _Sides:
+    def _parts(self, e: Experiment) -> _Parts:
         key = (e.protocol, e.train_on, e.test_on, e.codec, e.manipulations)
         if key not in self._known:
             built = protocol.build(e, self.videos)
-            train_part, select_part = (
-                Usable.of(part, self.ledgers[part.dataset]) for part in (built.train, built.select)
+            train, select, *test = (
+                UsablePart.of(part, self.ledgers[part.dataset]) for part in (built.train, built.select, *built.test)
             )
-            test = tuple(Usable.of(part, self.ledgers[part.dataset]) for part in built.test)
-            rows = {view: _rows_digest(view, train_part, select_part) for view in VIEWS}
-            scored = {part.part.name: _scored(part) for part in test}
-            self._known[key] = _Sides(train_part, select_part, test, rows, scored)
+            rows = {view: _rows_digest(view, train, select) for view in VIEWS}
+            scored = {part.name: _deciding(part) for part in test}
+            self._known[key] = _Parts(train, select, tuple(test), rows, scored)
         return self._known[key]
 
 
-def _scored(part: Usable) -> list[Any]:
-    """What decides the numbers of a part besides its stages. Where no rule about faces is set, none is named."""
-    every_face = sorted(part.part.every_face)
-    return [part.digest, sorted(part.failed), sorted(part.part.excluded), *([every_face] if every_face else [])]
+def _deciding(part: UsablePart) -> list[Any]:
+    """Return what decides the numbers of a test part besides its stages."""
+    every_face = sorted(part.every_face)  # where no rule about faces is set, none is named
+    return [part.digest, sorted(part.failed), sorted(part.excluded), *([every_face] if every_face else [])]
 
 
-def _rows_digest(view: str, *parts: Usable) -> str:
-    """What a view sees of training and selection; a view of real clips does not change with the fakes."""
+def _rows_digest(view: str, *parts: UsablePart) -> str:
+    """Return the digest of what a view sees of parts. Of a view of real clips it does not change with the fakes."""
     seen = []
     for part in parts:
         fake = {video.video_id for video in part.videos if video.label == FAKE}
@@ -116,20 +123,20 @@ def _rows_digest(view: str, *parts: Usable) -> str:
 
 
 def check(trial: Trial, compute: Compute) -> None:
-    """Raises ValueError for what would only come out later: too few videos, or a batch that workers can't share."""
+    """Raise ValueError for what would come out only later: too few videos, or steps that the workers can't share."""
     config = trial.experiment.config()
     for part in (trial.train, trial.select):
         labels = [video.label for video in part.videos]
         if len(set(labels)) < 2:
             raise ValueError(
-                f"{part.part.name}/{part.part.split}: extraction left {labels.count(REAL)} real and "
+                f"{part.name}/{part.split}: extraction left {labels.count(REAL)} real and "
                 f"{labels.count(FAKE)} fake videos with a face; both classes are needed"
             )
     for part in trial.test:
         if not part.videos:
             example = next(iter(part.failed.items()), ("", "no videos"))
             raise ValueError(
-                f"{part.part.name}/{part.part.split}: none of {len(part.failed)} videos has a usable face, "
+                f"{part.name}/{part.split}: none of {len(part.failed)} videos has a usable face, "
                 f"e.g. {': '.join(example)}; leave this dataset out, or give readable videos"
             )
     for planned in trial.planned:

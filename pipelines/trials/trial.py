@@ -1,4 +1,4 @@
-"""A trial: one row of a sweep with one seed, planned on extracted data, and where its files are."""
+"""A trial: one row of a sweep with one seed, planned on extracted data; its files, and what is known of it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,18 +11,18 @@ import pyarrow.parquet as pq
 import models
 from pipelines.common.provenance import commit
 from pipelines.common.storage import digest, read_json
-from pipelines.common.tables import FAKE, REAL, RESULTS, clean
+from pipelines.common.tables import FAKE, REAL
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
-from pipelines.metrics import results
+from pipelines.metrics.results import Failed, Origin, Part
 from pipelines.training import stages
 from pipelines.training.views import Video
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usable:
-    """A part as it came out of extraction: every video is in `videos` or in `failed`."""
+class UsablePart:
+    """A part of the protocol as it came out of extraction: each of its videos is in `videos` or in `failed`."""
 
     part: protocol.Part
     videos: tuple[Video, ...]
@@ -30,7 +30,8 @@ class Usable:
     contents: tuple[tuple[str, str], ...]  # video_id, SHA-256 of its FACES rows
 
     @classmethod
-    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]]) -> "Usable":
+    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]]) -> "UsablePart":
+        """Return the part as a ledger (video_id -> LEDGER row) says it came out."""
         ok = [row for row in part.rows if ledger[str(row["video_id"])]["status"] == "ok"]
         failed = {
             i: entry["reason"] or entry["status"] for i in part.video_ids if (entry := ledger[i])["status"] != "ok"
@@ -40,7 +41,40 @@ class Usable:
 
     @property
     def digest(self) -> str:
+        """Names the faces of the part: PREDICTIONS of equal digest are of the same faces."""
         return digest(self.contents)
+
+    @property
+    def name(self) -> str:
+        """The dataset, or dataset/manipulation."""
+        return self.part.name
+
+    @property
+    def dataset(self) -> str:
+        return self.part.dataset
+
+    @property
+    def split(self) -> str:
+        return self.part.split
+
+    @property
+    def codec(self) -> str:
+        return self.part.codec
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """Of all its videos, also of those that failed."""
+        return self.part.video_ids
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Ids of the videos that share a source with training and are not part of it."""
+        return self.part.excluded
+
+    @property
+    def every_face(self) -> frozenset[str]:
+        """Ids of the videos in which every face counts, not only the largest."""
+        return self.part.every_face
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,109 +82,110 @@ class Trial:
     """One row of a sweep with one seed, planned."""
 
     experiment: Experiment
-    planned: tuple[stages.PlannedStage, ...]
-    train: Usable
-    select: Usable
-    test: tuple[Usable, ...]
-    faces: Mapping[str, Path]
+    planned: tuple[stages.PlannedStage, ...]  # in the paper's order
+    train: UsablePart
+    select: UsablePart  # chooses the epoch whose weights are kept
+    test: tuple[UsablePart, ...]
+    faces: Mapping[str, Path]  # dataset -> FACES folder
     folder: Path
 
     @property
     def digest(self) -> str:
+        """Names the trial: all that can change its numbers."""
         return self.folder.name
 
     @property
     def done(self) -> bool:
+        """Whether it is trained, scored and written down."""
         return (self.folder / "_done.json").exists()
-
-    def results(self) -> pa.Table:
-        return clean(pq.read_table(self.folder / "results.parquet"), RESULTS)
 
     @property
     def perturbations(self) -> tuple[str, ...]:
-        """Single levels."""
+        """The single levels under which test parts are scored besides clean."""
         return perturb.levels(self.experiment.perturbations)
 
+    @property
+    def scoring_stages(self) -> list[stages.PlannedStage]:
+        """The stages whose scores count; the trial's score is their mean."""
+        return [stage for stage in self.planned if models.stage(stage.paper, stage.name).scores]
 
-def description(trial: Trial) -> dict[str, Any]:
-    """The experiment, its stages, and which faces they were trained on, as JSON values."""
-    recipe = trial.faces[trial.train.part.dataset] / "recipe.json"
-    labels = [video.label for video in trial.train.videos]
-    return {
-        "experiment": asdict(trial.experiment),
-        "stages": {stage.name: stage.digest for stage in trial.planned},
-        "faces": {"folder": recipe.parent.name, **(read_json(recipe) if recipe.exists() else {})},
-        "num_real": labels.count(REAL),
-        "num_fake": labels.count(FAKE),
-        "origin": origin(trial).to_json(),
-        "commit": commit(),
-    }
+    @property
+    def pooling(self) -> models.Pooling:
+        """How the scores of faces become that of a video: the rule of the last stage that scores."""
+        last = self.scoring_stages[-1]
+        return models.stage(last.paper, last.name).pooling
+
+    def results(self) -> pa.Table:
+        """Return RESULTS of a trial that is done."""
+        return pq.read_table(self.folder / "results.parquet")
+
+    def validation_auc(self) -> float:
+        """Return the AUC on the validation part, in [0, 1], of the kept epochs: the mean over the stages that score.
+
+        It stands for the trial where one is chosen among several. (The AUC of the mean score would need another
+        scoring.) NaN where a stage's is NaN. Raise KeyError or ZeroDivisionError where there is none.
+        """
+        aucs = []
+        for stage in self.scoring_stages:
+            kept = stage.summary()["best_epoch"]
+            aucs += [line["val/auc"] for line in stage.curve() if line["epoch"] == kept]
+        return sum(aucs) / len(aucs)
+
+    def origin(self) -> Origin:
+        """Return what RESULTS need to know besides PREDICTIONS."""
+        return Origin(
+            run_id=self.digest,
+            model=self.experiment.model,
+            train_on=self.experiment.train_on,
+            seed=self.experiment.seed,
+            failed_rule=self.experiment.failed_videos,
+            pooling=self.pooling,
+            parts=tuple(_scored_part(part) for part in self.test),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return what `trial.json` holds: the experiment, its stages, and which faces they are trained on."""
+        recipe = self.faces[self.train.dataset] / "recipe.json"
+        labels = [video.label for video in self.train.videos]
+        return {
+            "experiment": asdict(self.experiment),
+            "stages": {stage.name: stage.digest for stage in self.planned},
+            "faces": {"folder": recipe.parent.name, **(read_json(recipe) if recipe.exists() else {})},
+            "num_real": labels.count(REAL),
+            "num_fake": labels.count(FAKE),
+            "origin": self.origin().to_json(),
+            "commit": commit(),
+        }
 
 
-def origin(trial: Trial) -> results.Origin:
-    """What RESULTS need to know besides PREDICTIONS."""
-    return results.Origin(
-        run_id=trial.digest,
-        model=trial.experiment.model,
-        train_on=trial.experiment.train_on,
-        seed=trial.experiment.seed,
-        failed_rule=trial.experiment.failed_videos,
-        pooling=pooling_of(trial),
-        parts=tuple(_part(part) for part in trial.test),
+def _scored_part(usable: UsablePart) -> Part:
+    failed = tuple(
+        Failed(
+            video_id=str(row["video_id"]),
+            label=row["label"],
+            method=str(row["method"]),
+            reason=usable.failed[str(row["video_id"])],
+        )
+        for row in usable.part.rows
+        if row["video_id"] in usable.failed
     )
-
-
-def _part(usable: Usable) -> results.Part:
-    part, failed = usable.part, usable.failed
-    return results.Part(
-        name=part.name,
-        dataset=part.dataset,
-        split=part.split,
-        codec=part.codec,
-        failed=tuple(
-            results.Failed(
-                video_id=str(row["video_id"]),
-                label=row["label"],
-                method=str(row["method"]),
-                reason=failed[str(row["video_id"])],
-            )
-            for row in part.rows
-            if row["video_id"] in failed
-        ),
-        excluded=part.excluded,
-        every_face=tuple(sorted(part.every_face)),
+    return Part(
+        name=usable.name,
+        dataset=usable.dataset,
+        split=usable.split,
+        codec=usable.codec,
+        failed=failed,
+        excluded=usable.excluded,
+        every_face=tuple(sorted(usable.every_face)),
     )
-
-
-def scoring(trial: Trial) -> list[stages.PlannedStage]:
-    """The stages whose scores count."""
-    return [stage for stage in trial.planned if models.stage(stage.paper, stage.name).scores]
-
-
-def validation_auc(trial: Trial) -> float:
-    """On the val part of the training dataset, of the kept epochs: the mean over the stages that score.
-
-    It stands for the trial where one is chosen among several; the AUC of the mean score would need another scoring.
-    """
-    found = []
-    for stage in scoring(trial):
-        kept = stage.summary()["best_epoch"]
-        found += [line["val/auc"] for line in stage.curve() if line["epoch"] == kept]
-    return sum(found) / len(found)
-
-
-def pooling_of(trial: Trial) -> models.Pooling:
-    """Of the last stage that scores; a mean over stages is one of scores that were made for it."""
-    last = scoring(trial)[-1]
-    return models.stage(last.paper, last.name).pooling
 
 
 def pooling_text(trials: Iterable[Trial]) -> str:
-    """How the scores of faces became that of a video: completes "score of a video =" in a report."""
+    """Return how the scores of faces become that of a video, to complete "score of a video =" in a report."""
     trials = list(trials)
-    rules = {pooling_of(trial) for trial in trials}
+    rules = {trial.pooling for trial in trials}
     text = "as each method pools its faces" if len(rules) > 1 else f"pooled by {next(iter(rules), None)}"
     if rules == {models.Pooling()}:
         text = "mean over its faces"
-    crowds = sorted({part.part.name for trial in trials for part in trial.test if part.part.every_face})
+    crowds = sorted({part.name for trial in trials for part in trial.test if part.every_face})
     return f"{text}; in {', '.join(crowds)}, of each frame only its highest face" if crowds else text

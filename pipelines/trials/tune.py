@@ -1,4 +1,7 @@
-"""Trials through Ray Tune, several at once. The only file that imports ray.tune."""
+"""Trials by Ray Tune, several at once: the rows of a sweep (`fit`), or the candidates of a search (`search`).
+
+No other file imports ray.tune. `standing` and `failure_of` say from the trials' folders how they stand, without Ray.
+"""
 
 import threading
 import traceback
@@ -15,7 +18,7 @@ from pipelines.common.storage import digest
 from pipelines.experiments.space import Range, Space
 from pipelines.training import job
 from pipelines.trials import run
-from pipelines.trials.trial import Trial, scoring, validation_auc
+from pipelines.trials.trial import Trial
 
 POLL_SECONDS = 1.0
 RETRIES = 1  # of a trial that fails
@@ -23,7 +26,7 @@ FAILURE = "failure.txt"
 
 
 def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: Path, look: Callable[[], None]) -> None:
-    """Runs the trials, `concurrent` at once, and calls `look` every second. A trial that fails leaves its reason.
+    """Run the trials, `concurrent` at once, and call `look` every second. A trial that fails leaves its reason.
 
     folder: for Ray Tune's own files.
     """
@@ -33,9 +36,8 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
         trial.folder.mkdir(parents=True, exist_ok=True)
         for old in (progress.FILE, FAILURE):
             (trial.folder / old).unlink(missing_ok=True)
-    function = _placed(tune.with_parameters(_trial, trials=list(trials), compute=compute), compute)
     tuner = tune.Tuner(
-        function,
+        _placed(tune.with_parameters(_run_one, trials=list(trials), compute=compute), compute),
         param_space={"number": tune.grid_search(list(range(len(trials))))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
@@ -48,18 +50,24 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    background = _Background(tuner.fit)
-    while not background.wait(POLL_SECONDS):
-        look()
-    look()
-    background.result()
+    _fit(tuner, look)
 
 
+def _run_one(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute) -> None:
+    """Body of a Tune trial of `fit`."""
+    from ray import tune
+
+    trial = trials[config["number"]]
+    with _noted_failure(trial, compute):
+        run.run_trial(trial, compute, partial(progress.note, trial.folder))
+    tune.report({"done": 1})
+
+
+# ----------------------------------------------------------------------------- what both have in common
 def _placed(function: Any, compute: job.Compute) -> Any:
-    """Says where a trial's process runs: on the head, which is no spot instance, unless it trains by itself.
+    """Say where a trial's process runs: on the head, which is no spot instance, unless it trains by itself.
 
-    It holds no CPU: its training or its Ray Data jobs do. So Ray can't run out for a trial that waits for what a trial
-    holds.
+    The process holds no CPU; its training and its Ray Data jobs do. So none waits for CPUs that a waiting trial holds.
     """
     from ray import tune
 
@@ -69,7 +77,7 @@ def _placed(function: Any, compute: job.Compute) -> Any:
 
 
 class _Background:
-    """A call in a daemon thread: the main thread stays free to show progress and to hear Ctrl-C."""
+    """A call in a daemon thread, so that the main thread is free to show progress and to hear Ctrl-C."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.future: Future[Any] = Future()
@@ -83,31 +91,25 @@ class _Background:
             self.future.set_exception(error)
 
     def wait(self, seconds: float) -> bool:
-        """Whether the call has ended, after at most so long."""
+        """Return whether the call has ended, after at most so long."""
         return bool(wait([self.future], timeout=seconds).done)
 
     def result(self) -> Any:
         return self.future.result()
 
 
-def failure_of(trial: Trial) -> str:
-    """Why a trial has no result, in one line."""
-    path = trial.folder / FAILURE
-    return path.read_text().splitlines()[0] if path.exists() else "its process died; run again to retry"
-
-
-def _trial(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute) -> None:
-    """Body of a Tune trial."""
-    from ray import tune
-
-    trial = trials[config["number"]]
-    with _noted_failure(trial, compute):
-        run.run_trial(trial, compute, partial(progress.note, trial.folder))
-    tune.report({"done": 1})
+def _fit(tuner: Any, look: Callable[[], None]) -> None:
+    """Run the tuner, and call `look` every second and at the end."""
+    background = _Background(tuner.fit)
+    while not background.wait(POLL_SECONDS):
+        look()
+    look()
+    background.result()
 
 
 @contextmanager
 def _noted_failure(trial: Trial, compute: job.Compute) -> Iterator[None]:
+    """Write what fails within to the trial's folder, before it goes on to Ray Tune."""
     import torch
 
     if compute.num_workers == 0:
@@ -120,8 +122,18 @@ def _noted_failure(trial: Trial, compute: job.Compute) -> Iterator[None]:
         raise
 
 
+# ---------------------------------------------------------------------------------- how a trial stands
+def failure_of(trial: Trial) -> str:
+    """Return why a trial has no result, in one line."""
+    path = trial.folder / FAILURE
+    return path.read_text().splitlines()[0] if path.exists() else "its process died; run again to retry"
+
+
 def standing(trial: Trial) -> tuple[str, float, float] | None:
-    """Phase as text, how much of the trial is done, out of how much; None before it has begun."""
+    """Return the phase as text, how much of the trial is done, and out of how much; None before it has begun.
+
+    Each stage counts 1, and scoring 1.
+    """
     noted = progress.noted(trial.folder)
     if noted is None and not trial.done:
         return None
@@ -148,36 +160,48 @@ def standing(trial: Trial) -> tuple[str, float, float] | None:
 
 
 # ------------------------------------------------------------------------------------------- search
+_AUC = "auc"
+_REDUCTION = 3  # one in so many goes on from rung to rung
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One setting that a search has tried, or is trying."""
 
     settings: Mapping[str, Any]
     state: str  # running, finished, stopped (early, by ASHA), failed
-    auc: float | None = None  # on val: the best so far; of a finished one `run.validation_auc`
+    auc: float | None = None  # on val: the best so far; of a finished one `Trial.validation_auc`
     epochs: int = 0  # with a validation AUC
     reason: str = ""  # of a failed one
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What to search for, and from what to go on."""
+
+    space: Space
+    known: Sequence[Candidate]  # learnt from, and not trained again
+    first: Sequence[Mapping[str, Any]]  # settings to try before those that Optuna proposes
+    num: int  # more candidates to train, those of `first` among them
+    most_epochs: int  # with a validation AUC, of a candidate that is trained to its end
+    seed: int  # of what Optuna draws
+
+
 def search(
-    space: Space,
-    known: Sequence[Candidate],
-    first: Sequence[Mapping[str, Any]],
-    num: int,
+    wanted: Search,
     plan: Callable[[Mapping[str, Any]], Trial],
     compute: job.Compute,
     concurrent: int,
     folder: Path,
     *,
-    most_epochs: int,
-    seed: int,
     note: Callable[[Candidate], None],
     look: Callable[[], None],
 ) -> None:
-    """Trains `num` more candidates, those of `first` before what Optuna proposes, and stops the hopeless by ASHA.
+    """Train candidates, `concurrent` at once. Optuna proposes their settings, ASHA stops those that fall behind.
 
-    known: what it learns from without training it again. note(candidate) is called whenever one changes its state.
-    ASHA looks after a ninth and a third of `most_epochs` and lets the best third go on.
+    plan(settings) gives the trial of a candidate. folder: for Ray Tune's own files. note(candidate) is called whenever
+    one changes its state, `look` every second. ASHA looks after a ninth and a third of `most_epochs` and lets the best
+    third go on.
     """
     import optuna  # here, and Ray: whoever only asks how a trial stands needs neither
     from ray import tune
@@ -186,25 +210,27 @@ def search(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     proposes = OptunaSearch(
-        {key: _distribution(values) for key, values in space.items()},
+        {key: _distribution(values) for key, values in wanted.space.items()},
         metric=_AUC,
         mode="max",
-        points_to_evaluate=[dict(settings) for settings in first],
+        points_to_evaluate=[dict(settings) for settings in wanted.first],
         # While others run, their settings count as bad: no two get nearly the same.
-        sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+        sampler=optuna.samplers.TPESampler(seed=wanted.seed, constant_liar=True),
     )
-    for one in known:
-        if one.auc is not None:
-            proposes.add_evaluated_point(dict(one.settings), one.auc)
-    function = _placed(tune.with_parameters(_candidate, plan=plan, compute=compute), compute)
-    grace = max(1, most_epochs // _REDUCTION**2)
+    for candidate in wanted.known:
+        if candidate.auc is not None:
+            proposes.add_evaluated_point(dict(candidate.settings), candidate.auc)
     stops = ASHAScheduler(
-        max_t=most_epochs + 2, grace_period=grace, reduction_factor=_REDUCTION, metric=_AUC, mode="max"
+        max_t=wanted.most_epochs + 2,
+        grace_period=max(1, wanted.most_epochs // _REDUCTION**2),
+        reduction_factor=_REDUCTION,
+        metric=_AUC,
+        mode="max",
     )
     tuner = tune.Tuner(
-        function,
+        _placed(tune.with_parameters(_train_candidate, plan=plan, compute=compute), compute),
         tune_config=tune.TuneConfig(
-            num_samples=num, search_alg=proposes, scheduler=stops, max_concurrent_trials=concurrent
+            num_samples=wanted.num, search_alg=proposes, scheduler=stops, max_concurrent_trials=concurrent
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder),
@@ -213,15 +239,7 @@ def search(
             callbacks=[_noting(note)],
         ),
     )
-    background = _Background(tuner.fit)
-    while not background.wait(POLL_SECONDS):
-        look()
-    look()
-    background.result()
-
-
-_AUC = "auc"
-_REDUCTION = 3  # one in so many goes on from rung to rung
+    _fit(tuner, look)
 
 
 def _distribution(values: Range | tuple[Any, ...]) -> Any:
@@ -235,6 +253,7 @@ def _distribution(values: Range | tuple[Any, ...]) -> Any:
 
 
 def _noting(note: Callable[[Candidate], None]) -> Any:
+    """Return a callback for Ray Tune that notes the state of each candidate."""
     from ray import tune
 
     class Noting(tune.Callback):
@@ -248,37 +267,39 @@ def _noting(note: Callable[[Candidate], None]) -> Any:
             note(Candidate(settings=trial.config, state=state, auc=last[_AUC], epochs=epochs))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            told = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
-            note(Candidate(settings=trial.config, state="failed", reason=told[-1] if told else "its process died"))
+            lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
+            note(Candidate(settings=trial.config, state="failed", reason=lines[-1] if lines else "its process died"))
 
     return Noting()
 
 
-def _candidate(config: Mapping[str, Any], plan: Callable[[Mapping[str, Any]], Trial], compute: job.Compute) -> None:
-    """Body of a Tune trial of a search: trains, and reports the validation AUC of every epoch that has one."""
+def _train_candidate(
+    config: Mapping[str, Any], plan: Callable[[Mapping[str, Any]], Trial], compute: job.Compute
+) -> None:
+    """Body of a Tune trial of `search`: train, and report the validation AUC of every epoch that has one."""
     from ray import tune
 
     trial = plan(config)
     with _noted_failure(trial, compute):
         training = _Background(lambda: run.train_stages(trial, compute, partial(progress.note, trial.folder)))
-        told = 0
+        reported = 0
         while not training.wait(POLL_SECONDS):
-            told = _tell(trial, told)
+            reported = _report_epochs(trial, reported)
         training.result()
-        _tell(trial, told)
-        tune.report({_AUC: validation_auc(trial), "finished": True})
+        _report_epochs(trial, reported)
+        tune.report({_AUC: trial.validation_auc(), "finished": True})
 
 
-def _tell(trial: Trial, told: int) -> int:
-    """Reports what came after the first `told` epochs, as the best so far of its stage. How many there are now."""
+def _report_epochs(trial: Trial, reported: int) -> int:
+    """Report each epoch after the first `reported` as the best AUC of its stage so far; return how many there are."""
     from ray import tune
 
     best = [
         max(line["val/auc"] for line in curve[: place + 1])
-        for stage in scoring(trial)
+        for stage in trial.scoring_stages
         if (curve := stage.curve())
         for place in range(len(curve))
     ]
-    for value in best[told:]:
-        tune.report({_AUC: value})
+    for auc in best[reported:]:
+        tune.report({_AUC: auc})
     return len(best)

@@ -34,7 +34,7 @@ from pipelines.scoring.trained import newest
 from pipelines.tracking import lookup, registry
 from pipelines.training.job import Compute
 from pipelines.trials import planner, run
-from pipelines.trials.trial import Trial, pooling_of
+from pipelines.trials.trial import Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
 
@@ -67,7 +67,7 @@ def trial(tiny: Any, storage: Path) -> Trial:
 @pytest.fixture(scope="module")
 def files(tiny: Any, trial: Trial) -> dict[str, Path]:
     """video_id -> file, of a real and a fake test video."""
-    part = next(part for part in trial.test if part.part.name == DATASET)
+    part = next(part for part in trial.test if part.name == DATASET)
     rows = {row["video_id"]: row for row in part.part.rows}
     chosen = [next(v.video_id for v in part.videos if v.label == label) for label in (tables.REAL, tables.FAKE)]
     return {name: Path(tiny.roots[rows[name]["root"]]) / rows[name]["uri"] for name in chosen}
@@ -249,7 +249,7 @@ def test_the_settings_come_back_from_the_folder(trial: Trial, storage: Path) -> 
     assert found.experiment.config() == trial.experiment.config()
     assert replace(found.experiment, model_args={}) == replace(trial.experiment, model_args={})
     assert [planned.folder for planned in found.planned] == [s.folder for s in trial.planned if s.name != "recover"]
-    assert found.pooling == pooling_of(trial)
+    assert found.pooling == trial.pooling
 
 
 @pytest.mark.parametrize("model", models.names())
@@ -312,7 +312,7 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
         lookup.by_name(str(own), storage)
     (own / "trial.json").unlink()
     for name in (str(own), trial.digest[:6]):
-        with pytest.raises(ValueError, match=r"delete .*_done\.json and run the sweep again"):
+        with pytest.raises(ValueError, match=r"is neither a trial's folder \(no trial\.json\)"):
             lookup.by_name(name, storage)
 
 

@@ -14,7 +14,7 @@ from pipelines.common import tables
 from pipelines.metrics import names
 from pipelines.reporting.evidence import examples_sheet, heated, plane, tsne
 from pipelines.scoring import explain
-from pipelines.scoring.explain import Part
+from pipelines.scoring.explain import ShownPart
 from pipelines.training.views import Video
 
 
@@ -140,7 +140,7 @@ def test_no_layer_is_said():
 
 
 # ----------------------------------------------------------------------------------- which faces
-def part(name: str, scores: dict[str, tuple[int, list[float]]]) -> Part:
+def part(name: str, scores: dict[str, tuple[int, list[float]]]) -> ShownPart:
     """A part of videos -> label, scores of its frames; the video's is their mean."""
     videos = [Video(i, label, "real" if label == 0 else "swap", i) for i, (label, _) in scores.items()]
     rows = [
@@ -150,7 +150,7 @@ def part(name: str, scores: dict[str, tuple[int, list[float]]]) -> Part:
     ]
     table = pa.Table.from_pylist(rows)
     means = {i: float(np.mean(values)) for i, (_, values) in scores.items()}
-    return Part(name=name, videos=tuple(videos), predictions={"a": table, names.FINAL: table}, scores=means)
+    return ShownPart(name=name, videos=tuple(videos), predictions={"a": table, names.FINAL: table}, scores=means)
 
 
 def test_examples_are_the_surest_right_and_wrong_of_each_class():

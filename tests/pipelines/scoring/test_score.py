@@ -17,9 +17,17 @@ import models
 from pipelines.common import storage, tables
 from pipelines.faces import store
 from pipelines.scoring import score as score_module
-from pipelines.scoring.score import _NO_MASK, VIDEOS_PER_TASK, Finished, ScoreVideos, derive, perturb, predictions_path
-from pipelines.scoring.score import predictions as predictions_
-from pipelines.scoring.score import score as score_
+from pipelines.scoring.score import (
+    _NO_MASK,
+    VIDEOS_PER_TASK,
+    FinishedStage,
+    ScoreVideos,
+    derive,
+    perturb,
+    predictions_path,
+    read_predictions,
+    score_parts,
+)
 from pipelines.training import stages
 from pipelines.training.samples import Derived, Samples, face_arrays
 from pipelines.training.views import Video
@@ -39,12 +47,12 @@ def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 
 @pytest.fixture(scope="module")
-def finished(trial: Trial) -> Mapping[str, Finished]:
+def finished(trial: Trial) -> Mapping[str, FinishedStage]:
     """Stages that look trained. Weights are drawn wide, so that scores and masks fall on both sides of a half."""
     return {one.name: untrained(one, trial.experiment.config()) for one in trial.planned}
 
 
-def untrained(planned: stages.PlannedStage, config: Any) -> Finished:
+def untrained(planned: stages.PlannedStage, config: Any) -> FinishedStage:
     torch.manual_seed(7)
     module = models.stage(planned.paper, planned.name)(config)
     for name, value in module.named_parameters():
@@ -53,7 +61,7 @@ def untrained(planned: stages.PlannedStage, config: Any) -> Finished:
     planned.folder.mkdir(parents=True)
     safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
     storage.write_json(planned.folder / "_done.json", {"seconds": 0})
-    return Finished(planned=planned, config=config)
+    return FinishedStage(planned=planned, config=config)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +70,11 @@ def parts(trial: Trial) -> dict[str, tuple[Video, ...]]:
 
 
 @pytest.fixture(scope="module")
-def predictions(trial: Trial, finished: Mapping[str, Finished], parts: Any) -> dict[str, list[pa.Table]]:
+def predictions(trial: Trial, finished: Mapping[str, FinishedStage], parts: Any) -> dict[str, list[pa.Table]]:
     """Of each stage the tables of the two test parts."""
     calls: list[tuple[int, int]] = []
     scoring = [finished["finetune"], finished["localize"]]
-    score_(scoring, parts, trial.faces, num_actors=1, on_video=lambda done, total: calls.append((done, total)))
+    score_parts(scoring, parts, trial.faces, num_actors=1, on_video=lambda done, total: calls.append((done, total)))
     num_videos = sum(map(len, parts.values()))
     assert calls[-1] == (num_videos, num_videos)
     return {one.planned.name: [pq.read_table(predictions_path(one.planned, part)) for part in parts] for one in scoring}
@@ -99,7 +107,7 @@ def test_labels_and_methods_are_those_of_the_videos(parts: Any, predictions: Any
 
 
 def test_a_face_in_two_clips_has_the_mean_of_both(
-    trial: Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
+    trial: Trial, finished: Mapping[str, FinishedStage], parts: Any, predictions: Any
 ) -> None:
     module = finished["finetune"].load(torch.device("cpu"))
     video = next(iter(parts.values()))[0]
@@ -143,15 +151,15 @@ def test_a_stage_without_masks_leaves_them_null(predictions: Any) -> None:
 
 
 def test_a_scored_part_is_not_scored_again(
-    trial: Trial, finished: Mapping[str, Finished], parts: Any, predictions: Any
+    trial: Trial, finished: Mapping[str, FinishedStage], parts: Any, predictions: Any
 ) -> None:
     """Faces that can't be read prove that nothing is read; a third part of known videos is scored by itself."""
     scoring = [finished["finetune"], finished["localize"]]
     paths = [predictions_path(one.planned, part) for one in scoring for part in parts]
     before = [path.stat().st_mtime_ns for path in paths]
-    score_(scoring, parts, {name: Path("/nowhere") for name in trial.faces}, num_actors=1)
+    score_parts(scoring, parts, {name: Path("/nowhere") for name in trial.faces}, num_actors=1)
     more = parts | {"0" * 16: next(iter(parts.values()))[:1]}
-    score_(scoring[:1], more, trial.faces, num_actors=1)
+    score_parts(scoring[:1], more, trial.faces, num_actors=1)
     assert [path.stat().st_mtime_ns for path in paths] == before
     third = pq.read_table(predictions_path(scoring[0].planned, "0" * 16))
     old = predictions["finetune"][0]
@@ -179,14 +187,17 @@ class Brightness(models.Stage):
         return {"score": gray_BHW.mean((1, 2)), "mask": gray_BHW}
 
 
-class Bright(Finished):
+class Bright(FinishedStage):
+    @property
+    def stage_class(self) -> type[models.Stage]:
+        return Brightness
+
     def load(self, on: torch.device) -> models.Stage:
         return Brightness()
 
 
 @pytest.fixture
-def bright(finished: Mapping[str, Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
-    monkeypatch.setattr(score_module, "_stage", lambda finished: Brightness)
+def bright(finished: Mapping[str, FinishedStage], tmp_path: Path) -> FinishedStage:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     return Bright(planned=planned, config=finished["finetune"].config)
 
@@ -209,10 +220,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[
     return made
 
 
-def test_a_perturbation_reaches_the_model_and_is_named(bright: Finished, trial: Trial, parts: Any) -> None:
-    score_([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5", "noise-1"))
+def test_a_perturbation_reaches_the_model_and_is_named(bright: FinishedStage, trial: Trial, parts: Any) -> None:
+    score_parts([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5", "noise-1"))
     for part, videos in parts.items():
-        clean, dark, noisy = (predictions_(bright.planned, part, name) for name in ("", "contrast-5", "noise-1"))
+        clean, dark, noisy = (read_predictions(bright.planned, part, name) for name in ("", "contrast-5", "noise-1"))
         assert {name: set(t["perturbation"].to_pylist()) for name, t in (("", clean), ("contrast-5", dark))} == {
             "": {""},
             "contrast-5": {"contrast-5"},
@@ -228,10 +239,10 @@ def test_a_perturbation_reaches_the_model_and_is_named(bright: Finished, trial: 
         assert not np.allclose(noisy["score"], clean["score"], atol=1e-4)
 
 
-def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: Finished, trial: Trial, parts: Any) -> None:
-    score_([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5",))
+def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: FinishedStage, trial: Trial, parts: Any) -> None:
+    score_parts([bright], parts, trial.faces, num_actors=0, perturbations=("contrast-5",))
     for part in parts:
-        clean, dark = (predictions_(bright.planned, part, name) for name in ("", "contrast-5"))
+        clean, dark = (read_predictions(bright.planned, part, name) for name in ("", "contrast-5"))
         assert clean["mask_png"].null_count == 0
         assert dark["mask_png"].null_count == dark.num_rows
         assert dark["mask_tp"].null_count == clean["mask_tp"].null_count < clean.num_rows
@@ -239,14 +250,14 @@ def test_of_perturbed_faces_masks_are_counted_but_not_kept(bright: Finished, tri
         assert sum(both[0]) > 0 == sum(both[1])  # of what is at most 255 * 0.35, nothing is above a half
 
 
-def test_what_is_scored_is_not_scored_again(bright: Finished, trial: Trial, parts: Any, passes: Any) -> None:
+def test_what_is_scored_is_not_scored_again(bright: FinishedStage, trial: Trial, parts: Any, passes: Any) -> None:
     first, second = parts
     ids = {part: sorted(video.video_id for video in videos) for part, videos in parts.items()}
 
     def score(*perturbations: str, of: tuple[str, ...] = (first, second)) -> list[Any]:
         passes.clear()
         chosen = {part: parts[part] for part in of}
-        score_([bright], chosen, trial.faces, num_actors=0, perturbations=perturbations)
+        score_parts([bright], chosen, trial.faces, num_actors=0, perturbations=perturbations)
         return [(names, sorted(videos)) for names, videos in passes]
 
     assert score(of=(first,)) == [(("",), ids[first])]
@@ -259,7 +270,7 @@ def test_what_is_scored_is_not_scored_again(bright: Finished, trial: Trial, part
 
 
 def test_many_perturbations_are_kept_pass_by_pass(
-    bright: Finished, trial: Trial, parts: Any, passes: Any, monkeypatch: pytest.MonkeyPatch
+    bright: FinishedStage, trial: Trial, parts: Any, passes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stops a later pass costs no earlier one; progress counts the videos of each."""
     monkeypatch.setattr(score_module, "MOST_PERTURBATIONS", 2)
@@ -273,31 +284,21 @@ def test_many_perturbations_are_kept_pass_by_pass(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_([bright], few, trial.faces, num_actors=0, perturbations=names, on_video=stop)
+        score_parts([bright], few, trial.faces, num_actors=0, perturbations=names, on_video=stop)
     assert calls == [(1, 6), (2, 6), (3, 6)]
     passes.clear()
-    score_([bright], few, trial.faces, num_actors=0, perturbations=names)
+    score_parts([bright], few, trial.faces, num_actors=0, perturbations=names)
     assert [done for done, _ in passes] == [names[1:3], names[3:]]
 
 
 def test_a_new_version_of_perturbations_is_scored_anew(
-    bright: Finished, parts: Any, monkeypatch: pytest.MonkeyPatch
+    bright: FinishedStage, parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = next(iter(parts))
     clean, blurred = (predictions_path(bright.planned, part, name) for name in ("", "blur-1"))
     monkeypatch.setattr(perturb, "VERSION", perturb.VERSION + 1)
     assert predictions_path(bright.planned, part) == clean
     assert predictions_path(bright.planned, part, "blur-1") != blurred
-
-
-def test_scores_of_before_there_were_perturbations_are_clean(finished: Any, parts: Any, predictions: Any) -> None:
-    planned, part = finished["finetune"].planned, next(iter(parts))
-    path, now = predictions_path(planned, part), predictions["finetune"][0]
-    try:
-        pq.write_table(now.drop(["perturbation"]), path)
-        assert predictions_(planned, part).equals(now)
-    finally:
-        pq.write_table(now, path)
 
 
 # ------------------------------------------------------------------------------------- what is wrong
@@ -315,7 +316,7 @@ def test_weights_that_an_actor_cannot_read_are_named(trial: Trial, parts: Any, t
     broken = untrained(planned, trial.experiment.config())
     (planned.folder / "weights.safetensors").write_bytes(b"this is no safetensors file")
     with pytest.raises(storage.StorageError, match=r"weights.safetensors can't be loaded"):
-        score_([broken], parts, trial.faces, num_actors=1)
+        score_parts([broken], parts, trial.faces, num_actors=1)
 
 
 def test_an_unfinished_stage_is_not_loaded(trial: Trial, tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ def test_an_unfinished_stage_is_not_loaded(trial: Trial, tmp_path: Path) -> None
 
 # ----------------------------------------------------------------------------------------- derive
 def test_every_frame_is_derived_once_and_a_video_is_a_row_group(
-    trial: Trial, finished: Mapping[str, Finished], tmp_path: Path
+    trial: Trial, finished: Mapping[str, FinishedStage], tmp_path: Path
 ) -> None:
     videos = (*trial.train.videos, *trial.select.videos)
     path = tmp_path / "new" / "derived.parquet"
@@ -350,7 +351,9 @@ def test_every_frame_is_derived_once_and_a_video_is_a_row_group(
     assert path.stat().st_mtime_ns == before
 
 
-def test_actors_derive_what_one_process_derives(trial: Trial, finished: Mapping[str, Finished], tmp_path: Path) -> None:
+def test_actors_derive_what_one_process_derives(
+    trial: Trial, finished: Mapping[str, FinishedStage], tmp_path: Path
+) -> None:
     """Nine videos make two tasks."""
     videos = trial.train.videos[: VIDEOS_PER_TASK + 1]
     assert len(videos) == VIDEOS_PER_TASK + 1
@@ -362,7 +365,7 @@ def test_actors_derive_what_one_process_derives(trial: Trial, finished: Mapping[
     assert np.abs(a - b).max() <= 1  # another number of videos in a batch rounds differently
 
 
-def test_derived_frames_follow_the_face(trial: Trial, finished: Mapping[str, Finished], tmp_path: Path) -> None:
+def test_derived_frames_follow_the_face(trial: Trial, finished: Mapping[str, FinishedStage], tmp_path: Path) -> None:
     """What is not hidden comes back as it was: outside the masked parts `recovered` is the face, made smaller."""
     video = trial.train.videos[0]
     derive(finished["recover"], [video], trial.faces, tmp_path / "derived", num_actors=0)

@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 from pipelines.common import tables
 from pipelines.metrics.names import FINAL
 from pipelines.tracking import client as client_module
+from pipelines.tracking import runs
 from pipelines.tracking.client import (
     MAX_PARAM_CHARS,
     Dataset,
@@ -32,7 +33,6 @@ from pipelines.tracking.client import (
     patiently,
     ui_command,
 )
-from pipelines.tracking import runs
 
 ROOT = Path(__file__).parents[3]
 
@@ -167,11 +167,10 @@ def test_artifacts_and_the_description_are_kept_below_the_storage(
     table.write_text("| row |\n")
     run_id = tracker.run("files", "files")
     tracker.files(run_id, [table])
-    tracker.files(run_id, [table], "report")
     tracker.describe(run_id, table.read_text())
     kept = sorted(path.relative_to(storage / "mlartifacts/sweep" / run_id) for path in storage.rglob("table.md"))
-    assert kept == [Path("artifacts/report/table.md"), Path("artifacts/table.md")]
-    assert [entry.path for entry in client.list_artifacts(run_id)] == ["report", "table.md"]
+    assert kept == [Path("artifacts/table.md")]
+    assert [entry.path for entry in client.list_artifacts(run_id)] == ["table.md"]
     assert client.get_run(run_id).data.tags["mlflow.note.content"] == "| row |\n"
 
 

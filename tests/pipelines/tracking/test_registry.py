@@ -21,7 +21,7 @@ from pipelines.tracking.registry import Winner
 from pipelines.training import stages
 from pipelines.training.views import VIEWS
 from pipelines.trials.outcome import Outcome
-from pipelines.trials.trial import Trial, Usable, description, scoring
+from pipelines.trials.trial import Trial, UsablePart
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",), preset="small")
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
@@ -35,10 +35,10 @@ SWEEP = Sweep(
 )
 
 
-def usable(name: str, split: str, *video_ids: str) -> Usable:
+def usable(name: str, split: str, *video_ids: str) -> UsablePart:
     rows = tuple({"video_id": video_id, "face_rule": "largest", "label": 0, "method": "real"} for video_id in video_ids)
     part = Part(name=name, dataset=name, split=split, codec="c23", rows=rows)
-    return Usable(part=part, videos=(), failed={}, contents=())
+    return UsablePart(part=part, videos=(), failed={}, contents=())
 
 
 def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Trial:
@@ -63,7 +63,7 @@ def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Tr
         faces={"ffpp": storage / "faces" / "x"},
         folder=storage / "runs" / name,
     )
-    write_json(trial.folder / TRIAL, description(trial) | {"commit": "abc"})
+    write_json(trial.folder / TRIAL, trial.record() | {"commit": "abc"})
     write_json(trial.folder / "_done.json", {})
     return trial
 
@@ -204,9 +204,9 @@ def test_a_model_is_the_trial_again(uri: str, registered: Registered, monkeypatc
     trained = lookup.by_name(uri, registered.storage)
     trial = registered.better.trials["0.5", 0]
     assert trained.experiment == trial.experiment
-    assert [stage.digest for stage in trained.planned] == [stage.digest for stage in scoring(trial)]
+    assert [stage.digest for stage in trained.planned] == [stage.digest for stage in trial.scoring_stages]
     copied = trained.planned[0].folder / "weights.safetensors"
-    assert copied.read_bytes() == (scoring(trial)[0].folder / "weights.safetensors").read_bytes()
+    assert copied.read_bytes() == (trial.scoring_stages[0].folder / "weights.safetensors").read_bytes()
     folder = trained.folder
     assert registered.storage not in folder.parents
     del trained

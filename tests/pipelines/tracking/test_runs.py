@@ -16,7 +16,7 @@ from pipelines.tracking import runs
 from pipelines.training import stages
 from pipelines.training.views import VIEWS
 from pipelines.trials.outcome import Outcome
-from pipelines.trials.trial import Trial, Usable
+from pipelines.trials.trial import Trial, UsablePart
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
 SWEEP = Sweep(
@@ -29,9 +29,9 @@ SWEEP = Sweep(
 )
 
 
-def usable(name: str, split: str, *contents: str, failed: Mapping[str, str] | None = None) -> Usable:
+def usable(name: str, split: str, *contents: str, failed: Mapping[str, str] | None = None) -> UsablePart:
     part = Part(name=name, dataset=name.partition("/")[0], split=split, codec="c23", rows=(), excluded=("x/1",))
-    return Usable(part=part, videos=(), failed=failed or {}, contents=tuple((one, one) for one in contents))
+    return UsablePart(part=part, videos=(), failed=failed or {}, contents=tuple((one, one) for one in contents))
 
 
 def trial(experiment: Experiment, storage: Path) -> Trial:

@@ -25,11 +25,11 @@ PREFIX = "crossforge/mlflow/artifacts"
 CHANGES = {"model.stages": ["recover", "finetune"]}
 ROWS = {"low": {"model.finetune.base_lr": 1e-4}, "high": {"model.finetune.base_lr": 1e-3}}
 SCRIPT = '''"""Sweep of a test."""
-from pipelines import _runs
 from pipelines.experiments.experiment import Experiment
 from pipelines.sweep import Sweep, main
+from pipelines.tracking import runs
 
-_runs.PATIENCE_S = {patience}
+runs.PATIENCE_S = {patience}
 SWEEP = Sweep(
     name="{name}",
     title="Table 0: rates",

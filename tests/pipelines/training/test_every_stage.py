@@ -64,17 +64,15 @@ def job_of(tiny: Any, paper: str, stage_name: str, storage: Path) -> tuple[Trial
     """The job of a stage; what it starts from is trained before."""
     experiment = Experiment(model=paper, train_on="ffpp", test_on=("celeb_df",), preset="small")
     trial = planner.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
-    earlier: dict[str, Any] = {}
     for planned in trial.planned:
-        job = replace(run._job(trial, planned, experiment.config(), earlier, Compute()), checkpoint_steps=1)
+        job = replace(run.job_of(trial, planned, Compute()), checkpoint_steps=1)
         if planned.name == stage_name:
             return trial, job
         train_stage(job)
-        earlier[planned.name] = planned
-        if any(run._reads(trial, later) == planned.name for later in trial.planned):
-            finished = score.Finished(planned=planned, config=experiment.config())
+        if any(run.source_of(trial, later) == planned for later in trial.planned):
+            finished = score.FinishedStage(planned=planned, config=experiment.config())
             videos = (*trial.train.videos, *trial.select.videos)
-            score.derive(finished, videos, trial.faces, run._derived(trial, planned), num_actors=0)
+            score.derive(finished, videos, trial.faces, run.derived_path(trial, planned), num_actors=0)
     raise AssertionError(f"{paper} has no stage {stage_name}")
 
 
@@ -97,8 +95,8 @@ def test_a_killed_training_goes_on_and_its_stage_scores(paper, stage_name, tiny,
     if not whole.stage.scores:
         return
     part = trial.test[0]
-    actor = score.ScoreVideos([score.Finished(planned=whole.planned, config=whole.config)], trial.faces)
-    table = actor(score._as_table(part.videos))
+    actor = score.ScoreVideos([score.FinishedStage(planned=whole.planned, config=whole.config)], trial.faces)
+    table = actor(score.as_table(part.videos))
     assert set(table["video_id"].to_pylist()) == {video.video_id for video in part.videos}
     scores = np.array(table["score"].to_pylist())
     assert ((scores >= 0) & (scores <= 1)).all()

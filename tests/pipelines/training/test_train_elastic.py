@@ -122,7 +122,7 @@ def recover(tiny: Any, storage: Path, compute: Compute | None = None, **options:
     changes = {"model.recover.batch_size": 4, "model.recover.num_epochs": 15}
     experiment = tiny.experiment.override(changes)
     trial = planner.plan(experiment, tiny.videos, tiny.ledgers, tiny.faces, storage)
-    job = run._job(trial, trial.planned[0], experiment.config(), {}, compute or Compute())
+    job = run.job_of(trial, trial.planned[0], compute or Compute())
     return replace(job, **options)
 
 

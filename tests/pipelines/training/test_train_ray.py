@@ -56,16 +56,16 @@ class Lab:
         planned = {one.name: one for one in trial.planned}
         derived = None
         if stage != "recover":
-            train_stage(run._job(trial, planned["recover"], self.experiment.config(), {}, Compute()))
+            train_stage(run.job_of(trial, planned["recover"], Compute()))
         if stage == "localize":
             from pipelines.scoring import score
 
             derived = self.folder / "derived.parquet"
-            finished = score.Finished(planned=planned["recover"], config=self.experiment.config())
+            finished = score.FinishedStage(planned=planned["recover"], config=self.experiment.config())
             videos = (*trial.train.videos, *trial.select.videos)
             score.derive(finished, videos, trial.faces, derived, num_actors=0)
         own = replace(planned[stage], folder=self.folder / storage / stage / planned[stage].digest)
-        job = run._job(trial, own, self.experiment.config(), planned, Compute(num_workers=num_workers))
+        job = run.job_of(trial, own, Compute(num_workers=num_workers))
         return replace(job, derived=derived, **options)
 
 

@@ -1,6 +1,5 @@
 """A whole trial on real faces, in this process: what it writes, what it does not do twice, how it counts."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from pipelines import datasets
 from pipelines.common import provenance, tables
-from pipelines.common.storage import read_json, write_json
+from pipelines.common.storage import read_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
@@ -104,7 +103,7 @@ def test_every_row_says_what_it_counts(trial: Trial, tiny: Any) -> None:
     for row in trial.results().to_pylist():
         name = row["test_dataset"]
         assert (row["part"], row["codec"], row["train_on"], row["model"]) == ("test", "c23", "ffpp", "delocate")
-        excluded = next(part.part.excluded for part in trial.test if part.part.name == name)
+        excluded = next(part.excluded for part in trial.test if part.name == name)
         counted = [set(videos_of(tiny, name, "test", label)) - set(excluded) for label in (0, 1)]
         assert (row["n_real"], row["n_fake"]) == tuple(map(len, counted))
         assert (row["n_missing"], row["n_excluded"], row["failed_rule"]) == (0, len(excluded), "exclude")
@@ -180,20 +179,6 @@ def test_a_trial_that_lost_its_marker_is_finished_from_its_stages(trial: Trial, 
 def test_its_results_follow_from_its_folder_alone(trial: Trial) -> None:
     one = Run.read(trial.folder)
     assert one.made_again(one.tables()).equals(one.results)
-
-
-def test_a_trial_from_before_gets_what_its_results_need(trial: Trial, tmp_path: Path) -> None:
-    shutil.copytree(trial.folder, tmp_path / trial.digest)
-    old = replace(trial, folder=tmp_path / trial.digest)
-    for name, key in (("trial.json", "origin"), ("_done.json", "predictions")):
-        told = read_json(old.folder / name)
-        del told[key]
-        write_json(old.folder / name, told)
-    with pytest.raises(ValueError, match="run its sweep again"):
-        Run.read(old.folder)
-    run.complete(old)
-    one = Run.read(old.folder)
-    assert one.made_again(one.tables()).equals(trial.results())
 
 
 def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, storage: Path, tiny: Any) -> None:
@@ -353,12 +338,6 @@ def test_levels_and_datasets_have_their_means(perturbed: Trial) -> None:
         assert value("unseen", perturbation) == pytest.approx(np.mean(both))
     assert not rows_of(perturbed, perturbation="jpeg")
     assert perturbed.results().schema.equals(tables.RESULTS)
-
-
-def test_results_of_before_there_were_perturbations_are_clean(trial: Trial, tmp_path: Path) -> None:
-    old = replace(trial, folder=tmp_path)
-    pq.write_table(trial.results().drop(["perturbation"]), tmp_path / "results.parquet")
-    assert old.results().equals(trial.results())
 
 
 # ------------------------------------------------------------------- datasets that are only tested on

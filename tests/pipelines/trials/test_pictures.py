@@ -20,7 +20,7 @@ from pipelines.common.tables import EVIDENCE, FEATURES
 from pipelines.reporting.evidence import examples_sheet, tsne
 from pipelines.scoring import explain
 from pipelines.training.job import Compute
-from pipelines.trials import planner, run
+from pipelines.trials import pictures, planner, run
 from pipelines.trials.trial import Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -138,7 +138,7 @@ def test_they_are_made_once_and_made_up_for(trial: Trial, tmp_path: Path) -> Non
 
 def test_a_worker_makes_the_same(trial: Trial, tmp_path: Path) -> None:
     late = copied(trial, tmp_path)
-    run.show(late, Compute(num_workers=1))
+    pictures.write_missing(late, Compute(num_workers=1))
     one, other = (table.drop(["png"]) for table in (tables(trial)[0], tables(late)[0]))
     assert one.equals(other)
 
@@ -158,7 +158,7 @@ def test_a_broken_picture_costs_itself(trial: Trial, tmp_path: Path, monkeypatch
     monkeypatch.setattr(localize, "pictures", pictures)
     monkeypatch.setattr(models.stage("delocate", "finetune"), "logit", no_logit)
     late = copied(trial, tmp_path)
-    run.show(late, HERE)
+    pictures.write_missing(late, HERE)
     problems: dict[tuple[str, str], set[str]] = {}
     for row in tables(late)[0].to_pylist():
         problems.setdefault((row["stage"], row["picture"]), set()).add(row["problem"])
@@ -180,7 +180,7 @@ def test_a_stage_without_weights_costs_its_pictures(trial: Trial, tmp_path: Path
         replace(planned, folder=tmp_path / "gone") if planned.name == "finetune" else planned
         for planned in trial.planned
     ]
-    run.show(replace(late, planned=tuple(gone)), HERE)
+    pictures.write_missing(replace(late, planned=tuple(gone)), HERE)
     evidence, features = tables(late)
     rows = [row for row in evidence.to_pylist() if row["stage"] == "finetune"]
     assert {(row["picture"], row["png"]) for row in rows} == {("", None)}
@@ -203,7 +203,7 @@ def test_nothing_of_it_costs_the_result(trial: Trial, tmp_path: Path, caplog: py
 def test_time_is_bounded(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MOST_SECONDS", -1.0)
     late = copied(trial, tmp_path)
-    run.show(late, HERE)
+    pictures.write_missing(late, HERE)
     evidence, features = tables(late)
     assert evidence.num_rows
     assert all(text.startswith("left out") for text in evidence["problem"].to_pylist())
