@@ -1,4 +1,4 @@
-"""Pictures -> face boxes and landmarks: the models, and where their files are. Numpy in, numpy out."""
+"""Pictures to face boxes and landmarks: the models, and where their files are. Numpy in, numpy out."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ _CNN = "mmod_human_face_detector.dat"
 
 @dataclass(frozen=True, slots=True)
 class Detection:
+    """A face that a detector saw in a picture."""
+
     box: np.ndarray  # (4,): x0, y0, x1, y1, ends exclusive
     score: float  # the detector's own scale; dlib's HOG: 0 is its threshold, 1 and more a clear face
 
@@ -35,6 +37,7 @@ class HogDetector:
         self._detect = dlib.get_frontal_face_detector()
 
     def __call__(self, rgb: np.ndarray) -> list[Detection]:
+        """Return the faces of an RGB uint8 picture (H, W, 3)."""
         boxes, scores, _ = self._detect.run(rgb, 0, 0.0)
         return [Detection(_corners(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
 
@@ -48,7 +51,8 @@ class CnnDetector:
         self._detect = dlib.cnn_face_detection_model_v1(str(_packaged(_CNN)))
 
     def __call__(self, rgb: np.ndarray) -> list[Detection]:
-        return [Detection(_corners(found.rect), float(found.confidence)) for found in self._detect(rgb, 0)]
+        """Return the faces of an RGB uint8 picture (H, W, 3)."""
+        return [Detection(_corners(face.rect), float(face.confidence)) for face in self._detect(rgb, 0)]
 
 
 DETECTORS: dict[str, type[HogDetector] | type[CnnDetector]] = {"dlib": HogDetector, "dlib-cnn": CnnDetector}
@@ -76,7 +80,7 @@ class Landmarks:
             raise ValueError(f"landmark predictor {path} finds {finds} points, {number} are asked for")
 
     def __call__(self, rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """(number, 2) float32, x, y in pixels of `rgb`."""
+        """Return the landmarks of the face in `box`: float32 (number, 2), x and y in pixels of `rgb`."""
         shape = self._predict(rgb, dlib.rectangle(*(int(value) for value in np.round(box - [0, 0, 1, 1]))))
         return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
 
@@ -86,7 +90,10 @@ def _corners(box: dlib.rectangle) -> np.ndarray:
 
 
 def _packaged(name: str) -> Path:
-    """A model file of face_recognition_models, which is not imported: it needs the removed pkg_resources."""
+    """Return a model file of face_recognition_models, found without importing it: it needs the removed pkg_resources.
+
+    Raises ValueError when the package is not installed.
+    """
     spec = importlib.util.find_spec("face_recognition_models")
     folders = spec.submodule_search_locations if spec else None
     if not folders:

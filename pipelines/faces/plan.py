@@ -13,50 +13,56 @@ from pipelines.common.storage import digest
 from pipelines.faces import store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 
+_MOST_FAILURES = 10  # printed for a dataset and recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """The faces of one dataset as one recipe cuts them, and for which of its videos they are needed."""
+    """The faces of one dataset as one recipe cuts them, and for which of its videos they are needed.
+
+    What is there already is read from `folder` at each look, so it is up to date after an extraction too.
+    """
 
     dataset: str
     recipe: Recipe
     folder: Path
     videos: pa.Table  # VIDEOS rows
-    methods: tuple[str, ...] = ()  # whose crop it is
+    methods: tuple[str, ...] = ()  # models whose crop it is
 
     @property
     def wanted(self) -> frozenset[str]:
-        """video_ids"""
+        """The video_ids of `videos`."""
         return frozenset(self.videos["video_id"].to_pylist())
 
     @property
-    def missing(self) -> int:
-        """How many videos are still to be extracted."""
+    def num_missing(self) -> int:
+        """How many of the videos are still to be extracted."""
         return len(self.wanted - store.ledger(self.folder).keys())
 
     @property
     def ledger(self) -> dict[str, dict[str, Any]]:
-        """LEDGER rows of the wanted videos, by video_id."""
+        """The LEDGER rows of those of the videos that are extracted, by video_id."""
         wanted = self.wanted
-        return {name: row for name, row in store.ledger(self.folder).items() if name in wanted}
-
-    @property
-    def failed(self) -> int:
-        """How many could not be read."""
-        return sum(entry["status"] in store.FAILED for entry in self.ledger.values())
+        return {video_id: row for video_id, row in store.ledger(self.folder).items() if video_id in wanted}
 
     def ledger_table(self) -> pa.Table:
+        """Return `ledger` as a LEDGER table."""
         return tables.to_table(self.ledger.values(), tables.LEDGER)
+
+    @property
+    def num_failed(self) -> int:
+        """How many of the videos could not be read."""
+        return sum(row["status"] in store.FAILED for row in self.ledger.values())
 
     @property
     def bytes_needed(self) -> int:
         """An estimate of what the missing videos will take on disk."""
-        faces = self.missing * self.recipe.num_frames * self.recipe.max_faces
-        return round(faces * tables.FACE_BYTES * (self.recipe.size_px / tables.FACE_PX) ** 2)
+        num_faces = self.num_missing * self.recipe.num_frames * self.recipe.max_faces
+        return round(num_faces * tables.FACE_BYTES * (self.recipe.size_px / tables.FACE_PX) ** 2)
 
 
 def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:
-    """Where a dataset's faces lie; `sample_root`: its root, if it is of the sample corpus.
+    """Return the folder of a dataset's faces; `sample_root` is the dataset's root if it is of the sample corpus.
 
     The made-up videos are named like the real ones: faces of one must not pass for faces of the other.
     """
@@ -71,40 +77,43 @@ def extract_missing(
     predictor: Path | None = None,
     retry_failed: bool = False,
 ) -> None:
-    """Extract what is missing, dataset by dataset, and print what failed. Ray must be initialised."""
-    todo = [one for one in extractions if one.missing or (retry_failed and one.failed)]
-    from pipelines.faces.extract import (
-        Target,
-        extract_all,  # here: Ray, which a dry run has no use for
-    )
+    """Extract what is missing, dataset by dataset, and print which videos gave no face. Ray must be initialised.
 
-    for name in dict.fromkeys(one.dataset for one in todo):
-        own = [one for one in todo if one.dataset == name]
-        failed = 0
-        crops = f" ({len(own)} crops)" if len(own) > 1 else ""
-        with progress.view(console, f"Extracting faces: {name}{crops}") as view:
+    With `retry_failed`, videos that could not be read before are read again. Raises what `extract.extract_all` does.
+    """
+    from pipelines.faces.extract import Target, extract_all  # here: a dry run has no use for Ray
+
+    todo = [
+        extraction for extraction in extractions if extraction.num_missing or (retry_failed and extraction.num_failed)
+    ]
+    for dataset in dict.fromkeys(extraction.dataset for extraction in todo):
+        together = [extraction for extraction in todo if extraction.dataset == dataset]
+        targets = [Target(folder=each.folder, recipe=each.recipe, videos=each.videos) for each in together]
+        crops = f" ({len(together)} crops)" if len(together) > 1 else ""
+        num_without_face = 0
+        with progress.view(console, f"Extracting faces: {dataset}{crops}") as view:
 
             def on_video(row: Mapping[str, Any], view: progress.View = view) -> None:
-                nonlocal failed
-                failed += row["status"] != "ok"
+                nonlocal num_without_face
+                num_without_face += row["status"] != "ok"
                 done, total = row["num_done"], row["num_videos"]
-                text = f"{done} of {total}" + (f", {failed} without a usable face" if failed else "")
-                view.update("videos", text, done, total)
+                without = f", {num_without_face} without a usable face" if num_without_face else ""
+                view.update("videos", f"{done} of {total}{without}", done, total)
 
-            targets = [Target(folder=one.folder, recipe=one.recipe, videos=one.videos) for one in own]
             extract_all(targets, roots, on_video=on_video, predictor=predictor, retry_failed=retry_failed)
     _print_failures(extractions, console)
 
 
 def _print_failures(extractions: Sequence[Extraction], console: Console) -> None:
-    """The videos that gave no face, each once, and where failing depends on the label."""
+    """Print the videos that gave no face, and why: each once, though several recipes may have failed alike."""
     shown: set[tuple[str, str]] = set()
-    for one in extractions:
-        bad = [entry for entry in one.ledger.values() if entry["status"] != "ok"]
-        bad = [entry for entry in bad if (entry["video_id"], entry["reason"]) not in shown]
-        shown |= {(entry["video_id"], entry["reason"]) for entry in bad}
-        for entry in bad[:10]:
-            text = f"  {entry['status']}: {entry['video_id']}: {entry['reason']}"
+    for extraction in extractions:
+        failures = [row for row in extraction.ledger.values() if row["status"] != "ok"]
+        failures = [row for row in failures if (row["video_id"], row["reason"]) not in shown]
+        shown |= {(row["video_id"], row["reason"]) for row in failures}
+        for row in failures[:_MOST_FAILURES]:
+            text = f"  {row['status']}: {row['video_id']}: {row['reason']}"
             console.print(text, style="yellow", highlight=False, markup=False)
-        if len(bad) > 10:
-            console.print(f"  and {len(bad) - 10} more; all are in {one.folder / 'ledger.parquet'}")
+        if len(failures) > _MOST_FAILURES:
+            more = len(failures) - _MOST_FAILURES
+            console.print(f"  and {more} more; all are in {extraction.folder / 'ledger.parquet'}")

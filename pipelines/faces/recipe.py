@@ -1,4 +1,4 @@
-"""All that decides what a video's faces look like, as one value."""
+"""The recipe of an extraction: how many frames, which faces, what crops, which masks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,12 +8,15 @@ from typing import Any, Literal, get_args, get_type_hints
 from pipelines.faces.detect import DETECTORS
 from pipelines.media.decode import Sampling
 
-FACES_VERSION = 2  # raise when the same video would give other faces
+FACES_VERSION = 2  # raise it when the code makes other faces of the same video and recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """All that decides what a video's faces look like; two extractions with one recipe are the same rows."""
+    """All settings that decide what a video's faces look like: two extractions with one recipe give the same rows.
+
+    Raises ValueError, naming the setting, for a value that makes no sense.
+    """
 
     num_frames: int = 30  # most frames of a video
     sampling: Literal["even", "stride", "fps", "clips"] = "even"
@@ -49,10 +52,10 @@ class Recipe:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {getattr(self, name)!r}")
-        self.frames()  # raises for a sampling that makes no sense
+        self.frame_sampling()  # raises for a sampling that makes no sense
 
-    def frames(self) -> Sampling:
-        """Which frames of a video are looked at."""
+    def frame_sampling(self) -> Sampling:
+        """Return which frames of a video are looked at."""
         return Sampling(
             kind=self.sampling,
             num_frames=self.num_frames,
@@ -61,13 +64,16 @@ class Recipe:
             clip_frames=self.clip_frames,
         )
 
-    def several(self, face_rule: str) -> bool:
-        """Do small faces beside a large one matter?"""
+    def keeps_several(self, face_rule: str) -> bool:
+        """Return whether small faces beside a large one matter, under a face rule of VIDEOS."""
         return self.max_faces > 1 or face_rule in ("all", "mask")
 
 
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with `name=value` applied. Raises ValueError naming the settings, or what is wrong with a value."""
+    """Return the recipe with settings such as "num_frames=64" applied.
+
+    Raises ValueError for an unknown setting, naming those there are, and for a value that does not fit.
+    """
     hints = get_type_hints(Recipe)
     values: dict[str, Any] = {}
     for setting in settings:
@@ -78,9 +84,6 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError):
-            raise ValueError(f"{setting!r}: {name} must be {_meaning(kind)}") from None
+            meaning = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a word")
+            raise ValueError(f"{setting!r}: {name} must be {meaning}") from None
     return dataclasses.replace(recipe, **values)
-
-
-def _meaning(kind: type) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a word")

@@ -12,28 +12,33 @@ from pipelines.datasets.sample import corpus
 
 
 def datasets_file(switch: str | None) -> Path | None:
-    """`--datasets`, else $CROSSFORGE_DATASETS, else ./datasets.toml if there is one, else None."""
+    """Return the datasets.toml to use: that of the switch `--datasets`, of $CROSSFORGE_DATASETS, or ./datasets.toml.
+
+    The first that is named counts, whether or not the file exists; None: none is named and ./datasets.toml is missing.
+    """
     named = switch or os.environ.get("CROSSFORGE_DATASETS")
     if named:
         return Path(named)
-    here = Path("datasets.toml")
-    return here if here.exists() else None
+    default = Path("datasets.toml")
+    return default if default.exists() else None
 
 
 def roots_of(
     config_file: Path | None, storage: Path, names: Iterable[str], console: Console, dry_run: bool
 ) -> dict[str, str] | None:
-    """Dataset name -> root, for all that the file has, else for `names` of the sample corpus.
+    """Return dataset name -> root: all that the file names, or without a file, `names` of the sample corpus.
 
-    None: a dry run that would have to make the sample corpus first.
+    The corpus is made below `storage` if it is missing; a dry run makes nothing and returns None instead.
     """
     if config_file:
         return datasets.read_config(config_file)
     names = tuple(names)
-    there = corpus.made(storage, names=names)
-    if there is not None or dry_run:
-        return there
+    roots = corpus.made(storage, names=names)
+    if roots is not None or dry_run:
+        return roots
     with progress.view(console, "Making the sample corpus (once)") as view:
-        return corpus.make(
-            storage, names=names, progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total)
-        )
+
+        def on_take(done: int, total: int) -> None:
+            view.update("takes", f"{done} of {total}", done, total)
+
+        return corpus.make(storage, names=names, progress=on_take)

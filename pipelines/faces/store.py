@@ -1,4 +1,4 @@
-"""What an extraction left on disk, read without Ray."""
+"""What an extraction left on disk, read without Ray. `extract` says which files there are, `writer` makes them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from pipelines.common import tables
 
-METADATA = b"videos"  # of a faces file: JSON, one object for each video in order, {"copied": {...}, "ledger": {...}}
-FAILED = ("unreadable", "crashed")  # statuses that may be another one when the file is repaired
+# Key in the metadata of a faces file: JSON, an object for each video in order, {"copied": {...}, "ledger": {...}}
+METADATA = b"videos"
+FAILED = ("unreadable", "crashed")  # statuses that may change when the file is repaired
 ROWS_PER_GROUP = 16  # about 1 MB at 224 pixels: what is read for the sake of one face
 
 
@@ -26,15 +27,15 @@ class Extracted:
 
     path: Path
     row_groups: range  # full ones of ROWS_PER_GROUP rows, then one with the rest
-    copied: dict[str, Any]
-    ledger: dict[str, Any]
+    copied: dict[str, Any]  # columns of VIDEOS
+    ledger: dict[str, Any]  # LEDGER row
 
 
 class Faces:
     """Read access to an extracted folder, one video at a time.
 
-    `ledger` is a table of schemas.LEDGER, `index` maps a video_id to its file and row groups. Files stay open
-    once used. Pickles as its path. Raises ValueError for a folder without `_done.json`, or of another schema.
+    `ledger` is the LEDGER table, `index` maps a video_id to its file and row groups. Files stay open once used.
+    Pickles as its path. Raises ValueError for a folder without `_done.json`, or with another version of the tables.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,9 +57,10 @@ class Faces:
         return Faces, (self.folder,)
 
     def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
-        """The FACES rows of one video, by face_index then frame_index; only `columns` if given.
+        """Return the FACES rows of one video, by face_index then frame_index; only `columns` if given.
 
-        With `rows`, a range of step 1, only those of them are read and returned.
+        With `rows`, a range of step 1, only those of them are read and returned. Raises ValueError for an unknown
+        video.
         """
         if video_id not in self.index:
             raise ValueError(f"{self.folder} has no video {video_id!r}; its ledger names the {len(self.index)} it has")
@@ -80,24 +82,25 @@ class Faces:
 
 
 def compacted(folder: Path) -> dict[str, Extracted]:
+    """Return video_id -> where it is, for the videos in the faces files of a folder, finished or not."""
     return scan(sorted(folder.glob("faces/split=*/*.parquet")))
 
 
 def scan(paths: Iterable[Path]) -> dict[str, Extracted]:
-    """video_id -> where it is, from the files' footers."""
-    found = {}
+    """Return video_id -> where it is, for the videos in these faces files; only the files' footers are read."""
+    videos = {}
     for path in paths:
         first = 0
         for record in json.loads(pq.read_schema(path).metadata[METADATA]):
             num_rows = max(1, record["ledger"]["num_faces"])  # a video without faces has one row that says so
             groups = range(first, first - (-num_rows // ROWS_PER_GROUP))
-            found[record["ledger"]["video_id"]] = Extracted(path, groups, record["copied"], record["ledger"])
+            videos[record["ledger"]["video_id"]] = Extracted(path, groups, record["copied"], record["ledger"])
             first = groups.stop
-    return found
+    return videos
 
 
 def ledger(folder: Path) -> dict[str, dict[str, Any]]:
-    """video_id -> LEDGER row of a finished extraction; empty where there is none."""
+    """Return video_id -> LEDGER row of a finished extraction; empty where there is none."""
     if not (folder / "_done.json").exists():
         return {}
     return {row["video_id"]: row for row in pq.read_table(folder / "ledger.parquet", schema=tables.LEDGER).to_pylist()}

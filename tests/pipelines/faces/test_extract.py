@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.common import tables
-from pipelines.faces import extract as extraction
+from pipelines.faces import writer
 from pipelines.faces.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces.recipe import Recipe
-from pipelines.faces.store import Faces
-from pipelines.faces.video import Result, VideoReader, content_digest
+from pipelines.faces.store import Faces, compacted
+from pipelines.faces.video import VideoReader, VideoRows, content_digest
 from pipelines.media import sandbox
 
 RECIPE = Recipe(num_frames=4, size_px=48)
@@ -73,7 +73,7 @@ def by_name(**actions):
             action = actions.get(video["video_id"].removeprefix("toy/"))
             if action is not None:
                 action()
-            return [without_faces(video, "no_face", "", 0.0)] * len(targets)
+            return [without_faces(video, "no_face", "")] * len(targets)
 
         return read
 
@@ -121,7 +121,7 @@ def roots(corpus) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def reader(roots) -> Callable[..., Result]:
+def reader(roots) -> Callable[..., VideoRows]:
     """Reads a video with the one recipe."""
     read = VideoReader(roots, [RECIPE])
     return lambda item: read(item)[0]
@@ -472,17 +472,14 @@ def parts(folder: Path, videos: list[dict], reader) -> None:
     (folder / "parts").mkdir(parents=True)
     for item in videos:
         rows, ledger = reader(item)
-        copied = {name: item[name] for name in extraction._RECORDED}
-        extraction._write_faces(
-            extraction._part(folder, item["video_id"]), [rows], [{"copied": copied, "ledger": ledger}]
-        )
+        writer.write_part(folder, item, rows, ledger)
 
 
 @pytest.mark.parametrize(
     "stop_at", ["parts", "one faces file", "faces", "ledger", "leftover parts", "torn temporary files"]
 )
 def test_killed_between_any_two_steps_the_rows_are_the_same(tmp_path, roots, read_once, monkeypatch, stop_at):
-    monkeypatch.setattr(extraction, "_VIDEOS_PER_FILE", 2)
+    monkeypatch.setattr(writer, "VIDEOS_PER_FILE", 2)
     videos = [row("real"), row("other"), row("empty_room"), row("text", split="test")]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
@@ -516,20 +513,18 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
     before = contents(tmp_path)
     old = {path: path.read_bytes() for path in tmp_path.glob("faces/split=*/*.parquet")}
     names = [item["video_id"] for item in videos]
-    extraction._forget_failed(tmp_path, names)
+    writer.forget_failed(tmp_path, names)
     if killed:  # before the old file was removed: the same again
         for path, data in old.items():
             path.write_bytes(data)
-        extraction._forget_failed(tmp_path, names)
+        writer.forget_failed(tmp_path, names)
     with pytest.raises(ValueError, match="no finished extraction"):
         Faces(tmp_path)
-    assert set(extraction.compacted(tmp_path)) == {"toy/real", "toy/empty_room"}
+    assert set(compacted(tmp_path)) == {"toy/real", "toy/empty_room"}
     assert len(list(tmp_path.glob("faces/split=*/*.parquet"))) == 1
     for item in (row("text"), row("missing", split="test")):  # as an actor leaves them
         rows, ledger = read_once(item)
-        copied = {name: item[name] for name in tables.COPIED}
-        part = extraction._part(tmp_path, item["video_id"])
-        extraction._write_faces(part, [rows], [{"copied": copied, "ledger": ledger}])
+        writer.write_part(tmp_path, item, rows, ledger)
     extract(table(*videos), roots, tmp_path, RECIPE)
     assert contents(tmp_path) == before
 
@@ -542,7 +537,7 @@ def test_killed_while_failed_videos_are_taken_out_no_row_is_there_twice(tmp_path
     before = contents(tmp_path)
     (path,) = tmp_path.glob("faces/*/*.parquet")
     data = path.read_bytes()
-    extraction._forget_failed(tmp_path, ["toy/text"])
+    writer.forget_failed(tmp_path, ["toy/text"])
     path.write_bytes(data)
     assert len(list(tmp_path.glob("faces/*/*.parquet"))) == 2
     extract(table(*videos), roots, tmp_path, RECIPE)
@@ -585,15 +580,6 @@ def test_a_finished_folder_keeps_its_predictor_and_its_rule_about_faces(tmp_path
         extract(table(row("text", face_rule="all")), roots, tmp_path, RECIPE)
 
 
-def test_a_folder_of_an_earlier_version_that_does_not_name_its_predictor_goes_on(tmp_path, roots, read_once):
-    parts(tmp_path, [row("text")], read_once)
-    extract(table(row("text")), roots, tmp_path, RECIPE)
-    claim = json.loads((tmp_path / "recipe.json").read_text())
-    del claim["predictor"]
-    (tmp_path / "recipe.json").write_text(json.dumps(claim))
-    assert extract(table(row("text")), roots, tmp_path, RECIPE).num_rows == 1
-
-
 def test_what_cannot_be_extracted_is_refused_before_anything_is_done(tmp_path, roots):
     (tmp_path / "file").touch()
     for videos, known, folder, reason in (
@@ -631,11 +617,7 @@ def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
     (tmp_path / "parts").mkdir()
     for name, (faces, count) in {**long, "toy/real": (read_once(row("real"))[0], 4)}.items():
         item = row(name.removeprefix("toy/"))
-        record = {
-            "copied": {key: item[key] for key in tables.COPIED},  # as earlier versions did
-            "ledger": ledger | {"video_id": name, "num_faces": count},
-        }
-        extraction._write_faces(extraction._part(tmp_path, name), [faces], [record])
+        writer.write_part(tmp_path, item, faces, ledger | {"video_id": name, "num_faces": count})
     extract(table(row("real"), row("long")), roots, tmp_path, RECIPE)
     return tmp_path, long["toy/long"][0]
 

@@ -57,8 +57,8 @@ def root(tmp_path_factory, write_video, portrait) -> Path:
 
 
 @pytest.fixture(scope="module")
-def read(root) -> Callable[..., list[video.Result]]:
-    def run(item: dict, *recipes: Recipe) -> list[video.Result]:
+def read(root) -> Callable[..., list[video.VideoRows]]:
+    def run(item: dict, *recipes: Recipe) -> list[video.VideoRows]:
         return video.VideoReader({"toy": str(root)}, recipes)(item, range(len(recipes)))
 
     return run
