@@ -9,5 +9,6 @@ It knows no video, face or score, only the columns of their tables.
     pictures    arrays to PNG and back
     progress    the live view of a command, and the notes by which it follows other processes
     provenance  the commit that made a number
+    command     what all commands share: parser, types of switches, errors as lines and exit codes
     text        text from files and errors, made safe and short enough to be shown
 """
