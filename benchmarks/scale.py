@@ -45,11 +45,11 @@ from pipelines.experiments.experiment import Experiment
 COLUMNS = ("path", "label", "split", "method", "person", "real")
 EPOCHS, PARAMS, NUMBERS = 50, 60, 20
 FFPP_IDS = 1000  # 5,000 videos: every clip and its four manipulations
-Step = tuple[str, float, int]  # what, seconds, peak bytes
+Step = tuple[str, float, int]  # what is done, seconds, peak bytes
 
 
 class Steps:
-    """What a process did, one after the other."""
+    """What a process did, step by step. `now` is the clock: CPU seconds unless others do the work."""
 
     def __init__(self, now: Callable[[], float] = time.process_time) -> None:
         self.done: list[Step] = []
@@ -57,6 +57,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Measure what is done inside."""
         started = self.now()
         yield
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
@@ -65,7 +66,7 @@ class Steps:
 
 # ------------------------------------------------------------------------------------------ manifest
 def lines(number: int) -> Iterator[tuple[str, ...]]:
-    """A real video and four fakes of it for each of the people; one in ten is tested on, one in ten validates."""
+    """Yield rows of `COLUMNS`: a real video and four fakes of it for each person; a tenth of them test, a tenth val."""
     methods = ("real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
     for i in range(number):
         person, kind = divmod(i, len(methods))
@@ -75,7 +76,16 @@ def lines(number: int) -> Iterator[tuple[str, ...]]:
         yield path, "fake" if kind else "real", split, methods[kind], f"p{person}", real
 
 
+def write_list(file: Path, number: int) -> None:
+    """Write a list of one's own videos as CSV."""
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(COLUMNS)
+        writer.writerows(lines(number))
+
+
 def manifest(number: int, folder: Path) -> list[Step]:
+    """Read and plan a list of so many videos."""
     from pipelines import datasets, doctor
     from pipelines.experiments import protocol
     from pipelines.faces import extract
@@ -83,10 +93,7 @@ def manifest(number: int, folder: Path) -> list[Step]:
 
     steps = Steps()
     csv_file, parquet_file = folder / "own.csv", folder / "own.parquet"
-    with csv_file.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(lines(number))
+    write_list(csv_file, number)
     pq.write_table(pa.csv.read_csv(csv_file), parquet_file)
     with steps.step(f"Parquet ({parquet_file.stat().st_size / 1e6:.0f} MB): read"):
         datasets.load("own", {"own": str(parquet_file)})
@@ -101,17 +108,17 @@ def manifest(number: int, folder: Path) -> list[Step]:
     assert len(built.train.rows) == sum(split == "train" for split in videos["split"].to_pylist())
     target = extract.Target(folder=folder / "faces", recipe=Recipe(num_frames=32, size_px=224), videos=videos)
     with steps.step("extraction: what is to be done"):
-        asked = [extract._check(videos, {"own": str(folder)})]
-        todo = extract._todo([target], asked)
+        todo = extract.to_do([target], [extract.checked(videos, {"own": str(folder)})])
     assert len(todo) == number
     return steps.done
 
 
 # --------------------------------------------------------------------------------------------- parts
 def parts(number: int, folder: Path) -> list[Step]:
-    from pipelines.faces import extract
+    """Write, compact and read the faces of so many videos."""
+    from pipelines.faces import writer
     from pipelines.faces.recipe import Recipe
-    from pipelines.faces.store import Faces, compacted, scan
+    from pipelines.faces.store import Faces, compacted
     from pipelines.faces.video import without_faces
 
     steps, rows = Steps(), []
@@ -119,22 +126,18 @@ def parts(number: int, folder: Path) -> list[Step]:
         kept = {"dataset": "own", "video_id": f"own/{path}", "label": int(label == "fake"), "method": method}
         rows.append({**kept, "codec": "unknown", "split": split, "person": person, "face_rule": "largest"})
     faces = folder / "faces-of-own"
-    for name in ("parts", "faces"):
-        (faces / name).mkdir(parents=True, exist_ok=True)
     with steps.step("write, one file each"):
         for row in rows:
-            table, ledger = without_faces(row, "no_face", "no face in 32 frames", 1.5, 32)
-            record = {"copied": {name: row[name] for name in extract._RECORDED}, "ledger": ledger}
-            extract._write_faces(extract._part(faces, row["video_id"]), [table], [record])
+            writer.write_part(faces, row, *without_faces(row, "no_face", "no face in 32 frames", 32))
     with steps.step("list, read footers"):
-        assert len(scan(faces.glob("parts/*.parquet"))) == number
+        assert len(writer.parts(faces)) == number
     with steps.step("compact"):
-        extract.compact(faces)
+        writer.compact(faces)
     with steps.step("what is done, of the compacted files"):
         known = compacted(faces)
     assert len(known) == number
     with steps.step("ledger and marker"):
-        extract._finish(faces, Recipe(num_frames=32, size_px=224), known)
+        writer.finish(faces, Recipe(num_frames=32, size_px=224), known)
     del known
     with steps.step("open, as every loader does"):
         store = Faces(faces)
@@ -146,7 +149,7 @@ def parts(number: int, folder: Path) -> list[Step]:
 
 # -------------------------------------------------------------------------------------------- blocks
 class Idle:
-    """In place of the actor that extracts."""
+    """Stands in for the actor that extracts, and does nothing."""
 
     def __init__(self, **arguments: Any) -> None:
         pass
@@ -156,6 +159,7 @@ class Idle:
 
 
 def blocks(number: int, folder: Path) -> list[Step]:
+    """Run extraction's Ray Data pass over so many videos."""
     import ray
     from ray import cloudpickle
 
@@ -169,13 +173,14 @@ def blocks(number: int, folder: Path) -> list[Step]:
         videos = [{"video_id": f"own/{path}", "targets": [0]} for path, *_ in lines(number)]
         for name in ("with Ray's own start", "again"):
             with steps.step(name):
-                assert sum(1 for _ in extract._run(videos, {"timeout_s": 900}, 1)) == number
+                assert sum(1 for _ in extract.read_videos(videos, {"timeout_s": 900}, 1)) == number
         assert ray.is_initialized()
     return steps.done
 
 
 # -------------------------------------------------------------------------------------------- trials
 def plans(number: int, folder: Path) -> list[Step]:
+    """Plan so many trials, and pickle them."""
     from ray import cloudpickle
 
     from pipelines import datasets
@@ -183,10 +188,7 @@ def plans(number: int, folder: Path) -> list[Step]:
 
     steps = Steps()
     file = folder / "own.csv"
-    with file.open("w", newline="") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(COLUMNS)
-        writer.writerows(lines(5 * FFPP_IDS))
+    write_list(file, 5 * FFPP_IDS)
     videos = {"own": datasets.load("own", {"own": str(file)})}
     ids = videos["own"]["video_id"].to_pylist()
     entry = {"status": "ok", "reason": "", "num_frames": 32, "num_faces": 32, "seconds": 1.5}
@@ -204,12 +206,13 @@ def plans(number: int, folder: Path) -> list[Step]:
 
 
 def mlflow(number: int, folder: Path) -> list[Step]:
+    """Log so many runs to MLflow, and look for each by its key."""
     from pipelines.tracking import client
 
     steps = Steps()
     with steps.step("MLflow starts, makes the database"):
         tracker = client.Tracker(f"sqlite:///{folder / 'mlflow.db'}", "scale", folder)
-        parent = tracker.run("parent", "launch")
+        parent = tracker.open_run("parent", "launch")
     curve = [
         {"step": 10 * e, "epoch": e, "seconds": 1.0, "lr": 0.1, "train/loss": 1 / e, "val/loss": 1 / e, "val/auc": 0.9}
         for e in range(1, EPOCHS + 1)
@@ -217,9 +220,9 @@ def mlflow(number: int, folder: Path) -> list[Step]:
 
     def log(i: int) -> str:
         params = {f"model.setting_{j}": i * j for j in range(PARAMS)}
-        run_id = tracker.run(f"key-{i}", f"trial {i}", parent=parent, params=params)
-        tracker.curve(run_id, "detect", curve)
-        tracker.values(run_id, {f"celeb_df/video/metric_{j}": 0.5 for j in range(NUMBERS)})
+        run_id = tracker.open_run(f"key-{i}", f"trial {i}", parent=parent, params=params)
+        tracker.log_curve(run_id, "detect", curve)
+        tracker.log_values(run_id, {f"celeb_df/video/metric_{j}": 0.5 for j in range(NUMBERS)})
         tracker.end(run_id)
         return run_id
 
@@ -228,19 +231,21 @@ def mlflow(number: int, folder: Path) -> list[Step]:
             log(i)
     with steps.step("found again, by key"):
         for i in range(number):
-            tracker.run(f"key-{i}", f"trial {i}", parent=parent)
+            tracker.open_run(f"key-{i}", f"trial {i}", parent=parent)
     size = sum(path.stat().st_size for path in folder.glob("mlflow.db*"))
     steps.done.append((f"database of {size / 1e6:.1f} MB", 0.0, steps.done[-1][2]))
     return steps.done
 
 
 def nothing(config: dict[str, Any]) -> None:
+    """Stand in for a trial."""
     from ray import tune
 
     tune.report({"done": 1})
 
 
 def tune(number: int, folder: Path) -> list[Step]:
+    """Run so many trials that do nothing."""
     from ray import cloudpickle
     from ray import tune as ray_tune
 
@@ -276,7 +281,7 @@ SIMULATIONS: dict[str, tuple[Callable[[int, Path], list[Step]], str, tuple[int, 
 
 
 def in_a_process(simulate: Callable[[int, Path], list[Step]], number: int, folder: str | None) -> list[Step]:
-    """Fresh, so that the peak of its memory is its own."""
+    """Simulate in a fresh process, so that the peak of its memory is its own."""
     with (
         tempfile.TemporaryDirectory(dir=folder) as work,
         multiprocessing.get_context("spawn").Pool(1) as pool,
@@ -285,6 +290,7 @@ def in_a_process(simulate: Callable[[int, Path], list[Step]], number: int, folde
 
 
 def show(name: str, unit: str, results: dict[int, list[Step]], console: Console) -> None:
+    """Print a table with a column for each size."""
     table = Table("step", *(f"{number:,} {unit}" for number in results), title=name, title_justify="left")
     for i in range(len(next(iter(results.values())))):
         cells = [f"{steps[i][1]:.2f} s, {steps[i][2] / 1e9:.2f} GB" for steps in results.values()]

@@ -174,7 +174,7 @@ class Tracker:
         return patiently(function, self.uri, self.patience_s)
 
     # ------------------------------------------------------------------------------------------ runs
-    def run(
+    def open_run(
         self,
         key: str,
         name: str,
@@ -230,7 +230,7 @@ class Tracker:
             markdown = markdown[:MAX_TAG_CHARS].rsplit("\n", 1)[0] + "\n\nCut here; the whole is among the artifacts.\n"
         self.call(lambda: self.client.set_tag(run_id, "mlflow.note.content", markdown))
 
-    def finished(self, run_id: str) -> bool:
+    def is_finished(self, run_id: str) -> bool:
         """Return whether a run has ended well."""
         return self.call(lambda: self.client.get_run(run_id).info.status == "FINISHED")
 
@@ -260,7 +260,7 @@ class Tracker:
         ]
         self.call(lambda: self.client.log_inputs(run_id, datasets=given))
 
-    def curve(self, run_id: str, prefix: str, lines: Sequence[Mapping[str, float]]) -> None:
+    def log_curve(self, run_id: str, prefix: str, lines: Sequence[Mapping[str, float]]) -> None:
         """Log the lines of a curve: a metric `<prefix>/<name>` for each entry, by `step`.
 
         Steps that are there are not logged twice. Times are those of the training (`seconds` of the lines), from the
@@ -285,7 +285,7 @@ class Tracker:
             self._last_step[run_id, key] = max((metric.step for metric in history), default=-1)
         return self._last_step[run_id, key]
 
-    def values(self, run_id: str, values: Mapping[str, float]) -> None:
+    def log_values(self, run_id: str, values: Mapping[str, float]) -> None:
         """Log metrics without a step. MLflow's names have letters, digits, `_ - . : /` and space."""
         with self.locked():
             logged = self.call(lambda: self.client.get_run(run_id).data.metrics)
@@ -297,7 +297,7 @@ class Tracker:
         for batch in _batches(metrics, METRICS_PER_BATCH):
             self.call(partial(self.client.log_batch, run_id, metrics=batch))
 
-    def files(self, run_id: str, paths: Sequence[Path]) -> None:
+    def log_files(self, run_id: str, paths: Sequence[Path]) -> None:
         """Log files as artifacts of a run."""
         for path in paths:
             self.call(partial(self.client.log_artifact, run_id, str(path)))

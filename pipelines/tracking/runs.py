@@ -48,11 +48,11 @@ def open_runs(outcome: Outcome, patience_s: float) -> Runs:
     trials = list(outcome.trials.values())
     over_all = common | {name: _joined(trial_tags(t)[name] for t in trials) for name in trial_tags(trials[0])}
     datasets = {(dataset.name, dataset.digest): dataset for trial in trials for dataset in inputs(trial)}
-    parent = tracker.run(outcome.key, launch_name(outcome), tags=over_all, datasets=list(datasets.values()))
+    parent = tracker.open_run(outcome.key, launch_name(outcome), tags=over_all, datasets=list(datasets.values()))
     children = {}
     for key, trial in outcome.trials.items():
         tags = common | trial_tags(trial) | {"row": key[0]}
-        children[key] = tracker.run(
+        children[key] = tracker.open_run(
             trial.digest,
             trial_name(key, trial),
             parent=parent,
@@ -75,14 +75,14 @@ def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report:
         run_id = runs.children[key]
         if not trial.done:
             tracker.end(run_id, "FAILED")
-        elif not tracker.finished(run_id):
+        elif not tracker.is_finished(run_id):
             for stage in trial.planned:
-                tracker.curve(run_id, stage.name, stage.curve())
-            tracker.values(run_id, values[key])
-            tracker.files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
+                tracker.log_curve(run_id, stage.name, stage.curve())
+            tracker.log_values(run_id, values[key])
+            tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
             tracker.end(run_id)
-    if not tracker.finished(runs.parent):
-        tracker.files(runs.parent, report)
+    if not tracker.is_finished(runs.parent):
+        tracker.log_files(runs.parent, report)
         tracker.describe(runs.parent, report[0].read_text())
         tracker.end(runs.parent, "FINISHED" if all(trial.done for trial in outcome.trials.values()) else "FAILED")
     return runs
@@ -241,7 +241,7 @@ class Live:
         if self.runs is None:
             self._open(LIVE_PATIENCE_S)
         if runs := self.runs:
-            self._try(partial(runs.tracker.curve, runs.children[key], stage, lines))
+            self._try(partial(runs.tracker.log_curve, runs.children[key], stage, lines))
 
     def end(self, status: str) -> None:
         """End the launch's run and those of the trials that are not done: FAILED or KILLED."""

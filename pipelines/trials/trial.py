@@ -15,7 +15,7 @@ from pipelines.common.tables import FAKE, REAL
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
-from pipelines.metrics.results import Failed, Origin, Part
+from pipelines.metrics.results import Failed, Origin, ScoredPart
 from pipelines.training import stages
 from pipelines.training.views import Video
 
@@ -158,7 +158,7 @@ class Trial:
         }
 
 
-def _scored_part(usable: UsablePart) -> Part:
+def _scored_part(usable: UsablePart) -> ScoredPart:
     failed = tuple(
         Failed(
             video_id=str(row["video_id"]),
@@ -169,7 +169,7 @@ def _scored_part(usable: UsablePart) -> Part:
         for row in usable.part.rows
         if row["video_id"] in usable.failed
     )
-    return Part(
+    return ScoredPart(
         name=usable.name,
         dataset=usable.dataset,
         split=usable.split,

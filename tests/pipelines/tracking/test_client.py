@@ -64,12 +64,12 @@ def no_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_the_same_key_is_the_same_run(tracker: Tracker, uri: str, storage: Path, client: MlflowClient) -> None:
-    first = tracker.run("same", "name", params={"lr": 0.1})
-    again = Tracker(uri, "sweep", storage).run("same", "name", params={"lr": 0.1, "depth": 3})
+    first = tracker.open_run("same", "name", params={"lr": 0.1})
+    again = Tracker(uri, "sweep", storage).open_run("same", "name", params={"lr": 0.1, "depth": 3})
     assert first == again
     assert len(client.search_runs([tracker.experiment_id], "tags.run_key = 'same'")) == 1
     assert client.get_run(first).data.params == {"lr": "0.1", "depth": "3"}
-    assert tracker.run("other", "name") != first
+    assert tracker.open_run("other", "name") != first
 
 
 def test_a_second_experiment_of_the_same_name_is_the_first(tracker: Tracker, uri: str, storage: Path) -> None:
@@ -77,25 +77,25 @@ def test_a_second_experiment_of_the_same_name_is_the_first(tracker: Tracker, uri
 
 
 def test_the_same_trial_under_two_launches_is_two_children(tracker: Tracker, client: MlflowClient) -> None:
-    parents = [tracker.run(f"launch-{number}", "launch") for number in (1, 2)]
-    children = [tracker.run("trial", "trial", parent=parent) for parent in parents]
+    parents = [tracker.open_run(f"launch-{number}", "launch") for number in (1, 2)]
+    children = [tracker.open_run("trial", "trial", parent=parent) for parent in parents]
     assert len(set(children)) == 2
     for parent, child in zip(parents, children, strict=True):
-        assert tracker.run("trial", "trial", parent=parent) == child
+        assert tracker.open_run("trial", "trial", parent=parent) == child
         query = f"tags.`mlflow.parentRunId` = '{parent}'"
         assert [found.info.run_id for found in client.search_runs([tracker.experiment_id], query)] == [child]
 
 
 def test_a_curve_is_logged_once_however_often_it_is_seen(tracker: Tracker, client: MlflowClient) -> None:
-    run_id = tracker.run("curve", "curve")
+    run_id = tracker.open_run("curve", "curve")
     lines = [
         {"epoch": n, "step": 4 * n, "seconds": 1.5, "lr": 0.1 / n, "train/loss": 1 / n, "val/auc": 0.5}
         for n in (1, 2, 3)
     ]
-    tracker.curve(run_id, "recover", lines[:1])
-    tracker.curve(run_id, "recover", lines[:2])
-    tracker.curve(run_id, "recover", lines)
-    tracker.curve(run_id, "recover", lines)
+    tracker.log_curve(run_id, "recover", lines[:1])
+    tracker.log_curve(run_id, "recover", lines[:2])
+    tracker.log_curve(run_id, "recover", lines)
+    tracker.log_curve(run_id, "recover", lines)
     history = client.get_metric_history(run_id, "recover/train/loss")
     assert [(point.step, point.value) for point in history] == [(4, 1.0), (8, 0.5), (12, 1 / 3)]
     assert client.get_run(run_id).data.metrics.keys() == {"recover/lr", "recover/train/loss", "recover/val/auc"}
@@ -104,59 +104,59 @@ def test_a_curve_is_logged_once_however_often_it_is_seen(tracker: Tracker, clien
 def test_curves_of_another_process_are_not_logged_again(
     tracker: Tracker, uri: str, storage: Path, client: MlflowClient
 ) -> None:
-    run_id = tracker.run("two drivers", "two drivers")
+    run_id = tracker.open_run("two drivers", "two drivers")
     lines = [{"epoch": n, "step": n, "loss": 1.0} for n in (1, 2)]
-    tracker.curve(run_id, "finetune", lines[:1])
-    Tracker(uri, "sweep", storage).curve(run_id, "finetune", lines)
+    tracker.log_curve(run_id, "finetune", lines[:1])
+    Tracker(uri, "sweep", storage).log_curve(run_id, "finetune", lines)
     assert [point.step for point in client.get_metric_history(run_id, "finetune/loss")] == [1, 2]
 
 
 def test_a_long_curve_is_logged_whole(tracker: Tracker, client: MlflowClient) -> None:
     """MLflow takes 1000 metrics in one call."""
-    run_id = tracker.run("long", "long")
-    tracker.curve(run_id, "recover", [{"epoch": n, "step": n, "loss": 1.0, "lr": 0.1} for n in range(1, 602)])
+    run_id = tracker.open_run("long", "long")
+    tracker.log_curve(run_id, "recover", [{"epoch": n, "step": n, "loss": 1.0, "lr": 0.1} for n in range(1, 602)])
     assert len(client.get_metric_history(run_id, "recover/loss")) == 601
     assert len(client.get_metric_history(run_id, "recover/lr")) == 601
 
 
 def test_finished_stays_finished_and_failed_runs_again(tracker: Tracker, client: MlflowClient) -> None:
-    finished, failed = tracker.run("good", "good"), tracker.run("bad", "bad")
+    finished, failed = tracker.open_run("good", "good"), tracker.open_run("bad", "bad")
     assert client.get_run(finished).info.status == "RUNNING"
-    assert not tracker.finished(finished)
+    assert not tracker.is_finished(finished)
     tracker.end(finished)
     tracker.end(failed, "FAILED")
-    assert tracker.finished(finished)
-    assert not tracker.finished(failed)
-    tracker.run("good", "good")
-    tracker.run("bad", "bad")
+    assert tracker.is_finished(finished)
+    assert not tracker.is_finished(failed)
+    tracker.open_run("good", "good")
+    tracker.open_run("bad", "bad")
     assert client.get_run(finished).info.status == "FINISHED"
     assert client.get_run(failed).info.status == "RUNNING"
 
 
 def test_a_param_keeps_its_first_value(tracker: Tracker, client: MlflowClient) -> None:
     """MLflow refuses to change one; what may change is a tag."""
-    run_id = tracker.run("params", "params", params={"preset": "small"}, tags={"commit": "1"})
-    tracker.run("params", "params", params={"preset": "paper"}, tags={"commit": "2"})
+    run_id = tracker.open_run("params", "params", params={"preset": "small"}, tags={"commit": "1"})
+    tracker.open_run("params", "params", params={"preset": "paper"}, tags={"commit": "2"})
     assert client.get_run(run_id).data.params == {"preset": "small"}
 
 
 def test_the_commit_of_a_finished_run_stays(tracker: Tracker, client: MlflowClient) -> None:
-    run_id = tracker.run("commit", "commit", tags={"commit": "made the numbers"})
+    run_id = tracker.open_run("commit", "commit", tags={"commit": "made the numbers"})
     tracker.end(run_id)
-    tracker.run("commit", "commit", tags={"commit": "only prints them"})
+    tracker.open_run("commit", "commit", tags={"commit": "only prints them"})
     assert client.get_run(run_id).data.tags["commit"] == "made the numbers"
 
 
 def test_more_settings_than_one_call_takes_are_all_logged(tracker: Tracker, client: MlflowClient) -> None:
     """MLflow takes 100 params, or tags, at once."""
     many = {f"name.{number}": str(number) for number in range(230)}
-    data = client.get_run(tracker.run("many", "many", params=many, tags=many)).data
+    data = client.get_run(tracker.open_run("many", "many", params=many, tags=many)).data
     assert data.params == many
     assert many.items() <= data.tags.items()
 
 
 def test_a_param_that_is_too_long_is_cut(tracker: Tracker, client: MlflowClient) -> None:
-    run_id = tracker.run("long param", "long param", params={"stages": "x" * 9000})
+    run_id = tracker.open_run("long param", "long param", params={"stages": "x" * 9000})
     assert client.get_run(run_id).data.params["stages"] == "x" * MAX_PARAM_CHARS
 
 
@@ -165,8 +165,8 @@ def test_artifacts_and_the_description_are_kept_below_the_storage(
 ) -> None:
     table = tmp_path / "table.md"
     table.write_text("| row |\n")
-    run_id = tracker.run("files", "files")
-    tracker.files(run_id, [table])
+    run_id = tracker.open_run("files", "files")
+    tracker.log_files(run_id, [table])
     tracker.describe(run_id, table.read_text())
     kept = sorted(path.relative_to(storage / "mlartifacts/sweep" / run_id) for path in storage.rglob("table.md"))
     assert kept == [Path("artifacts/table.md")]
@@ -175,7 +175,7 @@ def test_artifacts_and_the_description_are_kept_below_the_storage(
 
 
 def test_a_description_longer_than_mlflow_takes_is_cut_at_a_line(tracker: Tracker, client: MlflowClient) -> None:
-    run_id = tracker.run("long report", "long report")
+    run_id = tracker.open_run("long report", "long report")
     tracker.describe(run_id, "".join(f"| row {number:05d} |\n" for number in range(2000)))
     *rows, gap, end = client.get_run(run_id).data.tags["mlflow.note.content"].splitlines()
     assert rows == [f"| row {number:05d} |" for number in range(len(rows))]
@@ -196,7 +196,7 @@ def test_data_are_inputs_of_a_run_once(tracker: Tracker, client: MlflowClient) -
         for part, context in (("train", "training"), ("val", "validation"))
     ]
     for _ in range(2):
-        run_id = tracker.run("inputs", "inputs", datasets=data)
+        run_id = tracker.open_run("inputs", "inputs", datasets=data)
     found = client.get_run(run_id).inputs.dataset_inputs
     told = {one.dataset.name: (one.dataset.digest, {tag.key: tag.value for tag in one.tags}) for one in found}
     context = "mlflow.data.context"
@@ -206,9 +206,9 @@ def test_data_are_inputs_of_a_run_once(tracker: Tracker, client: MlflowClient) -
 
 
 def test_values_are_logged_once(tracker: Tracker, client: MlflowClient) -> None:
-    run_id = tracker.run("once", "once")
+    run_id = tracker.open_run("once", "once")
     for _ in range(2):
-        tracker.values(run_id, {"auc": 0.5, "nan": float("nan")})
+        tracker.log_values(run_id, {"auc": 0.5, "nan": float("nan")})
     assert [len(client.get_metric_history(run_id, name)) for name in ("auc", "nan")] == [1, 1]
 
 
@@ -216,13 +216,13 @@ def test_two_launches_that_watch_one_training_log_its_points_once(
     tracker: Tracker, uri: str, storage: Path, client: MlflowClient
 ) -> None:
     """Both look before either logs."""
-    run_id = tracker.run("watched", "watched")
+    run_id = tracker.open_run("watched", "watched")
     lines = [{"epoch": n, "step": n, "seconds": 2.5, "loss": 1 / n} for n in (1, 2)]
     both = [Tracker(uri, "sweep", storage) for _ in range(2)]
     for one in both:
         one._logged_to(run_id, "finetune/loss")
     for one in both:
-        one.curve(run_id, "finetune", lines)
+        one.log_curve(run_id, "finetune", lines)
     points = client.get_metric_history(run_id, "finetune/loss")
     assert [(point.step, point.value) for point in points] == [(1, 1.0), (2, 0.5)]
     assert points[1].timestamp - points[0].timestamp == 2500
@@ -251,8 +251,8 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     assert {name for name in values if "blur" in name} == {
         f"unseen/blur-3/video/auc{end}" for end in ("", "/low", "/high")
     }
-    run_id = tracker.run("values", "values")
-    tracker.values(run_id, values)
+    run_id = tracker.open_run("values", "values")
+    tracker.log_values(run_id, values)
     logged = client.get_run(run_id).data.metrics
     assert logged.keys() == values.keys()
     assert {"celeb_df/video/auc", "celeb_df/video/auc/low", "celeb_df/video/auc/high"} <= logged.keys()
@@ -274,7 +274,7 @@ def test_the_ui_command_opens_what_was_written(uri: str) -> None:
 def test_a_tracker_leaves_the_environment_alone(tmp_path: Path, no_uri: pytest.MonkeyPatch) -> None:
     """MLflow's own `set_tracking_uri` would hand its choice to every process that is started later."""
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-    Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "another", tmp_path).run("key", "name")
+    Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "another", tmp_path).open_run("key", "name")
     after = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     assert after.keys() - before.keys() <= {"MLFLOW_DISABLE_TELEMETRY"}
 
@@ -345,7 +345,7 @@ def test_the_load_of_the_machine_is_logged_and_ends_with_an_error(
 ) -> None:
     monkeypatch.setattr(client_module, "SAMPLING_S", 0.2)
     monkeypatch.setattr(client_module, "SAMPLES", 1)
-    run_id = tracker.run("load", "load")
+    run_id = tracker.open_run("load", "load")
     with pytest.raises(KeyboardInterrupt):
         _interrupted(tracker, run_id)
     assert not [one for one in threading.enumerate() if one.name == "SystemMetricsMonitor"]
@@ -374,11 +374,11 @@ from pipelines.tracking import Tracker
 
 uri, storage, sweep = sys.argv[1:]
 tracker = Tracker(uri, sweep, Path(storage))
-parent = tracker.run("launch", "launch", params={"a": 1})
+parent = tracker.open_run("launch", "launch", params={"a": 1})
 for number in range(5):
-    child = tracker.run(f"trial {number}", f"trial {number}", parent=parent, params={"number": number})
-    tracker.curve(child, "stage", [{"epoch": n, "step": n, "seconds": 1, "loss": 1 / n} for n in range(1, 6)])
-    tracker.values(child, {"auc": number / 10})
+    child = tracker.open_run(f"trial {number}", f"trial {number}", parent=parent, params={"number": number})
+    tracker.log_curve(child, "stage", [{"epoch": n, "step": n, "seconds": 1, "loss": 1 / n} for n in range(1, 6)])
+    tracker.log_values(child, {"auc": number / 10})
     tracker.end(child)
 tracker.end(parent)
 """
@@ -433,17 +433,17 @@ def test_launches_at_once_on_a_server_make_no_run_twice(mlflow_server: Any, tmp_
 @pytest.mark.slow
 def test_what_is_logged_while_the_server_is_away_is_there_in_the_end(mlflow_server: Any, tmp_path: Path) -> None:
     tracker = Tracker(mlflow_server.uri, "away", tmp_path)
-    parent = tracker.run("launch", "launch")
+    parent = tracker.open_run("launch", "launch")
     mlflow_server.kill()
     tracker.patience_s = 0
     with pytest.raises(TrackingError, match=f"MLflow at {mlflow_server.uri}: "):
-        tracker.values(parent, {"auc": 0.25})
+        tracker.log_values(parent, {"auc": 0.25})
     tracker.patience_s = 300
     back = threading.Timer(2, mlflow_server.start)
     back.start()
-    child = tracker.run("trial", "trial", parent=parent, params={"lr": 0.1})
-    tracker.values(child, {"auc": 0.75})
-    tracker.files(child, [Path(__file__)])
+    child = tracker.open_run("trial", "trial", parent=parent, params={"lr": 0.1})
+    tracker.log_values(child, {"auc": 0.75})
+    tracker.log_files(child, [Path(__file__)])
     tracker.end(child)
     back.join()
     client = MlflowClient(tracking_uri=mlflow_server.uri)

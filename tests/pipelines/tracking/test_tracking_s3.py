@@ -258,7 +258,7 @@ def test_a_server_that_hangs_is_given_up_in_seconds(swept: Site, monkeypatch: py
     """It takes requests and answers none; MLflow itself would wait for minutes, and a sweep with it."""
     monkeypatch.setattr(client, "LEAST_WAIT_S", 1.0)
     tracker = client.Tracker(swept.server.uri, "hanging", swept.storage)
-    run_id = tracker.run("one", "one")
+    run_id = tracker.open_run("one", "one")
     tracker.patience_s = 0
     os.killpg(swept.server.process.pid, signal.SIGSTOP)
     try:
