@@ -1,4 +1,4 @@
-"""The words of a number: at which level it is taken, which metric it is, and names that stand for several."""
+"""The words that name a number in RESULTS: its level, its metric, and words that stand for a mean."""
 
 LEVELS = ("frame", "video")
 DETECTING = ("auc", "ap", "eer", "acc_at_0_5")

@@ -1,13 +1,13 @@
-"""PREDICTIONS of a part, and what is known of it besides -> RESULTS rows. No model, no Ray, no file.
+"""PREDICTIONS of a trial's test parts, and what is known of these besides, to rows of RESULTS.
 
-A mean over the levels of a perturbation, or over datasets, has the interval of the mean: levels share the resamples of
-their videos, datasets are resampled apart.
+A trial writes down what is known (`Origin` in trial.json), so that its RESULTS can be made again from its PREDICTIONS
+alone.
 
-A trial writes down what is known (`Origin` in trial.json), so that its RESULTS can be made again from its
-PREDICTIONS alone.
+The mean over the levels of a perturbation, or over datasets, has the interval of the mean: levels share the resamples
+of their videos, datasets are resampled apart.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ import pyarrow as pa
 from models import Pooling
 from pipelines.common import tables
 from pipelines.faces import perturb
-from pipelines.metrics import detection, names
-from pipelines.metrics.names import UNSEEN
+from pipelines.metrics import detection
+from pipelines.metrics.detection import Resampled
+from pipelines.metrics.names import LEVELS, UNSEEN
 
-Key = tuple[str, str]  # level, metric
-NO_NUMBER = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
+LevelMetric = tuple[str, str]
+NOT_DEFINED: Resampled = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +36,8 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """A test part as RESULTS know it; the videos that were scored stand in PREDICTIONS."""
+class ScoredPart:
+    """A test part, as far as PREDICTIONS do not say it: these hold the videos that were scored."""
 
     name: str  # dataset, or dataset/manipulation
     dataset: str
@@ -49,27 +50,29 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """Of which trial the numbers are, and by which rules they are made."""
+    """The trial that numbers come from, and the rules by which they are made."""
 
     run_id: str
     model: str
     train_on: str
     seed: int
-    failed_rule: str
+    failed_rule: str  # "half": failed videos count with score 0.5 at level `video`
     pooling: Pooling
-    parts: tuple[Part, ...]
+    parts: tuple[ScoredPart, ...]
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> ScoredPart:
+        """Return the part of this name."""
         return next(part for part in self.parts if part.name == name)
 
     def to_json(self) -> dict[str, Any]:
+        """Return a value for JSON that `of_json` reads."""
         return asdict(self)
 
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> "Origin":
-        """Raises TypeError or KeyError for what `to_json` did not write."""
+        """Return what `to_json` was called on. Raises TypeError or KeyError for what it did not write."""
         parts = tuple(
-            Part(
+            ScoredPart(
                 **{
                     **part,
                     "failed": tuple(Failed(**failed) for failed in part["failed"]),
@@ -83,158 +86,149 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """The numbers of one stage on one part, clean or under one perturbation."""
+class Measurement:
+    """The numbers of one stage on one part or a mean of parts, clean or under one perturbation or a mean of levels."""
 
     stage: str
     perturbation: str
     dataset: str
-    counted: Mapping[str, Any]  # columns of RESULTS: what was scored
-    numbers: Mapping[Key, tuple[float, detection.Floats]]  # value, and in each resample of the videos
+    counted: Mapping[str, Any]  # columns of RESULTS that say what was scored
+    numbers: Mapping[LevelMetric, Resampled]
 
     @property
-    def name(self) -> str:
+    def part(self) -> str:
+        """The name of the part."""
         return str(self.counted["test_dataset"])
 
 
 def every_row(
     origin: Origin, blocks: Iterable[tuple[Mapping[str, Any], pa.Table]], commit: str
 ) -> list[dict[str, Any]]:
-    """RESULTS of a trial: its numbers, and the means of perturbed ones.
+    """Return the rows of RESULTS of a trial: numbers with the ends of their intervals, and their `means`.
 
     blocks: `part` and `stage`, with the PREDICTIONS of the two, all clean or all under one perturbation.
     """
-    found = [measured(origin, origin.part(block["part"]), block["stage"], table) for block, table in blocks]
-    return [row for one in (*found, *means(origin, found)) for row in rows_of(origin, one, commit)]
+    measurements = [_measure(origin, origin.part(block["part"]), block["stage"], table) for block, table in blocks]
+    return [row for m in (*measurements, *means(origin, measurements)) for row in to_rows(origin, m, commit)]
 
 
-def rows(origin: Origin, part: Part, stage: str, predictions: pa.Table, commit: str) -> list[dict[str, Any]]:
-    """RESULTS of one block, without means."""
-    return rows_of(origin, measured(origin, part, stage, predictions), commit)
-
-
-def measured(origin: Origin, part: Part, stage: str, predictions: pa.Table) -> Measured:
-    videos = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
+def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table) -> Measurement:
+    labels = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
     (perturbation,) = predictions["perturbation"].unique().to_pylist()
     counted = {
         "test_dataset": part.name,
         "part": part.split,
         "codec": part.codec,
-        "n_real": videos.count(tables.REAL),
-        "n_fake": videos.count(tables.FAKE),
+        "n_real": labels.count(tables.REAL),
+        "n_fake": labels.count(tables.FAKE),
         "n_missing": len(part.failed),
         "n_excluded": len(part.excluded),
     }
-    numbers = _numbers(origin, part, predictions)
-    return Measured(stage=stage, perturbation=perturbation, dataset=part.dataset, counted=counted, numbers=numbers)
+    numbers: dict[LevelMetric, Resampled] = {}
+    faces = detection.with_masks(predictions)
+    if faces.num_rows:
+        by_metric = detection.masked(faces, detection.draws_of(faces))
+        numbers |= {("frame", metric): number for metric, number in by_metric.items()}
+    for level in LEVELS:
+        table = scores_at(level, origin, part, predictions)
+        if len(table["label"].unique()) == 2:
+            by_metric = detection.ranked(table, detection.draws_of(table))
+        else:  # extraction may leave only one class: the counts in the row say so
+            by_metric = {"auc": NOT_DEFINED}
+        numbers |= {(level, metric): number for metric, number in by_metric.items()}
+    return Measurement(stage=stage, perturbation=perturbation, dataset=part.dataset, counted=counted, numbers=numbers)
 
 
-def rows_of(origin: Origin, one: Measured, commit: str) -> list[dict[str, Any]]:
-    common = {
-        "run_id": origin.run_id,
-        "model": origin.model,
-        "stage": one.stage,
-        "perturbation": one.perturbation,
-        "train_on": origin.train_on,
-        "failed_rule": origin.failed_rule,
-        "seed": origin.seed,
-        "commit": commit,
-        **one.counted,
-    }
-    found = []
-    for (level, name), (value, resampled) in one.numbers.items():
-        low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-        found.append(common | {"level": level, "metric": name, "value": value, "low": low, "high": high})
-    return found
+def scores_at(level: str, origin: Origin, part: ScoredPart, predictions: pa.Table) -> pa.Table:
+    """Return what numbers at a level rank, `video_id`, `label`, `score`: of each face (`frame`), or of each video.
 
-
-def _numbers(origin: Origin, part: Part, predictions: pa.Table) -> dict[Key, tuple[float, detection.Floats]]:
-    numbers: dict[Key, tuple[float, detection.Floats]] = {}
-    known = detection.with_masks(predictions)
-    if known.num_rows:
-        numbers |= {("frame", name): number for name, number in detection.masked(known, _drawn(known)).items()}
-    for level in names.LEVELS:
-        table = scores(origin, part, predictions, level)
-        # Extraction may leave only one class: the counts in the row say so.
-        both = len(table["label"].unique()) == 2
-        found = detection.ranked(table, _drawn(table)) if both else {"auc": NO_NUMBER}
-        numbers |= {(level, name): number for name, number in found.items()}
-    return numbers
-
-
-def _drawn(table: pa.Table) -> Any:
-    """The same for the same videos, so that a perturbation's levels share it."""
-    return detection.draws_of(table)
-
-
-def means(origin: Origin, found: Sequence[Measured]) -> list[Measured]:
-    """Of a trial with perturbations: over the levels of each that has all, then over the datasets not trained on."""
-    if not any(one.perturbation for one in found):
-        return []
-    at = {(one.name, one.stage, one.perturbation): one for one in found}
-    over_levels = [
-        _mean([at[name, stage, level] for level in levels], perturbation=family)
-        for name, stage in dict.fromkeys((one.name, one.stage) for one in found)
-        for family, levels in perturb.MEANS.items()
-        if all((name, stage, level) in at for level in levels)
-    ]
-    apart: dict[tuple[str, str], list[Measured]] = {}
-    for one in (*found, *over_levels):
-        if one.dataset != origin.train_on:
-            apart.setdefault((one.stage, one.perturbation), []).append(one)
-    return over_levels + [_over_datasets(several) for several in apart.values() if len(several) > 1]
-
-
-def _mean(several: Sequence[Measured], perturbation: str) -> Measured:
-    first = several[0]
-    numbers = _mean_numbers([one.numbers for one in several], lambda resampled, _: resampled)
-    return Measured(
-        stage=first.stage, perturbation=perturbation, dataset=first.dataset, counted=first.counted, numbers=numbers
-    )
-
-
-def _over_datasets(several: Sequence[Measured]) -> Measured:
-    first = several[0]
-    counted = dict(first.counted) | {"test_dataset": UNSEEN}
-    counted |= {name: sum(one.counted[name] for one in several) for name in counted if name.startswith("n_")}
-    counted["codec"] = ", ".join(dict.fromkeys(str(one.counted["codec"]) for one in several))
-    # Datasets with as many videos have the same draws: turned, else chance would move them together.
-    numbers = _mean_numbers([one.numbers for one in several], lambda resampled, i: np.roll(resampled, i))
-    return Measured(
-        stage=first.stage, perturbation=first.perturbation, dataset=UNSEEN, counted=counted, numbers=numbers
-    )
-
-
-def _mean_numbers(
-    several: Sequence[Mapping[Key, tuple[float, detection.Floats]]],
-    turned: Callable[[detection.Floats, int], detection.Floats],
-) -> dict[Key, tuple[float, detection.Floats]]:
-    """Of the numbers that all have."""
-    shared = [key for key in several[0] if all(key in numbers for numbers in several)]
-    return {
-        key: (
-            float(np.mean([numbers[key][0] for numbers in several])),
-            np.mean([turned(numbers[key][1], i) for i, numbers in enumerate(several)], axis=0),
-        )
-        for key in shared
-    }
-
-
-def scores(origin: Origin, part: Part, predictions: pa.Table, level: str) -> pa.Table:
-    """What a number at this level ranks: `video_id`, `label`, `score`, one row per face, or per video with the
-    failed ones where they count."""
+    A frame in which every face counts is one face. Failed videos are in it at level `video`, with score 0.5, where the
+    trial's rule is to count them.
+    """
     table = detection.highest_faces(predictions, part.every_face)
     if level == "frame":
         return table.select(["video_id", "label", "score"])
     if origin.failed_rule == "half":
-        table = pa.concat_tables([table, _half(part.failed, table.schema)])
+        halves = [
+            {"video_id": video.video_id, "frame_index": 0, "label": video.label, "score": 0.5, "face_area_px": 0}
+            for video in part.failed
+        ]
+        table = pa.concat_tables([table, pa.Table.from_pylist(halves, schema=table.schema)])
     return detection.by_video(table, origin.pooling)
 
 
-def _half(failed: tuple[Failed, ...], schema: pa.Schema) -> pa.Table:
-    """The failed videos of a part, counted with score 0.5."""
-    extra = [
-        {"video_id": one.video_id, "frame_index": 0, "label": one.label, "score": 0.5, "face_area_px": 0}
-        for one in failed
-    ]
-    return pa.Table.from_pylist(extra, schema=schema)
+def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[str, Any]]:
+    """Return a row of RESULTS for each number, with its 95 % percentile interval."""
+    common = {
+        "run_id": origin.run_id,
+        "model": origin.model,
+        "stage": measurement.stage,
+        "perturbation": measurement.perturbation,
+        "train_on": origin.train_on,
+        "failed_rule": origin.failed_rule,
+        "seed": origin.seed,
+        "commit": commit,
+        **measurement.counted,
+    }
+    rows = []
+    for (level, metric), (value, resampled) in measurement.numbers.items():
+        low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
+        rows.append(common | {"level": level, "metric": metric, "value": value, "low": low, "high": high})
+    return rows
+
+
+def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Return the means of a trial that has perturbations, none of any other.
+
+    They are the mean over the levels of each perturbation that has all of them, and after that, of clean and perturbed
+    faces alike, the mean over the datasets not trained on, if these are several.
+    """
+    if not any(m.perturbation for m in measurements):
+        return []
+    at = {(m.part, m.stage, m.perturbation): m for m in measurements}
+    over_levels = []
+    for part, stage in dict.fromkeys((m.part, m.stage) for m in measurements):
+        for family, levels in perturb.MEANS.items():
+            if all((part, stage, level) in at for level in levels):
+                of_levels = [at[part, stage, level] for level in levels]
+                first = of_levels[0]
+                over_levels.append(
+                    Measurement(
+                        stage=stage,
+                        perturbation=family,
+                        dataset=first.dataset,
+                        counted=first.counted,
+                        numbers=_mean([m.numbers for m in of_levels], apart=False),
+                    )
+                )
+    unseen: dict[tuple[str, str], list[Measurement]] = {}
+    for m in (*measurements, *over_levels):
+        if m.dataset != origin.train_on:
+            unseen.setdefault((m.stage, m.perturbation), []).append(m)
+    return over_levels + [_over_datasets(several) for several in unseen.values() if len(several) > 1]
+
+
+def _over_datasets(several: Sequence[Measurement]) -> Measurement:
+    first = several[0]
+    counted = dict(first.counted) | {"test_dataset": UNSEEN}
+    counted |= {name: sum(m.counted[name] for m in several) for name in counted if name.startswith("n_")}
+    counted["codec"] = ", ".join(dict.fromkeys(str(m.counted["codec"]) for m in several))
+    return Measurement(
+        stage=first.stage,
+        perturbation=first.perturbation,
+        dataset=UNSEEN,
+        counted=counted,
+        numbers=_mean([m.numbers for m in several], apart=True),
+    )
+
+
+def _mean(several: Sequence[Mapping[LevelMetric, Resampled]], *, apart: bool) -> dict[LevelMetric, Resampled]:
+    """Return the means of the numbers that all have. apart: their videos are resampled independently."""
+    mean = {}
+    for key in several[0]:
+        if all(key in numbers for numbers in several):
+            values, resamples = zip(*(numbers[key] for numbers in several), strict=True)
+            if apart:  # datasets with as many videos have the same draws: turned, else chance would move them together
+                resamples = tuple(np.roll(resampled, i) for i, resampled in enumerate(resamples))
+            mean[key] = (float(np.mean(values)), np.mean(resamples, axis=0))
+    return mean

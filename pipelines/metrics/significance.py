@@ -1,4 +1,4 @@
-"""Is a row of a table better than its baseline row, or were other test videos all it took?
+"""Is a row of a table better than its baseline row, or could other test videos have turned it round?
 
 Paired bootstrap: both rows are scored on the same resamples of the test videos (those that both scored; real and
 fake drawn apart), and the difference of their numbers is averaged over the seeds that both have, the same resamples
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pipelines.metrics import detection
+from pipelines.metrics.detection import Floats, Resampled
 from pipelines.metrics.names import LOCALIZING
 
 NUM_RESAMPLES = 2000  # the smallest p is 2 in 2001: enough for a few dozen rows to be told apart after Holm
@@ -25,7 +25,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """A row minus its baseline, in one column. Values in [-1, 1]."""
+    """How a row differs from its baseline in one column: row minus baseline, values in [-1, 1]."""
 
     baseline: str  # the row's name
     difference: float  # mean over seeds
@@ -38,86 +38,87 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
+        """Whether the adjusted p lies below `LEVEL`."""
         return self.adjusted_p < LEVEL
 
 
-Resampled = tuple[float, NDArray[np.float64]]  # a value, and what it is in each resample
-Known = dict[tuple[int, str, frozenset[str]], Resampled]
-# What the number of a row is the mean of: for each test part (counted from 0) or perturbation of it, the rows
-# `video_id`, `label`, `score`, or for iou and pbca PREDICTIONS with masks.
-MadeOf = Sequence[tuple[int, pa.Table]]
-Pair = tuple[MadeOf, MadeOf]  # of a row and of its baseline, in the same order
+# What a row's number is the mean of. For each test part (counted from 0) and each perturbation of it: the rows
+# `video_id`, `label`, `score`, or for iou and pbca the rows that `detection.masked` takes.
+Terms = Sequence[tuple[int, pa.Table]]
+Pair = tuple[Terms, Terms]  # of a row and of its baseline, in the same order
+ResampledCache = dict[tuple[int, str, frozenset[str]], Resampled]  # id of a table, metric, video_ids
 
 
-def compare(baseline: str, metric: str, pairs: Mapping[int, Pair], known: Known | None = None) -> Comparison | None:
-    """None where not both classes are left, or nothing.
+def compare(
+    baseline: str, metric: str, pairs: Mapping[int, Pair], cache: ResampledCache | None = None
+) -> Comparison | None:
+    """Compare a row with its baseline; return None where no seed has both classes in the videos that both scored.
 
-    known: what was worked out for these very tables before, such as the baseline's for another row.
+    pairs: seed -> what the two numbers are made of. cache: filled, so that comparisons of one column resample the
+    baseline's tables once; these must stay alive as long as it does.
     """
-    known = {} if known is None else known
-    differences: dict[int, float] = {}
+    cache = {} if cache is None else cache
+    by_seed: dict[int, float] = {}
     resampled, num_videos = [], []
-    for seed, pair in sorted(pairs.items()):
-        found = [_difference(metric, own, other, known) for (_, own), (_, other) in zip(*pair, strict=True)]
-        several = [one for one in found if one is not None]
-        if not several or len(several) < len(found):
-            continue
-        differences[seed] = float(np.mean([one[0] for one in several]))
-        # Datasets with as many videos have the same draws: turned, else chance would move them together.
-        turned = [np.roll(one[1], i) for (i, _), one in zip(pair[0], several, strict=True)]
-        resampled.append(np.mean(turned, axis=0))
-        num_videos.append(min(one[2] for one in several))
-    if not differences:
+    for seed, (own_terms, base_terms) in sorted(pairs.items()):
+        values, turned, shared = [], [], []
+        for (i, own), (_, base) in zip(own_terms, base_terms, strict=True):
+            if (video_ids := _comparable(own, base, metric)) is None:
+                break
+            (a, many_a), (b, many_b) = (_resampled(metric, table, video_ids, cache) for table in (own, base))
+            values.append(a - b)
+            # Datasets with as many videos have the same draws: turned, else chance would move them together.
+            turned.append(np.roll(many_a - many_b, i))
+            shared.append(len(video_ids))
+        if values and len(values) == len(own_terms):
+            by_seed[seed] = float(np.mean(values))
+            resampled.append(np.mean(turned, axis=0))
+            num_videos.append(min(shared))
+    if not by_seed:
         return None
     mean = np.mean(resampled, axis=0)
     low, high = np.quantile(mean, (0.025, 0.975))
     return Comparison(
         baseline=baseline,
-        difference=float(np.mean(list(differences.values()))),
+        difference=float(np.mean(list(by_seed.values()))),
         low=float(low),
         high=float(high),
         p=p_value(mean),
-        by_seed=differences,
+        by_seed=by_seed,
         num_videos=min(num_videos),
     )
 
 
-def _difference(
-    metric: str, own: pa.Table, other: pa.Table, known: Known
-) -> tuple[float, NDArray[np.float64], int] | None:
-    """Of two tables: over all shared videos, in each resample of them, and how many they are."""
-    shared = frozenset(own["video_id"].unique().to_pylist()) & frozenset(other["video_id"].unique().to_pylist())
+def _comparable(own: pa.Table, base: pa.Table, metric: str) -> frozenset[str] | None:
+    """Return the video_ids that both tables have; None where the metric is not defined on them."""
+    shared = frozenset(own["video_id"].unique().to_pylist()) & frozenset(base["video_id"].unique().to_pylist())
     both_classes = len(_only(own, shared)["label"].unique()) == 2
-    if not shared or not (both_classes or metric in LOCALIZING):
-        return None
-    (a, many_a), (b, many_b) = (_resampled(metric, table, shared, known) for table in (own, other))
-    return a - b, many_a - many_b, len(shared)
+    return shared if shared and (both_classes or metric in LOCALIZING) else None
 
 
-def _resampled(metric: str, table: pa.Table, shared: frozenset[str], known: Known) -> Resampled:
-    key = (id(table), metric, shared)
-    if key not in known:
-        own = _only(table, shared)
-        # always the same generator: whoever scored the same videos sees the same resamples
-        drawn = detection.draws_of(own, NUM_RESAMPLES)
-        found = detection.masked(own, drawn) if metric in LOCALIZING else detection.ranked(own, drawn, (metric,))
-        known[key] = found[metric]
-    return known[key]
+def _resampled(metric: str, table: pa.Table, video_ids: frozenset[str], cache: ResampledCache) -> Resampled:
+    key = (id(table), metric, video_ids)
+    if key not in cache:
+        rows = _only(table, video_ids)
+        drawn = detection.draws_of(rows, NUM_RESAMPLES)  # the same for the same videos, whichever row scored them
+        numbers = detection.masked(rows, drawn) if metric in LOCALIZING else detection.ranked(rows, drawn, (metric,))
+        cache[key] = numbers[metric]
+    return cache[key]
 
 
 def _only(table: pa.Table, video_ids: Collection[str]) -> pa.Table:
     return table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string())))
 
 
-def p_value(differences: NDArray[np.float64]) -> float:
-    """Two-sided, of resampled differences (R,); 1 where they are all zero, never 0."""
+def p_value(differences: Floats) -> float:
+    """Return the two-sided p of resampled differences (R,); 1 where they are all zero, never 0."""
     tiny = 1e-12  # what is equal but for rounding
     sides = ((differences <= tiny).sum(), (differences >= -tiny).sum())
     return min(1.0, 2 * (int(min(sides)) + 1) / (len(differences) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted for their number, in the given order; at most 1."""
+    """Return the values adjusted for their number by Holm's method, in the given order; at most 1."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -218,8 +218,8 @@ def _perturbations(column: Column) -> tuple[str, ...]:
     return perturb.levels([column.perturbation]) if column.perturbation else ("",)
 
 
-def _with_method(origin: Origin, part: results.Part, predictions: pa.Table, level: str) -> pa.Table:
-    scores = results.scores(origin, part, predictions, level)
+def _with_method(origin: Origin, part: results.ScoredPart, predictions: pa.Table, level: str) -> pa.Table:
+    scores = results.scores_at(level, origin, part, predictions)
     method = {one.video_id: one.method for one in part.failed}
     pairs = predictions.group_by(["video_id", "method"]).aggregate([])
     method |= dict(zip(pairs["video_id"].to_pylist(), pairs["method"].to_pylist(), strict=True))

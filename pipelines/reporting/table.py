@@ -99,12 +99,12 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
 
 def compared(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
     """Row -> its comparison with the baseline row in one column, seed by seed, with Holm's correction over the rows."""
-    made_of: dict[str, dict[int, significance.MadeOf]] = {}
+    made_of: dict[str, dict[int, significance.Terms]] = {}
     for material in materials:
         if tables := material.of_column(column):
             made_of.setdefault(material.row, {})[material.seed] = tables
     base = made_of.get(saved.baseline, {})
-    known: significance.Known = {}
+    known: significance.ResampledCache = {}
     found = {}
     for row in saved.published:
         own = made_of.get(row, {}) if row != saved.baseline else {}

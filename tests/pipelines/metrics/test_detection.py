@@ -2,6 +2,8 @@
 
 import math
 import tracemalloc
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,9 @@ from sklearn import metrics as sk
 
 from models import Pooling
 from pipelines.common import tables
-from pipelines.metrics import detection
-from pipelines.metrics.detection import Value
+from pipelines.metrics import detection, results
+from pipelines.metrics.names import DETECTING
+from pipelines.metrics.results import Origin, ScoredPart
 
 MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
 
@@ -54,6 +57,40 @@ def with_ties(seed: int, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return labels, rng.integers(0, 8, size) / 8
 
 
+def plain(metric: str) -> Callable[..., float]:
+    """A function of labels and scores that returns a metric of them, each score of a video of its own."""
+
+    def value(labels, scores) -> float:
+        videos = pa.table({"video_id": [f"{i:05}" for i in range(len(labels))], "label": labels, "score": scores})
+        return detection.ranked(videos, np.ones((len(labels), 1), np.float32), (metric,))[metric][0]
+
+    return value
+
+
+class Number(NamedTuple):
+    """A row of RESULTS."""
+
+    value: float
+    low: float
+    high: float
+
+
+def measured(predictions: pa.Table, level: str, every_face: tuple[str, ...] = ()) -> dict[str, Number]:
+    """Metric -> its row of RESULTS at a level."""
+    part = ScoredPart(name="made_up", dataset="made_up", split="test", codec="c23", every_face=every_face)
+    origin = Origin(
+        run_id="r", model="plain", train_on="ffpp", seed=0, failed_rule="exclude", pooling=Pooling(), parts=(part,)
+    )
+    rows = results.every_row(origin, [({"part": "made_up", "stage": "detect"}, predictions)], "commit")
+    return {row["metric"]: Number(row["value"], row["low"], row["high"]) for row in rows if row["level"] == level}
+
+
+def localized(predictions: pa.Table) -> dict[str, Number]:
+    """`iou` and `pbca` of PREDICTIONS, where they have any."""
+    found = measured(predictions, "frame")
+    return {name: found[name] for name in ("iou", "pbca") if name in found}
+
+
 # -------------------------------------------------------------------------------- single numbers
 def test_auc_counts_won_pairs_and_half_of_the_tied():
     # real .1 .4, fake .4 .8: pairs (.1, .4) (.1, .8) (.4, .8) won, (.4, .4) tied
@@ -62,14 +99,14 @@ def test_auc_counts_won_pairs_and_half_of_the_tied():
 
 def test_ap_by_hand():
     # fakes at ranks 1 and 3: precision 1 and 2/3, a step of 1/2 in recall each
-    assert detection.ap([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+    assert plain("ap")([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_eer_lies_between_two_points_of_the_roc():
     # ROC (FPR, TPR): (0, 0) (0, 1/2) (1/2, 1/2) (1/2, 1) (1, 1); FPR = 1 - TPR at (1/2, 1/2)
-    assert detection.eer([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(0.5)
+    assert plain("eer")([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(0.5)
     # 1 of 3 fakes below the reals, reals tied: the segment (0, 2/3) -> (1, 1) meets FPR = 1 - TPR at 1/4
-    assert detection.eer([1, 1, 0, 0, 1], [0.9, 0.8, 0.5, 0.5, 0.5]) == pytest.approx(0.25)
+    assert plain("eer")([1, 1, 0, 0, 1], [0.9, 0.8, 0.5, 0.5, 0.5]) == pytest.approx(0.25)
 
 
 def test_accuracy_takes_a_score_of_one_half_for_real():
@@ -84,9 +121,9 @@ def test_random_scores_with_ties_agree_with_scikit_learn(seed):
     x, y = (a[:-1] + share * (a[1:] - a[:-1]) for a in (fpr, tpr))
     crossing = x.ravel()[np.argmin(np.abs(x - (1 - y)).ravel())]
     assert detection.auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores))
-    assert detection.ap(labels, scores) == pytest.approx(sk.average_precision_score(labels, scores))
+    assert plain("ap")(labels, scores) == pytest.approx(sk.average_precision_score(labels, scores))
     assert detection.accuracy(labels, scores) == pytest.approx(sk.accuracy_score(labels, scores > 0.5))
-    assert detection.eer(labels, scores) == pytest.approx(crossing, abs=1e-3)
+    assert plain("eer")(labels, scores) == pytest.approx(crossing, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +133,10 @@ def test_random_scores_with_ties_agree_with_scikit_learn(seed):
 )
 def test_ends_of_the_scale(scores, auc, eer):
     assert detection.auc([0, 0, 1, 1], scores) == auc
-    assert detection.eer([0, 0, 1, 1], scores) == eer
+    assert plain("eer")([0, 0, 1, 1], scores) == eer
 
 
-@pytest.mark.parametrize("metric", [detection.auc, detection.ap, detection.eer, detection.accuracy])
+@pytest.mark.parametrize("metric", [detection.auc, detection.accuracy, detection.roc])
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
@@ -131,8 +168,9 @@ def test_a_draw_counts_a_video_as_often_as_repeating_its_faces(steps):
     scores = rng.integers(0, steps, len(of_face)) / steps
     videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "score": scores})
     found = detection.ranked(videos, drawn.astype(np.float32))
-    for name, metric in METRICS.items():
-        value, resampled = found[name]
+    assert found.keys() == set(DETECTING)
+    for name, (value, resampled) in found.items():
+        metric = plain(name)
         assert value == metric(labels[of_face], scores)
         again = [
             metric(np.repeat(labels[of_face], times[of_face]), np.repeat(scores, times[of_face])) for times in drawn.T
@@ -174,15 +212,15 @@ def test_draws_are_the_same_in_pieces_and_for_every_table_of_the_same_videos(mon
     assert detection.draws_of(other, num).shape == (21, num)
 
 
-METRICS = {"auc": detection.auc, "ap": detection.ap, "eer": detection.eer, "acc_at_0_5": detection.accuracy}
-
-
 def test_chunks_of_resamples_do_not_change_them(monkeypatch):
     labels, scores = with_ties(3, size=40)
     videos = pa.table({"video_id": [f"v{i // 2:02}" for i in range(40)], "label": np.sort(labels), "score": scores})
-    whole = detection.detection(videos, "frame")
+    drawn = detection.draws_of(videos)
+    whole = detection.ranked(videos, drawn)
     monkeypatch.setattr(detection, "CHUNK_VALUES", 40 * 7)
-    assert detection.detection(videos, "frame") == whole
+    for name, (value, resampled) in detection.ranked(videos, drawn).items():
+        assert value == whole[name][0]
+        np.testing.assert_array_equal(resampled, whole[name][1])
 
 
 def test_the_roc_goes_from_none_to_all_with_a_slope_where_real_and_fake_are_tied():
@@ -265,8 +303,8 @@ def test_where_every_face_counts_a_frame_counts_once_at_level_frame():
     # frames of the crowd, real: .9 and .6; fakes .7 and .95: of four pairs .7 loses one; of eight by face, too.
     fakes = [face("fake", 1, 0.7), face("fake", 1, 0.95, 1)]
     predictions = table([*crowd("real", 0), *fakes])
-    assert detection.detection(detection.highest_faces(predictions, {"real"}), "frame")["auc"].value == 3 / 4
-    assert detection.detection(detection.highest_faces(predictions, ()), "frame")["auc"].value == 7 / 8
+    assert measured(predictions, "frame", every_face=("real",))["auc"].value == 3 / 4
+    assert measured(predictions, "frame")["auc"].value == 7 / 8
 
 
 def test_the_highest_face_is_that_of_the_final_score_not_of_each_stage():
@@ -316,12 +354,18 @@ def test_stages_that_scored_different_faces_have_no_mean(other):
 def test_values_are_those_of_the_single_metrics_and_lie_in_their_interval(level):
     predictions = random_predictions(40, frames=3)
     rows = predictions if level == "frame" else detection.by_video(predictions)
-    single = {"auc": detection.auc, "ap": detection.ap, "eer": detection.eer, "acc_at_0_5": detection.accuracy}
-    found = detection.detection(predictions, level)
-    assert found.keys() == single.keys()
-    for name, value in found.items():
-        assert value.value == pytest.approx(single[name](rows["label"], rows["score"]))
-        assert 0 <= value.low < value.value < value.high <= 1
+    labels, scores = rows["label"].to_numpy(), rows["score"].to_numpy()
+    expected = {
+        "auc": detection.auc(labels, scores),
+        "ap": sk.average_precision_score(labels, scores),
+        "eer": plain("eer")(labels, scores),
+        "acc_at_0_5": detection.accuracy(labels, scores),
+    }
+    found = measured(predictions, level)
+    assert found.keys() == expected.keys()
+    for name, number in found.items():
+        assert number.value == pytest.approx(expected[name])
+        assert 0 <= number.low < number.value < number.high <= 1
 
 
 def test_interval_agrees_with_resampling_whole_videos_one_by_one():
@@ -335,30 +379,33 @@ def test_interval_agrees_with_resampling_whole_videos_one_by_one():
         drawn = np.concatenate([rng.choice(names, len(names)) for names in by_class])
         rows = np.concatenate([np.flatnonzero(videos == name) for name in drawn])
         values.append(detection.auc(labels[rows], scores[rows]))
-    found = detection.detection(predictions, "frame")["auc"]
+    found = measured(predictions, "frame")["auc"]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=0.02)
 
 
 def test_interval_shrinks_with_the_root_of_the_number_of_videos():
     few = random_predictions(40).to_pylist()
     many = [row | {"video_id": f"{row['video_id']}/{copy}"} for row in few for copy in range(16)]
-    width = {len(rows): (v := detection.detection(table(rows), "video")["auc"]).high - v.low for rows in (few, many)}
+    width = {len(rows): (v := measured(table(rows), "video")["auc"]).high - v.low for rows in (few, many)}
     assert width[640] == pytest.approx(width[40] / 4, rel=0.15)
 
 
-def test_intervals_are_repeatable_and_depend_on_the_seed():
-    predictions = random_predictions(20)
-    first, again, other = (detection.detection(predictions, "video", seed=seed) for seed in (1, 1, 2))
-    assert first == again
-    assert first["auc"].value == other["auc"].value
-    assert first["auc"] != other["auc"]
+def test_resamples_are_repeatable_and_depend_on_the_seed():
+    videos = detection.by_video(random_predictions(20))
+    labels = detection.label_of_videos(videos)
+    first, again, other = (
+        detection.ranked(videos, detection.draws(labels, np.random.default_rng(seed)))["auc"] for seed in (1, 1, 2)
+    )
+    assert first[0] == again[0] == other[0]
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (first[1] != other[1]).any()
 
 
 @pytest.mark.parametrize("level", ["frame", "video"])
 def test_more_frames_of_the_same_videos_are_no_more_evidence(level):
     """Frames of one video are drawn together, so copies of each frame change no interval."""
-    once = detection.detection(random_predictions(30, frames=2), level)
-    often = detection.detection(random_predictions(30, frames=2, copies=5), level)
+    once = measured(random_predictions(30, frames=2), level)
+    often = measured(random_predictions(30, frames=2, copies=5), level)
     for name in ("auc", "eer", "acc_at_0_5"):
         assert (often[name].low, often[name].high) == pytest.approx((once[name].low, once[name].high))
 
@@ -366,35 +413,31 @@ def test_more_frames_of_the_same_videos_are_no_more_evidence(level):
 def test_every_resample_has_both_classes():
     """One fake among many: drawn from all videos alike, a third of the resamples would lack it."""
     predictions = table([face("fake", 1, 0.6)] + [face(f"real{i}", 0, i / 10) for i in range(10)])
-    for value in detection.detection(predictions, "video").values():
+    for value in measured(predictions, "video").values():
         assert 0 <= value.low <= value.value <= value.high <= 1
 
 
 def test_perfect_separation_has_no_spread():
     perfect = table([face(f"v{i}", i % 2, 0.9 if i % 2 else 0.1) for i in range(10)])
-    assert detection.detection(perfect, "video") == {
-        "auc": Value(1, 1, 1),
-        "ap": Value(1, 1, 1),
-        "eer": Value(0, 0, 0),
-        "acc_at_0_5": Value(1, 1, 1),
+    assert measured(perfect, "video") == {
+        "auc": (1, 1, 1),
+        "ap": (1, 1, 1),
+        "eer": (0, 0, 0),
+        "acc_at_0_5": (1, 1, 1),
     }
 
 
 def test_many_scores_are_resampled_in_pieces_without_a_change(monkeypatch):
     predictions = random_predictions(20, frames=3)
-    whole = detection.detection(predictions, "frame")
+    whole = measured(predictions, "frame")
     monkeypatch.setattr(detection, "CHUNK_VALUES", 60 * 7)  # 7 resamples at a time: 1000 is no multiple
-    assert detection.detection(predictions, "frame") == whole
+    assert measured(predictions, "frame") == whole
 
 
-def test_unknown_level_is_refused():
-    with pytest.raises(ValueError, match="level"):
-        detection.detection(random_predictions(4), "videos")
-
-
-def test_detection_refuses_one_class():
+def test_one_class_is_refused():
+    videos = table([face(f"v{i}", 1, 0.5) for i in range(3)])
     with pytest.raises(ValueError, match="0 real and 3 fake"):
-        detection.detection(table([face(f"v{i}", 1, 0.5) for i in range(3)]), "video")
+        detection.ranked(videos, detection.draws_of(videos))
 
 
 # ---------------------------------------------------------------------------------- localization
@@ -405,7 +448,7 @@ def masked(video_id: str, tp: int, fp: int, fn: int, tn: int, label: int = 1, fr
 
 def test_iou_is_a_mean_over_faces_and_pbca_is_pooled():
     # faces of 10 pixels: IoU 2/4 and 1/1; right pixels 8 and 10 of 10
-    found = detection.localization(table([masked("a", 2, 1, 1, 6), masked("b", 1, 0, 0, 9)]))
+    found = localized(table([masked("a", 2, 1, 1, 6), masked("b", 1, 0, 0, 9)]))
     assert found["iou"].value == pytest.approx(0.75)
     assert found["pbca"].value == pytest.approx(0.9)
 
@@ -414,35 +457,35 @@ def test_iou_never_exceeds_pbca():
     rng = np.random.default_rng(0)
     for _ in range(50):
         faces = [masked(f"v{i}", *rng.multinomial(64, rng.dirichlet([0.5] * 4))) for i in range(6)]
-        found = detection.localization(table(faces))
+        found = localized(table(faces))
         assert found["iou"].value <= found["pbca"].value + 1e-12
         assert found["iou"].low <= found["iou"].value + 1e-12
         assert found["iou"].value <= found["iou"].high + 1e-12
 
 
 def test_perfect_masks_have_iou_and_pbca_of_one():
-    found = detection.localization(table([masked("a", 5, 0, 0, 5), masked("b", 1, 0, 0, 9)]))
-    assert found == {"iou": Value(1, 1, 1), "pbca": Value(1, 1, 1)}
+    found = localized(table([masked("a", 5, 0, 0, 5), masked("b", 1, 0, 0, 9)]))
+    assert found == {"iou": (1, 1, 1), "pbca": (1, 1, 1)}
 
 
 def test_nothing_to_find_and_nothing_found_is_right():
-    assert detection.localization(table([masked("a", 0, 0, 0, 10)]))["iou"].value == 1
-    assert detection.localization(table([masked("a", 0, 1, 0, 9)]))["iou"].value == 0
+    assert localized(table([masked("a", 0, 0, 0, 10)]))["iou"].value == 1
+    assert localized(table([masked("a", 0, 1, 0, 9)]))["iou"].value == 0
 
 
 def test_real_faces_and_unknown_masks_do_not_count():
     fakes = [masked("a", 2, 1, 1, 6), masked("b", 1, 3, 0, 6)]
     real, unknown = masked("r", 0, 9, 0, 1, label=0), face("u", 1, 0.9, mask_png=b"png")
-    assert detection.localization(table([*fakes, real, unknown])) == detection.localization(table(fakes))
+    assert localized(table([*fakes, real, unknown])) == localized(table(fakes))
 
 
 def test_without_a_known_mask_there_is_no_localization():
-    assert detection.localization(table([face("a", 1, 0.5), masked("r", 0, 0, 0, 10, label=0)])) == {}
+    assert localized(table([face("a", 1, 0.5), masked("r", 0, 0, 0, 10, label=0)])) == {}
 
 
 def test_faces_of_one_video_are_resampled_together():
     faces = [masked(f"v{i}", i, 10 - i, 0, 10) for i in range(1, 9)]
     again = [masked(f"v{i}", i, 10 - i, 0, 10, frame_index=1) for i in range(1, 9)]
-    once, twice = detection.localization(table(faces)), detection.localization(table(faces + again))
+    once, twice = localized(table(faces)), localized(table(faces + again))
     for name in ("iou", "pbca"):
         assert (twice[name].low, twice[name].high) == pytest.approx((once[name].low, once[name].high))

@@ -9,7 +9,7 @@ import pytest
 from models import Pooling
 from pipelines.common import tables
 from pipelines.metrics import detection, results
-from pipelines.metrics.results import Measured, Origin, Part
+from pipelines.metrics.results import Measurement, Origin, ScoredPart
 
 AUC = ("video", "auc")
 FIVE = [f"blur-{level}" for level in range(1, 6)]
@@ -18,11 +18,11 @@ ORIGIN = Origin(
 )
 
 
-def measured(dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final") -> Measured:
+def measured(dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final") -> Measurement:
     counted = {"test_dataset": dataset, "part": "test", "codec": "c23" if dataset == "ffpp" else "unknown"}
     counted |= {"n_real": 3, "n_fake": 4, "n_missing": 1, "n_excluded": 0}
     floats = np.full(detection.NUM_RESAMPLES, value) if resampled is None else resampled
-    return Measured(
+    return Measurement(
         stage=stage, perturbation=perturbation, dataset=dataset, counted=counted, numbers={AUC: (value, floats)}
     )
 
@@ -33,11 +33,11 @@ def test_a_family_is_the_mean_over_its_levels_on_the_same_resamples() -> None:
     levels = [measured("dfdc", name, 0.1 * i, up if i % 2 else 1 - up) for i, name in enumerate(FIVE[:4])]
     levels.append(measured("dfdc", FIVE[4], 0.9, np.full(detection.NUM_RESAMPLES, 0.5)))
     (mean,) = results.means(ORIGIN, [measured("dfdc", "", 0.8), *levels])
-    assert (mean.name, mean.perturbation, mean.stage) == ("dfdc", "blur", "final")
+    assert (mean.part, mean.perturbation, mean.stage) == ("dfdc", "blur", "final")
     value, resampled = mean.numbers[AUC]
     assert value == pytest.approx((0 + 0.1 + 0.2 + 0.3 + 0.9) / 5)
     np.testing.assert_allclose(resampled, 0.5)
-    (row,) = results.rows_of(ORIGIN, mean, "commit")
+    (row,) = results.to_rows(ORIGIN, mean, "commit")
     assert (row["low"], row["high"]) == pytest.approx((0.5, 0.5))
     assert (row["n_real"], row["n_fake"], row["perturbation"]) == (3, 4, "blur")
     tables.to_table([row], tables.RESULTS)
@@ -51,16 +51,16 @@ def test_without_all_levels_there_is_no_mean_and_without_perturbations_none_at_a
 def test_unseen_is_the_mean_over_the_datasets_not_trained_on() -> None:
     values = {"ffpp": 1.0, "dfdc": 0.6, "celeb_df": 0.7, "ffiw": 0.8}
     found = [measured(name, p, v - 0.1 * bool(p)) for name, v in values.items() for p in ("", "jpeg-50")]
-    means = {one.perturbation: one for one in results.means(ORIGIN, found)}
-    assert {name: one.numbers[AUC][0] for name, one in means.items()} == pytest.approx({"": 0.7, "jpeg-50": 0.6})
-    assert {one.name for one in means.values()} == {"unseen"}
-    (row,) = results.rows_of(ORIGIN, means[""], "commit")
+    means = {mean.perturbation: mean for mean in results.means(ORIGIN, found)}
+    assert {name: mean.numbers[AUC][0] for name, mean in means.items()} == pytest.approx({"": 0.7, "jpeg-50": 0.6})
+    assert {mean.part for mean in means.values()} == {"unseen"}
+    (row,) = results.to_rows(ORIGIN, means[""], "commit")
     assert (row["n_real"], row["n_fake"], row["n_missing"], row["codec"]) == (9, 12, 3, "unknown")
 
 
 def test_the_mean_over_levels_is_averaged_over_datasets_too() -> None:
     found = [measured(name, p, 0.1 * i) for i, p in enumerate(FIVE) for name in ("dfdc", "ffiw")]
-    means = {(one.name, one.perturbation): one.numbers[AUC][0] for one in results.means(ORIGIN, found)}
+    means = {(mean.part, mean.perturbation): mean.numbers[AUC][0] for mean in results.means(ORIGIN, found)}
     assert means["unseen", "blur"] == pytest.approx(0.2)
     assert means["unseen", "blur-4"] == pytest.approx(0.3)
 
@@ -80,7 +80,7 @@ def test_manipulations_of_the_training_dataset_are_not_unseen() -> None:
 
 def test_every_stage_has_means_of_its_own() -> None:
     found = [measured("dfdc", p, v, stage=s) for p in FIVE for s, v in (("detect", 0.5), ("final", 0.7))]
-    assert {one.stage: one.numbers[AUC][0] for one in results.means(ORIGIN, found)} == pytest.approx(
+    assert {mean.stage: mean.numbers[AUC][0] for mean in results.means(ORIGIN, found)} == pytest.approx(
         {"detect": 0.5, "final": 0.7}
     )
 
@@ -97,7 +97,7 @@ def block(perturbation: str, *scores: float) -> tuple[dict[str, str], pa.Table]:
 
 
 def test_predictions_become_rows_and_means() -> None:
-    part = Part(name="dfdc", dataset="dfdc", split="test", codec="unknown")
+    part = ScoredPart(name="dfdc", dataset="dfdc", split="test", codec="unknown")
     origin = Origin(**{name: getattr(ORIGIN, name) for name in ORIGIN.__slots__} | {"parts": (part,)})
     # AUC by hand: the share of fakes above the real one's 0.5
     blocks = [block("", 0.5, 0.6, 0.7), *(block(name, 0.5, 0.6, 0.4) for name in FIVE[:4]), block(FIVE[4], 0.5, 0.1, 0)]

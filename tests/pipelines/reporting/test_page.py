@@ -22,7 +22,7 @@ from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import detection, results
 from pipelines.metrics.names import FINAL
-from pipelines.metrics.results import Failed, Origin, Part
+from pipelines.metrics.results import Failed, Origin, ScoredPart
 from pipelines.report import main
 from pipelines.reporting.page import _curve, _of_part, render
 from pipelines.reporting.report import Report, gather
@@ -37,8 +37,8 @@ FAILED = (
     Failed(video_id="dfdc/c", label=0, method="real", reason="crashed"),
 )
 PARTS = (
-    Part(name="dfdc", dataset="dfdc", split="test", codec="unknown", failed=FAILED, excluded=("dfdc/x",)),
-    Part(name="ffpp", dataset="ffpp", split="test", codec="c23"),
+    ScoredPart(name="dfdc", dataset="dfdc", split="test", codec="unknown", failed=FAILED, excluded=("dfdc/x",)),
+    ScoredPart(name="ffpp", dataset="ffpp", split="test", codec="c23"),
 )
 
 
