@@ -35,6 +35,7 @@ import numpy as np
 import skimage.data
 
 from pipelines.common.pictures import encode_png
+from pipelines.faces.boxes import longer_side, overlap
 from pipelines.faces.crops import cut, square_crop
 from pipelines.faces.detect import HogDetector, Landmarks
 from pipelines.faces.follow import Follower, shots
@@ -42,25 +43,27 @@ from pipelines.faces.recipe import Recipe
 from pipelines.faces.video import VideoReader
 from pipelines.media import decode
 
-Found = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels
+FacesByFrame = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels
 
 
 @dataclass
-class Compared:
+class Comparison:
+    """Of one video, or summed over several."""
+
     frames: int
     classic_s: float
     ours_s: float
     floor_s: float
     classic_faces: int
     our_faces: int
-    again: int
-    deviation: list[float]
-
+    found_again: int
+    deviation: list[float]  # of the landmarks, for each face that is found again
     only_classic: int = 0
     only_ours: int = 0
 
     def line(self, name: str) -> str:
-        again = f"{self.again / self.classic_faces:.3f}" if self.classic_faces else "-"
+        """Return the printed row."""
+        again = f"{self.found_again / self.classic_faces:.3f}" if self.classic_faces else "-"
         landmarks = f"{np.mean(self.deviation):.4f}" if self.deviation else "-"
         classic = f"{self.frames / self.classic_s:8.2f}" if self.classic_s else "       -"
         ratio = f"{self.classic_s / self.ours_s:7.1f}" if self.classic_s else "      -"
@@ -71,13 +74,16 @@ class Compared:
 
 
 class Classic:
+    """The classic way: every frame is decoded, and each sampled one is searched whole."""
+
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.detect = dlib.get_frontal_face_detector()
         self.landmarks = Landmarks()
 
-    def __call__(self, path: Path, wanted: Sequence[int]) -> Found:
-        found: Found = {}
+    def __call__(self, path: Path, wanted: Sequence[int]) -> FacesByFrame:
+        """Return the largest face of each wanted frame that has one."""
+        faces: FacesByFrame = {}
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         for index in range(max(wanted) + 1):
             read, bgr = video.read()
@@ -89,11 +95,11 @@ class Classic:
                 if boxes:
                     largest = max(boxes, key=dlib.rectangle.area)
                     box = np.array([largest.left(), largest.top(), largest.right() + 1, largest.bottom() + 1], float)
-                    side = self.recipe.margin * float(max(box[2] - box[0], box[3] - box[1]))
-                    encode_png(cut(rgb, square_crop(box, side, rgb.shape), self.recipe.size_px))
-                    found[index] = box, self.landmarks(rgb, box)
+                    crop = square_crop(box, self.recipe.margin * longer_side(box), rgb.shape)
+                    encode_png(cut(rgb, crop, self.recipe.size_px))
+                    faces[index] = box, self.landmarks(rgb, box)
         video.release()
-        return found
+        return faces
 
 
 class Floor:
@@ -109,59 +115,63 @@ class Floor:
         box = None
         for place, frame in enumerate(frames):
             if place in starts:
-                found = self.follow._search_all(frame.rgb, coarse_first=True)
-                box = max((seen.box for seen in found), key=lambda b: b[2] - b[0], default=box)
+                faces = self.follow.search_frame(frame.rgb, coarse_first=True)
+                box = max((face.box for face in faces), key=lambda b: b[2] - b[0], default=box)
             if box is not None:
-                self.follow._search_near(frame.rgb, box)
+                self.follow.search_near(frame.rgb, box)
                 self.landmarks(frame.rgb, box)
 
 
-def ours(reader: VideoReader, path: Path) -> Found:
+def ours(reader: VideoReader, path: Path) -> FacesByFrame:
+    """Return face 0 of each sampled frame in which it is seen, as `VideoReader` extracts it."""
     row = {"dataset": "", "video_id": path.stem, "label": 0, "method": "real", "codec": "", "split": "test"}
     row |= {"root": "videos", "uri": path.name, "mask_uri": None, "real_uri": None, "face_rule": "largest"}
     ((table, _),) = reader(row)
     size_px = reader.recipes[0].size_px
-    found: Found = {}
+    faces: FacesByFrame = {}
     for face in table.to_pylist():
         if face["face_index"] == 0 and face["face_score"] > 0:
             x0, y0, x1, _ = face["crop_px"].values()
             scale = (x1 - x0) / size_px
             points = (np.array(face["landmarks_px"]).reshape(-1, 2) + 0.5) * scale - 0.5 + [x0, y0]
-            found[face["frame_index"]] = np.array(list(face["box_px"].values())), points
-    return found
+            faces[face["frame_index"]] = np.array(list(face["box_px"].values())), points
+    return faces
 
 
-def compare(path: Path, wanted: Sequence[int], classic: Classic | None, finder: VideoReader, floor: Floor) -> Compared:
-    finder.roots = {"videos": str(path.parent)}
+def compare(
+    path: Path, wanted: Sequence[int], classic: Classic | None, reader: VideoReader, floor: Floor
+) -> Comparison:
+    """Return how the three do on one video, of which the `wanted` frames are sampled."""
+    reader.roots = {"videos": str(path.parent)}
     times = [time.process_time()]
     theirs = classic(path, wanted) if classic else {}
     times.append(time.process_time())
-    mine = ours(finder, path)
+    mine = ours(reader, path)
     times.append(time.process_time())
     floor(path, wanted)
     times.append(time.process_time())
+    classic_s, ours_s, floor_s = (float(seconds) for seconds in np.diff(times))
     deviation = []
-    again = 0
     for index, (box, points) in theirs.items():
         if index in mine and overlap(box, mine[index][0]) >= 0.5:
-            again += 1
             eyes = np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))
             deviation.append(float(np.linalg.norm(points - mine[index][1], axis=1).mean() / eyes))
-    classic_s, ours_s, floor_s = np.diff(times) * [classic is not None, 1, 1]
-    only = len(theirs.keys() - mine.keys()), len(mine.keys() - theirs.keys())
-    return Compared(
-        len(wanted), float(classic_s), float(ours_s), float(floor_s), len(theirs), len(mine), again, deviation, *only
+    return Comparison(
+        frames=len(wanted),
+        classic_s=classic_s if classic else 0.0,
+        ours_s=ours_s,
+        floor_s=floor_s,
+        classic_faces=len(theirs),
+        our_faces=len(mine),
+        found_again=len(deviation),
+        deviation=deviation,
+        only_classic=len(theirs.keys() - mine.keys()),
+        only_ours=len(mine.keys() - theirs.keys()),
     )
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    common = float(np.prod(np.maximum(sides, 0)))
-    return common / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common)
-
-
 def make_videos(folder: Path, num_frames: int = 300) -> list[Path]:
-    """A face of about 70, 140 and 280 pixels, moving through 1280 x 720 for 300 frames."""
+    """Write three videos: a face of about 70, 140 and 280 pixels, moving through 1280 x 720."""
     portrait = skimage.data.astronaut()[:256, 100:356]
     paths = []
     for face_px in (70, 140, 280):
@@ -184,40 +194,42 @@ def make_videos(folder: Path, num_frames: int = 300) -> list[Path]:
     return paths
 
 
-def warm_up(finder: VideoReader, floor: Floor) -> None:
-    """The first call of everything costs more; it is no video's."""
+def warm_up(reader: VideoReader, floor: Floor) -> None:
+    """Call everything once: the first call costs more, and that is no video's."""
     with tempfile.TemporaryDirectory() as folder:
         (path, *_) = make_videos(Path(folder), num_frames=2)
-        finder.roots = {"videos": folder}
-        ours(finder, path)
+        reader.roots = {"videos": folder}
+        ours(reader, path)
         floor(path, [0, 1])
 
 
-def run(paths: Sequence[Path], num_frames: int, with_classic: bool) -> None:
+def measure(paths: Sequence[Path], num_frames: int, with_classic: bool) -> None:
+    """Print the table for so many sampled frames of a video."""
     recipe = Recipe(num_frames=num_frames)
-    finder = VideoReader({}, [recipe])
+    reader = VideoReader({}, [recipe])
     classic, floor = Classic(recipe) if with_classic else None, Floor(Landmarks())
     cv2.setNumThreads(1)
     print(f"\n{num_frames} frames a video")
     print(f"{'':30s} {'frames/s':>17s} {'':7s} {'of':>8s} {'faces':>13s} {'found':>7s} {'land-':>9s}")
     heads = f"{'classic':>8s} {'ours':>8s} {'ratio':>7s} {'floor':>8s} {'class.':>6s} {'ours':>6s}"
     print(f"{'':30s} {heads} {'again':>7s} {'marks':>9s}")
-    results: list[Compared] = []
-    warm_up(finder, floor)
+    results: list[Comparison] = []
+    warm_up(reader, floor)
     for path in paths:
         try:
-            wanted = decode.indices(recipe.frames(), decode.open_source(path).times)
+            wanted = decode.indices(recipe.frame_sampling(), decode.open_source(path).times)
         except decode.UnreadableVideo as error:
             print(f"{path.stem[:30]:30s} {error}")
             continue
-        results.append(compare(path.absolute(), wanted, classic, finder, floor))
+        results.append(compare(path.absolute(), wanted, classic, reader, floor))
         print(results[-1].line(path.stem), flush=True)
+    deviation = [value for result in results for value in result.deviation]
     sums = {
-        name: sum(getattr(one, name) for one in results)
-        for name in Compared.__dataclass_fields__
+        name: sum(getattr(result, name) for result in results)
+        for name in Comparison.__dataclass_fields__
         if name != "deviation"
     }
-    total = Compared(**sums, deviation=[value for one in results for value in one.deviation])
+    total = Comparison(**sums, deviation=deviation)
     print(total.line("in all"))
     print(f"frames with a face in the classic result only: {total.only_classic}, in ours only: {total.only_ours}")
     if total.deviation:
@@ -234,7 +246,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = arguments.videos or make_videos(Path(folder))
         for num_frames in arguments.num_frames:
-            run(paths, num_frames, not arguments.no_classic)
+            measure(paths, num_frames, not arguments.no_classic)
 
 
 if __name__ == "__main__":

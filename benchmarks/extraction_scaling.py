@@ -6,8 +6,8 @@ The videos (default: one of 1080p, 10 s, made from a portrait) are taken `--copi
     pool      `pipelines.faces.video.VideoReader` in a `multiprocessing` pool, each video's Parquet part written by it
     Ray       `extract` with as many actors: the same, with a child process for each actor, ledger,
               compaction and marker
-Starting is not in the figures (pool: the workers' imports and models; Ray: `ray.init`), for the second reason that
-it does not grow with the videos; actors' start is. In all: wall seconds, videos per second, ratios.
+Starting is not in the figures (pool: the workers' imports and models; Ray: `ray.init`), since it does not grow with the
+videos; the start of Ray's actors is. Printed: wall seconds, videos per second, ratios.
 
 Then peak memory (RSS) of one reader on a 4K video of ten minutes with 32 and with 128 frames, and what the measured
 seconds and bytes per video and core come to for FaceForensics++, DFDC and a million videos.
@@ -42,8 +42,8 @@ SIZES = {  # videos, of how many seconds of 1080p each one costs as much
 }
 
 
-def write(path: Path, height: int, width: int, seconds: int, repeats: int = 1) -> Path:
-    """A portrait that moves through a noisy room at 30 frames a second; the packets `repeats` times in turn."""
+def write_video(path: Path, height: int, width: int, seconds: int, repeats: int = 1) -> Path:
+    """Write a portrait that moves through a noisy room at 30 frames a second; its packets are repeated."""
     rng = np.random.default_rng(0)
     side = height // 2
     portrait = cv2.resize(skimage.data.astronaut()[:256, 100:356], (side, side), interpolation=cv2.INTER_CUBIC)
@@ -73,7 +73,8 @@ def write(path: Path, height: int, width: int, seconds: int, repeats: int = 1) -
     return path
 
 
-def table(paths: Sequence[Path], copies: int) -> tuple[pa.Table, dict[str, str]]:
+def videos_of(paths: Sequence[Path], copies: int) -> tuple[pa.Table, dict[str, str]]:
+    """Return VIDEOS with each file `copies` times, and the roots that it names."""
     rows, roots = [], {}
     for number, path in enumerate(paths):
         roots[f"root{number}"] = str(path.parent)
@@ -85,33 +86,34 @@ def table(paths: Sequence[Path], copies: int) -> tuple[pa.Table, dict[str, str]]
     return tables.to_table(rows, tables.VIDEOS), roots
 
 
-_READ: VideoReader
+_READ: VideoReader  # of a process of the pool
 
 
-def _start(roots: dict[str, str], recipe: Recipe) -> None:
+def _load(roots: dict[str, str], recipe: Recipe) -> None:
     global _READ
     _READ = VideoReader(roots, [recipe])
 
 
-def _one(job: tuple[dict[str, object], Path]) -> int:
-    row, part = job
-    ((rows, _),) = _READ(row)
-    pq.write_table(rows, part, compression="none")
+def _extract_video(job: tuple[dict[str, object], Path]) -> int:
+    video, part = job
+    ((faces, _),) = _READ(video)
+    pq.write_table(faces, part, compression="none")
     return part.stat().st_size
 
 
 def by_pool(videos: pa.Table, roots: dict[str, str], recipe: Recipe, workers: int, folder: Path) -> tuple[float, int]:
-    """Seconds, bytes."""
+    """Extract by a process pool; return wall seconds and the bytes written."""
     jobs = [(row, folder / f"{i}.parquet") for i, row in enumerate(videos.to_pylist())]
-    with multiprocessing.get_context("spawn").Pool(workers, _start, (roots, recipe)) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _load, (roots, recipe)) as pool:
         pool.map(os.getenv, ["HOME"] * workers)  # all started
         time.sleep(5)  # ... and their models loaded
         start = time.monotonic()
-        sizes = list(pool.imap_unordered(_one, jobs))
+        sizes = list(pool.imap_unordered(_extract_video, jobs))
         return time.monotonic() - start, sum(sizes)
 
 
 def by_ray(videos: pa.Table, roots: dict[str, str], recipe: Recipe, workers: int, folder: Path) -> float:
+    """Extract by Ray; return wall seconds."""
     from pipelines.faces.extract import extract
 
     start = time.monotonic()
@@ -120,7 +122,7 @@ def by_ray(videos: pa.Table, roots: dict[str, str], recipe: Recipe, workers: int
 
 
 def peak_memory(path: Path, recipe: Recipe) -> tuple[float, float]:
-    """GiB and seconds of one reader in a process of its own."""
+    """Return the peak GiB and the seconds of a reader in a process of its own, for one video."""
     receive, send = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=_measure, args=(path, recipe, send))
     child.start()
@@ -130,7 +132,7 @@ def peak_memory(path: Path, recipe: Recipe) -> tuple[float, float]:
 
 
 def _measure(path: Path, recipe: Recipe, send: "multiprocessing.connection.Connection") -> None:
-    videos, roots = table([path], 1)
+    videos, roots = videos_of([path], 1)
     read = VideoReader(roots, [recipe])
     start = time.monotonic()
     ((_, ledger),) = read(videos.to_pylist()[0])
@@ -146,39 +148,48 @@ def main() -> None:
     parser.add_argument("--skip-4k", action="store_true", help="leave out the memory of a long 4K video")
     arguments = parser.parse_args()
     recipe = Recipe(num_frames=arguments.num_frames)
+    cluster.prepare_environment(None)
+    logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = [path.absolute() for path in arguments.videos] or [write(folder / "made.mp4", 1080, 1920, 10)]
-        videos, roots = table(paths, arguments.copies)
+        paths = [path.absolute() for path in arguments.videos] or [write_video(folder / "made.mp4", 1080, 1920, 10)]
+        videos, roots = videos_of(paths, arguments.copies)
         print(f"{videos.num_rows} videos, {recipe.num_frames} frames each, {os.cpu_count()} CPUs")
-        cluster.prepare_environment(None)
-        logging.disable(logging.WARNING)
         seconds: dict[tuple[str, int], float] = {}
-        per_video = 0.0
+        bytes_per_video = 0.0
         with cluster.connect(None):
             for workers in (1, 2):
                 pool = folder / f"pool{workers}"
                 pool.mkdir()
                 seconds["pool", workers], size = by_pool(videos, roots, recipe, workers, pool)
                 seconds["Ray", workers] = by_ray(videos, roots, recipe, workers, folder / f"ray{workers}")
-                per_video = size / videos.num_rows
-        for (kind, workers), value in seconds.items():
-            print(f"  {kind:5s} {workers} worker(s) {value:8.1f} s {videos.num_rows / value:8.2f} videos/s")
-        for workers in (1, 2):
-            slower = seconds["Ray", workers] / seconds["pool", workers] - 1
-            print(f"  Ray against the pool, {workers} worker(s): {slower:+.1%} time")
-        for kind in ("pool", "Ray"):
-            print(f"  {kind}: two workers are {seconds[kind, 1] / seconds[kind, 2]:.2f} times one")
+                bytes_per_video = size / videos.num_rows
+        print_speeds(seconds, videos.num_rows)
         if not arguments.skip_4k:
-            long = write(folder / "long.mp4", 2160, 3840, 10, repeats=60)
+            long = write_video(folder / "long.mp4", 2160, 3840, 10, repeats=60)
             for num_frames in (32, 128):
                 peak, took = peak_memory(long, Recipe(num_frames=num_frames))
                 print(f"  4K, 10 minutes, {num_frames} frames: peak {peak:.2f} GiB, {took:.0f} s")
-        each = seconds["Ray", 2] * 2 / videos.num_rows  # core seconds
-        print(f"cost at {each:.2f} core seconds and {per_video / 1e6:.1f} MB for a video of 10 s in 1080p:")
-        for name, (number, share) in SIZES.items():
-            hours, size_tb = number * share * each / 3600, number * per_video / 1e12
-            print(f"  {name:34s} {hours:9.0f} core hours, {hours / 64:7.1f} h on 64 cores, {size_tb:6.2f} TB of faces")
+        print_costs(seconds["Ray", 2] * 2 / videos.num_rows, bytes_per_video)
+
+
+def print_speeds(seconds: dict[tuple[str, int], float], num_videos: int) -> None:
+    """Print wall seconds, given by (pool or Ray, workers), and their ratios."""
+    for (kind, workers), value in seconds.items():
+        print(f"  {kind:5s} {workers} worker(s) {value:8.1f} s {num_videos / value:8.2f} videos/s")
+    for workers in (1, 2):
+        slower = seconds["Ray", workers] / seconds["pool", workers] - 1
+        print(f"  Ray against the pool, {workers} worker(s): {slower:+.1%} time")
+    for kind in ("pool", "Ray"):
+        print(f"  {kind}: two workers are {seconds[kind, 1] / seconds[kind, 2]:.2f} times one")
+
+
+def print_costs(core_seconds: float, bytes_per_video: float) -> None:
+    """Print what whole datasets come to, from what one video of 10 s in 1080p costs."""
+    print(f"cost at {core_seconds:.2f} core seconds and {bytes_per_video / 1e6:.1f} MB for a video of 10 s in 1080p:")
+    for name, (number, share) in SIZES.items():
+        hours, size_tb = number * share * core_seconds / 3600, number * bytes_per_video / 1e12
+        print(f"  {name:34s} {hours:9.0f} core hours, {hours / 64:7.1f} h on 64 cores, {size_tb:6.2f} TB of faces")
 
 
 if __name__ == "__main__":
