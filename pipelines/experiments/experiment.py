@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ FAILED_RULES = ("exclude", "half")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
+    """One training of a paper's method and its tests. Raises ValueError on a bad setting, whichever it is."""
+
     model: str  # a file of models/
     train_on: str  # also the only dataset that a checkpoint is chosen on (its val part)
     test_on: tuple[str, ...]
@@ -45,36 +47,36 @@ class Experiment:
         self.recipe()  # raises on an unknown or bad argument, of the model or of the extraction
 
     def config(self) -> Any:
-        """The paper's `Config`: the preset's, with `model_args` applied."""
+        """Return the paper's `Config`: the preset's, with `model_args` applied."""
         return models.override(models.config(self.model, self.preset), self.model_args)
 
     def recipe(self) -> Recipe:
-        """How faces are cut, in training and test datasets alike.
+        """Return how faces are cut, in training and test datasets alike.
 
-        The paper's frames per video and margin, at the largest size that one of its stages asks for, with
+        These are the paper's frames per video and margin, at the largest size that one of its stages asks for, with
         `faces_args` applied.
         """
         config = self.config()
         size = max(stage.feed(config).input_px for stage in models.stages(self.model))
-        papers = Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
+        of_paper = Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
         try:
-            return models.override(papers, self.faces_args)
+            return models.override(of_paper, self.faces_args)
         except ValueError as error:
             raise ValueError(f"faces: {error}") from error
 
     def override(self, changes: Mapping[str, Any]) -> "Experiment":
-        """A copy with other values: `seed`, `train_on`, ..., `model.<path in the paper's Config>`, or
-        `faces.<setting of the extraction>`.
+        """Return a copy with other values.
 
+        Keys are `seed`, `train_on`, ..., `model.<path in the paper's Config>`, or `faces.<setting of the extraction>`.
         Raises ValueError naming the allowed keys when one is unknown, or saying what is wrong with a value.
         """
         own = {f.name for f in dataclasses.fields(self)} - {"model_args", "faces_args"}
         plain: dict[str, Any] = {}
-        below = {"model": dict(self.model_args), "faces": dict(self.faces_args)}
+        dotted = {"model": dict(self.model_args), "faces": dict(self.faces_args)}
         for key, value in changes.items():
-            head, _, tail = key.partition(".")
-            if tail and head in below:
-                below[head][tail] = value
+            head, _, path = key.partition(".")
+            if path and head in dotted:
+                dotted[head][path] = value
             elif key in own:
                 plain[key] = value
             else:
@@ -82,12 +84,12 @@ class Experiment:
                     f"unknown key {key!r}; allowed: {sorted(own)}, model.<setting of the paper>, "
                     "faces.<setting of the extraction>"
                 )
-        return dataclasses.replace(self, **plain, model_args=below["model"], faces_args=below["faces"])
+        return dataclasses.replace(self, **plain, model_args=dotted["model"], faces_args=dotted["faces"])
 
     def flat(self) -> dict[str, str | int | float | bool]:
-        """Every setting under its dotted name, for tables and MLflow parameters."""
-        nested = ("model_args", "faces_args")
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
+        """Return every setting under its dotted name, for tables and MLflow parameters; a list becomes `a, b`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["model_args"], values["faces_args"]  # `config` and `recipe` have them applied
         values["model_config"] = dataclasses.asdict(self.config())
         values["faces"] = dataclasses.asdict(self.recipe())
         return dict(_flatten(values))
@@ -98,7 +100,7 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = ""):
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")

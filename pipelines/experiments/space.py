@@ -1,4 +1,4 @@
-"""What a search may choose from: setting of an experiment -> values. `python sweeps/<question>.py --search N`.
+"""What a search may choose from: settings of an experiment and their values. `python sweeps/<question>.py --search N`.
 
 On the command line, one `KEY=VALUES` each:
     model.recover.mask_ratio=0.3..0.9          any number between, ends included; two whole numbers: whole numbers
@@ -32,15 +32,16 @@ class Range:
         return f"{self.low}..{self.high}{':log' if self.log else ''}"
 
 
-Space = Mapping[str, Range | tuple[Any, ...]]
+Values = Range | tuple[Any, ...]
+Space = Mapping[str, Values]  # setting, as `Experiment.override` takes it -> values
 
 
 def parse(settings: Sequence[str]) -> Space:
-    """`KEY=VALUES` as above. Raises ValueError that says how to write it."""
-    space: dict[str, Range | tuple[Any, ...]] = {}
+    """Return the space that `KEY=VALUES` texts name, as above. Raises ValueError that says how to write one."""
+    space: dict[str, Values] = {}
     for setting in settings:
-        key, found, values = setting.partition("=")
-        if not (key and found and values):
+        key, _, values = setting.partition("=")
+        if not (key and values):
             raise ValueError(f"--space {setting!r}: write KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C")
         space[key] = _range(key, values) if ".." in values else tuple(map(_value, values.split(",")))
     return space
@@ -56,7 +57,7 @@ def _range(key: str, text: str) -> Range:
 
 
 def _value(text: str) -> Any:
-    """Numbers, true, false and null as in JSON; everything else is a word."""
+    """Return a number, true, false or null as in JSON; everything else is a word."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -64,9 +65,9 @@ def _value(text: str) -> Any:
 
 
 def check(space: Space, base: Experiment) -> None:
-    """Raises ValueError for a key that can't be searched, or a value that the paper's settings refuse.
+    """Raise ValueError for a key that can't be searched, or a value that the paper's settings refuse.
 
-    Of a range both ends are tried: what lies between can still be refused, and costs that candidate.
+    Both ends of a range are tried. A value between them can still be refused later, which costs that candidate.
     """
     if not space:
         raise ValueError("nothing to search: name what may vary with --space KEY=VALUES ...")
@@ -78,9 +79,10 @@ def check(space: Space, base: Experiment) -> None:
 
 
 def of_rows(rows: Mapping[str, Mapping[str, Any]]) -> Space:
-    """The settings in which a sweep's rows differ, each with all values that it has in a row.
+    """Return the settings that a sweep's rows override, each with all its values.
 
-    Empty where rows lack a setting that others have, or differ in more than the paper's settings.
+    rows: row -> overrides. Empty where rows lack a setting that others have, or override more than the paper's
+    settings.
     """
     keys = {key for overrides in rows.values() for key in overrides}
     if any(overrides.keys() != keys for overrides in rows.values()) or not all(k.startswith(SEARCHED) for k in keys):
@@ -88,5 +90,6 @@ def of_rows(rows: Mapping[str, Mapping[str, Any]]) -> Space:
     return {key: tuple(dict.fromkeys(overrides[key] for overrides in rows.values())) for key in sorted(keys)}
 
 
-def contains(values: Range | tuple[Any, ...], value: Any) -> bool:
+def contains(values: Values, value: Any) -> bool:
+    """Return whether a search may choose this value."""
     return values.low <= value <= values.high if isinstance(values, Range) else value in values

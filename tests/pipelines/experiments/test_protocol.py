@@ -124,8 +124,8 @@ def test_per_manipulation_scores_the_one_it_trained_on():
 
 def test_every_named_protocol_selects_on_val_of_the_training_dataset():
     given = {"leave_one_out": METHODS[:2], "cross_manipulation": METHODS[:1], "per_manipulation": METHODS[:1]}
-    assert set(protocol.names()) == given.keys() | {"cross_dataset", "in_dataset"}
-    for name in protocol.names():
+    assert set(protocol.PROTOCOLS) == given.keys() | {"cross_dataset", "in_dataset"}
+    for name in protocol.PROTOCOLS:
         built = build(protocol=name, manipulations=given.get(name, ()))
         assert (built.train.dataset, built.train.split) == ("home", "train")
         assert (built.select.dataset, built.select.split) == ("home", "val")
