@@ -1,4 +1,4 @@
-"""Perturbed faces for scoring: what a video may suffer on its way, at the levels that papers print.
+"""Perturbations of faces for scoring: what a video may suffer on its way, at the levels that papers print.
 
 Two suites, told apart by their names:
 
@@ -50,17 +50,17 @@ _STRETCH = np.array([255 / 219, 255 / 224, 255 / 224], np.float32)
 class Perturbation:
     """One operation at one level."""
 
-    name: str
-    family: str
+    name: str  # e.g. blur-3
+    family: str  # e.g. blur
     level: int  # 1 is the mildest; a curve's x, where 0 is the clean face
-    parameter: str  # as printed
+    parameter: str  # as printed in tables and plots
     scale: Scale
     operation: Operation
 
 
 # --------------------------------------------------------------------------------------- operations
 def saturation(image: Image, factor: float) -> Image:
-    """Chroma of BT.601 YCbCr times `factor`; 0 is gray. Rounded down, as published."""
+    """Multiply the chroma of BT.601 YCbCr by `factor`; 0 is gray. Values are rounded down, as published."""
     ycc = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2YCrCb)
     neutral = np.float32(0.5)  # OpenCV's for floats
     ycc[..., 1:] = neutral + (ycc[..., 1:] - neutral) * np.float32(factor)
@@ -69,14 +69,14 @@ def saturation(image: Image, factor: float) -> Image:
 
 
 def contrast(image: Image, factor: float) -> Image:
-    """Every value times `factor`, rounded down."""
+    """Multiply every value by `factor` and round down."""
     return _bytes(image.astype(np.float32) * np.float32(factor))
 
 
 def block(image: Image, rng: np.random.Generator, number: float) -> Image:
-    """Gray squares of 8 x 8 pixels, `number` of them for each `FRAME_PX` of the image's area.
+    """Draw gray squares of 8 x 8 pixels, `number` of them for each `FRAME_PX` of the image's area.
 
-    A fraction of a block is one with that probability. Blocks lie within the image and may overlap.
+    A fraction of a block is drawn with that probability. Blocks lie within the image and may overlap.
     """
     height, width = image.shape[:2]
     out = image.copy()
@@ -87,37 +87,37 @@ def block(image: Image, rng: np.random.Generator, number: float) -> Image:
 
 
 def noise(image: Image, rng: np.random.Generator, variance: float) -> Image:
-    """White Gaussian noise of this variance on Y, Cb and Cr, of a narrow range of 8 bits where 255 is 1."""
+    """Add white Gaussian noise to Y, Cb and Cr, each in its narrow range of 8 bits; 255 counts as 1 in `variance`."""
     ycc = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2YCrCb)
     drawn = rng.standard_normal(image.shape, dtype=np.float32)
     return _bytes(cv2.cvtColor(ycc + drawn * (_STRETCH * np.float32(255 * np.sqrt(variance))), cv2.COLOR_YCrCb2RGB))
 
 
 def blur(image: Image, kernel_px: int) -> Image:
-    """Gaussian, sigma = kernel / 6."""
+    """Blur with a Gaussian, sigma = kernel / 6."""
     return _image(cv2.GaussianBlur(image, (kernel_px, kernel_px), kernel_px / 6))
 
 
 def pixelation(image: Image, factor: int) -> Image:
-    """To 1 / factor of the size, rounded down, and back; bilinear both times, without a low-pass filter."""
+    """Resize to 1 / factor, rounded down, and back; bilinear both times, without a low-pass filter."""
     height, width = image.shape[:2]
     return _down_and_up(image, (max(1, width // factor), max(1, height // factor)))
 
 
 def resize(image: Image, side_px: int) -> Image:
-    """Of a face of 380 x 380 to side x side and back, bilinear; an image of another size is reduced as much."""
+    """Resize as a face of 380 x 380 to side x side, and back, bilinear; other sizes are reduced by the same factor."""
     height, width = image.shape[:2]
     share = side_px / 380
     return _down_and_up(image, (max(1, round(width * share)), max(1, round(height * share))))
 
 
 def gaussian(image: Image, kernel_px: int) -> Image:
-    """With the kernel that OpenCV takes where no sigma is given: 1 2 1 or 1 4 6 4 1, over their sum, both ways."""
+    """Blur with the kernel that OpenCV takes where no sigma is given: 1 2 1 or 1 4 6 4 1, over their sum, both ways."""
     return _image(cv2.GaussianBlur(image, (kernel_px, kernel_px), 0))
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """Baseline JPEG, chroma at half the resolution, and decoded again."""
+    """Encode as baseline JPEG, chroma at half the resolution, and decode again."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done, "a uint8 image can't be written as JPEG"
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -140,15 +140,18 @@ def _image(pixels: Any) -> Image:
 
 # ----------------------------------------------------------------------------------------- registry
 def _pure(operation: Callable[[Image, Any], Image]) -> Callable[[Any], Operation]:
+    """Return what makes of a parameter an operation that draws nothing."""
     return lambda value: lambda image, rng: operation(image, value)
 
 
 def _random(operation: Callable[[Image, np.random.Generator, Any], Image]) -> Callable[[Any], Operation]:
+    """Return what makes of a parameter an operation that draws from the random generator."""
     return lambda value: lambda image, rng: operation(image, rng, value)
 
 
-# family: what its parameter is, scale, operation of a parameter, parameters from mild to strong
-_SUITE: tuple[tuple[str, str, Scale, Callable[[Any], Operation], tuple[float, ...]], ...] = (
+# family, what its parameter is, scale, operation of a parameter, parameters from mild to strong
+_Family = tuple[str, str, Scale, Callable[[Any], Operation], tuple[float, ...]]
+_SUITE: tuple[_Family, ...] = (
     ("saturation", "factor of chroma", "any", _pure(saturation), (0.4, 0.3, 0.2, 0.1, 0.0)),
     ("contrast", "factor", "any", _pure(contrast), (0.85, 0.725, 0.6, 0.475, 0.35)),
     ("block", "blocks in a frame", "source", _random(block), (16, 32, 48, 64, 80)),
@@ -156,7 +159,7 @@ _SUITE: tuple[tuple[str, str, Scale, Callable[[Any], Operation], tuple[float, ..
     ("blur", "kernel (px of the video)", "source", _pure(blur), (7, 9, 13, 17, 21)),
     ("pixelation", "factor", "source", _pure(pixelation), (2, 3, 4, 5, 6)),
 )
-_BY_PARAMETER: tuple[tuple[str, str, Scale, Callable[[Any], Operation], tuple[float, ...]], ...] = (
+_BY_PARAMETER: tuple[_Family, ...] = (
     ("resize", "side (px of 380)", "network", _pure(resize), (256, 128)),
     ("gaussian", "kernel (px of 380)", "network", _pure(gaussian), (3, 5)),
     ("jpeg", "quality", "network", _pure(jpeg), (100, 50)),
@@ -164,20 +167,20 @@ _BY_PARAMETER: tuple[tuple[str, str, Scale, Callable[[Any], Operation], tuple[fl
 
 
 def _registry() -> dict[str, Perturbation]:
-    found = {}
+    perturbations = {}
     for suite in (_SUITE, _BY_PARAMETER):
-        for family, _, scale, made, values in suite:
+        for family, _, scale, operation_of, values in suite:
             for level, value in enumerate(values, start=1):
                 name = f"{family}-{level if suite is _SUITE else value}"
-                found[name] = Perturbation(
+                perturbations[name] = Perturbation(
                     name=name,
                     family=family,
                     level=level,
                     parameter=f"{value:g}",
                     scale=scale,
-                    operation=made(value),
+                    operation=operation_of(value),
                 )
-    return found
+    return perturbations
 
 
 PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(_registry())
@@ -189,12 +192,12 @@ PARAMETERS: Mapping[str, str] = MappingProxyType({family: name for family, name,
 
 
 def names() -> tuple[str, ...]:
-    """All that an experiment may name: families of five levels, and single levels."""
+    """Return all that an experiment may name: families of five levels, and single levels."""
     return (*MEANS, *PERTURBATIONS)
 
 
 def levels(named: Iterable[str]) -> tuple[str, ...]:
-    """The single levels that these names stand for, each once, in the registry's order.
+    """Return the single levels that these names stand for, each once, in the order of `PERTURBATIONS`.
 
     Raises ValueError for an unknown name, listing the allowed ones.
     """
@@ -210,7 +213,7 @@ def levels(named: Iterable[str]) -> tuple[str, ...]:
 
 # -------------------------------------------------------------------------------------- on a crop
 def apply(name: str, image: Image, row: Mapping[str, Any], seed: int) -> Image:
-    """A stored crop (S, S, 3) of FACES under the perturbation `name`.
+    """Return a stored crop (S, S, 3) of FACES under the perturbation `name`, at its stored size.
 
     row: its FACES row, of which `box_px` and `crop_px` are read. seed: the face's own, so that its score is the same in
     any batch; the levels of a family share it, and so the places of blocks and the shape of noise.
@@ -227,7 +230,7 @@ def apply(name: str, image: Image, row: Mapping[str, Any], seed: int) -> Image:
 
 
 def side_px(scale: Scale, row: Mapping[str, Any], stored_px: int) -> int:
-    """The side of the crop in which a perturbation of this scale works."""
+    """Return the side that a crop (its FACES row, its stored side) is brought to for a perturbation of this scale."""
     crop, box = row["crop_px"], row["box_px"]
     if scale == "any":
         return stored_px
@@ -238,7 +241,7 @@ def side_px(scale: Scale, row: Mapping[str, Any], stored_px: int) -> int:
 
 
 def _at_scale(scale: Scale, image: Image, side: int) -> Image:
-    """The stored crop at another size, square.
+    """Return the stored crop, which is square, at another size.
 
     A crop that was enlarged when it was stored holds nothing finer than its source's pixels: to come back to them it is
     sampled, not averaged, which would blur it.

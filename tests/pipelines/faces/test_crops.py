@@ -21,13 +21,13 @@ def finder() -> FaceFinder:
 
 
 def find(finder: FaceFinder, frames, **recipe) -> list[crops.Face]:
-    """The faces of a film under a recipe."""
+    """Return the faces of a film under a recipe."""
     chosen = Recipe(num_frames=8, size_px=64, **recipe)
     return list(finder.faces(frames, finder.tracks(frames, chosen), chosen))
 
 
 def paste(portrait, *places, height=360, width=640):
-    """A frame of plain background with the portrait, 256 pixels square times a scale, at each (x, y, scale)."""
+    """Return a frame of plain background with the portrait, 256 pixels square times a scale, at each (x, y, scale)."""
     frame = np.full((height, width, 3), 90, np.uint8)
     for x, y, scale in places:
         side = round(256 * scale)
@@ -44,12 +44,12 @@ def detection(x0, y0, side, score=1.0):
 
 
 def test_a_moving_face_is_followed_in_one_track(finder, portrait):
-    found = find(finder, film(paste(portrait, (40 + 25 * step, 30, 1)) for step in range(8)))
-    assert [(face.frame_index, face.face_index) for face in found] == [(10 * step, 0) for step in range(8)]
-    assert [face.time_s for face in found] == pytest.approx([step / 3 for step in range(8)])
-    moves = np.diff([face.box[0] for face in found])
+    faces = find(finder, film(paste(portrait, (40 + 25 * step, 30, 1)) for step in range(8)))
+    assert [(face.frame_index, face.face_index) for face in faces] == [(10 * step, 0) for step in range(8)]
+    assert [face.time_s for face in faces] == pytest.approx([step / 3 for step in range(8)])
+    moves = np.diff([face.box[0] for face in faces])
     assert np.all(np.abs(moves - 25) < 18)  # of a face 90 wide: boxes jump by steps of the detector's pyramid
-    assert all(face.score > 0.5 for face in found)
+    assert all(face.score > 0.5 for face in faces)
 
 
 def test_followed_boxes_and_landmarks_are_those_of_the_plain_detector(finder, portrait):
@@ -74,11 +74,11 @@ def test_landmarks_lie_on_the_face_in_the_crop(finder, portrait):
 
 def test_two_faces_are_kept_apart_and_the_larger_is_face_0(finder, portrait):
     frames = film(paste(portrait, (20 + 10 * step, 60, 0.9), (380 - 10 * step, 60, 1)) for step in range(6))
-    found = find(finder, frames, max_faces=2)
-    assert [(face.face_index, face.frame_index) for face in found] == [
+    faces = find(finder, frames, max_faces=2)
+    assert [(face.face_index, face.frame_index) for face in faces] == [
         (i, 10 * step) for i in (0, 1) for step in range(6)
     ]
-    right, left = found[:6], found[6:]
+    right, left = faces[:6], faces[6:]
     assert all(a.box[0] > b.box[2] for a, b in zip(right, left, strict=True))
     alone = find(finder, frames)  # max_faces = 1: the larger only
     assert [face.face_index for face in alone] == [0] * 6
@@ -92,18 +92,18 @@ def test_a_larger_face_that_comes_in_later_becomes_face_0(finder, portrait):
     both = [paste(portrait, (20, 60, 0.6), (600, 60, 1), **wide)] * 8
     frames = film(alone + both)
     assert follow.shots(frames) == [range(10)]
-    found = [face for face in find(finder, frames) if face.score > 0]
-    assert [face.frame_index for face in found if face.box[0] > 500] == [10 * place for place in range(2, 10)]
+    faces = [face for face in find(finder, frames) if face.score > 0]
+    assert [face.frame_index for face in faces if face.box[0] > 500] == [10 * place for place in range(2, 10)]
 
 
 def test_a_lost_face_is_held_from_the_nearest_frame_with_score_0(finder, portrait):
     seen, hidden = paste(portrait, (200, 30, 1)), paste(portrait, (200, 30, 1))
     hidden[30:140, 260:420] = 90  # something passes before the face
-    found = find(finder, film([seen] * 3 + [hidden] * 2 + [seen] * 3))
-    assert [face.score == 0 for face in found] == [False] * 3 + [True] * 2 + [False] * 3
-    np.testing.assert_array_equal(found[3].landmarks, found[2].landmarks)
-    np.testing.assert_array_equal(found[4].box, found[5].box)
-    assert not np.array_equal(found[3].image, found[2].image)  # the picture is the frame's own
+    faces = find(finder, film([seen] * 3 + [hidden] * 2 + [seen] * 3))
+    assert [face.score == 0 for face in faces] == [False] * 3 + [True] * 2 + [False] * 3
+    np.testing.assert_array_equal(faces[3].landmarks, faces[2].landmarks)
+    np.testing.assert_array_equal(faces[4].box, faces[5].box)
+    assert not np.array_equal(faces[3].image, faces[2].image)  # the picture is the frame's own
     gaps = find(finder, film([seen] * 3 + [hidden] * 2 + [seen] * 3), hold_lost=False)
     assert [face.frame_index for face in gaps] == [0, 10, 20, 50, 60, 70]
 
@@ -125,9 +125,9 @@ def test_at_a_cut_a_new_track_begins_and_face_0_goes_on(finder, portrait):
     other[60:316, 30:286] = portrait
     frames = film([paste(portrait, (330, 20, 1.2))] * 4 + [other] * 4)
     assert follow.shots(frames) == [range(4), range(4, 8)]
-    found = find(finder, frames)
-    assert [face.face_index for face in found] == [0] * 8
-    assert len({face.crop for face in found}) == 2
+    faces = find(finder, frames)
+    assert [face.face_index for face in faces] == [0] * 8
+    assert len({face.crop for face in faces}) == 2
 
 
 def test_chains_give_face_0_to_the_heaviest_and_never_one_index_to_two_faces_of_a_frame():
@@ -146,8 +146,8 @@ def test_a_mask_names_face_0_but_not_which_faces_of_a_crowd_are_kept(finder):
     names = {100 * n: n for n in range(10)}
 
     def kept(**covered) -> list[int]:
-        found = finder.faces(frames, crowd, SMALL, "all", **covered)
-        return [names[round(face.box[0])] for face in found if face.frame_index == 0]
+        faces = finder.faces(frames, crowd, SMALL, "all", **covered)
+        return [names[round(face.box[0])] for face in faces if face.frame_index == 0]
 
     assert kept() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert kept(covered=[0.0] * 5 + [2.0] + [0.0] * 4) == [5, 0, 1, 2, 3, 4, 6, 7]

@@ -32,7 +32,7 @@ ray_test = pytest.mark.ray
 
 
 def row(name: str, **changes) -> dict:
-    """A row of VIDEOS for root/name.mp4."""
+    """Return a row of VIDEOS for root/name.mp4."""
     return {
         "dataset": "toy",
         "video_id": f"toy/{name}",
@@ -55,13 +55,13 @@ def table(*rows: dict) -> pa.Table:
 
 
 def contents(folder: Path) -> dict[str, list[dict]]:
-    """All that a reader can see of the faces."""
+    """Return all that a reader can see of the faces, by video_id."""
     faces = Faces(folder)
     return {video_id: faces.video(video_id).to_pylist() for video_id in sorted(faces.index)}
 
 
 def by_name(**actions):
-    """A reader factory that does the named action for a video, and else finds no face.
+    """Return a reader factory that does the named action for a video, and else finds no face.
 
     A closure, so that it is pickled by value: workers need not import this file.
     """
@@ -85,7 +85,7 @@ nothing_special = by_name()
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, write_video, portrait) -> Path:
-    """Seven files: two real faces, a forgery with a mask video, and what can go wrong."""
+    """Make seven files: two real faces, a forgery with a mask video, and what can go wrong."""
     root = tmp_path_factory.mktemp("corpus")
 
     def place(rgb, x):
@@ -122,14 +122,14 @@ def roots(corpus) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def reader(roots) -> Callable[..., VideoRows]:
-    """Reads a video with the one recipe."""
+    """Return a function that reads a video with `RECIPE`."""
     read = VideoReader(roots, [RECIPE])
     return lambda item: read(item)[0]
 
 
 @pytest.fixture(scope="module")
 def read_once(reader):
-    """As `reader`, for tests that do not look at how a video is read."""
+    """Return what `reader` does, but read each video once: for tests that do not look at how it is read."""
     known = {}
 
     def read(item: dict):
@@ -467,8 +467,8 @@ def test_an_interrupted_extraction_goes_on(tmp_path, ray_local, roots):
 # States that a killed process leaves: no video is left to read, so Ray is not needed
 
 
-def parts(folder: Path, videos: list[dict], reader) -> None:
-    """As the actors leave it, before the rows are gathered."""
+def write_parts(folder: Path, videos: list[dict], reader) -> None:
+    """Write the parts of these videos, as the actors leave them."""
     (folder / "parts").mkdir(parents=True)
     for item in videos:
         rows, ledger = reader(item)
@@ -483,7 +483,7 @@ def test_killed_between_any_two_steps_the_rows_are_the_same(tmp_path, roots, rea
     videos = [row("real"), row("other"), row("empty_room"), row("text", split="test")]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
-        parts(folder, videos, read_once)
+        write_parts(folder, videos, read_once)
     extract(table(*videos), roots, whole, RECIPE)
     kept = {path.name: path.read_bytes() for path in broken.glob("parts/*")}
     if stop_at != "parts":
@@ -508,7 +508,7 @@ def test_killed_between_any_two_steps_the_rows_are_the_same(tmp_path, roots, rea
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read_once, killed):
     videos = [row("real"), row("text"), row("empty_room"), row("missing", split="test")]
-    parts(tmp_path, videos, read_once)
+    write_parts(tmp_path, videos, read_once)
     extract(table(*videos), roots, tmp_path, RECIPE)
     before = contents(tmp_path)
     old = {path: path.read_bytes() for path in tmp_path.glob("faces/split=*/*.parquet")}
@@ -532,7 +532,7 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
 def test_killed_while_failed_videos_are_taken_out_no_row_is_there_twice(tmp_path, roots, read_once):
     """A file without them was written, the one with them is not gone yet."""
     videos = [row("real"), row("text"), row("other")]
-    parts(tmp_path, videos, read_once)
+    write_parts(tmp_path, videos, read_once)
     extract(table(*videos), roots, tmp_path, RECIPE)
     before = contents(tmp_path)
     (path,) = tmp_path.glob("faces/*/*.parquet")
@@ -546,7 +546,7 @@ def test_killed_while_failed_videos_are_taken_out_no_row_is_there_twice(tmp_path
 
 
 def test_two_processes_take_turns(tmp_path, roots, read_once, caplog):
-    parts(tmp_path, [row("text")], read_once)
+    write_parts(tmp_path, [row("text")], read_once)
     results = []
     with filelock.FileLock(tmp_path / ".lock"):
         other = threading.Thread(target=lambda: results.append(extract(table(row("text")), roots, tmp_path, RECIPE)))
@@ -560,7 +560,7 @@ def test_two_processes_take_turns(tmp_path, roots, read_once, caplog):
 
 
 def test_a_finished_folder_keeps_its_recipe_and_labels(tmp_path, roots, read_once):
-    parts(tmp_path, [row("text")], read_once)
+    write_parts(tmp_path, [row("text")], read_once)
     extract(table(row("text")), roots, tmp_path, RECIPE)
     with pytest.raises(ValueError, match=r"margin 1\.3 -> 2, size_px 48 -> 64.*new folder"):
         extract(table(row("text")), roots, tmp_path, Recipe(num_frames=4, margin=2, size_px=64))
@@ -570,7 +570,7 @@ def test_a_finished_folder_keeps_its_recipe_and_labels(tmp_path, roots, read_onc
 
 def test_a_finished_folder_keeps_its_predictor_and_its_rule_about_faces(tmp_path, roots, read_once):
     """Both decide what the rows look like, and a folder with two sorts of rows would not tell."""
-    parts(tmp_path, [row("text")], read_once)
+    write_parts(tmp_path, [row("text")], read_once)
     extract(table(row("text")), roots, tmp_path, RECIPE)
     predictor = tmp_path / "own.dat"
     predictor.write_bytes(b"another predictor")
@@ -608,7 +608,7 @@ def test_no_videos_is_an_empty_extraction(tmp_path, roots):
 
 @pytest.fixture
 def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
-    """A folder with a real video of 4 faces and one of 40 beside it."""
+    """Make a folder with a real video of 4 faces and one of 40 beside it; return it and the rows of the long one."""
     rows, ledger = read_once(row("other"))
     many = pa.concat_tables([rows] * 10)
     indices = pa.array(range(40), pa.int32())
@@ -628,9 +628,9 @@ def test_a_part_of_a_video_is_read_without_the_rest(long_rows, monkeypatch):
     assert [len(groups) for _, groups in faces.index.values()] == [3, 1]  # 16 + 16 + 8 rows; 4
     assert faces.video("toy/long").num_rows == 40
     for rows in (range(0, 1), range(15, 17), range(20, 30), range(39, 40), range(30, 60)):
-        found = faces.video("toy/long", ["frame_index", "image_png"], rows)
-        assert found["frame_index"].to_pylist() == [index for index in rows if index < 40]
-        assert found["image_png"].to_pylist() == many["image_png"].to_pylist()[rows.start : rows.stop]
+        part = faces.video("toy/long", ["frame_index", "image_png"], rows)
+        assert part["frame_index"].to_pylist() == [index for index in rows if index < 40]
+        assert part["image_png"].to_pylist() == many["image_png"].to_pylist()[rows.start : rows.stop]
     read: list[list[int]] = []
     real = pq.ParquetFile.read_row_groups
     monkeypatch.setattr(
@@ -663,7 +663,7 @@ def test_any_parquet_reader_can_skip_what_it_does_not_want(long_rows):
 
 
 def test_readers_refuse_an_unfinished_folder_another_schema_and_an_unknown_video(tmp_path, roots, read_once):
-    parts(tmp_path, [row("text")], read_once)
+    write_parts(tmp_path, [row("text")], read_once)
     with pytest.raises(ValueError, match="no finished extraction"):
         Faces(tmp_path)
     extract(table(row("text")), roots, tmp_path, RECIPE)
@@ -678,7 +678,7 @@ def test_readers_refuse_an_unfinished_folder_another_schema_and_an_unknown_video
 def test_a_reader_can_be_sent_to_a_worker(tmp_path, roots, read_once):
     import pickle
 
-    parts(tmp_path, [row("real")], read_once)
+    write_parts(tmp_path, [row("real")], read_once)
     extract(table(row("real")), roots, tmp_path, RECIPE)
     faces = Faces(tmp_path)
     rows = faces.video("toy/real")

@@ -20,7 +20,7 @@ def constant(*rgb: int, side: int = 16) -> np.ndarray:
 
 
 def textured(side: int = 64) -> np.ndarray:
-    """Smooth shapes with fine grain."""
+    """Return smooth shapes with fine grain."""
     y, x = np.mgrid[:side, :side] * (64 / side)
     waves = [128 + 60 * np.sin(x / 5 + phase) * np.cos(y / 7 - phase) for phase in range(3)]
     grain = np.random.default_rng(0).normal(0, 12, (side, side, 3))
@@ -28,7 +28,7 @@ def textured(side: int = 64) -> np.ndarray:
 
 
 def row(crop: float, box: float) -> dict[str, Any]:
-    """FACES row of a crop of this side with a face of this side in its middle."""
+    """Return a FACES row of a crop of this side with a face of this side in its middle."""
     edge = (crop - box) / 2
     corners = ("x0", "y0", "x1", "y1")
     return {
@@ -55,11 +55,11 @@ def test_contrast_is_a_factor_rounded_down() -> None:
 
 def test_blocks_are_counted_by_area_and_are_gray_squares_of_eight() -> None:
     frame = np.zeros((480, 854, 3), np.uint8)
-    one = perturb.block(frame, rng(), 1)
-    gray = np.argwhere((one == 128).all(-1))
+    single = perturb.block(frame, rng(), 1)
+    gray = np.argwhere((single == 128).all(-1))
     assert len(gray) == 64
     assert (np.ptp(gray, axis=0) == 7).all()
-    assert (one[(one != 0).any(-1)] == 128).all()
+    assert (single[(single != 0).any(-1)] == 128).all()
     many = (perturb.block(frame, rng(), 16) == 128).all(-1).sum()
     assert 12 * 64 < many <= 16 * 64  # some may overlap
     assert not frame.any()
@@ -163,8 +163,8 @@ def test_every_perturbation_keeps_size_and_type_and_its_input_and_changes_it_mor
     assert (out.shape, out.dtype) == (image.shape, np.uint8)
     assert np.array_equal(image, before)
     assert out is not image
-    one = PERTURBATIONS[name]
-    milder = [other for other in PERTURBATIONS.values() if other.family == one.family and other.level == one.level - 1]
+    worn = PERTURBATIONS[name]
+    milder = [p for p in PERTURBATIONS.values() if p.family == worn.family and p.level == worn.level - 1]
     loss = [np.square(np.subtract(perturb.apply(p.name, image, known, 3), image, dtype=float)).mean() for p in milder]
     assert np.square(out.astype(float) - image).mean() > max(loss, default=0.02)
 

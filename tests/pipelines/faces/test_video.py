@@ -26,7 +26,7 @@ LOSSLESS = {"crf": "0", "pix_fmt": "yuv444p"}
 
 
 def row(uri: str, **changes) -> dict:
-    """A row of VIDEOS for a file below the root."""
+    """Return a row of VIDEOS for a file below the root."""
     nothing = dict.fromkeys(("mask_uri", "real_id", "real_uri"))
     usual = {"dataset": "toy", "video_id": f"toy/{uri}", "label": 0, "method": "real", "codec": "raw", "split": "test"}
     return usual | nothing | {"root": "toy", "uri": uri, "source_ids": [uri], "face_rule": "largest"} | changes
@@ -34,7 +34,7 @@ def row(uri: str, **changes) -> dict:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, write_video, portrait) -> Path:
-    """two.mp4: a large face on the left, a small one on the right, whose lower half is white in mask.mp4."""
+    """Make two.mp4: a large face on the left, a small one on the right, whose lower half is white in mask.mp4."""
     root = tmp_path_factory.mktemp("videos")
     two, mask = [], []
     for step in range(12):
@@ -100,11 +100,11 @@ def test_each_recipe_decides_which_frames_are_sampled(read):
         "clips": Recipe(num_frames=4, sampling="clips", clip_frames=2, size_px=32),
     }
     results = read(row("two.mp4"), *recipes.values())
-    found = {name: rows["frame_index"].to_pylist() for name, (rows, _) in zip(recipes, results, strict=True)}
-    assert {name: found[name] for name in ("even", "stride", "fps")} == {
+    sampled = {name: rows["frame_index"].to_pylist() for name, (rows, _) in zip(recipes, results, strict=True)}
+    assert {name: sampled[name] for name in ("even", "stride", "fps")} == {
         n: indices[n] for n in ("even", "stride", "fps")
     }
-    clips = found["clips"]
+    clips = sampled["clips"]
     assert (clips[1] - clips[0], clips[3] - clips[2]) == (1, 1)
     assert clips[2] > clips[1] + 1
 
@@ -194,7 +194,7 @@ def test_a_mask_of_another_size_does_not_tell_the_face(read, root, write_video):
 
 @pytest.fixture(scope="module")
 def predictor_81(tmp_path_factory, portrait) -> Path:
-    """A predictor of 81 points that has seen one face."""
+    """Train a predictor of 81 points on one face."""
     box = dlib.rectangle(90, 60, 180, 150)
     points = [dlib.point(90 + 10 * (i % 9), 60 + 10 * (i // 9)) for i in range(81)]
     shape = dlib.full_object_detection(box, dlib.points(points))
@@ -312,7 +312,7 @@ def test_only_what_a_web_server_is_asked_for_is_quoted():
 
 
 def test_a_damaged_archive_is_an_unreadable_video(odd_names, tmp_path):
-    """As `datasets.wild_deepfake` lists it."""
+    """The whole archive is the video, as `datasets.wild_deepfake` lists it."""
     whole = (odd_names / "fake train/0.tar").read_bytes()
     (tmp_path / "0.tar").write_bytes(whole[: len(whole) // 2])
     reader = video.VideoReader({"toy": str(tmp_path)}, [Recipe(num_frames=3, size_px=32)])
