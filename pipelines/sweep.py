@@ -1,4 +1,4 @@
-"""A question of a paper as one command: its declaration, its switches, and `main`.
+"""A question of a paper as one command: all that a sweep file takes, the switches, and `main`.
 
 A sweep file declares a `Sweep` and calls `main`. The same command again goes on where the last one stopped;
 when all is done it only prints the table.
@@ -10,19 +10,21 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pipelines.common import cluster
+from pipelines.common import cluster, command
+from pipelines.common.command import not_negative, positive
 from pipelines.common.storage import DEFAULT_STORAGE
-from pipelines.experiments.experiment import PRESETS
-from pipelines.experiments.sweep import Sweep
+from pipelines.experiments.experiment import PRESETS, Experiment
+from pipelines.experiments.sweep import Sweep, grid, printed
 from pipelines.faces.store import ExtractionError
+from pipelines.launch.options import Options
+
+__all__ = ["Experiment", "Sweep", "grid", "main", "printed"]  # for sweep files
 
 
 # --------------------------------------------------------------------------------------- switches
 def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
-    """The switches that every sweep has; a test freezes this list."""
-    p = argparse.ArgumentParser(
-        prog=f"python sweeps/{sweep.name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Return the parser of the switches, which are the same for every sweep; a test freezes their list."""
+    p = command.parser(f"python sweeps/{sweep.name}.py", doc)
     p.add_argument(
         "--datasets",
         metavar="FILE",
@@ -45,7 +47,7 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--seeds",
-        type=_positive,
+        type=positive,
         metavar="N",
         help=f"seeds per row (default: {sweep.seeds['paper']} for paper, {sweep.seeds['small']} for small)",
     )
@@ -79,7 +81,7 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
     p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
     p.add_argument(
         "--search",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="try N settings instead of the rows (Optuna, ASHA), and score the one with the best validation AUC",
     )
@@ -94,59 +96,59 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
     return p
 
 
-def _positive(text: str) -> int:
-    value = _not_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
-
-
 def _workers(text: str) -> tuple[int, int]:
-    """Least and most: `4` or `1-4`."""
+    """Return the fewest and the most: `4` or `1-4`."""
     least, dash, most = text.partition("-")
     if not (least and dash):
-        return (value := _not_negative(text)), value
-    found = _positive(least), _positive(most)
-    if found[0] > found[1]:
+        return (value := not_negative(text)), value
+    bounds = positive(least), positive(most)
+    if bounds[0] > bounds[1]:
         raise argparse.ArgumentTypeError(f"the first number must not be above the second, got {text!r}")
-    return found
+    return bounds
 
 
 def _cuts(text: str) -> tuple[str, int]:
+    """Return the stage and the number: `<paper>.<stage>=N`."""
     name, _, number = text.partition("=")
     if name.count(".") != 1:
         raise argparse.ArgumentTypeError(f"must be <paper>.<stage>=N, such as delocate.finetune=4; got {text!r}")
-    return name, _positive(number)
+    return name, positive(number)
 
 
-def _not_negative(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
-    return value
+def options(arguments: argparse.Namespace) -> Options:
+    """Return what the switches say, save which rows and columns are wanted. Raises ValueError for a useless one."""
+    if arguments.space and not arguments.search:
+        raise ValueError("--space says what --search varies; add --search N")
+    return Options(
+        datasets=arguments.datasets,
+        storage=arguments.storage,
+        preset=arguments.preset,
+        seeds=arguments.seeds,
+        pretrained=not arguments.no_pretrained,
+        workers=arguments.workers,
+        gpus_per_worker=arguments.gpus_per_worker,
+        accumulate=dict(arguments.accumulate or ()),
+        address=arguments.address,
+        search=arguments.search,
+        space=tuple(arguments.space or ()),
+        dry_run=arguments.dry_run,
+    )
 
 
+# ------------------------------------------------------------------------------------ the command
 def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None) -> None:
-    """Runs the sweep and exits: 0 all rows done, 1 a row failed, 2 the input was wrong, 130 interrupted."""
+    """Run the sweep and exit: 0 all rows done, 1 a row failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser(sweep, doc).parse_args(argv)
-    cluster.prepare_environment(arguments.address)
-    from pipelines.launch import search  # after the environment is set: Ray reads it when it is imported
-    from pipelines.launch.launch import Launch
 
-    console = Console()
-    try:
-        if arguments.space and not arguments.search:
-            raise ValueError("--space says what --search varies; add --search N")
-        asked = sweep.part(arguments.rows, arguments.test_on)
-        chosen = search.find(asked, arguments, console) if arguments.search else asked
-        code = Launch(chosen, arguments, console).execute() if chosen else 0
-    except (ValueError, OSError, ExtractionError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        code = 2
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here", highlight=False)
-        code = 130
-    sys.exit(code)
+    def work(console: Console) -> int:
+        asked = options(arguments)
+        cluster.prepare_environment(asked.address)
+        # Here: what trains takes seconds to import, which `--help` does without.
+        from pipelines.launch.launch import launch
+        from pipelines.launch.search import find_best
+
+        part = sweep.part(arguments.rows, arguments.test_on)
+        wanted = find_best(part, asked, console) if asked.search else part
+        return launch(wanted, asked, console) if wanted else 0
+
+    sys.exit(command.main(work, errors=(ExtractionError,), stopped="stopped; the same command goes on from here"))

@@ -18,11 +18,12 @@ from typing import Any
 
 from rich.console import Console
 
+from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
 from pipelines.experiments.experiment import PRESETS, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces.sources import datasets_file
-from pipelines.launch.launch import rows_unseen
+from pipelines.launch.plan import rows_unseen
 from pipelines.training import stages
 
 WIDTH = 80
@@ -30,44 +31,50 @@ HERE = Path(__file__).parent
 
 
 def names() -> tuple[str, ...]:
+    """Return the names of all questions: of their files, in alphabetical order."""
     return tuple(sorted(path.stem for path in HERE.glob("[!_]*.py")))
 
 
 def question(name: str) -> str:
-    """The first line of the file's docstring."""
+    """Return the first line of the file's docstring."""
     text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
     return text.splitlines()[0]
 
 
 # ------------------------------------------------------------------------------- what is there
 def trained(storage: Path) -> Counter[str]:
-    """How many finished stages there are of each kind (see `kind`)."""
+    """Return how many finished stages there are of each kind (see `kind`)."""
     specs = {path.parent.name: read_json(path) for path in storage.glob("stages/*/*/*/spec.json")}
     done = {path.parent.name for path in storage.glob("stages/*/*/*/_done.json")}
     return Counter(kind(specs[name], specs) for name in done & specs.keys())
 
 
 def kind(spec: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
-    """Names what a stage is but for the videos that it and the stages it needs are trained on."""
-    needs = {name: kind(others[found], others) if found in others else found for name, found in spec["needs"].items()}
+    """Return a name for stages that differ only in the videos that they, and the stages they need, are trained on.
+
+    others: digest -> spec of the stages there are.
+    """
+    needs = {
+        name: kind(others[needed], others) if needed in others else needed for name, needed in spec["needs"].items()
+    }
     return digest({**spec, "rows": None, "needs": needs})
 
 
 def stages_of(sweep: Sweep, preset: Preset, num_seeds: int) -> Counter[str]:
-    """How many distinct stages of each kind a sweep trains."""
+    """Return how many distinct stages of each kind a sweep trains."""
     experiments = sweep.experiments(preset, num_seeds, {}).values()
-    planned = [stage for one in experiments for stage in stages.plan(one, rows_unseen(one), Path())]
+    planned = [stage for each in experiments for stage in stages.plan(each, rows_unseen(each), Path())]
     specs = {stage.digest: stage.spec for stage in planned}
     return Counter(kind(spec, specs) for spec in specs.values())
 
 
 def rows_reported(name: str, storage: Path) -> int | None:
-    """Rows with a number in the newest report; None where there is none."""
+    """Return how many rows of the newest report have a number; None where there is no report."""
     own = re.compile(rf"{name}-[0-9a-f]{{16}}")
-    found = [path for path in storage.glob(f"reports/{name}-*/{name}.csv") if own.fullmatch(path.parent.name)]
-    if not found:
+    reports = [path for path in storage.glob(f"reports/{name}-*/{name}.csv") if own.fullmatch(path.parent.name)]
+    if not reports:
         return None
-    with max(found, key=lambda path: path.stat().st_mtime).open() as file:
+    with max(reports, key=lambda path: path.stat().st_mtime).open() as file:
         heading, *lines = csv.reader(file)
     ours = heading.index("ours")
     return len({line[0] for line in lines if line[ours]})
@@ -75,9 +82,10 @@ def rows_reported(name: str, storage: Path) -> int | None:
 
 # --------------------------------------------------------------------------------- the command
 def entry(name: str, preset: Preset, storage: Path, finished: Counter[str]) -> list[str]:
+    """Return the lines that tell of a question. finished: what `trained` found in the storage."""
     sweep: Sweep = importlib.import_module(f"sweeps.{name}").SWEEP
     wanted = stages_of(sweep, preset, sweep.seeds[preset])
-    num_trained = sum(min(count, finished[one]) for one, count in wanted.items())
+    num_trained = sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items())
     rows = rows_reported(name, storage)
     facts = f"{_count(len(sweep.rows), 'row')}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
     if rows is not None:
@@ -91,9 +99,7 @@ def _count(number: int, what: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = command.parser("python -m sweeps", __doc__)
     p.add_argument("part", nargs="*", metavar="PART", help="only questions with this in their name, e.g. adfd or mask")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: %(default)s)")
     p.add_argument("--preset", choices=PRESETS, help="whose stages are counted (default: as for the sweeps)")

@@ -39,9 +39,10 @@ def main(work: Callable[[Console], int], *, errors: tuple[type[Exception], ...] 
     traceback. Any other exception is a mistake of ours and comes through. After Ctrl-C `stopped` is printed.
     """
     console = Console()
+    for_the_user: tuple[type[Exception], ...] = (ValueError, OSError, *errors)
     try:
         return work(console)
-    except (ValueError, OSError, *errors) as error:
+    except for_the_user as error:
         text = "\n".join(printable(line) for line in str(error).splitlines())
         console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2

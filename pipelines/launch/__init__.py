@@ -3,7 +3,12 @@
 In: a sweep and the switches of the command line. Out: the table on the terminal, a report, runs in MLflow and an exit
 code.
 
-    launch   find the data, plan, extract, train and score; how many trials at once, workers, loaders and actors of each
-    search   the best setting by validation AUC, in place of the table's rows
-    publish  the end: report written, table printed, runs logged
+    options    the switches as a value
+    request    sweep and switches, resolved: experiments, preset, storage, where the videos are
+    data       which videos the experiments need, and where their faces are
+    plan       the trials and distinct stages of a launch, and how they are printed
+    resources  how many trials run at once; workers, loaders and scoring actors of each
+    launch     extract, train and score what is missing, then publish
+    search     the best setting by validation AUC, in place of the table's rows
+    publish    the end: report written, table printed, runs logged
 """

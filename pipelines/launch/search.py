@@ -9,7 +9,6 @@ one found. Every candidate lies in
 so the same command goes on after any interruption, and a larger N adds to what is known.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,9 +27,12 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Range, Space
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces.plan import extract_missing
-from pipelines.launch.launch import Data, Launch
+from pipelines.launch import plan, resources
+from pipelines.launch.data import load
+from pipelines.launch.options import Options
+from pipelines.launch.request import Request
 from pipelines.tracking.client import Tracker, TrackingError, default_uri
-from pipelines.training import job
+from pipelines.training.job import Compute
 from pipelines.trials import planner, tune
 from pipelines.trials.trial import Trial
 from pipelines.trials.tune import Candidate
@@ -40,57 +42,65 @@ BASE, FOUND = "as declared", "found"  # the rows of the table
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """What is known of the candidates, on disk."""
+    """What is known of the candidates of one search: a JSON file for each."""
 
     folder: Path
 
     def note(self, candidate: Candidate) -> None:
+        """Write down what is known of a candidate now."""
         storage.write_json(self.folder / f"{digest(candidate.settings)}.json", asdict(candidate))
 
     def candidates(self) -> list[Candidate]:
-        """The best first; those without an AUC last."""
-        found = [_read(path) for path in sorted(self.folder.glob("*.json"))]
-        return sorted(found, key=lambda one: -math.inf if one.auc is None else one.auc, reverse=True)
+        """Return all candidates: the best AUC first, those without one last."""
+        candidates = [_read(path) for path in sorted(self.folder.glob("*.json"))]
+        return sorted(
+            candidates, key=lambda candidate: -math.inf if candidate.auc is None else candidate.auc, reverse=True
+        )
 
     def best(self) -> Candidate | None:
-        """Of those that were trained to the end."""
-        return next((one for one in self.candidates() if one.state == "finished"), None)
+        """Return the best of those that were trained to the end; None if there are none."""
+        return next((candidate for candidate in self.candidates() if candidate.state == "finished"), None)
 
 
 def _read(path: Path) -> Candidate:
-    told = storage.read_json(path)
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in told["settings"].items()}
-    return Candidate(**told | {"settings": settings})
+    fields = storage.read_json(path)
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["settings"].items()}
+    return Candidate(**fields | {"settings": settings})
 
 
-def find(sweep: Sweep, arguments: argparse.Namespace, console: Console) -> Sweep | None:
-    """The sweep of two rows that is left to run, after the search; None for a dry run.
+def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
+    """Search, then return the sweep of two rows that is left to run: as declared, and the best setting found.
 
-    Raises ValueError for a space that can't be searched, or where no candidate was trained to the end.
+    None: a dry run, which prints the plan only. Raises ValueError for a space that can't be searched, or where no
+    candidate was trained to the end.
     """
+    assert options.search is not None
     base = replace(sweep, rows={BASE: {}}, published={BASE: _published(sweep)})
-    launch = Launch(base, argparse.Namespace(**{**vars(arguments), "seeds": 1}), console)
-    declared = launch.experiments[BASE, 0]
-    chosen = space.parse(arguments.space or ()) or sweep.space or space.of_rows(sweep.rows)
+    request = Request.of(base, replace(options, seeds=1))
+    declared = request.experiments[BASE, 0]
+    chosen = space.parse(options.space) or sweep.space or space.of_rows(sweep.rows)
     space.check(chosen, declared)
-    _print_space(chosen, arguments.search, console)
-    roots = launch.roots()
-    if arguments.dry_run or roots is None:
-        launch.print_plan(None if roots is None else launch.data(roots))
+    _print_space(chosen, options.search, console)
+    roots = request.roots(console)
+    data = None if roots is None else load(request, roots)
+    if options.dry_run or data is None:
+        plan.print_plan(request, data, console)
         return None
-    data = launch.data(roots)
-    with cluster.connect(arguments.address, dashboard=True) as resources:
-        compute, concurrent = launch.compute(resources, arguments.search)
+
+    with cluster.connect(options.address, dashboard=True) as there:
+        compute, concurrent = resources.divide(options, request.preset, there, options.search)
         extract_missing(data.extractions, data.roots, console)
-        log = _search(launch, data, declared, chosen, compute, concurrent)
-    best = log.best()
+        planned = plan.planner(request, data, declared.recipe())
+        log = _search(request, planned, declared, chosen, compute, concurrent, console)
+    best, candidates = log.best(), log.candidates()
     _print_candidates(log, chosen, console)
     try:
-        _track(launch, log, launch.planner(data, declared.recipe()), declared)
+        _track(request, log, planned, declared)
     except TrackingError as error:  # the same command logs them as soon as it can
         console.print(f"NOT LOGGED  {error}", style="red", highlight=False, markup=False, soft_wrap=True)
     if best is None:
         raise ValueError(f"no candidate was trained to the end; the reasons are in {log.folder}")
+
     rows: dict[str, Mapping[str, Any]] = {BASE: {}}
     published = dict(base.published)
     if declared.override(best.settings).config() != declared.config():
@@ -98,100 +108,118 @@ def find(sweep: Sweep, arguments: argparse.Namespace, console: Console) -> Sweep
         published[FOUND] = dict.fromkeys(published[BASE], math.nan)
     else:
         console.print("No setting did better than the one that the sweep declares.", highlight=False)
-    title = f"{sweep.title}: the best of {len(log.candidates())} settings by validation AUC"
+    title = f"{sweep.title}: the best of {len(candidates)} settings by validation AUC"
     return replace(sweep, name=f"{sweep.name}_search", title=title, row_name="setting", rows=rows, published=published)
 
 
 def _published(sweep: Sweep) -> Mapping[str, float]:
-    """Of the row that changes nothing of the base, if there is one: the paper's own setting."""
-    none = dict.fromkeys(next(iter(sweep.published.values())), math.nan)
-    own = [row for row, overrides in sweep.rows.items() if sweep.base.override(overrides) == sweep.base.override({})]
-    return sweep.published[own[0]] if own else none
+    """Return the published values of the row that changes nothing of the base: the paper's own setting. NaN: none."""
+    for row, overrides in sweep.rows.items():
+        if sweep.base.override(overrides) == sweep.base.override({}):
+            return sweep.published[row]
+    return dict.fromkeys(next(iter(sweep.published.values())), math.nan)
 
 
 def _search(
-    launch: Launch, data: Data, declared: Experiment, chosen: Space, compute: job.Compute, concurrent: int
+    request: Request,
+    planned: Callable[[Experiment], Trial],
+    declared: Experiment,
+    chosen: Space,
+    compute: Compute,
+    concurrent: int,
+    console: Console,
 ) -> Log:
-    plan = launch.planner(data, declared.recipe())
-    trial = plan(declared)
+    """Train as many candidates as are left of the wanted number, and return the log of all."""
+    trial = planned(declared)
     planner.check(trial, compute)
     varied = {key: str(values) for key, values in chosen.items()}
     rows = {stage.name: stage.spec["rows"] for stage in trial.planned}
-    log = Log(folder=launch.storage / "searches" / digest([declared, varied, rows]))
-    known = [one for one in log.candidates() if one.state != "running"]
-    begun = [one.settings for one in log.candidates() if one.state == "running"]
-    left = launch.arguments.search - len(known)
+    log = Log(folder=request.storage / "searches" / digest([declared, varied, rows]))
+    known = [candidate for candidate in log.candidates() if candidate.state != "running"]
+    begun = [candidate.settings for candidate in log.candidates() if candidate.state == "running"]
+    wanted = request.options.search or 0
+    left = wanted - len(known)
     if left <= 0:
         return log
-    title = f"Search: {left} of {launch.arguments.search} candidates to train, {concurrent} at once"
-    with progress.view(launch.console, title) as view:
-        shown = cache(lambda key: plan(declared.override(dict(key))))
+    trial_of = cache(lambda settings: planned(declared.override(dict(settings))))
+
+    title = f"Search: {left} of {wanted} candidates to train, {concurrent} at once"
+    with progress.view(console, title) as view:
 
         def look() -> None:
-            for one in log.candidates():
-                trial = shown(tuple(sorted(one.settings.items())))
-                if one.state != "running":
-                    view.update(_short(one.settings), f"{one.state}{_auc_text(one)}", 1, 1)
-                elif standing := tune.standing(trial):
-                    view.update(_short(one.settings), *standing)
+            for candidate in log.candidates():
+                if candidate.state != "running":
+                    view.update(_short(candidate.settings), f"{candidate.state}{_auc_text(candidate)}", 1, 1)
+                elif standing := tune.standing(trial_of(tuple(sorted(candidate.settings.items())))):
+                    view.update(_short(candidate.settings), *standing)
 
         tune.search(
-            chosen,
-            known,
-            (begun or ([] if known else _start(declared, chosen)))[:left],
-            left,
-            partial(_planned, plan, declared),
+            tune.Search(
+                space=chosen,
+                known=known,
+                first=(begun or ([] if known else own_setting(declared, chosen)))[:left],
+                num=left,
+                most_epochs=_scoring_epochs(declared),
+                seed=declared.seed + len(known),
+            ),
+            partial(_candidate_trial, planned, declared),
             compute,
             concurrent,
-            launch.storage / "ray",
-            most_epochs=_epochs(declared),
-            seed=declared.seed + len(known),
+            request.storage / "ray",
             note=log.note,
             look=look,
         )
     return log
 
 
-def _planned(plan: Callable[[Experiment], Trial], declared: Experiment, settings: Mapping[str, Any]) -> Trial:
-    return plan(declared.override(settings))
+def _candidate_trial(
+    planned: Callable[[Experiment], Trial], declared: Experiment, settings: Mapping[str, Any]
+) -> Trial:
+    return planned(declared.override(settings))
 
 
-def _start(declared: Experiment, chosen: Space) -> list[dict[str, Any]]:
-    """The sweep's own setting, where the space has it: the search should end no worse."""
+def own_setting(declared: Experiment, chosen: Space) -> list[dict[str, Any]]:
+    """Return the sweep's own setting where the space has it, else nothing: a search should end no worse."""
     config = declared.config()
     own = {key: reduce(getattr, key.removeprefix(space.SEARCHED).split("."), config) for key in chosen}
     return [own] if all(space.contains(chosen[key], value) for key, value in own.items()) else []
 
 
-def _epochs(declared: Experiment) -> int:
-    """With a validation AUC: those of the stages that score."""
+def _scoring_epochs(declared: Experiment) -> int:
+    """Return how many epochs end with a validation AUC: those of the stages that score."""
     config = declared.config()
     return sum(stage.feed(config).num_epochs for stage in models.stages(declared.model) if stage.scores)
 
 
-def _track(launch: Launch, log: Log, plan: Callable[[Experiment], Trial], declared: Experiment) -> None:
-    """A run for each candidate, below one for the search: MLflow's charts show the AUC over the settings."""
-    name = f"{launch.sweep.name}_search"
-    tracker = Tracker(default_uri(launch.storage), name, launch.storage)
-    common = {"data": "sample" if launch.is_sample else "real", "preset": launch.preset, "commit": provenance.commit()}
-    parent = tracker.run(log.folder.name, f"search ({launch.preset}, {common['data']})", tags=common)
-    for one in log.candidates():
-        trial = plan(declared.override(one.settings))
-        tags = common | {"method": declared.model, "state": one.state, "candidate": trial.digest}
-        params = {key: _number(value) for key, value in one.settings.items()}
+def _track(request: Request, log: Log, planned: Callable[[Experiment], Trial], declared: Experiment) -> None:
+    """Log a run for each candidate, below one for the search: MLflow's charts show the AUC over the settings.
+
+    Raises TrackingError.
+    """
+    tracker = Tracker(default_uri(request.storage), f"{request.sweep.name}_search", request.storage)
+    common = {
+        "data": "sample" if request.is_sample else "real",
+        "preset": request.preset,
+        "commit": provenance.commit(),
+    }
+    parent = tracker.open_run(log.folder.name, f"search ({request.preset}, {common['data']})", tags=common)
+    for candidate in log.candidates():
+        trial = planned(declared.override(candidate.settings))
+        tags = common | {"method": declared.model, "state": candidate.state, "candidate": trial.digest}
+        params = {key: _number(value) for key, value in candidate.settings.items()}
         key = f"{log.folder.name}-{trial.digest}"
-        child = tracker.run(key, _short(one.settings), parent=parent, params=params, tags=tags)
+        child = tracker.open_run(key, _short(candidate.settings), parent=parent, params=params, tags=tags)
         for stage in trial.planned:
-            tracker.curve(child, stage.name, stage.curve())
-        if one.auc is not None:
-            tracker.values(child, {"val/auc": one.auc, "val/epochs": one.epochs})
-        tracker.end(child, "FAILED" if one.state == "failed" else "FINISHED")
+            tracker.log_curve(child, stage.name, stage.curve())
+        if candidate.auc is not None:
+            tracker.log_values(child, {"val/auc": candidate.auc, "val/epochs": candidate.epochs})
+        tracker.end(child, "FAILED" if candidate.state == "failed" else "FINISHED")
     tracker.end(parent)
 
 
-# --------------------------------------------------------------------------------------- what is shown
+# ------------------------------------------------------------------------------------ on the terminal
 def _short(settings: Mapping[str, Any]) -> str:
-    """e.g. `mask_ratio 0.55, lr 0.00013`."""
+    """Return settings in a few words, e.g. `mask_ratio 0.55, lr 0.00013`."""
     return ", ".join(f"{key.rsplit('.', 1)[-1]} {_number(value)}" for key, value in settings.items())
 
 
@@ -199,8 +227,8 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _auc_text(one: Candidate) -> str:
-    return "" if one.auc is None else f", val/auc {one.auc:.3f}"
+def _auc_text(candidate: Candidate) -> str:
+    return "" if candidate.auc is None else f", val/auc {candidate.auc:.3f}"
 
 
 def _print_space(chosen: Space, number: int, console: Console) -> None:
@@ -213,14 +241,16 @@ def _print_space(chosen: Space, number: int, console: Console) -> None:
 
 
 def _print_candidates(log: Log, chosen: Space, console: Console, most: int = 10) -> None:
-    found = log.candidates()
-    table = Table(title=f"Candidates, the best {min(most, len(found))} of {len(found)} by validation AUC")
+    candidates = log.candidates()
+    shown = candidates[:most]
+    table = Table(title=f"Candidates, the best {len(shown)} of {len(candidates)} by validation AUC")
     for column in (*(key.removeprefix(space.SEARCHED) for key in chosen), "val AUC", "epochs", ""):
         table.add_column(column)
-    for one in found[:most]:
-        auc = "–" if one.auc is None else f"{100 * one.auc:.1f}"
-        why = f": {one.reason}" if one.reason else ""
-        table.add_row(*(_number(one.settings[key]) for key in chosen), auc, str(one.epochs), one.state + why)
+    for candidate in shown:
+        auc = "–" if candidate.auc is None else f"{100 * candidate.auc:.1f}"
+        why = f": {candidate.reason}" if candidate.reason else ""
+        settings = (_number(candidate.settings[key]) for key in chosen)
+        table.add_row(*settings, auc, str(candidate.epochs), candidate.state + why)
     console.print(table)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     say("stopped: by ASHA, early; its AUC is the best so far. The choice is among those that finished.")

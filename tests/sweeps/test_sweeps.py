@@ -23,7 +23,7 @@ from pipelines.datasets import ffpp
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.experiments.sweep import Column, Sweep
-from pipelines.launch.launch import rows_unseen
+from pipelines.launch.plan import rows_unseen
 from pipelines.metrics.names import UNSEEN
 from pipelines.sweep import parser
 from pipelines.training import stages
@@ -121,7 +121,7 @@ def test_the_docstring_asks_and_its_commands_can_be_typed(name: str, sweep: Swee
 def test_every_column_can_be_scored(sweep: Sweep) -> None:
     for experiment in (*sweep.experiments("paper", 1, {}).values(), *sweep.experiments("small", 1, {}).values()):
         assert {experiment.train_on, *experiment.test_on} <= set(datasets.names())
-        assert experiment.protocol in protocol.names()
+        assert experiment.protocol in protocol.PROTOCOLS
         assert set(experiment.manipulations) <= set(ffpp.METHODS)
 
 

@@ -18,18 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
-from rich.console import Console
 
-from pipelines.common.cluster import Resources
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep
-from pipelines.launch import launch
 from pipelines.metrics.names import FINAL
 from pipelines.report import main
 from pipelines.reporting import cache
-from pipelines.reporting.table import as_percent
-from pipelines.sweep import parser
+from pipelines.reporting.table import in_percent
 
 ROWS = {"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}}
 PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905, "dfdc": 0.81}}
@@ -37,8 +32,7 @@ PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905
 BROKEN = {"0.7": {"model.recover.mask_ratio": 0.7}, "broken": {"model.recover.lr": 1e30}}
 
 SCRIPT = '''"""Sweep of a test."""
-from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main
+from pipelines.sweep import Experiment, Sweep, main
 
 SWEEP = Sweep(
     name="{name}",
@@ -201,8 +195,8 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
         assert float(line["ours"]) == pytest.approx(value["value"], abs=1e-6)
         assert (line["seeds"], line["failure"], line["spread"]) == ("0", "", "")
         first = 3 * list(PUBLISHED[row]).index(column)
-        percent = [as_percent(value[name]) for name in ("value", "low", "high")]
-        assert shown[row][first] == as_percent(published)
+        percent = [in_percent(value[name]) for name in ("value", "low", "high")]
+        assert shown[row][first] == in_percent(published)
         assert shown[row][first + 1].rstrip(" ↑↓") == "{}* [{}, {}]".format(*percent)
     assert (folder / "tiny.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -474,66 +468,6 @@ def refused(ended: Ended, message: str) -> None:
     assert "Traceback" not in said
     assert said.count("error:") == 1
     assert "ray" not in ended.imported
-
-
-# ------------------------------------------------------------------------------------------- CPUs
-def launched(experiment: Experiment, *switches: str) -> launch.Launch:
-    published = {row: {"celeb_df": 0.5} for row in ROWS}
-    table = Sweep(name="tiny", title="", base=experiment, row_name="row", rows=ROWS, published=published)
-    return launch.Launch(table, parser(table, None).parse_args(["--preset", "small", *switches]), Console(quiet=True))
-
-
-@pytest.mark.parametrize(
-    ("cpus", "workers"),
-    [
-        (2, 1),
-        (4, 1),
-        (4, 2),
-        (1, 1),
-        (3, 2),
-        (4, 3),
-        (6, 2),
-        (8, 3),
-    ],
-)
-def test_every_worker_has_a_cpu_for_its_loader_or_is_refused(
-    tiny_experiment: Experiment, cpus: int, workers: int
-) -> None:
-    """Training is in lockstep: one worker whose loader, an actor of one CPU, can't start stops all of its trial."""
-    one = launched(tiny_experiment, "--workers", str(workers))
-    resources = Resources(cpus=cpus, gpus=0, memory_bytes=64 * 2**30)
-    if 2 * workers > cpus:
-        with pytest.raises(ValueError, match="--workers"):
-            one.compute(resources, len(ROWS))
-    else:
-        compute, concurrent = one.compute(resources, len(ROWS))
-        assert compute.num_workers == workers
-        assert concurrent * 2 * workers <= cpus
-
-
-# CPUs, GPUs, workers, and by hand: trials at once, loaders of each worker
-LOADERS = {
-    "one GPU": (16, 1, 1, 1, 8),  # 15 are left for them
-    "a small machine": (6, 1, 1, 1, 5),
-    "no CPU to spare": (2, 1, 1, 1, 1),
-    "two trials": (16, 2, 1, 2, 7),  # 8 CPUs each, one of them trains
-    "two workers": (16, 2, 2, 1, 7),
-    "no GPU": (16, 0, 2, 2, 1),
-    "in this process": (16, 0, 0, 2, 1),
-}
-
-
-@pytest.mark.parametrize("case", LOADERS.values(), ids=LOADERS)
-def test_a_gpu_gets_the_loaders_that_there_are_cpus_for(tiny_experiment: Experiment, case: tuple[int, ...]) -> None:
-    cpus, gpus, workers, wanted_trials, wanted_loaders = case
-    one = launched(tiny_experiment, "--workers", str(workers))
-    resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=64 * 2**30)
-    compute, concurrent = one.compute(resources, len(ROWS))
-    assert (concurrent, compute.num_loaders) == (wanted_trials, wanted_loaders)
-    assert not workers or concurrent * workers * (1 + compute.num_loaders) <= cpus
-    if gpus:  # scoring takes no more of them than training, however many share one
-        assert compute.scoring_actors == workers * min(4, wanted_loaders)
-        assert compute.scoring_actors * compute.gpus_per_actor == pytest.approx(workers)
 
 
 # ---------------------------------------------------------------------------------------- the search

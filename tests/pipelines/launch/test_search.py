@@ -57,7 +57,7 @@ def test_a_list_of_settings_comes_back_as_it_went(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("space", "start"), [(Range(1e-5, 1e-1), 1), (Range(0.5, 0.9), 0), ((1e-3, 2e-4), 0)])
 def test_the_sweeps_own_setting_is_tried_first_where_the_space_has_it(space, start) -> None:
     declared = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",)).override({"model.lr": 0.01})
-    assert search._start(declared, {"model.lr": space}) == [{"model.lr": 0.01}] * start
+    assert search.own_setting(declared, {"model.lr": space}) == [{"model.lr": 0.01}] * start
 
 
 # ------------------------------------------------------------------------------------------ Ray Tune
@@ -69,7 +69,7 @@ def trained(folder: Path, aucs: list[float], kept: int) -> trial.Trial:
     lines = [{"epoch": epoch, "step": epoch, "val/auc": auc} for epoch, auc in zip(NINE, aucs, strict=True)]
     storage.write_bytes(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
     storage.write_json(planned.folder / "_done.json", {"best_epoch": kept})
-    nothing = trial.Usable(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
+    nothing = trial.UsablePart(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
     return trial.Trial(
         experiment=experiment,
         planned=(planned,),
@@ -82,7 +82,7 @@ def trained(folder: Path, aucs: list[float], kept: int) -> trial.Trial:
 
 
 def test_the_validation_auc_is_that_of_the_kept_epoch(tmp_path: Path) -> None:
-    assert trial.validation_auc(trained(tmp_path, GOOD, kept=2)) == 0.9
+    assert trained(tmp_path, GOOD, kept=2).validation_auc() == 0.9
 
 
 class _Plan:
@@ -99,16 +99,18 @@ class _Plan:
 def go(folder: Path, known: list[Candidate], first: list[float], num: int) -> list[Candidate]:
     noted: list[Candidate] = []
     tune.search(
-        {"model.lr": Range(0.0, 1.0)},
-        known,
-        [{"model.lr": value} for value in first],
-        num,
+        tune.Search(
+            space={"model.lr": Range(0.0, 1.0)},
+            known=known,
+            first=[{"model.lr": value} for value in first],
+            num=num,
+            most_epochs=9,
+            seed=0,
+        ),
         _Plan(folder),
         job.Compute(),
         1,
         folder / "tune",
-        most_epochs=9,
-        seed=0,
         note=noted.append,
         look=lambda: None,
     )

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ import torch
 import models
 from models import Feed
 from pipelines.experiments.experiment import Experiment
-from pipelines.launch import launch
-from pipelines.sweep import parser
 from pipelines.training import sharing, stages
 from pipelines.training.job import Compute
 from pipelines.training.views import VIEWS, Video, View
@@ -119,42 +116,6 @@ def test_parts_are_equal_and_hold_as_many_real_as_fake():
         sharing.check_cuts(finetune, view("clips", 8), num_workers=2, cuts=4)
     with pytest.raises(ValueError, match=r"8 samples .* 3 equal parts; allowed: 2, 4, 8$"):
         sharing.check_cuts(recover, view("real_clips", 8), num_workers=1, cuts=3)
-
-
-# ---------------------------------------------------------------------------------------- the switch
-def asked(*arguments: str) -> Any:
-    sweep = SimpleNamespace(name="any", seeds={"paper": 3, "small": 1})
-    return parser(sweep, None).parse_args(arguments)  # type: ignore[arg-type]
-
-
-def launched(*arguments: str) -> launch.Launch:
-    one = launch.Launch.__new__(launch.Launch)
-    one.arguments = asked(*arguments)
-    one.experiments = {("row", 0): Experiment(model="delocate", train_on="ffpp", test_on=(), preset="small")}
-    return one
-
-
-def test_the_switch_names_a_stage_and_a_number():
-    assert asked().accumulate is None
-    assert launched().accumulate == {}
-    switch = ["--accumulate", "delocate.finetune=4", "delocate.recover=2"]
-    assert launched(*switch).accumulate == {"delocate.finetune": 4, "delocate.recover": 2}
-
-
-@pytest.mark.parametrize(
-    "text", ["4", "finetune=4", "delocate.finetune=0", "delocate.finetune=two", "delocate.finetune"]
-)
-def test_the_switch_refuses_what_it_does_not_understand(text, capsys):
-    with pytest.raises(SystemExit):
-        asked("--accumulate", text)
-    assert "--accumulate" in capsys.readouterr().err
-
-
-def test_a_stage_that_the_sweep_lacks_is_named():
-    with pytest.raises(ValueError, match=r"--accumulate lre\.detect: this sweep trains delocate\.finetune, "):
-        _ = launched("--accumulate", "lre.detect=2").accumulate
-    with pytest.raises(ValueError, match=r"delocate\.localize can't be cut"):
-        _ = launched("--accumulate", "delocate.localize=2").accumulate
 
 
 def test_a_trial_gets_the_parts_of_its_stages():

@@ -1,0 +1,121 @@
+"""The plan of a launch: a trial for each row and seed, the distinct stages that they train; and how it is printed."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import models
+from pipelines.datasets.sample import corpus
+from pipelines.experiments.experiment import Experiment
+from pipelines.faces import store
+from pipelines.faces.recipe import Recipe
+from pipelines.launch.data import Data
+from pipelines.launch.request import Request
+from pipelines.training import stages
+from pipelines.training.stages import PlannedStage
+from pipelines.training.views import REAL_VIEWS, VIEWS
+from pipelines.trials.outcome import RowSeed
+from pipelines.trials.planner import Planner
+from pipelines.trials.trial import Trial
+
+
+def planner(request: Request, data: Data, recipe: Recipe) -> Callable[[Experiment], Trial]:
+    """Return what makes trials of experiments with this recipe; their faces must be extracted.
+
+    It can be sent to another process.
+    """
+    faces = data.faces(recipe)
+    ledgers = {name: store.ledger(folder) for name, folder in faces.items()}
+    return Planner(data.videos, ledgers, faces, request.storage, request.options.accumulate)
+
+
+def trials(request: Request, data: Data) -> dict[RowSeed, Trial]:
+    """Return the trial of each row and seed, done or not; the faces must be extracted."""
+    plan = {recipe: planner(request, data, recipe) for recipe in {e.recipe() for e in request.experiments.values()}}
+    return {key: plan[experiment.recipe()](experiment) for key, experiment in request.experiments.items()}
+
+
+def rows_unseen(experiment: Experiment) -> dict[str, str]:
+    """Return, for each view, what stands for the digest of its faces before there are any.
+
+    Two experiments get the same text where they will train on the same faces.
+    """
+    cut = [f"{name} {value}" for name, value in sorted(experiment.faces_args.items())]
+    real = [experiment.train_on, experiment.codec, *cut]
+    seen = {view: real if view in REAL_VIEWS else [*real, *experiment.manipulations] for view in VIEWS}
+    return {view: f"not extracted yet: {', '.join(names)}" for view, names in seen.items()}
+
+
+def growing(planned: Iterable[PlannedStage], workers: tuple[int, int] | None) -> list[str]:
+    """Return the stages that take more memory in each worker when fewer than the most of a range train.
+
+    A stage that `--accumulate` cuts exactly is cut into more parts then: see `Sharing.cuts`.
+    """
+    if workers is None or workers[0] == workers[1]:
+        return []
+    whole = [stage for stage in planned if models.stage(stage.paper, stage.name).accumulates != "exactly"]
+    return sorted({f"{stage.paper}.{stage.name}" for stage in whole})
+
+
+# --------------------------------------------------------------------------------- on the terminal
+def print_plan(request: Request, data: Data | None, console: Console) -> None:
+    """Print which videos are to be extracted and which stages are to be trained. data None: no sample corpus yet."""
+    _heading(request.sweep.title, console)
+    if request.is_sample:
+        console.print(f"[yellow]{corpus.NOTE}[/yellow]", highlight=False)
+    if data is None:
+        source = "made on first use"
+        counts = corpus.summary(names=request.datasets)
+        videos = [(name, str(count["real"] + count["fake"]), "all") for name, count in counts.items()]
+    else:
+        source = "sample corpus" if request.is_sample else str(request.config_file)
+        videos = [
+            (data.name(each), str(each.videos.num_rows), str(each.num_missing or "none, all extracted"))
+            for each in data.extractions
+        ]
+    _heading(f"Videos ({source})", console)
+    _print_table(("dataset", "needed", "to extract"), videos, console)
+    _print_stages(request, data if data and data.extracted else None, console)
+
+
+def _print_stages(request: Request, data: Data | None, console: Console) -> None:
+    """data None: there are no faces. The number of distinct stages is right even so, and none counts as trained."""
+    experiments, options = request.experiments.values(), request.options
+    unseen = [
+        stage
+        for experiment in experiments
+        for stage in stages.plan(experiment, rows_unseen(experiment), request.storage, options.accumulate)
+    ]
+    of_trials = [stage for trial in trials(request, data).values() for stage in trial.planned] if data else unseen
+    planned: dict[Path, PlannedStage] = {stage.folder: stage for stage in of_trials}
+
+    lines = []
+    for paper, name in dict.fromkeys((stage.paper, stage.name) for stage in planned.values()):
+        own = [stage for stage in planned.values() if (stage.paper, stage.name) == (paper, name)]
+        seconds = [stage.summary()["seconds"] for stage in own if stage.done]
+        mean = f"{sum(seconds) / len(seconds):.0f} s each" if seconds else "–"
+        counts = (len(own), len(own) - len(seconds), len(seconds))
+        lines.append((paper, name, *map(str, counts), mean))
+    _heading(f"Stages ({request.preset} preset, {len(experiments)} trials)", console)
+    _print_table(("paper", "stage", "distinct", "to train", "reused", "trained before took"), lines, console)
+
+    if len(planned) < len(unseen):
+        text = f"{len(unseen) - len(planned)} of {len(unseen)} stages are shared between rows and trained once"
+        console.print(text, highlight=False)
+    if options.workers and (names := growing(planned.values(), options.workers)):
+        text = f"With fewer than {options.workers[1]} workers, each takes more GPU memory in {', '.join(names)}"
+        console.print(text, highlight=False)
+    console.print(f"Cost: {request.sweep.cost[request.preset]}", highlight=False)
+
+
+def _heading(text: str, console: Console) -> None:
+    console.print(f"[bold]{text}[/bold]", highlight=False)
+
+
+def _print_table(columns: Sequence[str], lines: Iterable[Sequence[str]], console: Console) -> None:
+    table = Table(*columns)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)

@@ -1,0 +1,66 @@
+"""What one launch is asked for: a sweep and its switches, resolved to experiments, data and a storage folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.console import Console
+
+import models
+from pipelines.common.storage import check_storage
+from pipelines.experiments.experiment import Experiment, Preset
+from pipelines.experiments.sweep import Sweep
+from pipelines.faces import sources
+from pipelines.launch.options import Options
+from pipelines.training.sharing import check_accumulates
+from pipelines.trials.outcome import RowSeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A sweep as it was asked for."""
+
+    sweep: Sweep
+    options: Options
+    config_file: Path | None  # datasets.toml; None: the sample corpus
+    preset: Preset
+    experiments: Mapping[RowSeed, Experiment]
+
+    @classmethod
+    def of(cls, sweep: Sweep, options: Options) -> "Request":
+        """Return the request that a sweep and its switches make. Raises ValueError for what the sweep has not got."""
+        config_file = sources.datasets_file(options.datasets)
+        preset = options.preset or ("paper" if config_file else "small")
+        changes = {} if options.pretrained else {"model.pretrained": False}
+        experiments = sweep.experiments(preset, options.seeds or sweep.seeds[preset], changes)
+        _check_accumulate(options.accumulate, experiments)
+        return cls(sweep=sweep, options=options, config_file=config_file, preset=preset, experiments=experiments)
+
+    @property
+    def is_sample(self) -> bool:
+        return self.config_file is None
+
+    @cached_property
+    def storage(self) -> Path:
+        """The storage folder: made and tried out, unless this is a dry run, which leaves no trace."""
+        return check_storage(self.options.storage, write=not self.options.dry_run)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets that the experiments name, in alphabetical order."""
+        experiments = self.experiments.values()
+        return tuple(sorted({e.train_on for e in experiments}.union(*(e.test_on for e in experiments))))
+
+    def roots(self, console: Console) -> dict[str, str] | None:
+        """Return dataset -> root; the sample corpus is made if need be. None: a dry run would have to make it."""
+        return sources.roots_of(self.config_file, self.storage, self.datasets, console, self.options.dry_run)
+
+
+def _check_accumulate(accumulate: Mapping[str, int], experiments: Mapping[RowSeed, Experiment]) -> None:
+    """Raise ValueError for a stage that is to be cut and that no experiment trains, or that cannot be cut."""
+    known = sorted({f"{e.model}.{name}" for e in experiments.values() for name in e.config().stages})
+    if unknown := sorted(accumulate.keys() - set(known)):
+        raise ValueError(f"--accumulate {', '.join(unknown)}: this sweep trains {', '.join(known)}")
+    for name in accumulate:
+        check_accumulates(models.stage(*name.split(".")))

@@ -1,0 +1,82 @@
+"""The switches of a sweep: what they take, what they refuse, and what a launch is told."""
+
+from math import nan
+from typing import Any
+
+import pytest
+
+from pipelines import sweep
+from pipelines.launch.options import Options
+from pipelines.launch.request import Request
+from pipelines.sweep import Experiment, Sweep
+
+BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",))
+TINY = Sweep(name="tiny", title="", base=BASE, row_name="row", rows={"a": {}}, published={"a": {"celeb_df": nan}})
+
+
+def told(*switches: str) -> Options:
+    return sweep.options(sweep.parser(TINY, None).parse_args(switches))
+
+
+def test_a_command_without_switches_is_what_options_are_by_default() -> None:
+    assert told() == Options()
+
+
+@pytest.mark.parametrize(
+    ("switches", "expected"),
+    [
+        ("--datasets my.toml --storage /data --preset small --seeds 2", ("my.toml", "/data", "small", 2)),
+        ("--dry-run --no-pretrained --address auto", (True, False, "auto")),
+        ("--search 3 --space model.lr=1..2 model.b=true,false", (3, ("model.lr=1..2", "model.b=true,false"))),
+    ],
+)
+def test_a_launch_is_told_what_the_switches_say(switches: str, expected: tuple[Any, ...]) -> None:
+    options = told(*switches.split())
+    names = {
+        4: ("datasets", "storage", "preset", "seeds"),
+        3: ("dry_run", "pretrained", "address"),
+        2: ("search", "space"),
+    }[len(expected)]
+    assert tuple(getattr(options, name) for name in names) == expected
+
+
+def test_a_space_without_a_search_is_refused() -> None:
+    with pytest.raises(ValueError, match="--space says what --search varies; add --search N"):
+        told("--space", "model.lr=1..2")
+
+
+# -------------------------------------------------------------------------------------- --workers
+@pytest.mark.parametrize(("text", "workers"), [("0", (0, 0)), ("4", (4, 4)), ("1-4", (1, 4)), ("2-2", (2, 2))])
+def test_workers_are_a_number_or_a_range(text: str, workers: tuple[int, int]) -> None:
+    assert told("--workers", text).workers == workers
+    assert told("--workers", text, "--gpus-per-worker", "0.5").gpus_per_worker == 0.5
+
+
+@pytest.mark.parametrize("text", ["-1", "0-2", "4-1", "1-", "1-2-3", "two", "1.5"])
+def test_other_workers_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        told(f"--workers={text}")
+    assert "--workers" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------- --accumulate
+def test_accumulate_names_a_stage_and_a_number() -> None:
+    options = told("--accumulate", "delocate.finetune=4", "delocate.recover=2")
+    assert options.accumulate == {"delocate.finetune": 4, "delocate.recover": 2}
+    assert Request.of(TINY, options).options.accumulate == options.accumulate
+
+
+@pytest.mark.parametrize(
+    "text", ["4", "finetune=4", "delocate.finetune=0", "delocate.finetune=two", "delocate.finetune"]
+)
+def test_what_names_no_stage_or_no_number_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        told("--accumulate", text)
+    assert "--accumulate" in capsys.readouterr().err
+
+
+def test_a_stage_that_the_sweep_lacks_or_that_cannot_be_cut_is_named() -> None:
+    with pytest.raises(ValueError, match=r"--accumulate lre\.detect: this sweep trains delocate\.finetune, "):
+        Request.of(TINY, Options(accumulate={"lre.detect": 2}))
+    with pytest.raises(ValueError, match=r"delocate\.localize can't be cut"):
+        Request.of(TINY, Options(accumulate={"delocate.localize": 2}))
