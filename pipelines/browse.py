@@ -1,4 +1,4 @@
-"""Shows what an extraction cut out: python -m pipelines.browse FACES_FOLDER [VIDEO_ID or pattern ...]
+"""A picture of what an extraction cut out: python -m pipelines.browse FACES_FOLDER [VIDEO_ID or pattern ...]
 
 A contact sheet with a row for each video: its name, class, status and reason, and some of its faces with their
 landmarks (cyan) and the outline of the mask (pink). Only the faces that are shown are read.
@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from pipelines.common import storage, tables
+from pipelines.common import command, tables
+from pipelines.common.command import positive
 from pipelines.common.pictures import decode_png
+from pipelines.common.storage import write_bytes
 from pipelines.common.text import first, printable
 from pipelines.faces import store
 from pipelines.media.decode import even_indices
@@ -37,10 +40,12 @@ class Filter:
     method: str = ""
 
     def __call__(self, at: store.Extracted) -> bool:
-        return self.others(at) and (not self.patterns or any(_matches(at, pattern) for pattern in self.patterns))
+        name = at.ledger["video_id"]
+        matches = not self.patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in self.patterns)
+        return matches and self.but_patterns(at)
 
-    def others(self, at: store.Extracted) -> bool:
-        """Whether it passes all but the patterns."""
+    def but_patterns(self, at: store.Extracted) -> bool:
+        """Return whether a video passes all but the patterns."""
         return (
             (not self.failed or at.ledger["status"] != "ok")
             and self.split in ("", at.copied["split"])
@@ -48,25 +53,22 @@ class Filter:
         )
 
 
-def _matches(at: store.Extracted, pattern: str) -> bool:
-    name = at.ledger["video_id"]
-    return name == pattern or fnmatchcase(name, pattern)
-
-
 def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
-    """At most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
+    """Return at most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
 
     Raises ValueError, naming some ids there are, when none does.
     """
-    found = sorted(name for name, at in known.items() if wanted(at))
-    if found:
-        return [found[place] for place in even_indices(len(found), most)], len(found)
-    rest = sorted(name for name, at in known.items() if wanted.others(at))
+    matching = sorted(name for name, at in known.items() if wanted(at))
+    if matching:
+        return [matching[place] for place in even_indices(len(matching), most)], len(matching)
+    rest = sorted(name for name, at in known.items() if wanted.but_patterns(at))
     if not rest:
+        named = {"--split": wanted.split, "--method": wanted.method}
+        switches = ["--failed"] * wanted.failed + [f"{switch} {value}" for switch, value in named.items() if value]
         methods = sorted({at.copied["method"] for at in known.values()})
         splits = [split for split in tables.SPLITS if any(at.copied["split"] == split for at in known.values())]
         raise ValueError(
-            f"none of {len(known)} videos passes {_described(wanted)}; "
+            f"none of {len(known)} videos passes {' '.join(switches) or 'no filter'}; "
             f"splits: {', '.join(splits) or 'none'}; methods: {first(methods, 20) or 'none'}"
         )
     near = [name for pattern in wanted.patterns for name in get_close_matches(pattern, rest, n=2)]
@@ -76,14 +78,8 @@ def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> t
     )
 
 
-def _described(wanted: Filter) -> str:
-    named = {"--split": wanted.split, "--method": wanted.method}
-    switches = [f"{name} {value}" for name, value in named.items() if value]
-    return " ".join([*(["--failed"] if wanted.failed else []), *switches]) or "no filter"
-
-
 def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int) -> Strip:
-    """A video's row of the sheet, with faces evenly spread over its frames."""
+    """Return a video's row of the sheet, with at most `num_faces` faces, evenly spread over its frames."""
     copied, entry = at.copied, at.ledger
     kind = "fake" if copied["label"] == tables.FAKE else "real"
     state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
@@ -102,7 +98,7 @@ def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int)
 
 
 def _sizes(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
-    """How large faces and crops are in the film, and what is known of masks."""
+    """Return how large a video's faces and crops are, and, of a fake, how many masks are known."""
     widths = [_range([row[name]["x1"] - row[name]["x0"] for row in rows]) for name in ("box_px", "crop_px")]
     masks = [decode_png(row["mask_png"]) for row in rows if row["mask_png"] is not None]
     known = f"; masks known of {len(masks)} of {len(rows)} faces" if kind == "fake" else ""
@@ -127,29 +123,21 @@ def _tile(row: Mapping[str, Any], size_px: int) -> Tile:
 
 # ----------------------------------------------------------------------------------------- command
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m pipelines.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = command.parser("python -m pipelines.browse", __doc__)
     p.add_argument("folder", metavar="FACES_FOLDER", type=Path, help="e.g. crossforge-storage/faces/ffpp/<digest>")
     p.add_argument("patterns", metavar="VIDEO_ID", nargs="*", help="or a pattern such as 'ffpp/*/c23/000_*'")
     p.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.html"), help=".png or .html (%(default)s)")
     p.add_argument("--failed", action="store_true", help="only videos without a usable face")
     p.add_argument("--split", choices=tables.SPLITS, default="", help="only this part")
     p.add_argument("--method", metavar="X", default="", help="only this manipulation, or real")
-    p.add_argument("--frames", type=_positive, metavar="N", default=8, help="faces of each video (default: 8)")
-    p.add_argument("--videos", type=_positive, metavar="N", default=24, help="videos at most (default: 24)")
-    p.add_argument("--size", type=_positive, metavar="PX", default=160, help="edge of a shown face (default: 160)")
+    p.add_argument("--frames", type=positive, metavar="N", default=8, help="faces of each video (default: 8)")
+    p.add_argument("--videos", type=positive, metavar="N", default=24, help="videos at most (default: 24)")
+    p.add_argument("--size", type=positive, metavar="PX", default=160, help="edge of a shown face (default: 160)")
     return p
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)
-
-
-def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Raises ValueError or OSError for wrong input."""
+def show(arguments: argparse.Namespace, console: Console) -> int:
+    """Write the sheet and return the exit code. Raises ValueError or OSError for wrong input."""
     out: Path = arguments.out
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
@@ -161,25 +149,20 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         split=arguments.split,
         method=arguments.method,
     )
-    names, found = choose(known, wanted, arguments.videos)
+    names, num_matching = choose(known, wanted, arguments.videos)
     strips = [strip(faces, known[name], arguments.frames, arguments.size) for name in names]
-    some = f"{len(names)} of {found} matching videos" if len(names) < found else f"{found} videos"
+    some = f"{len(names)} of {num_matching} matching videos" if len(names) < num_matching else f"{num_matching} videos"
     title = f"{faces.folder}: {some}"
     data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
-    storage.write_bytes(out, data)
+    write_bytes(out, data)
     console.print(f"{some}: {printable(str(out))}", highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 2 for wrong usage."""
+    """Return the exit code: 0, 2 for wrong usage, 130 when interrupted."""
     arguments = parser().parse_args(argv)
-    console = Console()
-    try:
-        run(arguments, console)
-    except (ValueError, OSError) as error:
-        console.print(f"error: {printable(str(error))}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    return 0
+    return command.main(partial(show, arguments))
 
 
 if __name__ == "__main__":

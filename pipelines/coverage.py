@@ -11,9 +11,9 @@ Rule, within each split of a dataset, all fakes and each manipulation against th
 Flags are not corrected for the number of tests.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.common import command
 from pipelines.common.text import printable
-from pipelines.reporting.coverage import (
-    LEFT_OUT,
-    MOST_REASONS,
-    WIDE,
-    lines,
-    of_folder,
-    reasons,
-    table,
-    verdict,
-    write,
-)
-from pipelines.reporting.leaks import Leak, leaks
+from pipelines.reporting.coverage import lines, read_extraction, reasons, table, verdict, write
+from pipelines.reporting.leaks import Leak, find_leaks
+
+WIDE = 130  # characters that the whole table needs
+LEFT_OUT = ("dataset", "read", "frames", "faces", "s / video")  # of the table where there are fewer
+MOST_REASONS = 10  # that are printed
 
 
-def _show(
-    console: Console, title: str, coverage: pa.Table, why: Sequence[Mapping[str, Any]], found: Sequence[Leak]
+def _print(
+    console: Console, title: str, coverage: pa.Table, why: Sequence[Mapping[str, Any]], leaked: Sequence[Leak]
 ) -> None:
     columns = list(zip(*lines(coverage), strict=True))
     if console.width < WIDE:
@@ -54,43 +49,33 @@ def _show(
         console.print(printable(f"{text}, e.g. {row['example']}"), highlight=False, markup=False)
     if len(why) > MOST_REASONS:
         console.print(f"  and {len(why) - MOST_REASONS} more reasons: --out writes all", highlight=False)
-    for text in verdict(found):
+    for text in verdict(leaked):
         style = "bold red" if text.startswith("LEAK") else ""
         console.print(printable(text), style=style, highlight=False, markup=False)
 
 
-def run(folders: Sequence[Path], out: Path | None, console: Console) -> None:
+def show(folders: Sequence[Path], out: Path | None, console: Console) -> int:
+    """Print the tables, and write them to `out` if it is given; return the exit code. Raises ValueError or OSError."""
     for folder in folders:
-        videos, ledger = of_folder(folder)
-        coverage, why, found = table(videos, ledger), reasons(videos, ledger), leaks(videos, ledger)
+        videos, ledger = read_extraction(folder)
         title = f"{', '.join(sorted(set(videos['dataset'].to_pylist()))) or 'nothing'}, {folder.name}"
-        _show(console, title, coverage, why, found)
+        _print(console, title, table(videos, ledger), reasons(videos, ledger), find_leaks(videos, ledger))
         if out is not None:
             name = title.replace(", ", "-")
             write(out, name, title, videos, ledger)
             console.print(f"Written: {out / name}.md, .csv, -reasons.csv, .png", highlight=False, soft_wrap=True)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 2 for a folder that cannot be read."""
-    p = argparse.ArgumentParser(
-        prog="python -m pipelines.coverage",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Return the exit code: 0, 2 for a folder that cannot be read, 130 when interrupted."""
+    p = command.parser("python -m pipelines.coverage", __doc__)
     p.add_argument(
         "folders", metavar="FACES_FOLDER", nargs="+", type=Path, help="e.g. crossforge-storage/faces/ffpp/<digest>"
     )
     p.add_argument("--out", metavar="DIR", type=Path, help="write Markdown, CSV and a plot there")
     arguments = p.parse_args(argv)
-    console = Console()
-    try:
-        run(arguments.folders, arguments.out, console)
-    except (ValueError, OSError) as error:
-        text = printable(str(error))
-        console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    return 0
+    return command.main(partial(show, arguments.folders, arguments.out))
 
 
 if __name__ == "__main__":

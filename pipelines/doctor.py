@@ -1,6 +1,6 @@
-"""Examines datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
+"""A check of datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
 
-Looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
+It looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
 sweep would. Per dataset: layout and lists, number of videos against the published one, both classes in each
 split, people or clips in two splits, real counterparts and masks, files that are missing, files that cannot be
 read. Over all of them: room for the faces and, with --hash, the same content twice.
@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -24,13 +25,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import datasets
-from pipelines.common import progress
+from pipelines.common import command, progress
+from pipelines.common.command import positive
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_text
 from pipelines.common.text import printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
 from pipelines.datasets.sample import corpus
-from pipelines.faces.sources import datasets_file
+from pipelines.faces.sources import datasets_file, roots_of
 from pipelines.faces.video import locate
 from pipelines.media import probe
 from pipelines.media.sandbox import NotStarted
@@ -59,7 +61,7 @@ def examine(
     *,
     is_sample: bool = False,
 ) -> dict[str, list[Finding]]:
-    """Dataset -> what its checks came to; what concerns all of them is under `ALL`."""
+    """Return what the checks of each dataset came to; what concerns all of them is under `ALL`."""
     findings: dict[str, list[Finding]] = {}
     rows: dict[str, list[Row]] = {}
     for name in names:
@@ -98,12 +100,12 @@ def _of_dataset(
 def _look_at_files(
     rows: Iterable[Row], roots: Mapping[str, str], options: Options, console: Console
 ) -> tuple[dict[File, str], dict[File, str]]:
-    """What is wrong with the files that are not there, and with those that are."""
+    """Return what is wrong with each file that is missing, and with each that cannot be read."""
     columns = ("uri", "real_uri", "mask_uri")
     files = {_checks.file_of(row, column) for row in rows for column in columns if row[column] is not None}
     paths = {file: locate(roots, *file) for file in sorted(files)}
-    found = probe.sizes(paths.values())
-    there = [path for path, size in found.items() if size is not None]
+    sizes = probe.sizes(paths.values())
+    there = [path for path, size in sizes.items() if size is not None]
     how = "every frame" if options.decode else "headers"
     with progress.view(console, f"Reading {how} of {len(there)} files") as view:
         problems = probe.problems(
@@ -113,18 +115,18 @@ def _look_at_files(
             jobs=options.jobs,
             on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
         )
-    missing = {file: "is not there" for file, path in paths.items() if found[path] is None}
+    missing = {file: "is not there" for file, path in paths.items() if sizes[path] is None}
     return missing, {file: problems[path] for file, path in paths.items() if path in problems}
 
 
 def _duplicates(
     rows: Sequence[Row], roots: Mapping[str, str], missing: Mapping[File, str], options: Options, console: Console
 ) -> Finding:
-    """Only files of equal size are read; folders of pictures and archives are not compared."""
+    """Find videos of the same content. Only files of equal size are read; folders of pictures are not compared."""
     files = {_checks.file_of(row): locate(roots, *_checks.file_of(row)) for row in rows}
-    found = probe.sizes(path for file, path in files.items() if file not in missing)
+    sizes = probe.sizes(path for file, path in files.items() if file not in missing)
     by_size: dict[int, set[str]] = {}
-    for path, size in found.items():
+    for path, size in sizes.items():
         if size is not None and size > 0:
             by_size.setdefault(size, set()).add(path)
     alike = sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths)
@@ -135,13 +137,13 @@ def _duplicates(
             on_done=lambda done, total: view.update("files", f"{done} of {total}", done, total),
         )
     finding = _checks.duplicates(rows, {file: digests.get(path) or path for file, path in files.items()})
-    num_pictures = sum(size == probe.NOT_A_FILE for size in found.values())
+    num_pictures = sum(size == probe.NOT_A_FILE for size in sizes.values())
     left_out = f"; {num_pictures} videos given as pictures were not compared" if num_pictures else ""
     return replace(finding, text=finding.text + left_out)
 
 
 def _space(rows: Sequence[Row], storage: Path, options: Options) -> Finding:
-    """A sweep extracts one compression, so that of several the most numerous counts."""
+    """Hold the room on the disk against what the faces will take: of several compressions, those of the largest."""
     codecs = {row["codec"] for row in rows} - {"unknown"} or {"unknown"}
     most = max(sum(row["codec"] in (codec, "unknown") for row in rows) for codec in codecs)
     place = next(folder for folder in (storage.absolute(), *storage.absolute().parents) if folder.is_dir())
@@ -156,74 +158,58 @@ def _published(name: str) -> Mapping[tuple[str, str], int]:
 
 # ----------------------------------------------------------------------------------------- output
 def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
-    """One table for each dataset; of many problems the first five are named."""
+    """Print a table for each dataset; of many problems the first five are named."""
     for name, own in findings.items():
         table = Table(title=printable(name), title_justify="left", show_lines=True, expand=True)
         for column, ratio in (("check", None), ("result", None), ("found", 3), ("what to do", 2)):
             table.add_column(column, ratio=ratio, overflow="fold")
-        for one in own:
-            lines = "\n".join(printable(line) for line in one.text.splitlines())
-            table.add_row(one.check, Text(one.result, STYLES[one.result]), Text(lines), Text(printable(one.todo)))
+        for finding in own:
+            lines = "\n".join(printable(line) for line in finding.text.splitlines())
+            result = Text(finding.result, STYLES[finding.result])
+            table.add_row(finding.check, result, Text(lines), Text(printable(finding.todo)))
         console.print(table)
 
 
 def to_csv(findings: Mapping[str, Sequence[Finding]]) -> str:
-    """Every problem, one line each; checks that found nothing have none."""
+    """Return every problem as a line of CSV; checks that found nothing have none."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["dataset", "check", "result", "video_id", "uri", "problem", "what_to_do"])
     for name, own in findings.items():
-        for one in own:
-            for problem in one.problems or ([_checks.Problem(text=one.text)] if one.result != OK else []):
-                texts = (problem.video_id, problem.uri, problem.text, one.todo)
-                writer.writerow([name, one.check, one.result, *map(printable, texts)])
+        for finding in own:
+            whole = [] if finding.result == OK else [_checks.Problem(text=finding.text)]
+            for problem in finding.problems or whole:
+                texts = (problem.video_id, problem.uri, problem.text, finding.todo)
+                writer.writerow([name, finding.check, finding.result, *map(printable, texts)])
     return buffer.getvalue()
 
 
 # --------------------------------------------------------------------------------------- switches
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m pipelines.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = command.parser("python -m pipelines.doctor", __doc__)
     p.add_argument("names", metavar="DATASET", nargs="*", help="names in datasets.toml (default: all of them)")
     p.add_argument("--datasets", metavar="FILE", help="datasets.toml, as for a sweep (default: as for a sweep)")
     p.add_argument("--decode", action="store_true", help="decode every frame instead of reading headers; takes hours")
     p.add_argument("--hash", action="store_true", help="look for the same content twice; reads files of equal size")
     p.add_argument(
-        "--jobs", type=_positive, metavar="N", default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
+        "--jobs", type=positive, metavar="N", default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
     )
     p.add_argument(
         "--storage", metavar="DIR", default=DEFAULT_STORAGE, help="where faces will be kept (default: ./%(default)s)"
     )
-    p.add_argument("--frames", type=_positive, metavar="N", default=32, help="frames of each video (default: 32)")
-    p.add_argument("--size", type=_positive, metavar="PX", default=224, help="edge of a face's picture (default: 224)")
+    p.add_argument("--frames", type=positive, metavar="N", default=32, help="frames of each video (default: 32)")
+    p.add_argument("--size", type=positive, metavar="PX", default=224, help="edge of a face's picture (default: 224)")
     p.add_argument("--report", metavar="FILE.csv", help="write every problem there, one line each")
     return p
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)
-
-
-def _roots(config: Path | None, names: Sequence[str], storage: Path, console: Console) -> dict[str, str]:
-    if config is not None:
-        return datasets.read_config(config)
-    console.print(corpus.NOTE, style="yellow", highlight=False, markup=False)
-    with progress.view(console, "The sample corpus (made once)") as view:
-        return corpus.make(
-            storage,
-            names=names or corpus.NAMES,
-            progress=lambda done, total: view.update("takes", f"{done} of {total}", done, total),
-        )
-
-
-def run(arguments: argparse.Namespace, console: Console) -> int:
-    """The exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
+def examine_and_show(arguments: argparse.Namespace, console: Console) -> int:
+    """Return the exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
     config = datasets_file(arguments.datasets)
     storage = check_storage(arguments.storage, write=config is None)
-    roots = _roots(config, arguments.names, storage, console)
+    if config is None:
+        console.print(corpus.NOTE, style="yellow", highlight=False, markup=False)
+    roots = roots_of(config, storage, arguments.names or corpus.NAMES, console, dry_run=False) or {}
     if unknown := sorted(set(arguments.names) - roots.keys()):
         raise ValueError(f"no root is known for {', '.join(unknown)}; known are {', '.join(sorted(roots)) or 'none'}")
     options = Options(
@@ -239,24 +225,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.report:
         write_text(Path(arguments.report), to_csv(findings))
         console.print(f"Every problem: {arguments.report}", highlight=False, markup=False, soft_wrap=True)
-    results = [one.result for own in findings.values() for one in own]
+    results = [finding.result for own in findings.values() for finding in own]
     console.print(f"{results.count(ERROR)} errors, {results.count(WARNING)} warnings", highlight=False)
     return 1 if ERROR in results else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0, 1 if something would spoil an experiment, 2 for wrong usage, 130 when interrupted."""
+    """Return the exit code: 0, 1 if something would spoil an experiment, 2 for wrong usage, 130 when interrupted."""
     arguments = parser().parse_args(argv)
-    console = Console()
-    try:
-        return run(arguments, console)
-    except (ValueError, OSError, NotStarted) as error:
-        text = "\n".join(printable(line) for line in str(error).splitlines())
-        console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("stopped", highlight=False)
-        return 130
+    return command.main(partial(examine_and_show, arguments), errors=(NotStarted,))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 import models
-from pipelines.common import cluster
+from pipelines.common import cluster, command
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_bytes, write_json
 from pipelines.common.text import printable
 from pipelines.faces.store import ExtractionError
@@ -30,28 +30,29 @@ from pipelines.tracking import lookup
 
 # -------------------------------------------------------------------------------------------- output
 def table_of(scored: Sequence[Scored]) -> Table:
+    """Return the table that is printed: a line for each video."""
     table = Table()
     table.add_column("video", overflow="fold")
     for name in ("P(fake)", "faces", "frames", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("remark", overflow="fold")
-    for one in scored:
-        shown = "–" if one.score is None else f"{one.score:.4f}"
-        remark = one.reason if one.status == "ok" else ": ".join(filter(None, [one.status, one.reason]))
-        counts = (str(one.num_faces), str(one.num_frames), f"{one.seconds:.1f}")
-        table.add_row(Text(printable(str(one.path))), shown, *counts, Text(printable(remark)))
+    for video in scored:
+        score = "–" if video.score is None else f"{video.score:.4f}"
+        remark = video.reason if video.status == "ok" else ": ".join(filter(None, [video.status, video.reason]))
+        counts = (str(video.num_faces), str(video.num_frames), f"{video.seconds:.1f}")
+        table.add_row(Text(printable(str(video.path))), score, *counts, Text(printable(remark)))
     return table
 
 
 def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> list[Path]:
-    """A PNG for each video that has a score."""
+    """Write a PNG for each video that has a score; return their paths."""
     paths = []
-    for one in scored:
-        if one.score is not None:
-            name = f"{one.path.stem[:80]}-{sha256(os.fsencode(one.path.absolute())).hexdigest()[:8]}.png"
-            title = f"{printable(one.path.name)}: P(fake) = {one.score:.3f}"
+    for video in scored:
+        if video.score is not None:
+            name = f"{video.path.stem[:80]}-{sha256(os.fsencode(video.path.absolute())).hexdigest()[:8]}.png"
+            title = f"{printable(video.path.name)}: P(fake) = {video.score:.3f}"
             by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
-            data = evidence.picture(title, by, one.score, one.faces, "\n".join(trained.warnings))
+            data = evidence.picture(title, by, video.score, video.faces, "\n".join(trained.warnings))
             write_bytes(folder / name, data)
             paths.append(folder / name)
     return paths
@@ -59,11 +60,7 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
 
 # ------------------------------------------------------------------------------------------- command
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m pipelines.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = command.parser("python -m pipelines.predict", __doc__)
     p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos")
     which = p.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -80,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> int:
+    """Score, print and write; return the exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
     storage = check_storage(arguments.storage, write=False)
     videos = find_videos(arguments.videos)
     for folder in (arguments.json and arguments.json.parent, arguments.picture):
@@ -102,21 +100,14 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
         say(f"Pictures: {len(written)} in {arguments.picture}")
     for warning in trained.warnings:
         say(warning, style="yellow")  # again: the table may be the only thing that is looked at
-    return 0 if all(one.score is not None for one in scored) else 1
+    return 0 if all(video.score is not None for video in scored) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code; see the text of the module."""
     arguments = parser().parse_args(argv)
     cluster.prepare_environment(None)
-    console = Console()
-    try:
-        return execute(arguments, console)
-    except (ValueError, OSError, ExtractionError) as error:
-        console.print(f"error: {printable(str(error))}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is kept", highlight=False)
-        return 130
+    return command.main(partial(execute, arguments), errors=(ExtractionError,), stopped="stopped; nothing is kept")
 
 
 if __name__ == "__main__":

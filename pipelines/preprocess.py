@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from rich.table import Table
 
 import models
 from pipelines import datasets
-from pipelines.common import cluster, tables
+from pipelines.common import cluster, command, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
@@ -28,16 +29,12 @@ from pipelines.faces.plan import Extraction, extract_missing, faces_folder
 from pipelines.faces.recipe import Recipe, changed
 from pipelines.faces.sources import datasets_file, roots_of
 from pipelines.faces.store import ExtractionError
-from pipelines.reporting.coverage import leaks_of, write_coverage
+from pipelines.reporting.coverage import write_by_recipe
+from pipelines.reporting.leaks import leak_texts
 
 
-# ---------------------------------------------------------------------------------------- the command
-def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m pipelines.preprocess",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> argparse.ArgumentParser:
+    p = command.parser("python -m pipelines.preprocess", __doc__)
     p.add_argument("dataset", nargs="*", metavar="DATASET", help="which datasets (default: all in datasets.toml)")
     p.add_argument("--methods", nargs="+", choices=models.names(), default=list(models.names()), metavar="METHOD")
     p.add_argument("--preset", choices=PRESETS, help="whose crops (default: paper; small on the sample corpus)")
@@ -57,16 +54,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path, is_sample: bool) -> list[Extraction]:
-    """One extraction for each dataset and distinct recipe. Of all datasets, those without such videos are left out.
+    """Return an extraction for each dataset and distinct recipe.
 
-    Raises ValueError when a dataset that was named has none, or all have none.
+    A dataset without videos of these splits and codecs is left out. Raises ValueError where it was named, or where all
+    are left out.
     """
     preset: Preset = arguments.preset or ("small" if is_sample else "paper")
     names = arguments.dataset or sorted(roots)
-    made_for = [Experiment(model=name, train_on="ffpp", test_on=(), preset=preset) for name in arguments.methods]
-    recipes: dict[Recipe, list[str]] = {}
-    for experiment in made_for:
-        recipes.setdefault(changed(experiment.recipe(), arguments.set), []).append(experiment.model)
+    methods_of: dict[Recipe, list[str]] = {}
+    for method in arguments.methods:
+        experiment = Experiment(model=method, train_on="ffpp", test_on=(), preset=preset)
+        methods_of.setdefault(changed(experiment.recipe(), arguments.set), []).append(method)
     extractions = []
     for name in names:
         videos = datasets.load(name, roots)
@@ -79,7 +77,7 @@ def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path,
             if arguments.dataset:
                 raise ValueError(f"{name} has no videos in {arguments.splits} and {arguments.codec}")
             continue
-        for recipe, methods in recipes.items():
+        for recipe, methods in methods_of.items():
             folder = faces_folder(storage, name, recipe, roots[name] if is_sample else None)
             extractions.append(
                 Extraction(dataset=name, recipe=recipe, folder=folder, videos=videos, methods=tuple(methods))
@@ -93,31 +91,40 @@ def _print_plan(extractions: Sequence[Extraction], console: Console) -> None:
     table = Table(title="Faces to extract", title_justify="left")
     for column in ("dataset", "for", "frames", "crop", "videos", "to extract", "about"):
         table.add_column(column, justify="left" if column in ("dataset", "for", "crop") else "right")
-    for one in extractions:
-        crop = f"{one.recipe.margin:g} boxes at {one.recipe.size_px} px"
-        size = f"{one.bytes_needed / 1e9:.2f} GB" if one.missing else "–"
-        counts = str(one.videos.num_rows), str(one.missing)
-        table.add_row(one.dataset, ", ".join(one.methods), str(one.recipe.num_frames), crop, *counts, size)
+    for extraction in extractions:
+        recipe = extraction.recipe
+        table.add_row(
+            extraction.dataset,
+            ", ".join(extraction.methods),
+            str(recipe.num_frames),
+            f"{recipe.margin:g} boxes at {recipe.size_px} px",
+            str(extraction.videos.num_rows),
+            str(extraction.num_missing),
+            f"{extraction.bytes_needed / 1e9:.2f} GB" if extraction.num_missing else "–",
+        )
     console.print(table)
 
 
 def _report(extractions: Sequence[Extraction], storage: Path, console: Console) -> None:
-    for leak in leaks_of(extractions):
+    """Write what became of every video, and print it in short with the folders of the faces."""
+    for leak in leak_texts(extractions):
         console.print(f"LEAK {leak}", style="bold red", highlight=False, markup=False)
-    paths = write_coverage(extractions, storage / "reports" / "coverage")
-    for name in dict.fromkeys(one.dataset for one in extractions):
-        own = [one for one in extractions if one.dataset == name]
+    paths = write_by_recipe(storage / "reports" / "coverage", extractions)
+    for name in dict.fromkeys(extraction.dataset for extraction in extractions):
+        own = [extraction for extraction in extractions if extraction.dataset == name]
         statuses = Counter(entry["status"] for entry in own[0].ledger.values())
         text = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         console.print(f"{name}: {text}", highlight=False)
-        for one in own:
-            console.print(f"  {', '.join(one.methods)}: {one.folder}", highlight=False, soft_wrap=True)
+        for extraction in own:
+            text = f"  {', '.join(extraction.methods)}: {extraction.folder}"
+            console.print(text, highlight=False, soft_wrap=True)
     for path in paths:
         if path.suffix == ".md":
             console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> int:
+    """Extract what is missing; return the exit code. Raises ValueError, OSError or ExtractionError."""
     config_file = datasets_file(arguments.datasets)
     storage = check_storage(arguments.storage, write=not arguments.dry_run)
     names = arguments.dataset or corpus.NAMES
@@ -129,28 +136,23 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     _print_plan(extractions, console)
     if arguments.dry_run:
         return 0
-    if any(one.missing or (arguments.retry_failed and one.failed) for one in extractions):
+    if any(each.num_missing or (arguments.retry_failed and each.num_failed) for each in extractions):
         with cluster.connect(arguments.address):
             extract_missing(extractions, roots, console, arguments.predictor, arguments.retry_failed)
     _report(extractions, storage, console)
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with 0: all videos accounted for, 2: the input was wrong, 130: interrupted."""
-    arguments = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0 all videos accounted for, 2 the input was wrong, 130 interrupted."""
+    arguments = parser().parse_args(argv)
     cluster.prepare_environment(arguments.address)
-    console = Console()
-    try:
-        code = execute(arguments, console)
-    except (ValueError, OSError, ExtractionError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        code = 2
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here", highlight=False)
-        code = 130
-    sys.exit(code)
+    return command.main(
+        partial(execute, arguments),
+        errors=(ExtractionError,),
+        stopped="stopped; the same command goes on from here",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,10 +12,12 @@ no Ray and no dataset. Exit code: 0, or 1 where a number differs, or 2 for wrong
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE
 from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import TABLE, Saved, differing
@@ -25,7 +27,7 @@ MOST_LINES = 20  # that are printed of what differs
 
 # ---------------------------------------------------------------------------------------- command
 def folders(names: Sequence[str], storage: Path) -> Iterator[Path]:
-    """Report folders: given as such, or all below the storage of the named sweeps. Raises ValueError for none."""
+    """Yield report folders: those given as such, and all of the named sweeps. Raises ValueError where there is none."""
     known = {path.parent: Saved.read(path.parent).name for path in sorted(storage.glob(f"reports/*/{TABLE}"))}
     if not names and not known:
         raise ValueError(f"{storage / 'reports'} holds no report with a {TABLE}; run a sweep, or name its --storage")
@@ -39,18 +41,18 @@ def folders(names: Sequence[str], storage: Path) -> Iterator[Path]:
 
 
 def make_again(folder: Path, storage: Path, console: Console, *, html: bool) -> bool:
-    """Whether all RESULTS are the same as the stored ones."""
+    """Make a report again and return whether all RESULTS are the same as the stored ones."""
     saved = Saved.read(folder)
-    found = gather(saved, storage, again=True)
-    lines = list(dict.fromkeys(line for one in found for line in differing(one.run.results, one.results)))
-    number = sum(one.results.num_rows for one in found)
+    materials = gather(saved, storage, again=True)
+    lines = list(dict.fromkeys(line for each in materials for line in differing(each.run.results, each.results)))
+    number = sum(each.results.num_rows for each in materials)
     state = f"{len(lines)} differ from the stored ones" if lines else "as stored"
-    say(console, f"{folder.name}: {number} numbers of {len(found)} runs made again, {state}")
+    say(console, f"{folder.name}: {number} numbers of {len(materials)} runs made again, {state}")
     for line in lines[:MOST_LINES]:
         say(console, f"  {line}")
     if lines[MOST_LINES:]:
         say(console, f"  and {len(lines) - MOST_LINES} more; the report has the new numbers, results.parquet the old")
-    for path in Report.of(saved, found).write(folder, html=html):
+    for path in Report.of(saved, materials).write(folder, html=html):
         say(console, f"  {path}")
     return not lines
 
@@ -60,9 +62,7 @@ def say(console: Console, text: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m pipelines.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = command.parser("python -m pipelines.report", __doc__)
     p.add_argument("report", nargs="*", metavar="SWEEP|FOLDER", help="default: every report of the storage")
     p.add_argument(
         "--storage",
@@ -73,19 +73,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code; see the text of the module."""
-    arguments = parser().parse_args(argv)
-    console = Console()
+def make_all_again(arguments: argparse.Namespace, console: Console) -> int:
+    """Return the exit code: 0, or 1 where a number differs. Raises ValueError or OSError for wrong input."""
     storage = Path(arguments.storage or DEFAULT_STORAGE).expanduser().resolve()
-    try:
-        found = list(folders(arguments.report, storage))
-        own = {folder: storage if arguments.storage else folder.parents[1] for folder in found}
-        same = [make_again(folder, own[folder], console, html=not arguments.no_html) for folder in found]
-    except (ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    return 0 if all(same) else 1
+    same = True
+    for folder in list(folders(arguments.report, storage)):  # all are looked for before one is made
+        runs = storage if arguments.storage else folder.parents[1]
+        same &= make_again(folder, runs, console, html=not arguments.no_html)
+    return 0 if same else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code; see the text of the module."""
+    arguments = parser().parse_args(argv)
+    return command.main(partial(make_all_again, arguments))
 
 
 if __name__ == "__main__":
