@@ -1,6 +1,6 @@
 """What the sweeps of BBMG + NRS have in common."""
 
-from pipelines.experiments.experiment import Experiment
+from pipelines.sweep import Experiment
 from sweeps._ffpp import FOUR
 
 COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp", "ffiw")

@@ -1,6 +1,6 @@
 """What LAA-Net's sweeps have in common."""
 
-from pipelines.experiments.experiment import Experiment
+from pipelines.sweep import Experiment
 from sweeps._ffpp import FOUR
 
 BASE = Experiment(

@@ -12,8 +12,7 @@ Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out. 
 narrows the features: ours are 0.75 of their size (`mask.narrow`).
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SHORT
 
 BBMG = "model.data.blend.mask.bbmg"

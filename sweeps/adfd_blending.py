@@ -11,8 +11,7 @@ on FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 RATIOS = "model.data.blend.ratios"

@@ -14,8 +14,7 @@ sizes span SBI's own range of 5 to 25 px.
 
 from math import nan
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 KERNELS = (5, 9, 13, 17, 21, 25)  # px

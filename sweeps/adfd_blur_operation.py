@@ -12,8 +12,7 @@ it blurs, and its Gaussian row is no row of its other tables; ours is the float3
 and the operation replaces both blurs of SBI's routine.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 OPERATION = "model.data.blend.mask.operation"

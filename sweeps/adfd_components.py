@@ -13,8 +13,7 @@ is not in Table 11 but in Tables 2, 9, 12 and 13; of NRS alone there is none. Th
 
 from math import nan
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 LAL, NO_NRS = {"model.data.blend.mask.kind": "lal"}, {"model.nrs.enabled": False}

@@ -12,8 +12,7 @@ Needs FF++ uncompressed, as SBI's code does. Both rows are rows of Table 11 as w
 ten other methods are not here. The paper's averages are left out.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 SWEEP = Sweep(

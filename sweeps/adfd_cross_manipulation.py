@@ -12,8 +12,7 @@ in the validation part. Differs from the paper: its column of all four (99.56 fo
 column ffpp of sweeps/adfd_components.py; its three other methods are not here.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, SBI, SHORT
 
 SWEEP = Sweep(

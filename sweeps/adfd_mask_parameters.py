@@ -13,8 +13,7 @@ OpenCV draws float masks without anti-aliasing, so "LINE_AA, float32, 255, faceh
 85.41) is "LINE_8, float32, 1": their difference is the paper's own spread.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 HULL = {"model.data.blend.mask.kind": "facehull"}

@@ -12,8 +12,7 @@ the convex hull of the landmarks in 8 bit; the local mask is SLADD's, one of its
 local" draws one of the two for each face.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 KIND = "model.data.blend.mask.kind"

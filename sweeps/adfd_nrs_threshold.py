@@ -14,8 +14,7 @@ lies below most thresholds, and NRS only makes fakes count less.
 
 from math import nan
 
-from pipelines.experiments.sweep import Sweep, grid, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, grid, main, printed
 from sweeps._adfd import BASE, COLUMNS, SHORT
 
 UNKNOWN = (nan,) * len(COLUMNS)

@@ -15,8 +15,7 @@ here faces of 380 px, at which its smallest size, 128 px, is a face still (how: 
 
 import dataclasses
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, SBI, SHORT
 
 PERTURBATIONS = ("resize-128", "resize-256", "gaussian-3", "gaussian-5", "jpeg-50", "jpeg-100")

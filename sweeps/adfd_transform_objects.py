@@ -12,8 +12,7 @@ Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out. 
 source in all rows.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 OBJECTS = "model.data.blend.transform.objects"

@@ -11,8 +11,7 @@ DFDC preview and FFIW-10K.
 Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 SWEEP = Sweep(

@@ -13,9 +13,7 @@ they are the first rows of Table 6, though the paper's values differ. Our readin
 stage alone, with nothing to map to; "w/o Mapping" leaves out L_map, "w/o Encoder-Decoder" L_loc.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

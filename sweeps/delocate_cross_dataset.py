@@ -12,9 +12,7 @@ Differs from the paper: the ten other methods of its table are not here. It name
 as in its Table 4) nor the level (here video).
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

@@ -11,9 +11,7 @@ Trains what Table 2 trains (sweeps/delocate_one_manipulation.py). Differs from t
 table are not here. Its text calls these numbers accuracy, its caption AUC.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
 
 SWEEP = Sweep(

@@ -14,9 +14,7 @@ time, read from the same dataset. DFDC names none for its test videos, and Deepe
 columns stay without a number, and the report says so. Trains what Table 1 trains.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

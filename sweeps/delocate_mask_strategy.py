@@ -12,9 +12,7 @@ Our reading, as the paper does not say how it masked: MAE hides 75 % of all toke
 same in all frames; "w/o ROIs" hides 75 % of the patches of a horizontal band around the drawn part.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

@@ -12,9 +12,7 @@ The stage `recover` sees real videos only: it is trained once for all four rows.
 methods of its table are not here; compression and level are not given (here c23, video).
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
 from sweeps._ffpp import FOUR
 

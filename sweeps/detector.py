@@ -13,9 +13,7 @@ smaller the face, against 20 ms for HOG. The coverage report beside the table sa
 
 from math import nan
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 

@@ -13,8 +13,7 @@ values of Table 4, row (a); the second row, in which the text that we have shows
 rows count up in binary. C alone is not in the paper. Its average is left out.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._laa_net import BASE, SHORT
 
 NO_C = {"model.net.use_consistency": False}

@@ -16,8 +16,7 @@ here; average precision goes with the share of fakes, which for DFDC is not that
 
 import dataclasses
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._laa_net import BASE, SHORT
 
 SWEEP = Sweep(

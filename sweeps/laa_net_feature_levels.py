@@ -12,8 +12,7 @@ Needs FF++ and DFD uncompressed. The paper's columns FPN and E-FPN are rows here
 value for both. FPN's wiring is our reading: the same network with features as they are, not weighted. No averages.
 """
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._laa_net import BASE, SHORT
 
 LEVEL, MERGE = "model.net.lowest_level", "model.net.merge"

@@ -14,8 +14,7 @@ number of points (`model.loss` has Eq. 5 as printed). The paper's average is lef
 
 import dataclasses
 
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Sweep, main, printed
 from sweeps._laa_net import BASE, SHORT
 
 SWEEP = Sweep(

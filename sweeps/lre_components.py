@@ -15,9 +15,7 @@ Xception without attention maps, trained as LRE is.
 
 from math import nan
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(

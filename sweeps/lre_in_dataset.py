@@ -12,9 +12,7 @@ four fakes for each real face. Differs from the paper: in c40 its autoencoder sa
 Its ten other methods are not here.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 

@@ -12,9 +12,7 @@ where the FF++ on disk has a fifth manipulation, FaceShifter: then two are left 
 other methods are not here.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 

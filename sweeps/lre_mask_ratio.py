@@ -13,9 +13,7 @@ Numbers are of frames: our reading, as the method is one of single images. Train
 
 from math import nan
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 

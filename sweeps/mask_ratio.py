@@ -10,9 +10,7 @@ for five mask ratios. The ratio is the share of hidden patches among the regions
     python sweeps/mask_ratio.py --dry-run                    # only the plan
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, grid
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, grid, main
 
 SWEEP = Sweep(
     name="mask_ratio",

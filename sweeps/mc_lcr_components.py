@@ -13,9 +13,7 @@ paper does not say how it balanced it. Our reading: without PAPDA the whole freq
 paper's baseline, which is Xception alone.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 from sweeps._mc_lcr import SHORT, VARIANTS
 

@@ -17,9 +17,7 @@ Table 5's 99.62, an AUC in c23 that is 12.25 above Face X-ray's.
 
 from math import nan
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(

@@ -13,9 +13,7 @@ have; the order of manipulations follows from what the text says of NeuralTextur
 other methods are not here.
 """
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(

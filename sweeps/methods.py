@@ -13,9 +13,7 @@ both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71
 
 from math import nan
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep, printed
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main, printed
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc", "dfdcp", "dfd", "ffiw", "wild_deepfake")
 

@@ -15,9 +15,7 @@ sweeps/detector.py.
 from math import nan
 from typing import Any
 
-from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.sweep import Sweep
-from pipelines.sweep import main
+from pipelines.sweep import Experiment, Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp")
 ROWS: dict[str, dict[str, Any]] = {
