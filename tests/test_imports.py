@@ -131,6 +131,18 @@ def test_a_sweep_is_a_declaration(package):
     assert users(package, "sweeps") == set()
 
 
+def test_a_sweep_takes_all_from_one_module():
+    """Its file says what is asked; what makes a `Sweep` of it is behind `pipelines.sweep`. `__main__` lists them."""
+    taken = {
+        str(node.module)
+        for path in files("sweeps")
+        if path.stem != "__main__"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and within(str(node.module), "pipelines")
+    }
+    assert taken == {"pipelines.sweep"}
+
+
 @pytest.mark.parametrize("path", files("models", "pipelines"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_importing_a_file_runs_nothing(path):
     """The body of a module defines; it calls nothing by itself."""
