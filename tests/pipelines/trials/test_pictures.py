@@ -148,14 +148,14 @@ def test_a_broken_picture_costs_itself(trial: Trial, tmp_path: Path, monkeypatch
     localize = models.stage("delocate", "localize")
     whole = localize.pictures
 
-    def pictures(self: Any, batch: Any) -> dict[str, torch.Tensor]:
+    def broken(self: Any, batch: Any) -> dict[str, torch.Tensor]:
         found = whole(self, batch)
         return found | {"mask": found["mask"] + 2, "odd": found["mapped"][:, :2]}
 
     def no_logit(self: Any, batch: Any) -> None:
         raise RuntimeError("no logit today")
 
-    monkeypatch.setattr(localize, "pictures", pictures)
+    monkeypatch.setattr(localize, "pictures", broken)
     monkeypatch.setattr(models.stage("delocate", "finetune"), "logit", no_logit)
     late = copied(trial, tmp_path)
     pictures.write_missing(late, HERE)
