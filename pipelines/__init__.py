@@ -30,6 +30,6 @@ On top are the commands: sweep, preprocess, doctor, coverage, browse, report, pr
 prints and exits.
 
 Rules, which `tests/test_imports.py` checks. `models/` may be imported by all, and imports nothing from here. Nothing
-imports a command but `sweeps/`, which need `main` of `pipelines.sweep`. Only `tracking` imports MLflow. A line belongs
-in the lowest package that knows everything the line speaks of.
+imports a command but `sweeps/`, which take all that they need from `pipelines.sweep`. Only `tracking` imports MLflow.
+A line belongs in the lowest package that knows everything the line speaks of.
 """
