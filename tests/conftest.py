@@ -14,10 +14,11 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # two processes run the tests
 )
 
-import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,41 +28,78 @@ import pytest
 import skimage.data
 from xdist.scheduler import LoadFileScheduling
 
-SHARED_RAY = re.compile(r"""(?<!["'\w.])(ray_local|tiny)[:,)]""")  # fixtures; `tiny` is made by it
+SHARED = pytest.StashKey[Path]()  # folder in which the processes say which files use the session's Ray
 
 
-class RayTogether(LoadFileScheduling):
-    """All files that use the session's Ray in one process; the others by file, also those that start one of their own.
+# ------------------------------------------------------------------------------------------- which tests, and where
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="run the nightly tests alone, as `-m nightly` does")
 
-    (`xdist_group` has no effect with the pytest that is locked: xdist 3.8 changes the name of a test where pytest 9 no
-    longer looks.)
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("nightly") and not config.option.markexpr:
+        config.option.markexpr = "nightly"
+    if hasattr(config, "workerinput"):
+        config.stash[SHARED] = Path(config.workerinput["shared_ray"])
+    else:
+        config.stash[SHARED] = Path(tempfile.mkdtemp(prefix="crossforge-tests-"))
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of xdist where to say which of its tests use the session's Ray."""
+    node.workerinput["shared_ray"] = str(node.config.stash[SHARED])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[SHARED], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses among the markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what uses the session's Ray, leave out what is nightly unless it is asked for, put the longest first."""
+    for item in items:
+        if "ray_local" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared_ray")
+            item.add_marker("ray")
+    shared = {_file(item.nodeid) for item in items if item.get_closest_marker("shared_ray")}
+    ray = {_file(item.nodeid) for item in items if item.get_closest_marker("ray")}
+    (config.stash[SHARED] / f"{os.getpid()}").write_text("\n".join(sorted(shared)))
+    named = any("::" in argument for argument in config.args)  # a test by its name runs whatever it is
+    if not named and "nightly" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left_out)
+    # So that no process is left alone with the longest files in the end.
+    items.sort(key=lambda item: 0 if _file(item.nodeid) in shared else 1 if _file(item.nodeid) in ray else 2)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+class SharedRayTogether(LoadFileScheduling):
+    """All files that use the session's Ray in one process; the others file by file, also those with a Ray of their own.
+
+    The processes that collect the tests know their markers and say so in a folder. (`xdist_group` has no effect with
+    the pytest that is locked: xdist 3.8 changes the name of a test where pytest 9 no longer looks.)
     """
+
+    @cached_property
+    def _shared(self) -> frozenset[str]:
+        said = sorted(self.config.stash[SHARED].iterdir())
+        return frozenset(said[0].read_text().split("\n"))  # all processes collect the same
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "ray" if _uses_shared_ray(file) else file
+        return "ray" if file in self._shared else file
 
 
-@cache
-def _uses_shared_ray(file: str) -> bool:
-    return bool(SHARED_RAY.search((Path(__file__).parents[1] / file).read_text()))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedRayTogether:
+    return SharedRayTogether(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that no process is left alone with it in the end."""
-    items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
-
-
-@cache
-def _rank(file: str) -> int:
-    starts_ray = "mark.ray" in (Path(__file__).parents[1] / file).read_text()
-    return 0 if _uses_shared_ray(file) else 1 if starts_ray else 2
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
-    return RayTogether(config, log)
-
-
+# ----------------------------------------------------------------------------------------------------------- fixtures
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """Four logical CPUs whatever the machine has: actor pools and Train workers hold CPUs that other tasks need."""

@@ -159,6 +159,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, A
         yield bootstrap_aws(configuration)
 
 
+@pytest.mark.nightly
 def test_aws_starts_a_node_of_each_kind_as_declared(aws: dict[str, Any]) -> None:
     import boto3
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
@@ -174,6 +175,7 @@ def test_aws_starts_a_node_of_each_kind_as_declared(aws: dict[str, Any]) -> None
     assert profiles == ["crossforge-head", "crossforge-worker", "crossforge-worker"]
 
 
+@pytest.mark.nightly
 def test_ray_opens_no_port_of_its_own_accord(aws: dict[str, Any]) -> None:
     import boto3
 
@@ -184,12 +186,14 @@ def test_ray_opens_no_port_of_its_own_accord(aws: dict[str, Any]) -> None:
     assert group["IpPermissions"] == []
 
 
+@pytest.mark.nightly
 def test_a_sweep_sees_what_the_cluster_can_grow_to(aws: dict[str, Any]) -> None:
     found = cluster.growth(aws)
     assert (found.cpus, found.gpus) == (16 * 16, 4 * 1)
     assert found.memory_bytes > 16 * 2**34  # 32 GiB each, less what Ray keeps for itself
 
 
+@pytest.mark.nightly
 def test_work_that_waits_starts_nodes_of_its_role(aws: dict[str, Any]) -> None:
     video = ({"CPU": 1.0}, cluster.VIDEO)
     assert started(aws, ["head"], [video] * 20) == {"video": 2}  # 16 CPUs each
@@ -314,6 +318,7 @@ class Head:
             return [name for (name,) in database.execute("select name from runs")]
 
 
+@pytest.mark.nightly
 def test_a_new_head_goes_on_with_the_copy_of_the_database(tmp_path: Path, bucket: Any) -> None:
     first = Head(tmp_path / "first", bucket)
     assert first.run("fetch") == (0, "")  # the very first start: there is no copy
@@ -334,6 +339,7 @@ def test_a_new_head_goes_on_with_the_copy_of_the_database(tmp_path: Path, bucket
     assert third.runs() == ["kept", "newer"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "damage", [lambda whole: b"<html>" * 200, lambda whole: whole[:4096] + bytes(4096) + whole[8192:]]
 )
@@ -352,6 +358,7 @@ def test_a_damaged_copy_does_not_become_the_database(
     assert not second.file.exists()
 
 
+@pytest.mark.nightly
 def test_a_damaged_database_does_not_become_the_copy(tmp_path: Path, bucket: Any) -> None:
     head = Head(tmp_path / "head", bucket)
     head.log("kept")
@@ -364,6 +371,7 @@ def test_a_damaged_database_does_not_become_the_copy(tmp_path: Path, bucket: Any
     assert bucket.get(COPY) == before
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", ["fetch", "keep"])
 def test_without_its_bucket_a_head_fails_and_touches_nothing(tmp_path: Path, bucket: Any, what: str) -> None:
     """Else a head that can't read the copy would start empty, and five minutes later replace it."""
@@ -381,6 +389,7 @@ def test_without_its_bucket_a_head_fails_and_touches_nothing(tmp_path: Path, buc
     assert unreachable.run(what) == (0, "")
 
 
+@pytest.mark.nightly
 def test_a_restart_does_not_wait_for_the_bucket(tmp_path: Path, bucket: Any) -> None:
     head = Head(tmp_path / "head", bucket)
     head.log("own")
