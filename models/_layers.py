@@ -3,7 +3,8 @@
 Shapes: B samples, N tokens, D width, H heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """Shifts and scales RGB in [0, 1] by ImageNet's mean and standard deviation; channels in dimension `dim`."""
+    """RGB in [0, 1], shifted and scaled by ImageNet's mean and standard deviation; channels in dimension `dim`."""
 
     mean: Tensor
     std: Tensor
@@ -35,11 +36,19 @@ class Normalize(nn.Module):
 
 
 def sinusoid_table(num_positions: int, width: int) -> Tensor:
-    """(num_positions, width): sine in even and cosine in odd channels, as in the first Transformer."""
+    """Return positions (num_positions, width): sine in even and cosine in odd channels, as in the first Transformer."""
     position = torch.arange(num_positions, dtype=torch.float64)[:, None]
     channel = torch.arange(width)
     angle = position / 10000.0 ** (2 * (channel // 2) / width)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def to_patches(image: Tensor, patch_px: int) -> Tensor:
+    """Cut images (B, H, W, ...) into patches (B, N, patch_px, patch_px, ...) that do not overlap, row by row.
+
+    `patch_px` must divide H and W. Dimensions behind W stay as they are.
+    """
+    return image.unflatten(2, (-1, patch_px)).unflatten(1, (-1, patch_px)).transpose(2, 3).flatten(1, 2)
 
 
 class Attention(nn.Module):
@@ -88,19 +97,40 @@ class Block(nn.Module):
 
 
 def init_vit(module: nn.Module) -> None:
-    """Xavier-uniform linear layers with zero bias, as MAE and VideoMAE start; use with `Module.apply`."""
+    """Give a linear layer Xavier-uniform weights and zero bias, as MAE and VideoMAE do; use with `Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
+def set_bn_momentum(module: nn.Module, momentum: float) -> None:
+    """Set the momentum of every batch norm in `module`: the share of a new batch in the running statistics."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = momentum
+
+
+@contextmanager
+def batch_norm_at_rest(module: nn.Module, at_rest: bool) -> Iterator[None]:
+    """Keep the running statistics of every batch norm in `module` as they are, if `at_rest`."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)] if at_rest else []
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 class PretrainedUnavailable(RuntimeError):
-    """Pretrained weights were asked for and cannot be had."""
+    """Pretrained weights that were asked for and cannot be had."""
 
 
 def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
-    """`timm.create_model`. Raises PretrainedUnavailable where its weights cannot be had."""
+    """Build a network by `timm.create_model`. Raises PretrainedUnavailable where its weights cannot be had."""
     import timm  # takes seconds to import; what only reads a paper's config must not pay for it
 
     if not pretrained:
@@ -115,24 +145,25 @@ def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
 
 
 def last_maps(network: Any) -> CamLayer:
-    """Where Grad-CAM looks in a network of timm: its last feature maps, or the tokens that its last block gets.
+    """Return where Grad-CAM looks in a network of timm: its last feature maps, or the tokens its last block gets.
 
-    What that block makes of tokens may reach the classifier through one of them alone.
+    The tokens that a block gives may not do: the classifier may read one of them alone.
     """
-    if getattr(network, "num_prefix_tokens", None) is not None and hasattr(network, "blocks"):
-        return CamLayer(network.blocks[-1].norm1, lambda tokens: _token_maps(tokens, network.num_prefix_tokens))
+    num_prefix = getattr(network, "num_prefix_tokens", None)  # class and register tokens, which come first
+    if num_prefix is not None and hasattr(network, "blocks"):
+
+        def to_maps(tokens_BND: Tensor) -> Tensor:
+            """Lay the tokens of a square image out as maps (B, D, h, h)."""
+            patches_BDN = tokens_BND[:, num_prefix:].mT
+            return patches_BDN.unflatten(2, (round(patches_BDN.shape[2] ** 0.5), -1))
+
+        return CamLayer(network.blocks[-1].norm1, to_maps)
     layer = network.get_submodule(network.feature_info[-1]["module"])
     if getattr(network, "output_fmt", "NCHW") == "NHWC":
         return CamLayer(layer, lambda maps: maps.permute(0, 3, 1, 2))
     return CamLayer(layer)
 
 
-def _token_maps(tokens_BND: Tensor, num_prefix: int) -> Tensor:
-    """(B, D, h, h) of the patches of a square image; class and register tokens come first."""
-    patches = tokens_BND[:, num_prefix:].mT
-    return patches.unflatten(2, (round(patches.shape[2] ** 0.5), -1))
-
-
 def without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries of a state dict below `prefix`, e.g. "encoder.", with the prefix taken off."""
+    """Return the entries of a state dict below `prefix`, e.g. "encoder.", with the prefix taken off."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
