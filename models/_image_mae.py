@@ -14,21 +14,18 @@ from torch import Tensor, nn
 from models._layers import Block, init_vit
 
 
-def to_patches(image_BHWC: Tensor, patch_px: int) -> Tensor:
-    """(B, N, P), patches row by row."""
-    x = image_BHWC.unflatten(2, (-1, patch_px)).unflatten(1, (-1, patch_px))
-    return x.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
-
-
 def to_image(patches_BNP: Tensor, patch_px: int) -> Tensor:
-    """(B, H, H, 3): the inverse of `to_patches` for square images."""
+    """Put the patches of square images together: (B, H, H, 3), the inverse of `_layers.to_patches` on RGB."""
     grid = round(patches_BNP.shape[1] ** 0.5)
     x = patches_BNP.unflatten(2, (patch_px, patch_px, 3)).unflatten(1, (grid, grid))
     return x.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
 
 
 def sincos_2d(grid: int, width: int) -> Tensor:
-    """(grid^2, width): the first half of the channels encodes the column, the second the row; sines, then cosines."""
+    """Return the positions (grid^2, width) of a grid of patches, row by row.
+
+    The first half of the channels encodes the column, the second the row; in each half sines come before cosines.
+    """
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
     table = torch.cat([angle.sin(), angle.cos()], 1)
@@ -37,7 +34,10 @@ def sincos_2d(grid: int, width: int) -> Tensor:
 
 
 class MaskedAutoencoder(nn.Module):
-    """width and decoder_width must be multiples of 4 (positions) and of their numbers of heads."""
+    """Encoder and decoder on images of `grid` x `grid` patches.
+
+    width and decoder_width must be multiples of 4 (positions) and of their numbers of heads.
+    """
 
     position: Tensor
     decoder_position: Tensor
@@ -55,8 +55,8 @@ class MaskedAutoencoder(nn.Module):
         decoder_heads: int,
     ) -> None:
         super().__init__()
-        values = 3 * patch_px**2
-        self.embed = nn.Linear(values, width)  # the same as a convolution whose stride is its kernel
+        patch_values = 3 * patch_px**2  # P
+        self.embed = nn.Linear(patch_values, width)  # the same as a convolution whose stride is its kernel
         self.class_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("position", sincos_2d(grid, width), persistent=False)
         self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(depth))
@@ -66,27 +66,29 @@ class MaskedAutoencoder(nn.Module):
         self.register_buffer("decoder_position", sincos_2d(grid, decoder_width), persistent=False)
         self.decoder_blocks = nn.ModuleList(Block(decoder_width, decoder_heads) for _ in range(decoder_depth))
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
-        self.predict = nn.Linear(decoder_width, values)
+        self.predict = nn.Linear(decoder_width, patch_values)
         self.apply(init_vit)
         nn.init.normal_(self.class_token, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, patches_BNP: Tensor, mask_BN: Tensor) -> Tensor:
-        """(B, N, P): every patch predicted from those where `mask_BN` is False, as many of them in each image."""
-        index_BV = mask_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, : int((~mask_BN[0]).sum())]
-        visible = patches_BNP.gather(1, index_BV[..., None].expand(-1, -1, patches_BNP.shape[2]))
-        return self.decode(self.encode(visible, index_BV), index_BV, mask_BN)
+        """Predict every patch (B, N, P) from those where `mask_BN` is False, as many of them in each image."""
+        num_visible = int((~mask_BN[0]).sum())
+        index_BV = mask_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_visible]
+        visible_BVP = patches_BNP.gather(1, index_BV[..., None].expand(-1, -1, patches_BNP.shape[2]))
+        return self.decode(self.encode(visible_BVP, index_BV), index_BV, mask_BN)
 
     def encode(self, visible_BVP: Tensor, index_BV: Tensor) -> Tensor:
-        """(B, 1 + V, D): the class token, then the patches `index_BV`, in any order."""
+        """Encode the visible patches at the places `index_BV`, in any order: (B, 1 + V, D), the class token first."""
         x = self.embed(visible_BVP) + self.position[index_BV]
-        # Its own position is zero.
-        x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], 1)
+        class_token = self.class_token.to(x.dtype).expand(len(x), 1, -1)  # its own position is zero
+        x = torch.cat([class_token, x], 1)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
     def decode(self, encoded: Tensor, index_BV: Tensor, mask_BN: Tensor) -> Tensor:
+        """Predict every patch (B, N, P) from what `encode` gave, with mask tokens in the hidden places."""
         class_token, visible = self.narrow(encoded).split([1, index_BV.shape[1]], 1)
         x_BND = self.mask_token.to(visible.dtype).expand(*mask_BN.shape, -1)
         x_BND = x_BND.scatter(1, index_BV[..., None].expand_as(visible), visible) + self.decoder_position
@@ -94,8 +96,3 @@ class MaskedAutoencoder(nn.Module):
         for block in self.decoder_blocks:
             x = block(x)
         return self.predict(self.decoder_norm(x)[:, 1:])
-
-
-def pasted(patches_BNP: Tensor, predicted_BNP: Tensor, mask_BN: Tensor) -> Tensor:
-    """The reconstruction: predicted patches where masked, the image's own where visible."""
-    return torch.where(mask_BN[..., None], predicted_BNP, patches_BNP)

@@ -8,28 +8,31 @@ from numpy.typing import NDArray
 
 from models._masking import Landmarks
 
-# Each corner of the region is the point of its group nearest to that corner of the image.
-GROUPS = {
+# Each corner of the region is the landmark of its group that is nearest to that corner (x, y) of the image.
+CORNERS = {
     "left brow": (range(17, 22), (0, 0)),
     "right brow": (range(22, 27), (1, 0)),
     "left jaw": (range(9), (0, 1)),
     "right jaw": (range(8, 17), (1, 1)),
 }
-USUAL = (3 / 14, 3 / 14, 11 / 14, 12 / 14)  # x0, y0, x1, y1 in sides of the image, where landmarks say nothing
+USUAL_REGION = (3 / 14, 3 / 14, 11 / 14, 12 / 14)  # x0, y0, x1, y1 in sides of the image, where landmarks say nothing
 
 
 def corner_points(landmarks: Landmarks, size_px: int) -> dict[str, int]:
-    """P1 to P4: landmark indices, by group."""
+    """Return the indices of P1 to P4, the landmarks at the corners of the key region, by name of their group."""
     return {
         name: min(group, key=lambda i: float(np.hypot(*(landmarks[i] - np.multiply(corner, size_px - 1)))))
-        for name, (group, corner) in GROUPS.items()
+        for name, (group, corner) in CORNERS.items()
     }
 
 
 def key_patches(landmarks: Landmarks, grid: int, patch_px: int, margin_px: float = 0.0) -> NDArray[np.bool_]:
-    """(grid, grid): T, the patches touched by the rectangle around the four points, `margin_px` wider on each side."""
+    """Return T (grid, grid): the patches that the rectangle around P1 to P4 touches, `margin_px` wider on each side.
+
+    Where the landmarks are no use (NaN, or the rectangle lies outside the image) it is `USUAL_REGION`.
+    """
     size_px = grid * patch_px
-    x0, y0, x1, y1 = (side * size_px for side in USUAL)
+    x0, y0, x1, y1 = (edge * size_px for edge in USUAL_REGION)
     if np.isfinite(landmarks[:27]).all():
         edges = landmarks[list(corner_points(landmarks, size_px).values())] + 0.5  # pixel centres -> edges
         low, high = edges.min(0) - margin_px, edges.max(0) + margin_px
@@ -42,23 +45,26 @@ def key_patches(landmarks: Landmarks, grid: int, patch_px: int, margin_px: float
 
 
 def num_hidden(ratio: float, key_fraction: float, num_key: int, num_patches: int) -> tuple[int, int]:
-    """How many patches are hidden within T and outside; together `ratio` of all, rounded half up."""
-    hidden = int(ratio * num_patches + 0.5)
-    within = min(int(key_fraction * num_key + 0.5), hidden)
-    within = max(within, hidden - (num_patches - num_key))  # the rest must find room outside
-    return within, hidden - within
+    """Return how many patches are hidden within T and outside; together `ratio` of all, rounded half up."""
+    num_all = int(ratio * num_patches + 0.5)
+    within = min(int(key_fraction * num_key + 0.5), num_all)
+    within = max(within, num_all - (num_patches - num_key))  # the rest must find room outside
+    return within, num_all - within
 
 
 def draw_mask(
     cells: NDArray[np.bool_], ratio: float, key_fraction: float | None, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """(N,): True for hidden patches. key_fraction: share of T that is hidden; None: no patch is special, as in MAE."""
-    flat = cells.ravel()
-    mask = np.zeros(flat.size, bool)
+    """Draw a mask (N,), True for hidden patches. cells: T.
+
+    key_fraction: the share of T that is hidden; None: no patch is special, as in MAE.
+    """
+    is_key = cells.ravel()
+    mask = np.zeros(is_key.size, bool)
     if key_fraction is None:
-        mask[rng.permutation(flat.size)[: int(ratio * flat.size + 0.5)]] = True
+        mask[rng.permutation(is_key.size)[: int(ratio * is_key.size + 0.5)]] = True
         return mask
-    within, outside = num_hidden(ratio, key_fraction, int(flat.sum()), flat.size)
-    mask[rng.permutation(np.flatnonzero(flat))[:within]] = True
-    mask[rng.permutation(np.flatnonzero(~flat))[:outside]] = True
+    within, outside = num_hidden(ratio, key_fraction, int(is_key.sum()), is_key.size)
+    mask[rng.permutation(np.flatnonzero(is_key))[:within]] = True
+    mask[rng.permutation(np.flatnonzero(~is_key))[:outside]] = True
     return mask

@@ -21,13 +21,15 @@ MEAN = STD = (0.5, 0.5, 0.5)  # of the images that its ImageNet weights were tra
 
 @dataclass(frozen=True, slots=True)
 class Features:
+    """What the layers of an Xception give for a batch of images."""
+
     stem: Tensor  # after the ReLU
     blocks: list[Tensor]  # output of each block, before the ReLU that starts the next
     top: Tensor  # after the last ReLU, not pooled
 
 
 class Xception(nn.Module):
-    """forward(image (B, 3, H, W), normalised with `MEAN` and `STD`) -> Features.
+    """The network: images (B, 3, H, W), normalised with `MEAN` and `STD`, to `Features`.
 
     pretrained: ImageNet weights; only at width 1 with 8 middle blocks. Raises ValueError otherwise, and
     PretrainedUnavailable where they cannot be had.
@@ -38,28 +40,26 @@ class Xception(nn.Module):
 
         super().__init__()
 
-        def c(channels: int) -> int:
+        def scaled(channels: int) -> int:
             return max(4, round(channels * width))
 
-        self.num_features = c(2048)
-        self.widths = (c(64), c(128), c(256), *[c(728)] * (1 + num_middle), c(1024))  # stem, block1, block2, ...
-        self.conv1 = nn.Conv2d(3, c(32), 3, 2, bias=False)
-        self.bn1, self.act1 = nn.BatchNorm2d(c(32)), nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(c(32), c(64), 3, bias=False)
-        self.bn2, self.act2 = nn.BatchNorm2d(c(64)), nn.ReLU(inplace=True)
-        entry = [
-            Block(c(64), c(128), 2, 2, start_with_relu=False),
-            Block(c(128), c(256), 2, 2),
-            Block(c(256), c(728), 2, 2),
-        ]
-        middle = [Block(c(728), c(728), 3, 1) for _ in range(num_middle)]
-        blocks = [*entry, *middle, Block(c(728), c(1024), 2, 2, grow_first=False)]
+        w32, w64, w128, w256, w728 = (scaled(channels) for channels in (32, 64, 128, 256, 728))
+        w1024, w1536, w2048 = (scaled(channels) for channels in (1024, 1536, 2048))
+        self.num_features = w2048
+        self.widths = (w64, w128, w256, *[w728] * (1 + num_middle), w1024)  # stem, block1, block2, ...
+        self.conv1 = nn.Conv2d(3, w32, 3, 2, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(w32), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(w32, w64, 3, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(w64), nn.ReLU(inplace=True)
+        entry = [Block(w64, w128, 2, 2, start_with_relu=False), Block(w128, w256, 2, 2), Block(w256, w728, 2, 2)]
+        middle = [Block(w728, w728, 3, 1) for _ in range(num_middle)]
+        blocks = [*entry, *middle, Block(w728, w1024, 2, 2, grow_first=False)]
         self.num_blocks = len(blocks)
         for number, block in enumerate(blocks, 1):
             self.add_module(f"block{number}", block)
-        self.conv3, self.bn3 = SeparableConv2d(c(1024), c(1536), 3, 1, 1), nn.BatchNorm2d(c(1536))
+        self.conv3, self.bn3 = SeparableConv2d(w1024, w1536, 3, 1, 1), nn.BatchNorm2d(w1536)
         self.act3 = nn.ReLU(inplace=True)
-        self.conv4, self.bn4 = SeparableConv2d(c(1536), c(2048), 3, 1, 1), nn.BatchNorm2d(c(2048))
+        self.conv4, self.bn4 = SeparableConv2d(w1536, w2048, 3, 1, 1), nn.BatchNorm2d(w2048)
         self.act4 = nn.ReLU(inplace=True)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -74,13 +74,17 @@ class Xception(nn.Module):
             self.load_state_dict({name: value for name, value in weights.items() if not name.startswith("fc.")})
 
     def forward(self, image: Tensor, edit: Callable[[int, Tensor], Tensor] | None = None) -> Features:
-        """edit(i, y): what takes the place of output y of `blocks[i]` before it goes on, in `Features` too."""
+        """Compute the features.
+
+        edit(number, y): what takes the place of the output y of a block before it goes on, in `Features` too; blocks
+        are numbered from 1, as in their names.
+        """
         x = stem = self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(image))))))
         blocks = []
-        for i in range(self.num_blocks):
-            x = self.get_submodule(f"block{i + 1}")(x)
+        for number in range(1, self.num_blocks + 1):
+            x = self.get_submodule(f"block{number}")(x)
             if edit is not None:
-                x = edit(i, x)
+                x = edit(number, x)
             blocks.append(x)
         x = self.act3(self.bn3(self.conv3(x)))
         return Features(stem, blocks, self.act4(self.bn4(self.conv4(x))))

@@ -1,19 +1,20 @@
-"""LRE: a face that a model of real faces cannot fill in again, part by part, is forged there.
+"""LRE: where a model of real faces cannot fill a face in again, the face is forged.
 
 Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection". Sec. III, Eq. 1 to 3.
 
     reconstruct  masked autoencoder of real faces; hides mostly the key region around the facial features
                  (Sec. III-B, Eq. 1: `_key_region`, `_image_mae`)
     detect       face and reconstruction go through a frozen ImageNet Xception; where their features at a place point
-                 in other directions, an attention map is high (Eq. 2); the maps gate the blocks of a second Xception,
-                 which sees the face and is trained (Eq. 3). The autoencoder is frozen too
+                 in other directions, an attention map is high (Eq. 2: `attention_map`); the maps gate the blocks of a
+                 second Xception, which sees the face and is trained (`gated`, Eq. 3). The autoencoder is frozen too
 
 Differs from the paper, or settles what it leaves open:
 - The autoencoder's size is MAE's ViT-B (`reconstruct`); positions are fixed, pixels of 0.5 / 0.5 its targets.
 - "Most" of the key region: `mask.key_fraction` of it, and `mask.ratio` of all patches, the same number in every face.
 - The reconstruction shows the face's own pixels where it was visible; the loss says nothing of predictions there.
 - "Middle layers" are the outputs of block1 to block3 (`detect.taps`), before the ReLU: maps then cover 0 to 1.
-- "Inner product" with a map is a product at every place (`detect.gate`); two zero vectors point in one direction.
+- The "inner product" of features with a map is a product at every place (`gated`, `detect.gate`); two zero vectors
+  point in one direction.
 - Training draws a fresh mask whenever it sees a face; evaluation has one per face, or the mean over several
   (`detect.num_masks`).
 - Adam at a constant rate, the same for both stages; MAE's own recipe can be had (`reconstruct.recipe`).
@@ -37,10 +38,10 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._alignment import upright_face
-from models._config import check, check_choices, check_positive
-from models._image_mae import MaskedAutoencoder, pasted, to_image, to_patches
+from models._config import check, check_choices, check_not_negative, check_positive
+from models._image_mae import MaskedAutoencoder, to_image
 from models._key_region import draw_mask, key_patches
-from models._layers import without_prefix
+from models._layers import to_patches, without_prefix
 from models._masking import flip_landmarks
 from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
@@ -55,6 +56,8 @@ Recipe = Literal["paper", "mae"]
 # ------------------------------------------------------------------------------------- configuration
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaceConfig:
+    """What the networks see of a face."""
+
     input_px: int = 224
     margin: float = 1.3  # side of the picture in sides of the detector's box
     align: bool = True  # level the eyes
@@ -66,6 +69,8 @@ class FaceConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskConfig:
+    """Which patches are hidden (Sec. III-B-1)."""
+
     ratio: float = 0.75  # hidden share of all patches
     key_fraction: float | None = 0.9  # hidden share of the key region; None: it is not special
     key_margin_px: float = 0.0  # added to the region on each side
@@ -76,11 +81,13 @@ class MaskConfig:
             self.key_fraction is None or 0 <= self.key_fraction <= 1,
             f"key_fraction must be in [0, 1] or none, got {self.key_fraction}",
         )
-        check(self.key_margin_px >= 0, f"key_margin_px must not be negative, got {self.key_margin_px}")
+        check_not_negative(self, "key_margin_px")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReconstructConfig:
+    """The autoencoder and its training."""
+
     patch_px: int = 16
     width: int = 768
     depth: int = 12
@@ -101,7 +108,7 @@ class ReconstructConfig:
         for width, heads in ((self.width, self.num_heads), (self.decoder_width, self.decoder_heads)):
             check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
         check_choices(self)
-        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check_not_negative(self, "weight_decay")
         check(
             0 <= self.warmup_epochs < self.num_epochs,
             f"warmup_epochs must be in [0, num_epochs = {self.num_epochs}), got {self.warmup_epochs}",
@@ -110,6 +117,8 @@ class ReconstructConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectConfig:
+    """The attention maps, the gated Xception and its training."""
+
     taps: tuple[int, ...] = (1, 2, 3)  # Xception blocks, counted from 1, whose outputs are compared and gated
     after_relu: bool = False  # compare after the ReLU; maps then stay below 0.5
     gate: Gate = "mul"  # mul: A y; residual: (1 + A) y; none: a plain Xception
@@ -199,12 +208,18 @@ SMALL = Config(
 
 
 # ----------------------------------------------------------------------------------------- samples
+def _stored_px(cfg: Config) -> int:
+    """Return the side of the crop that a face is turned and cut from, at the scale of the network."""
+    return round(cfg.face.input_px * cfg.crop_margin / cfg.face.margin)
+
+
 def _face_and_masks(
     cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode, num_masks: int
 ) -> dict[str, NDArray[Any]]:
-    face, margin = cfg.face, cfg.face.margin
+    """Return `image` (H, W, 3), upright, mirrored in half of the training samples, and `mask` (R, N)."""
+    face = cfg.face
     image, landmarks = upright_face(
-        sample["image"], sample["landmarks"], sample["box"], margin, face.input_px, align=face.align
+        sample["image"], sample["landmarks"], sample["box"], face.margin, face.input_px, align=face.align
     )
     if face.flip and mode == "train" and rng.random() < 0.5:
         image, landmarks = np.ascontiguousarray(image[:, ::-1]), flip_landmarks(landmarks, face.input_px)
@@ -214,27 +229,30 @@ def _face_and_masks(
 
 
 def _signed_unit(image_BHWC: Tensor) -> Tensor:
-    """uint8 as float32 in [-1, 1]: mean and standard deviation 0.5, as Xception's ImageNet weights expect it."""
+    """Return uint8 as float32 in [-1, 1]: mean and deviation 0.5, as Xception's ImageNet weights expect it."""
     return image_BHWC.float() / 127.5 - 1
 
 
 def _autoencoder(cfg: Config) -> MaskedAutoencoder:
-    r = cfg.reconstruct
+    sizes = cfg.reconstruct
     return MaskedAutoencoder(
         cfg.grid,
-        r.patch_px,
-        width=r.width,
-        depth=r.depth,
-        num_heads=r.num_heads,
-        decoder_width=r.decoder_width,
-        decoder_depth=r.decoder_depth,
-        decoder_heads=r.decoder_heads,
+        sizes.patch_px,
+        width=sizes.width,
+        depth=sizes.depth,
+        num_heads=sizes.num_heads,
+        decoder_width=sizes.decoder_width,
+        decoder_depth=sizes.decoder_depth,
+        decoder_heads=sizes.decoder_heads,
     )
 
 
 # ------------------------------------------------------------------------------------- reconstruct
 class Reconstruct(Stage):
-    """Sec. III-B, Eq. 1. Batch: image (B, H, W, 3) uint8, mask (B, 1, N) bool."""
+    """Sec. III-B: the autoencoder learns to fill in the hidden patches of real faces.
+
+    Batch: image (B, H, W, 3) uint8, mask (B, 1, N) bool.
+    """
 
     name = "reconstruct"
     view = "real_frames"
@@ -248,11 +266,10 @@ class Reconstruct(Stage):
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
-        r = cfg.reconstruct
         return Feed(
             input_px=_stored_px(cfg),
-            batch_size=r.batch_size,
-            num_epochs=r.num_epochs,
+            batch_size=cfg.reconstruct.batch_size,
+            num_epochs=cfg.reconstruct.num_epochs,
             samples_per_video=cfg.video_frames,
         )
 
@@ -266,11 +283,11 @@ class Reconstruct(Stage):
         self.autoencoder = _autoencoder(cfg)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        patches_BNP = to_patches(_signed_unit(batch["image"]), self.cfg.reconstruct.patch_px)
+        patches_BNP = to_patches(_signed_unit(batch["image"]), self.cfg.reconstruct.patch_px).flatten(2)
         mask_BN = batch["mask"][:, 0]
-        predicted = self.autoencoder(patches_BNP, mask_BN)
+        predicted_BNP = self.autoencoder(patches_BNP, mask_BN)
         # Eq. 1 over hidden patches; every image hides as many, so a mean over all of them is one over images too.
-        loss = F.mse_loss(predicted[mask_BN].float(), patches_BNP[mask_BN])
+        loss = F.mse_loss(predicted_BNP[mask_BN].float(), patches_BNP[mask_BN])
         return {"loss": loss, "mse": loss.detach()}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -283,22 +300,32 @@ class Reconstruct(Stage):
         return optimizer, warmup_cosine(optimizer, num_steps, num_steps * cfg.warmup_epochs // cfg.num_epochs)
 
 
-def _stored_px(cfg: Config) -> int:
-    """Of the crop that a face is turned and cut from, at the scale of the network."""
-    return round(cfg.face.input_px * cfg.crop_margin / cfg.face.margin)
-
-
 # ------------------------------------------------------------------------------------------ detect
-def attention_map(one_BChw: Tensor, other_BChw: Tensor) -> Tensor:
-    """Eq. 2: (B, 1, h, w) in [0, 1]: 0 where two feature vectors point in one direction, 1 in opposite ones."""
-    cosine = F.cosine_similarity(one_BChw.float(), other_BChw.float(), dim=1, eps=1e-8)
-    both_zero = (one_BChw.norm(dim=1) < 1e-8) & (other_BChw.norm(dim=1) < 1e-8)
-    cosine = torch.where(both_zero, 1.0, cosine)
-    return (1 - (1 + cosine) / 2).clamp(0, 1)[:, None]
+def attention_map(face_BChw: Tensor, filled_in_BChw: Tensor) -> Tensor:
+    """Return the map (B, 1, h, w) of Eq. 2 from features of a face and of its reconstruction.
+
+    0 where their feature vectors at a place point in one direction, 1 where they point in opposite ones.
+    """
+    cosine_Bhw = F.cosine_similarity(face_BChw.float(), filled_in_BChw.float(), dim=1, eps=1e-8)
+    both_zero_Bhw = (face_BChw.norm(dim=1) < 1e-8) & (filled_in_BChw.norm(dim=1) < 1e-8)
+    cosine_Bhw = torch.where(both_zero_Bhw, 1.0, cosine_Bhw)
+    return (1 - (1 + cosine_Bhw) / 2).clamp(0, 1)[:, None]
+
+
+def gated(y_BChw: Tensor, map_B1hw: Tensor, *, residual: bool) -> Tensor:
+    """Return the output y of a block, weighed at every place by the attention map A: A y, or (1 + A) y if `residual`.
+
+    This is the "inner product" of Sec. III-C: the detector looks where the face could not be filled in.
+    """
+    weight_B1hw = 1 + map_B1hw if residual else map_B1hw
+    return y_BChw * weight_B1hw.to(y_BChw.dtype)
 
 
 class Detect(Stage):
-    """Sec. III-C, Eq. 2 and 3. Batch: image (B, H, W, 3) uint8, mask (B, R, N) bool, label (B,)."""
+    """Sec. III-C: the detector sees the face, and its blocks are gated where the reconstruction differs.
+
+    Batch: image (B, H, W, 3) uint8, mask (B, R, N) bool, label (B,).
+    """
 
     name = "detect"
     view = "frames"
@@ -312,12 +339,11 @@ class Detect(Stage):
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
-        d = cfg.detect
         return Feed(
             input_px=_stored_px(cfg),
-            batch_size=d.batch_size,
-            num_epochs=d.num_epochs,
-            steps_per_epoch=d.steps_per_epoch,
+            batch_size=cfg.detect.batch_size,
+            num_epochs=cfg.detect.num_epochs,
+            steps_per_epoch=cfg.detect.steps_per_epoch,
         )
 
     @classmethod
@@ -329,73 +355,75 @@ class Detect(Stage):
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.cfg = cfg
-        d = cfg.detect
+        width, num_middle = cfg.detect.xception_width, cfg.detect.xception_middle
         self.autoencoder = _autoencoder(cfg).requires_grad_(False)
-        self.extractor = Xception(width=d.xception_width, num_middle=d.xception_middle, pretrained=cfg.pretrained)
+        self.extractor = Xception(width=width, num_middle=num_middle, pretrained=cfg.pretrained)
         self.extractor.requires_grad_(False)
-        self.detector = Xception(width=d.xception_width, num_middle=d.xception_middle, pretrained=cfg.pretrained)
+        self.detector = Xception(width=width, num_middle=num_middle, pretrained=cfg.pretrained)
         self.head = nn.Linear(self.detector.num_features, 1)
 
     def train(self, mode: bool = True) -> "Detect":
+        """Set the mode; the two frozen networks stay in evaluation mode."""
         super().train(mode)
         self.autoencoder.eval()
         self.extractor.eval()
         return self
 
     def load_start(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the autoencoder of `reconstruct`."""
         self.autoencoder.load_state_dict(without_prefix(weights, "autoencoder."))
 
     @torch.no_grad()
     def reconstructed(self, image_BHWC: Tensor, mask_BN: Tensor) -> Tensor:
-        """(B, H, W, 3) in [-1, 1], of an image in that range: visible patches as they are, hidden ones as predicted."""
+        """Fill an image in [-1, 1] in: (B, H, W, 3), hidden patches as predicted, visible ones as they are."""
         patch_px = self.cfg.reconstruct.patch_px
-        patches_BNP = to_patches(image_BHWC, patch_px)
-        predicted = self.autoencoder(patches_BNP, mask_BN).float().clamp(-1, 1)
-        return to_image(pasted(patches_BNP, predicted, mask_BN), patch_px)
+        patches_BNP = to_patches(image_BHWC, patch_px).flatten(2)
+        predicted_BNP = self.autoencoder(patches_BNP, mask_BN).float().clamp(-1, 1)
+        return to_image(torch.where(mask_BN[..., None], predicted_BNP, patches_BNP), patch_px)
 
     @torch.no_grad()
     def attention(self, image_BHWC: Tensor, mask_BRN: Tensor) -> dict[int, Tensor]:
-        """Tap -> (B, 1, h, w), the mean over R masks. Constants for the detector."""
+        """Return the attention map (B, 1, h, w) of each tapped block, the mean over R masks, without gradients."""
         face = self._taps(image_BHWC)
-        maps = []
+        maps_by_mask = []
         for mask_BN in mask_BRN.unbind(1):
             filled_in = self._taps(self.reconstructed(image_BHWC, mask_BN))
-            maps.append({tap: attention_map(face[tap], filled_in[tap]) for tap in face})
-        return {tap: torch.stack([each[tap] for each in maps]).mean(0) for tap in face}
+            maps_by_mask.append({tap: attention_map(face[tap], filled_in[tap]) for tap in face})
+        return {tap: torch.stack([maps[tap] for maps in maps_by_mask]).mean(0) for tap in face}
 
     def _taps(self, image_BHWC: Tensor) -> dict[int, Tensor]:
+        """Return what the frozen Xception makes of an image in [-1, 1], by the number of the block, from 1."""
         blocks = self.extractor(image_BHWC.permute(0, 3, 1, 2)).blocks
         return {
             tap: blocks[tap - 1].relu() if self.cfg.detect.after_relu else blocks[tap - 1]
             for tap in self.cfg.detect.taps
         }
 
-    def logit(self, batch: Batch) -> Tensor:
-        """(B,), above 0 means fake."""
-        return self.head(self.features(batch)).squeeze(1).float()
-
     def features(self, batch: Batch) -> Tensor:
-        """(B, C): the detector's last features, pooled."""
+        """Return the detector's last features, pooled: (B, C)."""
         image = _signed_unit(batch["image"])
         gate = self.cfg.detect.gate
         maps = {} if gate == "none" else self.attention(image, batch["mask"])
-        more = 1.0 if gate == "residual" else 0.0
 
-        def gated(i: int, y_BChw: Tensor) -> Tensor:
-            return y_BChw * (maps[i + 1] + more).to(y_BChw.dtype) if i + 1 in maps else y_BChw
+        def edit(block: int, y_BChw: Tensor) -> Tensor:
+            return gated(y_BChw, maps[block], residual=gate == "residual") if block in maps else y_BChw
 
-        return self.detector(image.permute(0, 3, 1, 2), edit=gated).top.mean((2, 3))
+        return self.detector(image.permute(0, 3, 1, 2), edit=edit).top.mean((2, 3))
+
+    def logit(self, batch: Batch) -> Tensor:
+        """Return logits (B,), above 0 means fake."""
+        return self.head(self.features(batch)).squeeze(1).float()
 
     def cam_layer(self) -> CamLayer:
         return CamLayer(self.detector.act4)
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """Fig. 3 and 4: the maps of Eq. 2, `attention <block>`, also where they gate nothing; what was filled in.
+        """Return `reconstruction`, by the first mask, and `attention <block>`, the maps of Eq. 2 (Fig. 3 and 4).
 
-        Of several masks `reconstruction` shows the first.
+        There are maps also where they gate nothing.
         """
         image = _signed_unit(batch["image"])
-        maps = {f"attention {tap}": value[:, 0] for tap, value in self.attention(image, batch["mask"]).items()}
+        maps = {f"attention {tap}": map_B1hw[:, 0] for tap, map_B1hw in self.attention(image, batch["mask"]).items()}
         filled_in = self.reconstructed(image, batch["mask"][:, 0])
         return {"reconstruction": (filled_in.permute(0, 3, 1, 2) + 1) / 2, **maps}
 

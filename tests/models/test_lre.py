@@ -9,8 +9,9 @@ from torch import nn
 import models
 from models import lre
 from models._alignment import upright_face
-from models._image_mae import MaskedAutoencoder, sincos_2d, to_image, to_patches
+from models._image_mae import MaskedAutoencoder, sincos_2d, to_image
 from models._key_region import corner_points, draw_mask, key_patches, num_hidden
+from models._layers import to_patches
 from models._masking import flip_landmarks
 
 PAPER = models.config("lre")
@@ -229,7 +230,7 @@ def a_mask(hidden: int = 48) -> torch.Tensor:
 
 def test_patches_are_row_column_channel_and_come_back():
     image = torch.arange(2 * 4 * 4 * 3.0).view(2, 4, 4, 3)
-    patches = to_patches(image, 2)
+    patches = to_patches(image, 2).flatten(2)
     assert torch.equal(to_image(patches, 2), image)
     assert torch.equal(patches[0, 1], image[0, :2, 2:].flatten())  # to the right of the first one
 
@@ -301,7 +302,7 @@ def reconstruct_batch(sample, count: int = 4) -> dict[str, torch.Tensor]:
 def test_the_loss_is_the_mean_over_hidden_pixels(sample):
     torch.manual_seed(0)
     stage, batch = lre.Reconstruct(TINY).eval(), reconstruct_batch(sample)
-    patches = to_patches(batch["image"].float() / 127.5 - 1, 8)
+    patches = to_patches(batch["image"].float() / 127.5 - 1, 8).flatten(2)
     predicted, mask = stage.autoencoder(patches, batch["mask"][:, 0]), batch["mask"][:, 0]
     per_patch = (predicted - patches).square().mean(2)
     by_hand = (per_patch * mask).sum() / mask.sum()
@@ -366,7 +367,7 @@ def test_the_reconstruction_keeps_what_was_seen(sample):
     stage, batch = detect().eval(), detect_batch(sample)
     image, mask = batch["image"].float() / 127.5 - 1, batch["mask"][:, 0]
     filled_in = stage.reconstructed(image, mask)
-    same = (to_patches(filled_in, 8) == to_patches(image, 8)).all(2)
+    same = (to_patches(filled_in, 8) == to_patches(image, 8)).flatten(2).all(2)
     assert same[~mask].all()
     assert not same[mask].any()
     assert filled_in.abs().max() <= 1

@@ -36,9 +36,9 @@ def test_an_edited_block_goes_on_by_both_paths_of_the_next():
     net = Xception(width=0.1, num_middle=1).eval()
     images = torch.rand(2, 3, 64, 64)
     plain = net(images)
-    same = net(images, edit=lambda i, y: y)
+    same = net(images, edit=lambda block, y: y)
     assert torch.equal(same.top, plain.top)
-    blank = net(images, edit=lambda i, y: y * 0 if i == 2 else y)
+    blank = net(images, edit=lambda block, y: y * 0 if block == 3 else y)
     assert torch.equal(blank.top[0], blank.top[1])  # nothing of the image is left behind block3
     assert not torch.equal(plain.top[0], plain.top[1])
     assert not blank.blocks[2].any()
