@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models._layers import to_patches
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 ZERO_BIN = 1e-6  # an amplitude below this is rounding, and its phase is noise
 
@@ -20,19 +22,13 @@ AmplitudeScale = Literal["linear", "log1p", "log"]
 
 # ---------------------------------------------------------------------------------------- spectra
 def to_gray(image: Tensor) -> Tensor:
-    """(B, H, W) brightness of RGB (B, 3, H, W)."""
+    """Return the brightness (B, H, W) of RGB images (B, 3, H, W)."""
     return torch.einsum("bchw,c->bhw", image, image.new_tensor(LUMA))
-
-
-def to_patches(gray: Tensor, patch_px: int) -> Tensor:
-    """(B, N, P, P) of (B, H, W): patches that do not overlap, row by row. P must divide H and W."""
-    rows_BRPW = gray.unflatten(1, (-1, patch_px))
-    return rows_BRPW.unflatten(3, (-1, patch_px)).transpose(2, 3).flatten(1, 2)
 
 
 @torch.no_grad()
 def spectra(patches: Tensor, phase: Phase = "atan2") -> tuple[Tensor, Tensor]:
-    """Eq. 2 to 4: amplitude AS >= 0 and phase PS of the discrete Fourier transform of each patch, as patches.
+    """Return amplitude AS >= 0 and phase PS of the discrete Fourier transform of each patch, as patches (Eq. 2 to 4).
 
     patches: float32 (..., P, P) with even P. PS is in (-pi, pi] for atan2; Eq. 4 as printed, arctan(I / R), is in
     [-pi/2, pi/2] and cannot tell a bin from its negative. Where AS < `ZERO_BIN`, PS = 0.
@@ -47,17 +43,11 @@ def spectra(patches: Tensor, phase: Phase = "atan2") -> tuple[Tensor, Tensor]:
     return amplitude, torch.where(amplitude < ZERO_BIN, 0.0, angle)
 
 
-def scaled(amplitude: Tensor, scale: AmplitudeScale) -> Tensor:
-    if scale == "linear":
-        return amplitude
-    return amplitude.log1p() if scale == "log1p" else amplitude.clamp(min=ZERO_BIN).log()
-
-
 # ------------------------------------------------------------------------------------------ PAPDA
 class DualAttention(nn.Module):
     """Patch-wise amplitude and phase dual attention (PAPDA), Eq. 5 to 8: (E_as, E_ps) -> (AT, PT), all (B, N, D).
 
-    The query comes from the one spectrum, key and value from the other; each stream has one layer norm for its
+    The query comes from one spectrum, key and value from the other; each stream has one layer norm for its
     three roles. Both directions read the embeddings, neither reads the other's result.
     """
 
@@ -91,7 +81,7 @@ class MixerLayer(nn.Module):
 
 
 def _mlp(width: int, dropout: float) -> nn.Sequential:
-    """Two layers that are as wide as their input (Table 1)."""
+    """Return two layers that are as wide as their input (Table 1)."""
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(dropout))
 
 
@@ -143,7 +133,10 @@ class FrequencyStream(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(image.device.type, enabled=False):  # half precision has no FFT of other sizes than 2^n
             amplitude, phase = spectra(to_patches(to_gray(image.float()), self.patch_px), self.phase)
-            amplitude = scaled(amplitude, self.amplitude)
+            if self.amplitude == "log1p":
+                amplitude = amplitude.log1p()
+            elif self.amplitude == "log":
+                amplitude = amplitude.clamp(min=ZERO_BIN).log()
         amplitude_BND = self.embed_amplitude(amplitude.flatten(2))
         phase_BND = self.embed_phase(phase.flatten(2))
         if self.papda is not None:

@@ -1,4 +1,4 @@
-"""MC-LCR: what shallow layers see of texture, and how amplitude and phase of small patches fit together.
+"""MC-LCR: a detector of textures in shallow layers, and of amplitude and phase of small patches that do not fit.
 
 Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
 representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290.
@@ -30,7 +30,7 @@ Differs from the paper, or settles what it leaves open:
 Shapes: B images, H = W = `input_px`, C channels, S positions of a feature map, D width of a projection.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models._alignment import upright_face
-from models._config import check, check_choices, check_positive
+from models._config import check, check_choices, check_not_negative, check_positive
 from models._distributed import gather
 from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
@@ -60,6 +60,8 @@ DROPOUTS = ("fused", "encoded", "attention", "mixer")
 # ------------------------------------------------------------------------------------- configuration
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrequencyConfig:
+    """The frequency stream (Sec. 3.2 and 3.3)."""
+
     patch_px: int = 16  # P
     width: int = 256  # D; the paper's is P^2
     num_heads: int = 4
@@ -77,6 +79,8 @@ class FrequencyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
+    """The contrastive loss and its share (Sec. 3.4)."""
+
     alpha: float = 0.5  # Eq. 15; 0: cross-entropy alone, and no projection
     temperature: float = 0.1
     form: Form = "standard"  # standard: all others in the denominator; eq13: those of the other class
@@ -91,6 +95,8 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectConfig:
+    """The training."""
+
     batch_size: int = 16  # half real, half fake
     num_epochs: int = 50
     steps_per_epoch: int = 2700  # 720 real videos x 30 frames / 8 in a batch
@@ -105,9 +111,9 @@ class DetectConfig:
         check_positive(self, "batch_size", "num_epochs", "steps_per_epoch", "lr", "backbone_lr_scale")
         check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
         check_choices(self)
-        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check_not_negative(self, "weight_decay")
         check(0 < self.lr_factor < 1, f"lr_factor must be in (0, 1), got {self.lr_factor}")
-        check(self.lr_patience >= 0, f"lr_patience must not be negative, got {self.lr_patience}")
+        check_not_negative(self, "lr_patience")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +182,7 @@ SMALL = Config(
 
 # ----------------------------------------------------------------------------------------- samples
 def aligned_face(cfg: Config, sample: Sample) -> NDArray[np.uint8]:
-    """(input_px, input_px, 3): `face_margin` boxes around the detector's box, turned so that the eyes are level."""
+    """Cut out `face_margin` boxes around the detector's box, turned until the eyes are level: (H, W, 3)."""
     face, _ = upright_face(
         sample["image"], sample["landmarks"], sample["box"], cfg.face_margin, cfg.input_px, align=cfg.align
     )
@@ -185,9 +191,10 @@ def aligned_face(cfg: Config, sample: Sample) -> NDArray[np.uint8]:
 
 # ------------------------------------------------------------------------------------------- losses
 def style(features_BCHW: Tensor, *, mean: bool = True) -> Tensor:
-    """SSRB, Eq. 1 and Fig. 2: (B, C), the mean of each row of the Gram matrix. float32.
+    """Return the style (B, C) of a feature map, the mean of each row of its Gram matrix (SSRB, Eq. 1, Fig. 2); float32.
 
-    The mean over j of <F_i, F_j> is <F_i, mean over j of F_j>: no C x C matrix is needed. mean: over positions too.
+    The mean over j of <F_i, F_j> is <F_i, mean over j of F_j>: no C x C matrix is needed. mean: divide the products by
+    the number of positions too.
     """
     with torch.autocast(features_BCHW.device.type, enabled=False):
         f_BCS = features_BCHW.float().flatten(2)
@@ -198,9 +205,9 @@ def style(features_BCHW: Tensor, *, mean: bool = True) -> Tensor:
 def supervised_contrastive(
     z_BD: Tensor, label_B: Tensor, temperature: float, *, form: Form = "standard", reduction: Reduction = "mean"
 ) -> Tensor:
-    """Khosla et al. (standard) or Eq. 13 (eq13), of unit vectors; every one of them is an anchor once.
+    """Return the supervised contrastive loss of unit vectors, by Khosla et al. (standard) or by Eq. 13 (eq13).
 
-    An anchor without a positive, in eq13 also one without a negative, counts as 0.
+    Each vector is an anchor once. One without a positive, in eq13 also one without a negative, counts as 0.
     """
     with torch.autocast(z_BD.device.type, enabled=False):
         similarity_BB = z_BD.float() @ z_BD.float().T / temperature
@@ -229,24 +236,36 @@ class SpatialStream(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = Xception(width=cfg.backbone_width, num_middle=cfg.backbone_middle, pretrained=cfg.pretrained)
         if cfg.gf == "b13":
-            for name in ("conv3", "bn3", "act3", "conv4", "bn4", "act4"):
-                setattr(self.backbone, name, nn.Identity())
+            # Without the paper's block 14: each of its layers passes on what it gets, so that `Features.top` is the
+            # output of the last block, and no weight is left that nothing trains.
+            for layer in ("conv3", "bn3", "act3", "conv4", "bn4", "act4"):
+                setattr(self.backbone, layer, nn.Identity())
         pooled = self.backbone.widths[-1] if cfg.gf == "b13" else self.backbone.num_features
         self.fc = nn.Linear(pooled, cfg.gf_width) if cfg.gf == "fc1024" else nn.Identity()
         ssf_widths = self.backbone.widths[:3] if cfg.use_ssrb else ()
         self.norms = nn.ModuleList(nn.LayerNorm(width) if cfg.norm_ssf else nn.Identity() for width in ssf_widths)
         self.widths = (*ssf_widths, cfg.gf_width if cfg.gf == "fc1024" else pooled)
 
+    def features(self, image: Tensor) -> Features:
+        """Return what the layers of the Xception make of images in [0, 1]."""
+        return self.backbone((image - self.mean) / self.std)
+
     def forward(self, image: Tensor) -> list[Tensor]:
-        features = self.backbone((image - self.mean) / self.std)
-        taps = shallow_maps(features)
-        ssf = [norm(style(tap, mean=self.cfg.gram_mean)) for norm, tap in zip(self.norms, taps, strict=False)]
+        features = self.features(image)
+        ssf = []
+        if self.cfg.use_ssrb:
+            taps = zip(self.norms, shallow_maps(features), strict=True)
+            ssf = [norm(style(tap, mean=self.cfg.gram_mean)) for norm, tap in taps]
         return [*ssf, self.fc(features.top.mean((2, 3)))]
 
 
 def shallow_maps(features: Features) -> tuple[Tensor, Tensor, Tensor]:
-    """After the ReLU: what the paper counts as blocks 1, 2 and 3."""
+    """Return what the paper counts as blocks 1, 2 and 3, after the ReLU."""
     return features.stem, features.blocks[0].relu(), features.blocks[1].relu()
+
+
+def _dropout(cfg: Config, place: str) -> float:
+    return cfg.dropout if place in cfg.dropout_at else 0.0
 
 
 class Detect(Stage):
@@ -281,17 +300,25 @@ class Detect(Stage):
         super().__init__()
         self.cfg = cfg
         self.spatial = SpatialStream(cfg)
-        self.frequency = _frequency_stream(cfg) if cfg.use_frequency else None
-        fused = sum(self.spatial.widths) + (2 * cfg.frequency.width if cfg.use_frequency else 0)
+        fused = sum(self.spatial.widths)
+        self.frequency: FrequencyStream | None = None
+        if cfg.use_frequency:
+            self.frequency = FrequencyStream(
+                input_px=cfg.input_px,
+                **asdict(cfg.frequency),
+                attention_dropout=_dropout(cfg, "attention"),
+                mixer_dropout=_dropout(cfg, "mixer"),
+            )
+            fused += 2 * cfg.frequency.width
         encoded = cfg.encoded_width if cfg.use_encoder else fused
-        self.encode = (
-            nn.Sequential(nn.Dropout(_dropout(cfg, "fused")), nn.Linear(fused, encoded)) if cfg.use_encoder else None
-        )
+        self.encode: nn.Sequential | None = None
+        if cfg.use_encoder:
+            self.encode = nn.Sequential(nn.Dropout(_dropout(cfg, "fused")), nn.Linear(fused, encoded))
         self.classify = nn.Sequential(nn.Dropout(_dropout(cfg, "encoded")), nn.Linear(encoded, 2))
         self.project = nn.Linear(encoded, cfg.projected_width) if cfg.loss.alpha > 0 else None
 
     def fuse(self, image: Tensor) -> Tensor:
-        """F_MM, Eq. 12: SSF_b1, SSF_b2, SSF_b3, GF, AF, PF side by side, of uint8 images (B, H, W, 3)."""
+        """Return F_MM (Eq. 12): SSF_b1, SSF_b2, SSF_b3, GF, AF, PF side by side, of uint8 images (B, H, W, 3)."""
         unit = self._unit(image)
         features = self.spatial(unit)
         if self.frequency is not None:
@@ -299,38 +326,38 @@ class Detect(Stage):
         return torch.cat([feature.float() for feature in features], 1)
 
     def _unit(self, image: Tensor) -> Tensor:
+        """Return uint8 images (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1]. Raises ValueError for another size."""
         shape = (self.cfg.input_px, self.cfg.input_px, 3)
         check(tuple(image.shape[1:]) == shape, f"image must be (B, H, W, 3) = (B, {shape}), got {tuple(image.shape)}")
         return image.permute(0, 3, 1, 2).float() / 255
 
     def encoded(self, image: Tensor) -> Tensor:
-        """F_E; F_MM itself without an encoder."""
+        """Return F_E; without an encoder F_MM itself."""
         fused = self.fuse(image)
         return fused if self.encode is None else self.encode(fused)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        label, encoded = batch["label"].long(), self.encoded(batch["image"])
+        label_B, encoded = batch["label"].long(), self.encoded(batch["image"])
         logits_B2 = self.classify(encoded).float()
-        loss = ce = F.cross_entropy(logits_B2, label)  # Eq. 14
+        loss = ce = F.cross_entropy(logits_B2, label_B)  # Eq. 14
         terms = {"ce": ce.detach()}
         if self.training and self.project is not None:
-            alpha = self.cfg.loss.alpha
-            contrastive = self._contrastive(F.normalize(self.project(encoded).float(), dim=1), label)
-            loss = alpha * contrastive + (1 - alpha) * ce  # Eq. 15
+            cfg = self.cfg.loss
+            z_BD = F.normalize(self.project(encoded).float(), dim=1)
+            if cfg.gather_negatives:
+                z_BD, label_B = gather(z_BD), gather(label_B)
+            contrastive = supervised_contrastive(
+                z_BD, label_B, cfg.temperature, form=cfg.form, reduction=cfg.reduction
+            )  # Eq. 13
+            loss = cfg.alpha * contrastive + (1 - cfg.alpha) * ce  # Eq. 15
             terms["contrastive"] = contrastive.detach()
         return {"loss": loss, "score": logits_B2.detach().softmax(1)[:, 1]} | terms
-
-    def _contrastive(self, z_BD: Tensor, label_B: Tensor) -> Tensor:
-        cfg = self.cfg.loss
-        if cfg.gather_negatives:
-            z_BD, label_B = gather(z_BD), gather(label_B)
-        return supervised_contrastive(z_BD, label_B, cfg.temperature, form=cfg.form, reduction=cfg.reduction)
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         return {"score": self.classify(self.encoded(batch["image"])).float().softmax(1)[:, 1]}
 
     def cam_layer(self) -> CamLayer:
-        """Of the global feature: style and frequency features have lost their places."""
+        """Return the layer of the global feature: style and frequency features have lost their places."""
         return CamLayer(self.spatial.backbone.act4)
 
     def logit(self, batch: Batch) -> Tensor:
@@ -338,45 +365,28 @@ class Detect(Stage):
         return logits_B2[:, 1] - logits_B2[:, 0]
 
     def features(self, batch: Batch) -> Tensor:
-        """F_E, as in Fig. 7."""
+        """Return F_E, as in Fig. 7."""
         return self.encoded(batch["image"])
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """Fig. 6: the sum of all maps of blocks 1 to 3. It has no scale: each is brought to its own range."""
-        spatial = self.spatial
-        maps = shallow_maps(spatial.backbone((self._unit(batch["image"]) - spatial.mean) / spatial.std))
-        sums = {f"block {number}": tap.float().sum(1) for number, tap in enumerate(maps, 1)}
-        low = {name: value.amin((1, 2), keepdim=True) for name, value in sums.items()}
-        high = {name: value.amax((1, 2), keepdim=True) for name, value in sums.items()}
-        return {name: (value - low[name]) / (high[name] - low[name]).clamp(min=1e-8) for name, value in sums.items()}
+        """Return Fig. 6: the sum of all maps of each of blocks 1 to 3, brought to [0, 1], as it has no scale."""
+        pictures = {}
+        for number, map_BChw in enumerate(shallow_maps(self.spatial.features(self._unit(batch["image"]))), 1):
+            sum_Bhw = map_BChw.float().sum(1)
+            low, high = sum_Bhw.amin((1, 2), keepdim=True), sum_Bhw.amax((1, 2), keepdim=True)
+            pictures[f"block {number}"] = (sum_Bhw - low) / (high - low).clamp(min=1e-8)
+        return pictures
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, ReduceLROnPlateau]:
         cfg = self.cfg.detect
-        backbone = list(self.spatial.backbone.parameters())
+        not_from_imagenet = [p for name, p in self.named_parameters() if not name.startswith("spatial.backbone.")]
         groups = [
-            {"params": list(self._new_parameters()), "lr": cfg.lr},
-            {"params": backbone, "lr": cfg.lr * cfg.backbone_lr_scale},
+            {"params": not_from_imagenet, "lr": cfg.lr},
+            {"params": list(self.spatial.backbone.parameters()), "lr": cfg.lr * cfg.backbone_lr_scale},
         ]
         make = Adam if cfg.optimizer == "adam" else AdamW
         optimizer = make(groups, lr=cfg.lr, weight_decay=cfg.weight_decay)
         return optimizer, ReduceLROnPlateau(optimizer, factor=cfg.lr_factor, patience=cfg.lr_patience)
-
-    def _new_parameters(self) -> Iterator[nn.Parameter]:
-        """All that does not come from ImageNet."""
-        return (value for name, value in self.named_parameters() if not name.startswith("spatial.backbone."))
-
-
-def _dropout(cfg: Config, place: str) -> float:
-    return cfg.dropout if place in cfg.dropout_at else 0.0
-
-
-def _frequency_stream(cfg: Config) -> FrequencyStream:
-    return FrequencyStream(
-        input_px=cfg.input_px,
-        **asdict(cfg.frequency),
-        attention_dropout=_dropout(cfg, "attention"),
-        mixer_dropout=_dropout(cfg, "mixer"),
-    )
 
 
 STAGES = (Detect,)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 import models
 from models import _patch_spectra, mc_lcr
-from models._patch_spectra import DualAttention, FrequencyStream, MixerLayer, spectra, to_gray, to_patches
+from models._layers import to_patches
+from models._patch_spectra import DualAttention, FrequencyStream, MixerLayer, spectra, to_gray
 from models.mc_lcr import Detect, style, supervised_contrastive
 
 PAPER = models.override(mc_lcr.Config(), {"pretrained": False})
