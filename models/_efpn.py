@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models._layers import timm_model
+from models._layers import set_bn_momentum, timm_model
 
 Merge = Literal["efpn", "fpn"]
 HIGHEST, LOWEST = 6, 2  # F6 .. F2
-REDUCTIONS = [2, 4, 8, 16, 32]
+REDUCTIONS = [2, 4, 8, 16, 32]  # sides of the input in sides of timm's features
 
 
 class Encoder(nn.Module):
-    """Any of timm's EfficientNets; gives F2 .. F6 by their number. F6 is what the closing 1 x 1 convolution makes.
+    """Any of timm's EfficientNets: images to F2 .. F6, by their number. F6 comes from the closing 1 x 1 convolution.
 
     Raises ValueError for a network with other stages.
     """
@@ -32,13 +32,11 @@ class Encoder(nn.Module):
     def __init__(self, name: str, *, pretrained: bool, bn_momentum: float, drop_path: float) -> None:
         super().__init__()
         net: Any = timm_model(name, pretrained=pretrained, num_classes=0, drop_path_rate=drop_path)
-        info = list(getattr(net, "feature_info", ()))
-        if [stage["reduction"] for stage in info] != REDUCTIONS or not hasattr(net, "conv_head"):
+        stages = list(getattr(net, "feature_info", ()))
+        if [stage["reduction"] for stage in stages] != REDUCTIONS or not hasattr(net, "conv_head"):
             raise ValueError(f"encoder must be an EfficientNet of timm with features at 1/2 to 1/32, got {name!r}")
-        channels = [stage["num_chs"] for stage in info[1:]] + [net.conv_head.out_channels]
-        for norm in net.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.momentum = bn_momentum
+        channels = [stage["num_chs"] for stage in stages[1:]] + [net.conv_head.out_channels]
+        set_bn_momentum(net, bn_momentum)
         self.net = net
         self.channels: dict[int, int] = dict(enumerate(channels, LOWEST))
 
@@ -47,18 +45,20 @@ class Encoder(nn.Module):
         return dict(enumerate([*stages[1:], last], LOWEST))
 
 
-def conv(c_in: int, c_out: int, kernel: int = 3) -> nn.Sequential:
-    """f of Eq. 9, with batch norm and ReLU."""
+def conv(width_in: int, width: int, kernel: int = 3) -> nn.Sequential:
+    """Return f of Eq. 9: a convolution with batch norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
+        nn.Conv2d(width_in, width, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
     )
 
 
-def upsample(c_in: int, c_out: int) -> nn.Sequential:
-    """T of Eq. 9: twice the resolution, batch norm, nothing after it."""
-    transposed = nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False)
-    nn.init.normal_(transposed.weight, std=math.sqrt(2 / (4 * 4 * c_out)))
-    return nn.Sequential(transposed, nn.BatchNorm2d(c_out))
+def upsample(width_in: int, width: int) -> nn.Sequential:
+    """Return T of Eq. 9: a convolution to twice the resolution with batch norm, nothing after it."""
+    transposed = nn.ConvTranspose2d(width_in, width, 4, stride=2, padding=1, bias=False)
+    nn.init.normal_(transposed.weight, std=math.sqrt(2 / (4 * 4 * width)))
+    return nn.Sequential(transposed, nn.BatchNorm2d(width))
 
 
 class Fuse(nn.Module):
@@ -95,7 +95,7 @@ class Inception(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From F6 down to 1/4 of the input's side, merging F5 .. F(lowest) on the way. `channels`: of F2 .. F6.
+    """E-FPN: from F6 down to 1/4 of the input's side, merging F5 .. F(lowest) on the way. `channels`: of F2 .. F6.
 
     Table 4: lowest 5, 4, 3 and 2 are its rows (b), (c), (d), which is the published model, and (e). Row (a) is `Plain`.
     """
@@ -140,7 +140,7 @@ class Plain(nn.Module):
 
 
 def decoder(channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float) -> Decoder | Plain:
-    """The decoder that merges F6 .. F(lowest). Raises ValueError for another `lowest` than 2 to 6."""
+    """Return the decoder that merges F6 .. F(lowest). Raises ValueError for another `lowest` than 2 to 6."""
     if not LOWEST <= lowest <= HIGHEST:
         raise ValueError(f"lowest_level must be from {LOWEST} to {HIGHEST}, got {lowest}")
     if lowest == HIGHEST:

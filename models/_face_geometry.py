@@ -1,4 +1,4 @@
-"""Where the pixels of a face crop go in LAA-Net: alignment, cuts, and the augmentation that images and maps share.
+"""The geometry of LAA-Net's face crops: alignment, cuts, and the augmentation that images and maps share.
 
 Source: Nguyen et al., "LAA-Net", CVPR 2024, Sec. 4.1, and its released code for what the paper leaves open.
 
@@ -20,7 +20,7 @@ TRIES = 10  # rectangles drawn before none is erased
 
 
 def align(image: Image, landmarks: Landmarks) -> tuple[Image, Landmarks]:
-    """Turned about the image's centre so that the inner corners of the eyes are level; black where nothing was."""
+    """Turn a face about the image's centre until the inner corners of the eyes are level; black where nothing was."""
     height, width = image.shape[:2]
     dx, dy = (landmarks[42] - landmarks[39]).tolist()
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), math.degrees(math.atan2(dy, dx)), 1.0)
@@ -29,13 +29,13 @@ def align(image: Image, landmarks: Landmarks) -> tuple[Image, Landmarks]:
 
 
 def cut_border(array: Pixels, border_px: int) -> Pixels:
-    """Without `border_px` on each of the four sides."""
+    """Cut `border_px` off each of the four sides."""
     height, width = array.shape[:2]
     return array[border_px : height - border_px, border_px : width - border_px]
 
 
 def fit_square(array: Pixels, side_px: int) -> Pixels:
-    """As large as fits into a square of `side_px`, in its middle, black around it; never stretched."""
+    """Scale to what fits into a square of `side_px`, in its middle, black around it; never stretched."""
     height, width = array.shape[:2]
     scale = side_px / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -47,58 +47,50 @@ def fit_square(array: Pixels, side_px: int) -> Pixels:
 
 
 def geometric(arrays: Sequence[Pixels], rng: np.random.Generator, canvas_px: int) -> list[Pixels]:
-    """The arrays, all of one size, after the same augmentation with the same parameters; sizes may differ from before.
+    """Augment arrays of one size, all by the same steps with the same parameters; their size may change.
 
-    Mirrored with probability 0.5; with probability 0.5 one of: cropped, scaled, a rectangle erased, each as likely.
-    canvas_px: side of the face crop before its border was cut; the area to erase is a share of it.
+    With probability 0.5 they are mirrored; with probability 0.5 cropped, scaled, or a rectangle is erased, each as
+    likely. canvas_px: side of the face crop before its border was cut; the area to erase is a share of it.
     """
     height, width = arrays[0].shape[:2]
-    steps: list[Step] = []
     if rng.random() < 0.5:
-        steps.append(_mirror)
+        arrays = [np.ascontiguousarray(array[:, ::-1]) for array in arrays]
     if rng.random() < 0.5:
         draw = (_draw_crop, _draw_scale, _draw_erasing)[rng.integers(3)]
-        steps.append(draw(rng, height, width, canvas_px))
-    return [_applied(array, steps) for array in arrays]
-
-
-def _applied(array: Pixels, steps: Sequence[Step]) -> Pixels:
-    for step in steps:
-        array = step(array)
-    return array
-
-
-def _mirror(array: Pixels) -> Pixels:
-    return np.ascontiguousarray(array[:, ::-1])
+        step = draw(rng, height, width, canvas_px)
+        arrays = [step(array) for array in arrays]
+    return list(arrays)
 
 
 def _draw_crop(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
-    """Each side on its own shorter by 0 to 14 %, anywhere."""
+    """Draw a crop: each side on its own shorter by 0 to 14 %, anywhere."""
     kept_height, kept_width = (max(1, int(side * (1 - rng.integers(15) / 100))) for side in (height, width))
     top, left = int(rng.integers(height - kept_height + 1)), int(rng.integers(width - kept_width + 1))
     return lambda array: array[top : top + kept_height, left : left + kept_width]
 
 
 def _draw_scale(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
-    """0.85 to 1.15 times the size. As all is brought to one size later, what stays is the blur of the resampling."""
+    """Draw a scale of 0.85 to 1.15. As all is brought to one size later, what stays is the blur of the resampling."""
     factor = rng.uniform(0.85, 1.15)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return lambda array: cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _draw_erasing(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
-    """A black rectangle of 2 to 33 % of the canvas, its sides related as 0.3 to 3.33."""
+    """Draw a black rectangle of 2 to 33 % of the canvas, its sides related as 0.3 to 3.33."""
     for _ in range(TRIES):
         area = rng.uniform(0.02, 1 / 3) * canvas_px**2
         aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
         rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if rows < height and columns < width:
-            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
-            return lambda array: _erased(array, top, left, rows, columns)
-    return lambda array: array
+            break
+    else:
+        return lambda array: array
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
 
+    def erase(array: Pixels) -> Pixels:
+        array = array.copy()
+        array[top : top + rows, left : left + columns] = 0
+        return array
 
-def _erased(array: Pixels, top: int, left: int, rows: int, columns: int) -> Pixels:
-    array = array.copy()
-    array[top : top + rows, left : left + columns] = 0
-    return array
+    return erase

@@ -1,4 +1,4 @@
-"""What LAA-Net sees of a face: the pseudo-fake of Eq. 1, its boundary B of Eq. 2, the maps that are to be predicted.
+"""LAA-Net's samples: the pseudo-fake of Eq. 1, its boundary B of Eq. 2, and the maps that are to be predicted.
 
 Source: Nguyen et al., "LAA-Net", CVPR 2024, Sec. 3.1 and 4.1, and its released code for what the paper leaves open.
 
@@ -6,7 +6,7 @@ Shapes: S side of the network's input, D of the maps. Images are uint8 RGB, maps
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -25,24 +25,12 @@ from models._blend import (
     photometric_bi,
     self_blend,
 )
+from models._config import check, check_choices
 from models._face_geometry import Pixels, align, cut_border, fit_square
 from models._stage import Mode, Sample
 
 # LAA-Net's own size of the mask while it is blurred; kernels and sigmas are meant for faces of 256 px.
 SBI = BlendConfig(mask=MaskConfig(mask_resize=(0.8, 1.25), mask_resize_unit="canvas", reference_px=256))
-
-
-def check(valid: bool, message: str) -> None:
-    if not valid:
-        raise ValueError(message)
-
-
-def check_choices(cfg: Any) -> None:
-    """Raise ValueError if a field that allows some values only has another."""
-    for name, hint in get_type_hints(type(cfg)).items():
-        value = getattr(cfg, name)
-        if get_origin(hint) is Literal:
-            check(value in get_args(hint), f"{name} must be one of {get_args(hint)}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +54,8 @@ class BiConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
+    """Faces, pseudo-fakes and their ground truth."""
+
     synthesis: Literal["sbi", "bi"] = "sbi"  # Table 1
     face_px: int = 256  # the crop in which faces are blended
     input_px: int = 384  # S
@@ -86,18 +76,17 @@ class DataConfig:
         )
         low, high = self.sbi.border_px
         check(0 <= low <= high, f"sbi.border_px must be a range, the smaller end first, got {(low, high)}")
-        _check_border("sbi.border_px", high, self.face_px)
-        _check_border("sbi.score_border_px", self.sbi.score_border_px, self.face_px)
-        _check_border("bi.score_border_px", self.bi.score_border_px, self.bi.blend.canvas_px)
+        for name, border_px, side_px in (
+            ("sbi.border_px", high, self.face_px),
+            ("sbi.score_border_px", self.sbi.score_border_px, self.face_px),
+            ("bi.score_border_px", self.bi.score_border_px, self.bi.blend.canvas_px),
+        ):
+            check(0 <= border_px < side_px / 4, f"{name} must be from 0 to below {side_px} / 4, got {border_px}")
         check(self.bi.donors > 0, f"bi.donors must be positive, got {self.bi.donors}")
 
 
-def _check_border(name: str, border_px: int, side_px: int) -> None:
-    check(0 <= border_px < side_px / 4, f"{name} must be from 0 to below {side_px} / 4, got {border_px}")
-
-
 def pseudo_fake(cfg: DataConfig, sample: Sample, rng: np.random.Generator, mode: Mode) -> tuple[Image, Image, Pixels]:
-    """A real face, the fake made of it (Eq. 1), and the fake's B (Eq. 2), all of one size.
+    """Make a fake of a real face (Eq. 1); return the real face, the fake, and the fake's B (Eq. 2), all of one size.
 
     Raises BadSample for a face or a donor that nothing can be made of.
     """
@@ -125,7 +114,7 @@ def _aligned(cfg: DataConfig, face: Sample) -> tuple[Image, Landmarks]:
 
 
 def ground_truth(cfg: DataConfig, edges: Pixels, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """`heatmap` H and `consistency` C (D, D); `anchor`, the place in the flattened maps with which C compares.
+    """Return `heatmap` H and `consistency` C (D, D), and `anchor`, the place in the flattened maps C compares with.
 
     edges: B at the size of the maps, all zero for a real face. H is 255 at vulnerable points only.
     """
@@ -140,7 +129,7 @@ def ground_truth(cfg: DataConfig, edges: Pixels, rng: np.random.Generator) -> di
 
 
 def scoring_view(cfg: DataConfig, image: Image) -> Image:
-    """(S, S, 3): of a face that is to be judged; it is not aligned."""
+    """Return what the network sees of a face that is to be scored (S, S, 3); it is not aligned."""
     if cfg.synthesis == "bi":
         canvas = (cfg.bi.blend.canvas_px, cfg.bi.blend.canvas_px)
         image, border_px = cv2.resize(image, canvas, interpolation=cv2.INTER_LINEAR), cfg.bi.score_border_px

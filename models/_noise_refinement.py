@@ -1,4 +1,4 @@
-"""NRS: pseudo-fakes that look like real faces count less in the loss.
+"""NRS, ADFD's noise refinement: pseudo-fakes that look like real faces count less in the loss.
 
 Source: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection", Sec. 3.4, Eqs. 5
 and 6, Algorithm 1; Table 13 for the options.
@@ -30,17 +30,14 @@ class NrsConfig:
     num_centres: int = 5  # k
     memory_size: int = 500  # k_s
     start_epoch: int = 10  # T_k, counted from 1: the first epoch with weights; the paper gives no number
-    filter: Literal["predicts", "random"] = (
-        "predicts"  # Table 13: the k_s most confidently real, or random faces of the epoch
-    )
+    filter: Literal["predicts", "random"] = "predicts"  # Table 13: the k_s most confidently real faces, or random ones
     distance: Literal["cosine", "l2"] = "cosine"  # Table 13
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_positive(self, "beta")
         check(
-            0 <= self.threshold <= 2,
-            f"threshold must be in [0, 2], the range of both distances, got {self.threshold}",
+            0 <= self.threshold <= 2, f"threshold must be in [0, 2], the range of both distances, got {self.threshold}"
         )
         check(
             1 <= self.num_centres <= self.memory_size,
@@ -73,18 +70,18 @@ class NoiseRefinement(nn.Module):
         self.register_buffer("num_clustered", torch.tensor(0))
 
     def start_epoch(self, epoch: int) -> None:
-        """Centres of what the last epoch left in the memory, from T_k on; then the memory is emptied."""
+        """From epoch T_k on, make the centres of what the last epoch left in the memory; empty the memory."""
         self.epoch.fill_(epoch)
-        held = self.features[self.rank > -torch.inf]
-        usable = epoch >= self.cfg.start_epoch and len(held) >= self.cfg.num_centres
-        self.num_clustered.fill_(len(held) if usable else 0)
+        remembered = self.features[self.rank > -torch.inf]
+        usable = epoch >= self.cfg.start_epoch and len(remembered) >= self.cfg.num_centres
+        self.num_clustered.fill_(len(remembered) if usable else 0)
         if usable:
-            self.centres.copy_(broadcast(k_means(held, self.cfg.num_centres)))
+            self.centres.copy_(broadcast(k_means(remembered, self.cfg.num_centres)))
         self._clear()
 
     @torch.no_grad()
     def collect(self, features_BD: Tensor, margin_B: Tensor, keys_B: Tensor, seed: int) -> None:
-        """Takes up the real faces of a step, of all workers, as far as they belong to the epoch's best k_s.
+        """Take the real faces of a step, of all workers, into the memory if they are among the epoch's best k_s.
 
         margin_B: logit of real minus logit of fake, which ranks as P_real does, without its ties near 1; faces taken
         for fakes (margin <= 0) are left out. keys_B: a face counts once, with its highest rank. seed: of the step,
@@ -95,25 +92,22 @@ class NoiseRefinement(nn.Module):
         features, margin, keys = (gather(x) for x in (features_BD.float(), margin_B.float(), keys_B))
         if self.cfg.filter == "random":
             drawn = torch.rand(len(keys), generator=torch.Generator().manual_seed(seed)).to(margin)
-            rank = torch.empty_like(margin).scatter_(0, keys.argsort(stable=True), drawn)  # whoever brings which face
+            # In the order of the keys, so that it does not matter which worker brings which face.
+            rank = torch.empty_like(margin).scatter_(0, keys.argsort(stable=True), drawn)
         else:
             rank = margin.masked_fill(margin <= 0, -torch.inf)
-        self._keep_best(
-            torch.cat([self.features, features]), torch.cat([self.rank, rank]), torch.cat([self.keys, keys])
-        )
 
-    def _keep_best(self, features: Tensor, rank: Tensor, keys: Tensor) -> None:
-        """Replaces the memory by the best of these rows, of each key the best."""
+        # The memory and the new faces: of each key the best row stays, and of these the best k_s.
+        features = torch.cat([self.features, features])
+        rank, keys = torch.cat([self.rank, rank]), torch.cat([self.keys, keys])
         order = rank.argsort(descending=True, stable=True)
         repeated = (keys[order][:, None] == keys[order]).tril(-1).any(1)
         best = order[~repeated & (rank[order] > -torch.inf)][: self.cfg.memory_size]
         best = best[keys[best].argsort()]  # k-means starts from places in the memory: they must not hang on rounding
         self._clear()
-        self.features[: len(best)], self.rank[: len(best)], self.keys[: len(best)] = (
-            features[best],
-            rank[best],
-            keys[best],
-        )
+        self.features[: len(best)] = features[best]
+        self.rank[: len(best)] = rank[best]
+        self.keys[: len(best)] = keys[best]
 
     def _clear(self) -> None:
         self.features.zero_()
@@ -126,7 +120,7 @@ class NoiseRefinement(nn.Module):
         return bool(self.num_clustered > 0)
 
     def distance(self, features_BD: Tensor) -> Tensor:
-        """(B,) float32 in [0, 2]: to the nearest centre, of vectors scaled to length 1."""
+        """Return the distance (B,) to the nearest centre, of vectors scaled to length 1: float32 in [0, 2]."""
         with torch.autocast(features_BD.device.type, enabled=False):
             f_B1D = F.normalize(features_BD.float(), dim=1)[:, None]
             c_KD = F.normalize(self.centres, dim=1)
@@ -135,7 +129,7 @@ class NoiseRefinement(nn.Module):
             return distance_BK.min(1).values.clamp(0, 2)
 
     def weight(self, distance_B: Tensor) -> Tensor:
-        """Eqs. 5 and 6: (B,) of pseudo-fakes at these distances; 1 while there are no centres."""
+        """Return the weights (B,) of pseudo-fakes at these distances (Eq. 5 and 6); 1 while there are no centres."""
         if not self.active:
             return torch.ones_like(distance_B)
         share = self.epoch / self.cfg.beta
@@ -144,9 +138,9 @@ class NoiseRefinement(nn.Module):
 
 
 def k_means(features_MD: Tensor, num_centres: int) -> Tensor:
-    """(K, D): centres of Euclidean k-means; k-means++, the best of 10 starts, always the same ones."""
+    """Return the centres (K, D) of Euclidean k-means: k-means++, the best of 10 starts, always the same ones."""
     from sklearn.cluster import KMeans  # takes a second to import
 
     points = features_MD.detach().cpu().numpy().astype(np.float64)
-    found = KMeans(num_centres, init="k-means++", n_init=10, random_state=0).fit(points)
-    return torch.from_numpy(found.cluster_centers_).to(features_MD)
+    clusters = KMeans(num_centres, init="k-means++", n_init=10, random_state=0).fit(points)
+    return torch.from_numpy(clusters.cluster_centers_).to(features_MD)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 
 class SAM(Optimizer):
-    """Climbs `rho` along the gradient of all parameters, takes the gradient there, and steps `base` from where it was.
+    """An optimizer that climbs `rho` along the gradient, takes the gradient there, and steps `base` from where it was.
 
     step(closure): the closure clears the gradients, computes the loss, calls backward and returns the loss; it
     runs twice. Learning rates, schedules and checkpoints are those of `base`. Raises ValueError unless rho > 0.
@@ -30,25 +30,21 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # SAM can't do without
+        """Take one step. Returns the loss of the first pass, at the parameters as they were."""
         with torch.enable_grad():
             loss = closure()
-        climbed = self._climb()
-        with torch.enable_grad():
-            closure()
-        for parameter, before in climbed:
-            parameter.copy_(before)
-        self.base.step()
-        return loss
-
-    def _climb(self) -> list[tuple[Tensor, Tensor]]:
-        """Moves the parameters; gives each that moved with its old value."""
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        before = [p.clone() for p in moved]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in moved]))
         scale = self.rho / (norm + 1e-12)
-        before = [(p, p.clone()) for p in moved]
         for p in moved:
             p.add_(p.grad * scale.to(p))
-        return before
+        with torch.enable_grad():
+            closure()
+        for p, value in zip(moved, before, strict=True):
+            p.copy_(value)
+        self.base.step()
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         return self.base.state_dict()

@@ -18,11 +18,11 @@ Map = NDArray[np.float32]  # (D, D) in [0, 1]
 Search = Literal["quadrant", "global"]  # where a maximum of B is looked for
 
 OVERLAP = 0.7  # t: IoU of the boxes that a radius allows
-ABOVE = 128  # B beyond it belongs to the blending boundary around a point
+BOUNDARY_LEVEL = 128  # where B is above it, a pixel belongs to the blending boundary around a point
 
 
 def vulnerable_points(boundary: Boundary, search: Search = "quadrant") -> NDArray[np.intp]:
-    """(K, 2): y, x of the pixels where B is highest, by row; none for a real image.
+    """Return y, x (K, 2) of the pixels where B is highest, by row; none for a real image.
 
     global: Eq. 3. quadrant: the highest of each quadrant of the image that is not empty (released code).
     """
@@ -33,19 +33,19 @@ def vulnerable_points(boundary: Boundary, search: Search = "quadrant") -> NDArra
 
 
 def heatmap(boundary: Boundary, points: NDArray[np.intp]) -> Map:
-    """H: at each pixel the largest of the Gaussians around the points; exactly 1 at the points only (Eq. 4).
+    """Return H: at each pixel the largest of the Gaussians around the points; exactly 1 at the points only (Eq. 4).
 
     A Gaussian is centred on its point, with sigma a third of the point's radius, and cut off at that radius.
     """
     side = boundary.shape[0]
-    above = boundary > ABOVE
+    is_boundary = boundary > BOUNDARY_LEVEL
     heat = np.zeros(boundary.shape, np.float32)
-    heights, widths = _run_lengths(above.T).T, _run_lengths(above)
+    heights, widths = _run_lengths(is_boundary.T).T, _run_lengths(is_boundary)
     for y, x in points:
-        # The released code counts the point itself twice; where B is low the runs are empty, the radius is 0.
-        center = int(above[y, x])
-        r = radius(float(heights[y, x] + center), float(widths[y, x] + center))
-        reach, sigma = int(r), r / 3 + 1e-4
+        # The released code counts the point itself once more; where B is low the runs are empty, the radius is 0.
+        extra = int(is_boundary[y, x])
+        radius_px = radius(float(heights[y, x] + extra), float(widths[y, x] + extra))
+        reach, sigma = int(radius_px), radius_px / 3 + 1e-4
         top, bottom = max(y - reach, 0), min(y + reach + 1, side)
         left, right = max(x - reach, 0), min(x + reach + 1, side)
         dy, dx = np.arange(top, bottom)[:, None] - y, np.arange(left, right) - x
@@ -55,7 +55,7 @@ def heatmap(boundary: Boundary, points: NDArray[np.intp]) -> Map:
 
 
 def consistency(boundary: Boundary, search: Search = "quadrant") -> NDArray[np.uint8]:
-    """C of Eq. 7, 0 to 255 for 0 to 1: 1 - |b - B|, b the value at the chosen point, which is the highest of all.
+    """Return C of Eq. 7, 0 to 255 for 0 to 1: 1 - |b - B|, b the value at the chosen point, the highest of all.
 
     Zero where no point is: in a real image, and, searching by quadrant, in quadrants where B is zero.
     """
@@ -67,7 +67,7 @@ def consistency(boundary: Boundary, search: Search = "quadrant") -> NDArray[np.u
 
 
 def radius(height: float, width: float, overlap: float = OVERLAP) -> float:
-    """How far, in px, the corners of a box may be off for it to overlap with the true one by `overlap` (IoU).
+    """Return how far, in px, the corners of a box may be off for it to overlap with the true one by `overlap` (IoU).
 
     CornerNet's formula as its code has it, the smallest of its three cases. The code solves a quadratic equation
     wrongly: the true radius is about 3.3 times smaller. "Similar to [23]" means this one.
@@ -77,6 +77,7 @@ def radius(height: float, width: float, overlap: float = OVERLAP) -> float:
 
 
 def _parts(search: Search, side: int) -> list[tuple[slice, slice]]:
+    """Return rows and columns of the parts of the image that each have a maximum of their own."""
     if search == "global":
         return [(slice(None), slice(None))]
     halves = slice(0, side // 2), slice(side // 2, side)
@@ -84,7 +85,7 @@ def _parts(search: Search, side: int) -> list[tuple[slice, slice]]:
 
 
 def _run_lengths(inside: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """At each pixel the length of the run of True in its row that it lies in; 0 at False."""
+    """Return at each pixel the length of the run of True in its row that it lies in; 0 at False."""
     side = inside.shape[1]
     column = np.arange(side)
     before = np.maximum.accumulate(np.where(inside, -1, column), axis=1)  # the nearest False to the left

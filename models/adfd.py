@@ -40,8 +40,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._blend import BlendConfig, Image, Landmarks, MaskConfig, check_landmarks, flip, photometric, self_blend
-from models._config import check, check_choices, check_positive
-from models._layers import last_maps, timm_model
+from models._config import check, check_choices, check_not_negative, check_positive, check_range
+from models._layers import batch_norm_at_rest, last_maps, set_bn_momentum, timm_model
 from models._noise_refinement import NoiseRefinement, NrsConfig
 from models._sam import SAM
 from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
@@ -53,14 +53,10 @@ Box = np.ndarray  # float (4,): x0, y0, x1, y1, edges in pixels
 
 
 # ------------------------------------------------------------------------------------- configuration
-def _check_range(cfg: Any, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(cfg, name)
-        check(low <= value <= high, f"{name} must be in [{low:g}, {high:g}], got {value}")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
+    """Faces, pseudo-fakes and what the network sees of them."""
+
     canvas_px: int = 512  # side of the crop in which faces are blended
     input_px: int = 380  # S
     blend: BlendConfig = field(default_factory=lambda: BlendConfig(mask=MaskConfig(kind="bbmg")))
@@ -69,14 +65,16 @@ class DataConfig:
     score_margin: float = 0.125  # in validation and test
 
     def __post_init__(self) -> None:
-        _check_range(self, 32, 4096, "canvas_px", "input_px")
+        check_range(self, 32, 4096, "canvas_px", "input_px")
         low, high = self.margin
         check(0 <= low <= high <= 1, f"margin must be a range in [0, 1], the smaller end first, got {self.margin}")
-        _check_range(self, 0, 1, "score_margin")
+        check_range(self, 0, 1, "score_margin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetConfig:
+    """The network."""
+
     backbone: str = "tf_efficientnet_b4.ap_in1k"  # a timm name
     normalize: Literal["none", "half"] = "none"  # half: to [-1, 1], which AdvProp's weights were trained for
     dropout: float = 0.4
@@ -85,7 +83,7 @@ class NetConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        _check_range(self, 0, 1, "dropout", "drop_path", "bn_momentum")
+        check_range(self, 0, 1, "dropout", "drop_path", "bn_momentum")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +104,7 @@ class OptimConfig:
         check_positive(self, "lr", "rho", "num_epochs", "samples_per_video", "batch_size")
         check(self.batch_size % 2 == 0, f"batch_size must be even, real and fake, got {self.batch_size}")
         check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check_not_negative(self, "weight_decay")
         check(
             0 <= self.decay_start < self.num_epochs,
             f"decay_start must be in [0, num_epochs = {self.num_epochs}), got {self.decay_start}",
@@ -155,9 +153,9 @@ SMALL = Config(
 
 # ----------------------------------------------------------------------------------------- samples
 def synthesis_region(landmarks: Landmarks, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Crop 1, rows and columns: the box of landmarks 0-67 and half its width beside, its height above, 0.4 of it below.
+    """Return rows and columns of the crop in which a face is blended, clipped to the image.
 
-    Clipped to the image.
+    It is the box of landmarks 0-67 with half its width on each side, its height above and 0.4 of its height below.
     """
     (x0, y0), (x1, y1) = landmarks[:68].min(0), landmarks[:68].max(0)
     width, height = x1 - x0, y1 - y0
@@ -165,9 +163,10 @@ def synthesis_region(landmarks: Landmarks, shape: tuple[int, ...]) -> tuple[slic
 
 
 def network_region(box: Box, margins: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Crop 2, rows and columns: the box and, on the left, top, right and bottom, so much of its width or height.
+    """Return rows and columns of the crop that the network sees, clipped to the image.
 
-    Clipped to the image. Raises ValueError for a box that is none, BadSample for one outside the image.
+    It is the box with `margins` on the left, top, right and bottom, as shares of its width or height. Raises ValueError
+    for a box that is none, BadSample for one outside the image.
     """
     box = np.asarray(box, np.float64)
     check(
@@ -182,23 +181,27 @@ def network_region(box: Box, margins: np.ndarray, shape: tuple[int, ...]) -> tup
 
 
 def _slices(edges: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return rows and columns between x0, y0, x1, y1, rounded to whole pixels and clipped to the image."""
     x0, y0, x1, y1 = np.rint(edges).astype(int)
     return slice(max(0, y0), min(shape[0], y1)), slice(max(0, x0), min(shape[1], x1))
 
 
 def _stretched(image: Image, region: tuple[slice, slice], size_px: int) -> Image:
-    """(S, S, 3): bilinear, whatever the region's aspect."""
+    """Resize the region to (S, S, 3), whatever its aspect; bilinear."""
     return cv2.resize(image[region], (size_px, size_px), interpolation=cv2.INTER_LINEAR)
 
 
 def lr_factor(epoch: int, num_epochs: int, decay_start: int) -> float:
-    """On the rate, by epoch from 0: 1, then down to 0 at `num_epochs`."""
+    """Return the factor on the learning rate in an epoch, counted from 0: 1, then down to 0 at `num_epochs`."""
     return 1 - max(0, epoch - decay_start) / (num_epochs - decay_start)
 
 
 # ------------------------------------------------------------------------------------------ detect
 class Detect(Stage):
-    """Batch: image (B, 2, S, S, 3) uint8, real and fake; key (B,). To score: image (B, S, S, 3)."""
+    """Sec. 3: real faces and the pseudo-fakes made of them, through an encoder E and a classifier F.
+
+    Batch: image (B, 2, S, S, 3) uint8, real and fake; key (B,). To score: image (B, S, S, 3).
+    """
 
     name = "detect"
     view = "real_pairs"
@@ -223,9 +226,9 @@ class Detect(Stage):
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:
         data, image, box = cfg.data, sample["image"], np.asarray(sample["box"], np.float64)
-        fixed = np.full(4, data.score_margin)
+        margins = np.full(4, data.score_margin)
         if mode == "score":
-            return {"image": _stretched(image, network_region(box, fixed, image.shape), data.input_px)}
+            return {"image": _stretched(image, network_region(box, margins, image.shape), data.input_px)}
         landmarks, train = sample["landmarks"], mode == "train"
         check_landmarks(landmarks, image.shape)
         if train and rng.random() < 0.5:
@@ -238,9 +241,10 @@ class Detect(Stage):
         pair = [blended.real, blended.fake]
         if train and data.augment:
             pair = photometric(pair, rng)
-        margins = rng.uniform(*data.margin, 4) if train else fixed
+        if train:
+            margins = rng.uniform(*data.margin, 4)
         region = network_region(box - np.tile(corner, 2), margins, canvas.shape)
-        images = np.stack([_stretched(each, region, data.input_px) for each in pair])
+        images = np.stack([_stretched(face, region, data.input_px) for face in pair])
         return {"image": images, "key": np.asarray(sample["key"])}
 
     def __init__(self, cfg: Config) -> None:
@@ -248,7 +252,7 @@ class Detect(Stage):
         self.cfg = cfg
         net = cfg.net
         self.encoder = timm_model(net.backbone, pretrained=cfg.pretrained, num_classes=0, drop_path_rate=net.drop_path)
-        self._set_bn_momentum(net.bn_momentum)
+        set_bn_momentum(self.encoder, net.bn_momentum)
         width: int = self.encoder.num_features  # type: ignore[assignment]  # timm's attributes have no types
         self.dropout = nn.Dropout(net.dropout)
         self.classifier = nn.Linear(width, 2)
@@ -260,7 +264,7 @@ class Detect(Stage):
             self.nrs.start_epoch(epoch)
 
     def encoded(self, image_NSSC: Tensor) -> Tensor:
-        """E(I): (N, D), pooled, before dropout."""
+        """Return E(I) (N, D), pooled, before dropout. Raises ValueError for images of another type or size."""
         wanted = (self.cfg.data.input_px, self.cfg.data.input_px, 3)
         if image_NSSC.dtype != torch.uint8 or image_NSSC.shape[1:] != wanted:
             raise ValueError(f"image must be uint8 (N, *{wanted}), got {image_NSSC.dtype} {tuple(image_NSSC.shape)}")
@@ -270,16 +274,15 @@ class Detect(Stage):
         return self.encoder(x_NCSS)
 
     def logits(self, features_ND: Tensor) -> Tensor:
-        """F(E(I)): (N, 2) float32; real, fake."""
+        """Return F(E(I)), the logits of real and fake (N, 2), float32 (Eq. 7)."""
         return self.classifier(self.dropout(features_ND)).float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         images_NSSC = batch["image"].transpose(0, 1).flatten(0, 1)
         num_pairs = len(batch["image"])
         second = self.training and bool(batch["repeat"])
-        if self.cfg.optim.freeze_bn_second:
-            self._set_bn_momentum(0.0 if second else self.cfg.net.bn_momentum)
-        features_ND = self.encoded(images_NSSC)
+        with batch_norm_at_rest(self.encoder, second and self.cfg.optim.freeze_bn_second):
+            features_ND = self.encoded(images_NSSC)
         logits_N2 = self.logits(features_ND)
         label_N = torch.tensor([REAL, FAKE], device=logits_N2.device).repeat_interleave(num_pairs)
         cross_entropy_N = F.cross_entropy(logits_N2, label_N, reduction="none")  # Eq. 8
@@ -295,7 +298,7 @@ class Detect(Stage):
 
     @torch.no_grad()
     def _refine(self, nrs: NoiseRefinement, features_ND: Tensor, logits_N2: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 5: `weight_N`; what is logged of it. The step's real faces go into the memory."""
+        """Take the step's real faces into the memory; return `weight_N` of Eq. 5, and what is logged of it."""
         real_BD, fake_BD = features_ND.chunk(2)
         margin_B = (logits_N2[:, REAL] - logits_N2[:, FAKE])[: len(real_BD)]
         nrs.collect(real_BD, margin_B, batch["key"], int(batch["step_seed"]))
@@ -311,11 +314,6 @@ class Detect(Stage):
             "nrs_distance_real": nrs.distance(real_BD).mean(),
             "nrs_memory": nrs.num_clustered.float(),
         }
-
-    def _set_bn_momentum(self, momentum: float) -> None:
-        for module in self.encoder.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = momentum
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         return {"score": self.logits(self.encoded(batch["image"])).softmax(1)[:, FAKE]}
@@ -335,7 +333,7 @@ class Detect(Stage):
         sgd = SGD(self.parameters(), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
         optimizer = SAM(sgd, cfg.rho)
 
-        def factor(step: int) -> float:  # stepped with each optimizer step, moves with each epoch
+        def factor(step: int) -> float:  # called for each optimizer step, changes with each epoch
             return lr_factor(step * cfg.num_epochs // num_steps, cfg.num_epochs, cfg.decay_start)
 
         return optimizer, LambdaLR(optimizer, factor)

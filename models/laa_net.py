@@ -29,8 +29,7 @@ Shapes: B samples, K images of each (real and fake: 2; BI in training takes one 
 D = S / 4 side of the maps, E width of the embedding.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -42,20 +41,12 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._blend import BlendFacesConfig, TransformConfig, photometric
+from models._config import check, check_choices, check_range
 from models._distributed import total, world_size
 from models._efpn import Encoder, Merge, decoder
 from models._face_geometry import fit_square, geometric
-from models._laa_samples import (
-    SBI,
-    BiConfig,
-    DataConfig,
-    SbiConfig,
-    check,
-    check_choices,
-    ground_truth,
-    pseudo_fake,
-    scoring_view,
-)
+from models._laa_samples import SBI, BiConfig, DataConfig, SbiConfig, ground_truth, pseudo_fake, scoring_view
+from models._layers import batch_norm_at_rest
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
@@ -69,14 +60,10 @@ SCHEDULES = {
 
 
 # ------------------------------------------------------------------------------------- configuration
-def _check_range(cfg: Any, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(cfg, name)
-        check(low <= value <= high, f"{name} must be in [{low:g}, {high:g}], got {value}")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetConfig:
+    """Encoder, E-FPN and heads (Sec. 3.2)."""
+
     encoder: str = "tf_efficientnet_b4.ap_in1k"  # a timm EfficientNet; AdvProp's weights take RGB in [-1, 1]
     bn_momentum: float = 0.01
     drop_path: float = 0.2
@@ -91,14 +78,16 @@ class NetConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        _check_range(self, 2, 6, "lowest_level")
-        _check_range(self, 0, 1, "bn_momentum", "drop_path", "dropout")
-        _check_range(self, 0, float("inf"), "gamma_w")
-        _check_range(self, 1, float("inf"), "head_width", "embedding_width")
+        check_range(self, 2, 6, "lowest_level")
+        check_range(self, 0, 1, "bn_momentum", "drop_path", "dropout")
+        check_range(self, 0, float("inf"), "gamma_w")
+        check_range(self, 1, float("inf"), "head_width", "embedding_width")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
+    """The terms of Eq. 8 and their weights."""
+
     heatmap_weight: float = 10.0  # lambda_1 of Eq. 8; Table 5
     consistency_weight: float = 100.0  # lambda_2
     gamma: float = 2.0  # Eq. 5
@@ -109,8 +98,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        _check_range(self, 0, float("inf"), "heatmap_weight", "consistency_weight", "gamma", "beta")
-        _check_range(self, 0, 1, "heatmap_smoothing", "label_smoothing")
+        check_range(self, 0, float("inf"), "heatmap_weight", "consistency_weight", "gamma", "beta")
+        check_range(self, 0, 1, "heatmap_smoothing", "label_smoothing")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,12 +128,12 @@ class OptimConfig:
             f"batch_size must be positive and even, real and fake, got {self.batch_size}",
         )
         check(self.rho > 0, f"rho must be positive, got {self.rho}")
-        _check_range(self, 1, float("inf"), "num_epochs")
-        _check_range(self, 0, float("inf"), "weight_decay")
+        check_range(self, 1, float("inf"), "num_epochs")
+        check_range(self, 0, float("inf"), "weight_decay")
 
     @property
     def schedule(self) -> dict[str, float]:
-        """lr, boost, freeze_epochs."""
+        """lr, boost and freeze_epochs: those of the variant, unless they are set."""
         own = {"lr": self.lr, "boost": self.boost, "freeze_epochs": self.freeze_epochs}
         return SCHEDULES[self.variant] | {name: value for name, value in own.items() if value is not None}
 
@@ -164,8 +153,8 @@ class Config:
         check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
 
 
-# In minutes a network without ImageNet's weights learns to see plain blendings only: another person's face, or for SBI
-# other colours and places, all of it blended in, and nothing else that changes the images.
+# Within minutes a network without ImageNet's weights learns to see plain blendings only: another person's face, or for
+# SBI other colours and places, all of it blended in, and nothing else that changes the images.
 SMALL = Config(
     video_frames=10,
     crop_margin=1.25,
@@ -205,6 +194,8 @@ SMALL = Config(
 # ------------------------------------------------------------------------------------------- network
 @dataclass(frozen=True, slots=True)
 class Prediction:
+    """What the heads give; None for a head that is switched off."""
+
     logit_N: Tensor  # above 0 means fake
     heatmap_NDD: Tensor | None  # logits
     embedding_NEDD: Tensor | None
@@ -232,7 +223,7 @@ class Network(nn.Module):
             self.embed = head(closing)
 
     def maps(self, x_NCSS: Tensor) -> Tensor:
-        """(N, C, D, D), what all heads see."""
+        """Return what all heads see: (N, C, D, D)."""
         return self.decoder(self.encoder(x_NCSS))
 
     def forward(self, x_NCSS: Tensor) -> Prediction:
@@ -244,38 +235,40 @@ class Network(nn.Module):
         )
 
 
-def _closing(c_in: int, c_out: int, *, bias: float) -> nn.Conv2d:
-    conv = nn.Conv2d(c_in, c_out, 1)
+def _closing(width_in: int, width: int, *, bias: float) -> nn.Conv2d:
+    """Return the last layer of a head, whose bias starts at `bias`."""
+    conv = nn.Conv2d(width_in, width, 1)
     assert conv.bias is not None
     nn.init.constant_(conv.bias, bias)
     return conv
 
 
 def similarity(embedding_NEDD: Tensor, anchor_N: Tensor) -> Tensor:
-    """(N, D, D): logits of the predicted C, scaled products with the anchor's embedding; float32 in any case."""
+    """Return logits (N, D, D) of the predicted C: scaled products with the anchor's embedding; float32 in any case."""
     with torch.autocast(embedding_NEDD.device.type, enabled=False):
-        flat = embedding_NEDD.float().flatten(2)
-        at_anchor = flat[torch.arange(len(flat), device=flat.device), :, anchor_N]
-        products = torch.einsum("ne,nei->ni", at_anchor, flat) / flat.shape[1] ** 0.5
-    return products.unflatten(1, embedding_NEDD.shape[2:])
+        embedding_NEI = embedding_NEDD.float().flatten(2)  # I = D^2 places
+        num_images, width, _ = embedding_NEI.shape
+        anchor_NE = embedding_NEI[torch.arange(num_images, device=embedding_NEI.device), :, anchor_N]
+        products_NI = torch.einsum("ne,nei->ni", anchor_NE, embedding_NEI) / width**0.5
+    return products_NI.unflatten(1, embedding_NEDD.shape[2:])
 
 
 # -------------------------------------------------------------------------------------------- losses
 def heatmap_loss(cfg: LossConfig, logit_NDD: Tensor, target_NDD: Tensor) -> Tensor:
-    """L_H, Eq. 5 and 6. Points are counted over all workers, so that it is the same on many as on one."""
-    p = logit_NDD.sigmoid().clamp(1e-4, 1 - 1e-4)
-    at_point = target_NDD == 1
-    hit = (1 - 0.8 * cfg.heatmap_smoothing) * (1 - p) ** cfg.gamma * p.log()
-    miss = (1 - target_NDD) ** cfg.beta * p**cfg.gamma * (1 - p).log()
+    """Return L_H (Eq. 5 and 6). Points are counted over all workers, so that it is the same on many as on one."""
+    p_NDD = logit_NDD.sigmoid().clamp(1e-4, 1 - 1e-4)  # the predicted heat-map
+    at_point_NDD = target_NDD == 1
+    hit_NDD = (1 - 0.8 * cfg.heatmap_smoothing) * (1 - p_NDD) ** cfg.gamma * p_NDD.log()
+    miss_NDD = (1 - target_NDD) ** cfg.beta * p_NDD**cfg.gamma * (1 - p_NDD).log()
     if cfg.heatmap_over == "images":
-        count = p.new_tensor(len(p))
+        count = p_NDD.new_tensor(len(p_NDD))
     else:
-        count = total(at_point.sum().float()).clamp(min=1) / world_size()
-    return -torch.where(at_point, hit, miss).sum() / count
+        count = total(at_point_NDD.sum().float()).clamp(min=1) / world_size()
+    return -torch.where(at_point_NDD, hit_NDD, miss_NDD).sum() / count
 
 
 def losses(cfg: LossConfig, out: Prediction, target: Batch) -> dict[str, Tensor]:
-    """The terms of Eq. 8, not weighted: bce and, where the network has the head, heatmap and consistency."""
+    """Return the terms of Eq. 8, not weighted: bce and, where the network has the head, heatmap and consistency."""
     label = target["label"].float() * (1 - cfg.label_smoothing) + cfg.label_smoothing / 2
     terms = {"bce": F.binary_cross_entropy_with_logits(out.logit_N, label)}
     if out.heatmap_NDD is not None:
@@ -287,7 +280,10 @@ def losses(cfg: LossConfig, out: Prediction, target: Batch) -> dict[str, Tensor]
 
 
 def lr_factor(epoch: int, num_epochs: int, boost: float) -> float:
-    """On the rate of the first epoch, by epoch from 0: up to `boost` in the first quarter, down to 0 in the others."""
+    """Return the factor on the first epoch's learning rate in an epoch, counted from 0.
+
+    It rises from 1 to `boost` in the first quarter of the epochs and falls to 0 in the others.
+    """
     ramp = num_epochs / 4
     if epoch < ramp:
         return 1 + (boost - 1) * epoch / ramp
@@ -296,8 +292,9 @@ def lr_factor(epoch: int, num_epochs: int, boost: float) -> float:
 
 # -------------------------------------------------------------------------------------------- detect
 class Detect(Stage):
-    """Batch: image (B, K, S, S, 3), heatmap, consistency (B, K, D, D) uint8; label, anchor (B, K) int64.
+    """Sec. 3: real faces and the pseudo-fakes made of them, with the maps that the heads learn.
 
+    Batch: image (B, K, S, S, 3), heatmap, consistency (B, K, D, D) uint8; label, anchor (B, K) int64.
     To score: image (B, S, S, 3).
     """
 
@@ -348,22 +345,23 @@ class Detect(Stage):
         super().__init__()
         self.cfg = cfg
         self.net = Network(cfg.net, pretrained=cfg.pretrained)
-        # A buffer: a training that goes on within one of the first epochs finds the encoder frozen.
+        # A buffer, and set again whenever weights are loaded: a training that goes on within one of the first epochs
+        # finds the encoder frozen.
         self.register_buffer("encoder_frozen", torch.tensor(False))
-        self.register_load_state_dict_post_hook(lambda stage, keys: stage._freeze(bool(stage.encoder_frozen)))
+        self.register_load_state_dict_post_hook(lambda stage, keys: stage._freeze_encoder(bool(stage.encoder_frozen)))
 
     def start_epoch(self, epoch: int) -> None:
-        """Freezes the encoder in the first epochs. It stays in training mode: its batch norm follows the data."""
-        self._freeze(epoch <= self.cfg.optim.schedule["freeze_epochs"])
+        """Freeze the encoder in the first epochs. It stays in training mode: its batch norm follows the data."""
+        self._freeze_encoder(epoch <= self.cfg.optim.schedule["freeze_epochs"])
 
-    def _freeze(self, frozen: bool) -> None:
+    def _freeze_encoder(self, frozen: bool) -> None:
         self.encoder_frozen.fill_(frozen)
         self.net.encoder.requires_grad_(not frozen)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         target = {name: value.flatten(0, 1) for name, value in batch.items() if value.ndim > 1}
         second = self.training and "repeat" in batch and bool(batch["repeat"])
-        with _batch_norm_at_rest(self.net, second and self.cfg.optim.freeze_bn_second):
+        with batch_norm_at_rest(self.net, second and self.cfg.optim.freeze_bn_second):
             out = self.net(self._input(target["image"]))
         terms = losses(self.cfg.loss, out, target)
         weight = {"heatmap": self.cfg.loss.heatmap_weight, "consistency": self.cfg.loss.consistency_weight}
@@ -377,24 +375,24 @@ class Detect(Stage):
         return {"score": logit_B.sigmoid()}
 
     def cam_layer(self) -> CamLayer:
-        """The last maps of the class head, a quarter of the face's side."""
+        """Return the last maps of the class head, a quarter of the face's side."""
         return CamLayer(self.net.classify[2])
 
     def logit(self, batch: Batch) -> Tensor:
-        """Without the mirror image."""
+        """Return logits (B,), above 0 means fake, without the mirror image."""
         return self.net(self._input(batch["image"])).logit_N
 
     def features(self, batch: Batch) -> Tensor:
-        """Pooled, without the mirror image."""
+        """Return what the class head's last layer gets, pooled, without the mirror image."""
         return self.net.classify[:-1](self.net.maps(self._input(batch["image"])))
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """The predicted heat-map of vulnerable points, where the network has one."""
+        """Return the predicted heat-map of vulnerable points, where the network has one."""
         heatmap = self.net(self._input(batch["image"])).heatmap_NDD
         return {} if heatmap is None else {"heat-map": heatmap.sigmoid()}
 
     def _input(self, image_NSSC: Tensor) -> Tensor:
-        """(N, 3, S, S) in [-1, 1]."""
+        """Return images (N, 3, S, S) in [-1, 1]. Raises ValueError for those of another type or size."""
         wanted = (self.cfg.data.input_px, self.cfg.data.input_px, 3)
         if image_NSSC.dtype != torch.uint8 or image_NSSC.shape[1:] != wanted:
             raise ValueError(f"image must be uint8 (N, *{wanted}), got {image_NSSC.dtype} {tuple(image_NSSC.shape)}")
@@ -406,24 +404,10 @@ class Detect(Stage):
         # All parameters: a frozen encoder has no gradients, and Adam leaves alone what has none.
         optimizer = SAM(Adam(self.parameters(), lr=schedule["lr"], weight_decay=cfg.weight_decay), cfg.rho)
 
-        def factor(step: int) -> float:  # stepped with each optimizer step, moves with each epoch
+        def factor(step: int) -> float:  # called for each optimizer step, changes with each epoch
             return lr_factor(step * num_epochs // num_steps, num_epochs, schedule["boost"])
 
         return optimizer, LambdaLR(optimizer, factor)
-
-
-@contextmanager
-def _batch_norm_at_rest(module: nn.Module, at_rest: bool) -> Iterator[None]:
-    """Within it, if `at_rest`, batch norm's running statistics stay as they are."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)] if at_rest else []
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
 
 
 STAGES = (Detect,)
