@@ -1,25 +1,27 @@
-"""Delocate's settings: the paper's as defaults, and a small preset. What they mean stands in `models/delocate.py`."""
+"""Delocate's settings: the paper's as defaults, and a small preset. `models/delocate.py` explains them."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models._config import check, check_choices, check_positive
+from models._config import check, check_choices, check_not_negative, check_positive
 from models._masking import PARTS
 
-# Table 6: the parts of the face that a strategy knows; "clip" is no part but every token.
+# Table 6: the parts of the face that a strategy hides, one at a time; "clip" stands for all of it.
 STRATEGIES = {
     "proposed": PARTS,
     "eyes": ("eyes",),
     "cheek_nose": ("cheek_nose",),
     "lips": ("lips",),
     "without_rois": PARTS,
-    "mae": ("clip",),  # any token, slots differ
-    "video_mae": ("clip",),  # the same positions in every slot
+    "mae": ("clip",),  # hides any tokens, other ones in each slot
+    "video_mae": ("clip",),  # hides the same positions in every slot
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipConfig:
+    """A clip and its tokens: tubelets of `tubelet_frames` x `patch_px` x `patch_px` pixels."""
+
     input_px: int = 224
     num_frames: int = 16
     patch_px: int = 16
@@ -36,24 +38,29 @@ class ClipConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along a side."""
+        """Patches along a side of a frame."""
         return self.input_px // self.patch_px
 
     @property
     def num_slots(self) -> int:
+        """Tubelets along the time."""
         return self.num_frames // self.tubelet_frames
 
     @property
     def num_tokens(self) -> int:
+        """N, tubelets of a clip."""
         return self.num_slots * self.grid**2
 
     @property
     def tubelet_values(self) -> int:
+        """P, numbers in a tubelet."""
         return 3 * self.tubelet_frames * self.patch_px**2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitConfig:
+    """The encoder that `recover` trains and `finetune` goes on with."""
+
     width: int = 768
     depth: int = 12
     num_heads: int = 12
@@ -66,6 +73,8 @@ class VitConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoverConfig:
+    """What is hidden, the decoder, and the training of `recover`."""
+
     strategy: str = "proposed"  # Table 6
     mask_ratio: float = 0.75  # Table 5; share of the drawn part's patches, of the clip in mae and video_mae
     temporal: str = "tube"  # tube: one mask for all slots; per_slot: drawn for each. Not in mae, video_mae
@@ -82,9 +91,9 @@ class RecoverConfig:
         check(self.strategy in STRATEGIES, f"strategy must be one of {tuple(STRATEGIES)}, got {self.strategy!r}")
         check(self.temporal in ("tube", "per_slot"), f"temporal must be tube or per_slot, got {self.temporal!r}")
         check(0 < self.mask_ratio <= 1, f"mask_ratio must be in (0, 1], got {self.mask_ratio}")
-        whole_clip = STRATEGIES[self.strategy] == ("clip",)
         check(
-            not whole_clip or self.mask_ratio < 1, f"{self.strategy} needs a mask_ratio below 1: nothing is left to see"
+            self.mask_ratio < 1 or STRATEGIES[self.strategy] != ("clip",),
+            f"{self.strategy} needs a mask_ratio below 1: nothing is left to see",
         )
         check_positive(self, "decoder_width", "decoder_depth", "decoder_heads", "batch_size", "num_epochs", "lr")
         check(
@@ -96,6 +105,8 @@ class RecoverConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
+    """The training of `finetune`."""
+
     batch_size: int = 8
     num_epochs: int = 20
     warmup_epochs: int = 5
@@ -114,11 +125,13 @@ def _check_warmup(cfg: RecoverConfig | FinetuneConfig) -> None:
         0 <= cfg.warmup_epochs < cfg.num_epochs,
         f"warmup_epochs must be in [0, num_epochs = {cfg.num_epochs}), got {cfg.warmup_epochs}",
     )
-    check(cfg.weight_decay >= 0, f"weight_decay must not be negative, got {cfg.weight_decay}")
+    check_not_negative(cfg, "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalizeConfig:
+    """The parts of `localize`, its meta-learning and its training."""
+
     # Table 7. A part that is switched off has no parameters.
     use_map_loss: bool = True
     use_loc_loss: bool = True
@@ -150,9 +163,9 @@ class LocalizeConfig:
             "use_loc_loss needs use_encoder_decoder: switch both off",
         )
         check(self.inner_loss in ("cls", "all"), f"inner_loss must be cls or all, got {self.inner_loss!r}")
-        check(self.inner_lr >= 0, f"inner_lr must not be negative, got {self.inner_lr}")
+        check_not_negative(self, "inner_lr")
         check(min(self.map_widths + self.decoder_widths) > 0, "map_widths and decoder_widths must be positive")
-        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check_not_negative(self, "weight_decay")
         check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
         check_positive(self, "num_inner_steps", "batch_size", "num_epochs", "steps_per_epoch", "lr")
 
@@ -171,7 +184,7 @@ class Config:
 
     def __post_init__(self) -> None:
         order = ("recover", "finetune", "localize")
-        chosen = tuple(name for name in order if name in self.stages)
+        chosen = tuple(stage for stage in order if stage in self.stages)
         check(
             self.stages == chosen and len(chosen) > 0,
             f"stages must be some of {order}, in that order, got {self.stages}",

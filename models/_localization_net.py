@@ -1,4 +1,4 @@
-"""The networks of Delocate's localization (Hu et al., IJCAI 2024, Sec. 3.2): mapping net and encoder-decoder.
+"""The network of Delocate's localization (Hu et al., IJCAI 2024, Sec. 3.2): mapping net and encoder-decoder.
 
 The paper names ResNet-18, SENet, U-Net and SCSE; how they are joined follows its references: stages,
 map and map head from Jia et al. 2021, encoder-decoder from Wu et al. 2022. In timm's default sizes:
@@ -78,6 +78,8 @@ class MaskDecoder(nn.Module):
 
 
 class Localized(NamedTuple):
+    """What `LocalizationNet` finds in faces."""
+
     logits: Tensor  # (B, K), one column per head
     mapped: Tensor | None  # A^m (B, 3, S, S) in [0, 1]
     mask: Tensor | None  # A^pl (B, H, W) in [0, 1]
@@ -106,7 +108,7 @@ class LocalizationNet(nn.Module):
         super().__init__()
         self.normalize = Normalize(dim=1)
         self.use_mapping, self.use_encoder = mapping is not None, encoder is not None
-        if mapping:
+        if mapping is not None:
             self.backbone = timm_model(mapping, pretrained=pretrained, features_only=True, out_indices=(1, 2, 3))
             wide, narrow = map_widths
             self.map = nn.Sequential(
@@ -121,27 +123,28 @@ class LocalizationNet(nn.Module):
             )
             self.head_map = nn.Sequential(nn.AdaptiveAvgPool2d(HEAD_GRID), nn.Flatten(), nn.Linear(3 * HEAD_GRID**2, 1))
         self.decoder: MaskDecoder | None = None
-        if encoder:
+        if encoder is not None:
             # timm repeats the filters for RGB where there are six channels, so A^m starts with them too.
-            channels = 6 if mapping else 3
+            channels = 6 if self.use_mapping else 3
             self.encoder = timm_model(encoder, pretrained=pretrained, features_only=True, in_chans=channels)
             widths = self.encoder.feature_info.channels()
             self.head_loc = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1))
-            self.decoder = MaskDecoder(widths, decoder_widths) if decoder_widths else None
+            if decoder_widths is not None:
+                self.decoder = MaskDecoder(widths, decoder_widths)
 
     def mapping_features(self, face: Tensor) -> Tensor:
-        """(B, 448, S, S): stages 1 to 3 of the backbone, brought to the size of the first."""
+        """Return stages 1 to 3 of the backbone (B, 448, S, S), brought to the size of the first."""
         first, *rest = self.backbone(self.normalize(face))
         return torch.cat([first] + [F.interpolate(x, size=first.shape[-2:], mode="nearest") for x in rest], 1)
 
     def deepest(self) -> nn.Module:
-        """The part of the encoder that makes its last feature."""
+        """Return the part of the encoder that makes its last feature."""
         name = self.encoder.feature_info.module_name(-1)
         parts = dict(self.encoder.named_modules())
         return parts.get(name) or parts[name.replace(".", "_")]  # timm flattens the names of the parts it takes out
 
     def maps(self, face: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """A^m, where there is one; the encoder's features, finest first, none without an encoder."""
+        """Return A^m, where there is one, and the encoder's features, finest first; none without an encoder."""
         mapped = None
         inputs = [face]
         if self.use_mapping:
@@ -152,7 +155,7 @@ class LocalizationNet(nn.Module):
         return mapped, features
 
     def pooled(self, face: Tensor) -> Tensor:
-        """(B, D): what the linear layers of the heads get, side by side."""
+        """Return what the linear layers of the heads get, side by side: (B, D)."""
         mapped, features = self.maps(face)
         parts = [] if mapped is None else [self.head_map[:-1](mapped)]
         parts += [self.head_loc[:-1](features[-1])] if features else []
@@ -162,5 +165,5 @@ class LocalizationNet(nn.Module):
         mapped, features = self.maps(face)
         logits = [] if mapped is None else [self.head_map(mapped)]
         logits += [self.head_loc(features[-1])] if features else []
-        mask = self.decoder(features) if features and self.decoder is not None else None
+        mask = None if self.decoder is None else self.decoder(features)
         return Localized(torch.cat(logits, 1).float(), mapped, mask)

@@ -20,7 +20,7 @@ PARTS = ("eyes", "cheek_nose", "lips")
 
 
 def _mirror_order() -> NDArray[np.int64]:
-    """(68,): the point that lies where point i was once the image is flipped."""
+    """Return (68,): the point that lies where point i was once the image is flipped."""
     order = np.arange(68)
     order[:17] = 16 - order[:17]  # jaw
     order[17:27] = 43 - order[17:27]  # brows
@@ -32,13 +32,14 @@ def _mirror_order() -> NDArray[np.int64]:
 
 
 MIRROR = _mirror_order()
-_MIRROR_81 = np.concatenate([MIRROR, np.arange(80, 67, -1)])  # the forehead runs from left to right
+_MIRROR_81 = np.concatenate([MIRROR, np.arange(80, 67, -1)])
 
 
 def flip_landmarks(landmarks: Landmarks, width_px: int) -> Landmarks:
-    """The landmarks of the horizontally flipped image; shape (..., 68 or 81, 2) in and out.
+    """Return the landmarks of the horizontally flipped image; shape (..., 68 or 81, 2) in and out.
 
-    Of 81 points the last 13 are the forehead, from left to right (`_blend.order_forehead` brings them there).
+    Of 81 points the last 13 are the forehead. They are turned round as if they ran from left to right; nothing depends
+    on their order, as only their hull is used. Raises ValueError for any other number of points.
     """
     if landmarks.shape[-2] not in (68, 81):
         raise ValueError(f"landmarks must be 68 or 81 points, got shape {landmarks.shape}")
@@ -48,7 +49,7 @@ def flip_landmarks(landmarks: Landmarks, width_px: int) -> Landmarks:
 
 
 def roi_boxes(landmarks: Landmarks, part: str) -> list[Box]:
-    """The regions of interest of one facial part, for landmarks (68, 2)."""
+    """Return the regions of interest of one facial part, for landmarks (68, 2). Raises ValueError for another part."""
     x, y = landmarks[:, 0], landmarks[:, 1]
     d = eye_distance(landmarks)
     left_lid, right_lid = max(y[40], y[41]) + 0.20 * d, max(y[46], y[47]) + 0.20 * d
@@ -80,7 +81,7 @@ def roi_boxes(landmarks: Landmarks, part: str) -> list[Box]:
 
 
 def band_box(landmarks: Landmarks, part: str) -> Box:
-    """One facial part as a horizontal band between the edges of the jaw: Table 6, "w/o ROIs"."""
+    """Return one facial part as a horizontal band between the edges of the jaw: Table 6, "w/o ROIs"."""
     x, y = landmarks[:, 0], landmarks[:, 1]
     d = eye_distance(landmarks)
     below_eyes = y[[40, 41, 46, 47]].max() + 0.20 * d
@@ -97,12 +98,12 @@ def band_box(landmarks: Landmarks, part: str) -> Box:
 
 
 def eye_distance(landmarks: Landmarks) -> float:
-    """Distance between the centres of the eyes, px."""
+    """Return the distance between the centres of the eyes, in px."""
     return float(np.linalg.norm(landmarks[42:48].mean(0) - landmarks[36:42].mean(0)))
 
 
 def cells_in_boxes(boxes: Sequence[Box], grid: int, patch_px: int) -> NDArray[np.bool_]:
-    """(grid, grid): patches whose centre lies in a box, after clipping to the image.
+    """Return the patches (grid, grid) whose centre lies in a box, after clipping to the image.
 
     A box that holds no centre takes the patch in which its own centre lies, so that no region is lost.
     """
@@ -119,18 +120,18 @@ def cells_in_boxes(boxes: Sequence[Box], grid: int, patch_px: int) -> NDArray[np
 
 
 def part_cells(landmarks: Landmarks, part: str, grid: int, patch_px: int, *, use_rois: bool) -> NDArray[np.bool_]:
-    """(grid, grid): the patches of a facial part, either of its regions of interest or of its whole band."""
+    """Return the patches (grid, grid) of a facial part, either of its regions of interest or of its whole band."""
     boxes = roi_boxes(landmarks, part) if use_rois else [band_box(landmarks, part)]
     return cells_in_boxes(boxes, grid, patch_px)
 
 
 def num_masked(ratio: float, num_cells: int) -> int:
-    """Patches to hide of `num_cells`: rounded half up, at least one."""
+    """Return how many of `num_cells` patches to hide: rounded half up, at least one."""
     return max(1, int(ratio * num_cells + 0.5))
 
 
 def draw_cells(cells: NDArray[np.bool_], ratio: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A random subset of the True entries, `num_masked` of them, in the shape of `cells`."""
+    """Draw `num_masked` of the True entries of `cells`; True where drawn, in the shape of `cells`."""
     chosen = rng.choice(np.flatnonzero(cells), num_masked(ratio, int(cells.sum())), replace=False)
     mask = np.zeros(cells.size, bool)
     mask[chosen] = True

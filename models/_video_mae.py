@@ -19,15 +19,13 @@ from models._layers import Block, Normalize, init_vit, sinusoid_table
 
 
 def to_tubelets(video_BTHWC: Tensor, tubelet_frames: int, patch_px: int) -> Tensor:
-    """(B, N, P): values within a tubelet in the order frame, row, column, channel."""
-    _, t, h, w, _ = video_BTHWC.shape
-    sizes = (t // tubelet_frames, tubelet_frames), (h // patch_px, patch_px), (w // patch_px, patch_px)
-    x = video_BTHWC.unflatten(3, sizes[2]).unflatten(2, sizes[1]).unflatten(1, sizes[0])
+    """Cut clips into tubelets (B, N, P); values within one in the order frame, row, column, channel."""
+    x = video_BTHWC.unflatten(3, (-1, patch_px)).unflatten(2, (-1, patch_px)).unflatten(1, (-1, tubelet_frames))
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4).flatten(1, 3)
 
 
 def to_video(tubelets_BNP: Tensor, tubelet_frames: int, patch_px: int, grid: int) -> Tensor:
-    """(B, T, H, W, 3): the inverse of `to_tubelets` for square frames of `grid` x `grid` patches."""
+    """Put tubelets together, the inverse of `to_tubelets` for frames of `grid` x `grid` patches: (B, T, H, W, 3)."""
     x = tubelets_BNP.unflatten(1, (-1, grid, grid)).unflatten(-1, (tubelet_frames, patch_px, patch_px, 3))
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
@@ -61,7 +59,7 @@ class Encoder(nn.Module):
         self.apply(init_vit)
 
     def forward(self, tubelets_BVP: Tensor, index_BV: Tensor | None = None, valid_BV: Tensor | None = None) -> Tensor:
-        """(B, V, D). index_BV: the token that each tubelet is; None: all of them, in order."""
+        """Encode tubelets: (B, V, D). index_BV: the place of each among the N tokens; None: all of them, in order."""
         pixels = tubelets_BVP.unflatten(-1, (-1, 3))
         x_BVD = self.embed(self.normalize(pixels).flatten(-2))
         x_BVD = x_BVD + (self.position if index_BV is None else self.position[index_BV])
@@ -74,7 +72,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Predicts the pixels of masked tubelets from the encoder's output."""
+    """Narrow ViT that predicts the pixels of masked tubelets from the encoder's output."""
 
     position: Tensor
 
@@ -92,21 +90,21 @@ class Decoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, visible_BVD: Tensor, index_BV: Tensor, mask_BN: Tensor) -> Tensor:
-        """(M, P) for the M masked tokens of the batch, in the order of `tubelets_BNP[mask_BN]`."""
+        """Predict (M, P), the M masked tokens of the batch, in the order of `tubelets_BNP[mask_BN]`."""
         visible = self.narrow(visible_BVD)
-        full = visible.new_zeros(*mask_BN.shape, visible.shape[-1])
-        full = full.scatter(1, index_BV[..., None].expand_as(visible), visible)
-        # Padding lands on masked places and is overwritten here.
-        x_BND = torch.where(mask_BN[..., None], self.mask_token.to(full.dtype), full) + self.position
+        x_BND = visible.new_zeros(*mask_BN.shape, visible.shape[-1])
+        x_BND = x_BND.scatter(1, index_BV[..., None].expand_as(visible), visible)
+        # Padding landed on masked places and is overwritten here.
+        x_BND = torch.where(mask_BN[..., None], self.mask_token.to(x_BND.dtype), x_BND) + self.position
         for block in self.blocks:
             x_BND = block(x_BND)
         return self.predict(self.norm(x_BND[mask_BN]))
 
 
 def visible_index(mask_BN: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Visible tokens of each sample, in order and padded to the longest: `index_BV`, `valid_BV`.
+    """Return the places of each sample's visible tokens, in order and padded to the longest, and which are no padding.
 
-    `valid_BV` is None where nothing was padded, which lets attention take its fastest path.
+    The second, `valid_BV`, is None where nothing was padded, which lets attention take its fastest path.
     """
     num_visible = (~mask_BN).sum(1)
     longest = int(num_visible.max())

@@ -1,13 +1,14 @@
 """Delocate: recover masked facial parts of real videos, then detect and localize what does not recover.
 
-Paper: Hu, Xiao, Wang, Gan, Wu, Liu, Wang, "Delocate: Detection and Localization for Deepfake Videos with
+Paper: Hu, Liao, Gao, Tsutsui, Wang, Qin, Shou, "Delocate: Detection and Localization for Deepfake Videos with
 Randomly-Located Tampered Traces", IJCAI 2024, arXiv:2401.13516. Sec. 3, Eq. 1 to 6, Algorithm 1.
 
-    recover   masked autoencoder on real clips; hides regions of interest of one facial part (Sec. 3.1, Eq. 1)
-    finetune  its encoder and a linear head, real and fake clips, nothing hidden (Eq. 2)
+    recover   masked autoencoder of real clips; hides regions of interest of one facial part (Sec. 3.1, Eq. 1:
+              `_masking`, `_video_mae`)
+    finetune  its encoder and a linear head on real and fake clips, nothing hidden (Eq. 2)
     localize  a mapping net A^m must repeat the recovered face A^r; with the face A^o it goes through an
-              encoder-decoder that predicts the manipulated pixels; both classify; meta-learning over
-              manipulations (Sec. 3.2, Eq. 6)
+              encoder-decoder that predicts the manipulated pixels (`_localization_net`); both classify;
+              meta-learning over manipulations (Sec. 3.2, Eq. 6)
     score     mean of finetune and localize; the recovered face is a training target and not needed to score
 
 Differs from the paper, or settles what it leaves open:
@@ -55,11 +56,14 @@ MAP_STRIDE = 4  # of the mapped face; the paper's 56 for 224
 
 # ----------------------------------------------------------------------------------------- samples
 def draw_mask(cfg: Config, landmarks: NDArray[np.float32], part: str, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(N,): True for hidden tokens. landmarks: (T, 68, 2); part: one of `STRATEGIES[cfg.recover.strategy]`."""
+    """Draw a mask (N,), True for hidden tokens.
+
+    landmarks: (T, 68, 2); part: one of `STRATEGIES[cfg.recover.strategy]`.
+    """
     clip, recover = cfg.clip, cfg.recover
-    grid, slots = clip.grid, clip.num_slots
+    grid, num_slots = clip.grid, clip.num_slots
     if recover.strategy == "mae":
-        return draw_cells(np.ones((slots, grid, grid), bool), recover.mask_ratio, rng).ravel()
+        return draw_cells(np.ones((num_slots, grid, grid), bool), recover.mask_ratio, rng).ravel()
 
     def draw_slot(points: NDArray[np.float32]) -> NDArray[np.bool_]:
         if part == "clip":
@@ -70,8 +74,8 @@ def draw_mask(cfg: Config, landmarks: NDArray[np.float32], part: str, rng: np.ra
 
     if recover.temporal == "tube" or part == "clip":
         # The same positions in all slots: nothing to copy from the frame before.
-        return np.tile(draw_slot(landmarks.mean(0)).ravel(), slots)
-    by_slot = landmarks.reshape(slots, clip.tubelet_frames, 68, 2).mean(1)
+        return np.tile(draw_slot(landmarks.mean(0)).ravel(), num_slots)
+    by_slot = landmarks.reshape(num_slots, clip.tubelet_frames, 68, 2).mean(1)
     return np.concatenate([draw_slot(points).ravel() for points in by_slot])
 
 
@@ -80,13 +84,45 @@ def _flipped(array: NDArray[Any], axis: int) -> NDArray[Any]:
 
 
 def _to_unit(image: Tensor) -> Tensor:
-    """uint8 as float32 in [0, 1]."""
+    """Return uint8 as float32 in [0, 1]."""
     return image.float() / 255
 
 
-# ----------------------------------------------------------------------------------------- recover
+# ----------------------------------------------------------------------------- recover and finetune
+def _encoder(cfg: Config, *, final_norm: bool) -> Encoder:
+    return Encoder(
+        cfg.clip.num_tokens,
+        cfg.clip.tubelet_values,
+        cfg.vit.width,
+        cfg.vit.depth,
+        cfg.vit.num_heads,
+        final_norm=final_norm,
+        checkpoint_activations=cfg.vit.checkpoint_activations,
+    )
+
+
+def _encoder_settings(cfg: Config) -> dict[str, Any]:
+    vit = asdict(cfg.vit)
+    del vit["checkpoint_activations"]  # changes memory and time only
+    return {"clip": asdict(cfg.clip), "vit": vit}
+
+
+def _clip_feed(cfg: Config, stage: RecoverConfig | FinetuneConfig) -> Feed:
+    return Feed(
+        input_px=cfg.clip.input_px,
+        clip_frames=cfg.clip.num_frames,
+        batch_size=stage.batch_size,
+        num_epochs=stage.num_epochs,
+    )
+
+
+def _tubelets(cfg: Config, image_BTHWC: Tensor) -> Tensor:
+    """Cut a uint8 clip into tubelets (B, N, P) with values in [0, 1]."""
+    return to_tubelets(_to_unit(image_BTHWC), cfg.clip.tubelet_frames, cfg.clip.patch_px)
+
+
 class Recover(Stage):
-    """Sec. 3.1: hides patches of one facial part of a real clip and predicts them from all the others.
+    """Sec. 3.1: an autoencoder predicts hidden patches of one facial part of a real clip from all the others.
 
     Batch: image (B, T, H, W, 3) uint8, mask (B, N) bool; `derive` also part_masks (B, parts, N) bool.
     """
@@ -103,7 +139,7 @@ class Recover(Stage):
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
-        return _clips(cfg, cfg.recover)
+        return _clip_feed(cfg, cfg.recover)
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
@@ -132,21 +168,21 @@ class Recover(Stage):
         )
 
     def predict(self, tubelets_BNP: Tensor, mask_BN: Tensor) -> Tensor:
-        """(M, P): the masked tubelets, in the order of `tubelets_BNP[mask_BN]`, from the visible ones."""
+        """Predict the masked tubelets (M, P), in the order of `tubelets_BNP[mask_BN]`, from the visible ones."""
         index_BV, valid_BV = visible_index(mask_BN)
-        visible = tubelets_BNP.gather(1, index_BV[..., None].expand(-1, -1, tubelets_BNP.shape[-1]))
-        encoded = self.encoder(visible, index_BV, valid_BV)
-        return self.decoder(encoded, index_BV, mask_BN)
+        visible_BVP = tubelets_BNP.gather(1, index_BV[..., None].expand(-1, -1, tubelets_BNP.shape[-1]))
+        encoded_BVD = self.encoder(visible_BVP, index_BV, valid_BV)
+        return self.decoder(encoded_BVD, index_BV, mask_BN)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        tubelets_BNP = _tubelets(self.cfg, batch["image"])
-        predicted = self.predict(tubelets_BNP, batch["mask"])
-        error_M = (predicted.float() - tubelets_BNP[batch["mask"]]).square().mean(1)
+        tubelets_BNP, mask_BN = _tubelets(self.cfg, batch["image"]), batch["mask"]
+        predicted_MP = self.predict(tubelets_BNP, mask_BN)
+        error_M = (predicted_MP.float() - tubelets_BNP[mask_BN]).square().mean(1)
         loss = mean_over_workers(error_M.sum(), error_M.new_tensor(len(error_M)))  # Eq. 1
         return {"loss": loss, "mae": loss.detach()}
 
     def weight(self, batch: Batch) -> float:
-        """Hidden tokens: parts differ in size."""
+        """Return the number of hidden tokens: parts differ in size."""
         return float(total(batch["mask"].sum().float()))
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -156,7 +192,7 @@ class Recover(Stage):
         return optimizer, warmup_cosine(optimizer, num_steps, num_steps * cfg.warmup_epochs // cfg.num_epochs)
 
     def recovered(self, batch: Batch) -> Tensor:
-        """A^r (B, T, H, W, 3) in [0, 1]: each part hidden in turn, its prediction pasted into A^o.
+        """Return A^r (B, T, H, W, 3) in [0, 1]: each part is hidden in turn, its prediction pasted into A^o.
 
         A patch of two parts shows the later one.
         """
@@ -168,50 +204,17 @@ class Recover(Stage):
         return to_video(recovered_BNP, clip.tubelet_frames, clip.patch_px, clip.grid)
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """Fig. 2: A^r."""
+        """Return A^r, as in Fig. 2."""
         return {"recovered": self.recovered(batch).permute(0, 1, 4, 2, 3)}
 
     def derive(self, batch: Batch) -> dict[str, Tensor]:
-        """A^r as `recovered` uint8 (B, T, S, S, 3)."""
+        """Return A^r as `recovered` uint8 (B, T, S, S, 3)."""
         video = self.recovered(batch)
         frames = F.avg_pool2d(video.flatten(0, 1).permute(0, 3, 1, 2), MAP_STRIDE)
         small = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         return {"recovered": small.unflatten(0, video.shape[:2])}
 
 
-def _encoder(cfg: Config, *, final_norm: bool) -> Encoder:
-    return Encoder(
-        cfg.clip.num_tokens,
-        cfg.clip.tubelet_values,
-        cfg.vit.width,
-        cfg.vit.depth,
-        cfg.vit.num_heads,
-        final_norm=final_norm,
-        checkpoint_activations=cfg.vit.checkpoint_activations,
-    )
-
-
-def _clips(cfg: Config, stage: RecoverConfig | FinetuneConfig) -> Feed:
-    return Feed(
-        input_px=cfg.clip.input_px,
-        clip_frames=cfg.clip.num_frames,
-        batch_size=stage.batch_size,
-        num_epochs=stage.num_epochs,
-    )
-
-
-def _encoder_settings(cfg: Config) -> dict[str, Any]:
-    vit = asdict(cfg.vit)
-    del vit["checkpoint_activations"]  # changes memory and time only
-    return {"clip": asdict(cfg.clip), "vit": vit}
-
-
-def _tubelets(cfg: Config, image: Tensor) -> Tensor:
-    """(B, N, P) in [0, 1] of a uint8 clip (B, T, H, W, 3)."""
-    return to_tubelets(_to_unit(image), cfg.clip.tubelet_frames, cfg.clip.patch_px)
-
-
-# ---------------------------------------------------------------------------------------- finetune
 class Finetune(Stage):
     """Sec. 3.1, Eq. 2: the recovery encoder on whole clips, mean over tokens, norm, one logit.
 
@@ -229,7 +232,7 @@ class Finetune(Stage):
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
-        return _clips(cfg, cfg.finetune)
+        return _clip_feed(cfg, cfg.finetune)
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
@@ -248,21 +251,21 @@ class Finetune(Stage):
         nn.init.zeros_(self.head.bias)
 
     def load_start(self, weights: Mapping[str, Tensor]) -> None:
-        """The encoder of `recover`; its closing norm and its decoder are dropped."""
+        """Take over the encoder of `recover`; its closing norm and its decoder are dropped."""
         encoder = without_prefix(weights, "encoder.")
         self.encoder.load_state_dict({name: w for name, w in encoder.items() if not name.startswith("norm.")})
 
-    def logit(self, batch: Batch) -> Tensor:
-        """(B,), above 0 means fake."""
-        return self.head(self.features(batch)).squeeze(1).float()
-
     def features(self, batch: Batch) -> Tensor:
-        """(B, D): the mean over tokens, normed."""
+        """Return the mean over tokens, normed: (B, D)."""
         tokens_BND = self.encoder(_tubelets(self.cfg, batch["image"]))
         return self.norm(tokens_BND.mean(1))
 
+    def logit(self, batch: Batch) -> Tensor:
+        """Return logits (B,), above 0 means fake."""
+        return self.head(self.features(batch)).squeeze(1).float()
+
     def cam_layer(self) -> CamLayer:
-        """The last block: all its tokens reach the head through their mean."""
+        """Return the last block: all its tokens reach the head through their mean."""
         clip = self.cfg.clip
         shape = (clip.num_slots, clip.grid, clip.grid)
         return CamLayer(self.encoder.blocks[-1], lambda tokens_BND: tokens_BND.mT.unflatten(2, shape))
@@ -279,6 +282,7 @@ class Finetune(Stage):
         cfg, depth = self.cfg.finetune, self.cfg.vit.depth
 
         def lr_scale(name: str) -> float:
+            """Return `layer_decay` to the power of the layers above: head, blocks from last to first, embedding."""
             if name.startswith("encoder.blocks."):
                 layer = 1 + int(name.split(".")[2])
             else:
@@ -292,15 +296,18 @@ class Finetune(Stage):
 
 # ---------------------------------------------------------------------------------------- localize
 def mean_probability_bce(logits_BK: Tensor, label_B: Tensor) -> Tensor:
-    """Cross-entropy (B,) of the mean of K probabilities, from their logits: log(mean(sigmoid(z))) without overflow."""
-    heads = math.log(logits_BK.shape[1])
-    log_fake = F.logsigmoid(logits_BK).logsumexp(1) - heads
-    log_real = F.logsigmoid(-logits_BK).logsumexp(1) - heads
-    return -torch.where(label_B.bool(), log_fake, log_real)
+    """Return the cross-entropy (B,) of the mean of K probabilities, from their logits z.
+
+    log(mean(sigmoid(z))) is computed without overflow.
+    """
+    log_heads = math.log(logits_BK.shape[1])
+    log_fake_B = F.logsigmoid(logits_BK).logsumexp(1) - log_heads
+    log_real_B = F.logsigmoid(-logits_BK).logsumexp(1) - log_heads
+    return -torch.where(label_B.bool(), log_fake_B, log_real_B)
 
 
 def losses(out: Localized, batch: Batch) -> dict[str, Tensor]:
-    """The terms of one bracket of Eq. 6 that the net and the batch allow: cls, map, loc."""
+    """Return the terms of one bracket of Eq. 6 that the net and the batch allow: cls, map, loc."""
     terms = {"cls": mean_probability_bce(out.logits, batch["label"]).mean()}
     if out.mapped is not None and "recovered" in batch:
         target = _to_unit(batch["recovered"]).permute(0, 3, 1, 2)
@@ -313,7 +320,7 @@ def losses(out: Localized, batch: Batch) -> dict[str, Tensor]:
 
 
 def inner_update(parameters: Mapping[str, Tensor], loss: Tensor, lr: float, *, first_order: bool) -> dict[str, Tensor]:
-    """One gradient step as new tensors, along the mean gradient of all workers; the given ones stay as they are.
+    """Return the parameters after a gradient step, along the mean gradient of all workers; the given ones stay.
 
     first_order: the step counts as a constant, instead of as a function of the parameters, in what is
     computed from its result.
@@ -327,8 +334,44 @@ def inner_update(parameters: Mapping[str, Tensor], loss: Tensor, lr: float, *, f
     }
 
 
+def split_domains(domain_B: Tensor, seed: int) -> tuple[list[int], int]:
+    """Draw the meta-test domain from those in the batch; return the meta-train domains, and it.
+
+    Raises ValueError for a batch of one domain.
+    """
+    domains = domain_B.unique().tolist()
+    if len(domains) < 2:
+        raise ValueError(
+            f"meta-learning needs faces of at least 2 manipulations in a step, got domains {domains};"
+            " train on more of them, or set localize.use_meta to false"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    test_domain = domains.pop(int(torch.randint(len(domains), (), generator=generator)))
+    return domains, test_domain
+
+
+def _of_domain(batch: Batch, domain: int) -> Batch:
+    rows = batch["domain"] == domain
+    return {name: value[rows] for name, value in batch.items() if value.ndim > 0}
+
+
+def _mean_terms(losses_by_domain: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    first = losses_by_domain[0]
+    return {name: torch.stack([terms[name] for terms in losses_by_domain]).mean().detach() for name in first}
+
+
+def _face(batch: Batch) -> Tensor:
+    """Return A^o: the faces of a batch as float32 (B, 3, H, W) in [0, 1]."""
+    return _to_unit(batch["image"]).permute(0, 3, 1, 2)
+
+
+def _probability(out: Localized) -> Tensor:
+    """Return P(fake) (B,), the mean over the heads."""
+    return out.logits.detach().sigmoid().mean(1)
+
+
 class Localize(Stage):
-    """Sec. 3.2 and Eq. 6.
+    """Sec. 3.2: the mapped face and the predicted mask, trained by meta-learning over manipulations (Eq. 6).
 
     Batch: image (B, H, W, 3) uint8, label, domain (B,), mask (B, H, W), mask_valid (B,), and with
     `use_map_loss` recovered (B, S, S, 3) uint8. In evaluation a batch without recovered has no L_map.
@@ -387,7 +430,7 @@ class Localize(Stage):
         return {"loss": loss, "score": _probability(out)} | {name: term.detach() for name, term in terms.items()}
 
     def _meta_forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 6: the sum over meta-train manipulations of their loss and of the meta-test loss after a step on them."""
+        """Compute Eq. 6: over the meta-train domains, the sum of the loss and of the meta-test loss after a step."""
         train_domains, test_domain = split_domains(batch["domain"], int(batch["step_seed"]))
         test = _of_domain(batch, test_domain)
         train_terms, test_terms = [], []
@@ -397,48 +440,51 @@ class Localize(Stage):
             out = self.net(_face(train))
             train_terms.append(losses(out, train))
             adapted = self._adapt(train, train_terms[-1])
-            test_out = self._with(adapted, test)
+            test_out = self._forward_with(adapted, test)
             test_terms.append(losses(test_out, test))
             score[batch["domain"] == domain] = _probability(out)
             score[batch["domain"] == test_domain] += _probability(test_out) / len(train_domains)
         loss = torch.stack([term for terms in train_terms + test_terms for term in terms.values()]).sum()
-        parts = _means(train_terms) | {f"meta_test_{name}": value for name, value in _means(test_terms).items()}
+        parts = _mean_terms(train_terms)
+        parts |= {f"meta_test_{name}": value for name, value in _mean_terms(test_terms).items()}
         return {"loss": loss, "score": score} | parts
 
     def _adapt(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The adapted parameters after the inner steps on `batch`, whose losses at the first step are `terms`."""
+        """Return the adapted parameters after the inner steps on `batch`; `terms` are its losses before the first."""
         cfg = self.cfg.localize
         adapted: dict[str, Tensor] = {
             name: value for name, value in self.net.named_parameters() if name.startswith(LocalizationNet.ADAPTED)
         }
         for step in range(cfg.num_inner_steps):
             if step > 0:
-                terms = losses(self._with(adapted, batch), batch)
+                terms = losses(self._forward_with(adapted, batch), batch)
             loss = terms["cls"] if cfg.inner_loss == "cls" else torch.stack(list(terms.values())).sum()
             adapted = inner_update(adapted, loss, cfg.inner_lr, first_order=cfg.first_order)
         return adapted
 
-    def _with(self, adapted: Mapping[str, Tensor], batch: Batch) -> Localized:
-        """The net with other parameters. Batch norm uses the batch, and writes its running statistics into copies."""
+    def _forward_with(self, adapted: Mapping[str, Tensor], batch: Batch) -> Localized:
+        """Run the net with other parameters. Batch norm uses the batch; its running statistics go into copies."""
         buffers = {name: value.clone() for name, value in self.net.named_buffers()}
         return functional_call(self.net, {**adapted, **buffers}, (_face(batch),))
 
     def cam_layer(self) -> CamLayer:
-        """The deepest feature of the encoder; without one the widest of the mapping's own layers."""
+        """Return the layer of the encoder's deepest feature; without an encoder the last hidden one of the mapping."""
         return CamLayer(self.net.deepest() if self.net.use_encoder else self.net.map[5])
 
     def logit(self, batch: Batch) -> Tensor:
-        logits_BK = self.net(_face(batch)).logits  # of the mean of their probabilities, without overflow
+        """Return the log odds (B,) of the mean of the heads' probabilities, without overflow."""
+        logits_BK = self.net(_face(batch)).logits
         return F.logsigmoid(logits_BK).logsumexp(1) - F.logsigmoid(-logits_BK).logsumexp(1)
 
     def features(self, batch: Batch) -> Tensor:
-        """What the two heads get, side by side."""
+        """Return what the two heads get, side by side."""
         return self.net.pooled(_face(batch))
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """Fig. 2 and 4: the predicted `mask` and the `mapped` face A^m, where the net makes them."""
+        """Return the predicted `mask` and the `mapped` face A^m, where the net makes them (Fig. 2 and 4)."""
         out = self.net(_face(batch))
-        return {name: value for name in ("mask", "mapped") if (value := getattr(out, name)) is not None}
+        pictures = {"mask": out.mask, "mapped": out.mapped}
+        return {name: picture for name, picture in pictures.items() if picture is not None}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         out = self.net(_face(batch))
@@ -454,36 +500,6 @@ class Localize(Stage):
         return optimizer, warmup_cosine(optimizer, num_steps)
 
 
-def split_domains(domain_B: Tensor, seed: int) -> tuple[list[int], int]:
-    """Meta-train domains and the one meta-test domain, drawn from those in the batch."""
-    domains = domain_B.unique().tolist()
-    if len(domains) < 2:
-        raise ValueError(
-            f"meta-learning needs faces of at least 2 manipulations in a step, got domains {domains};"
-            " train on more of them, or set localize.use_meta to false"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    test_domain = domains.pop(int(torch.randint(len(domains), (), generator=generator)))
-    return domains, test_domain
-
-
-def _of_domain(batch: Batch, domain: int) -> Batch:
-    rows = batch["domain"] == domain
-    return {name: value[rows] for name, value in batch.items() if value.ndim > 0}
-
-
-def _face(batch: Batch) -> Tensor:
-    return _to_unit(batch["image"]).permute(0, 3, 1, 2)
-
-
-def _probability(out: Localized) -> Tensor:
-    return out.logits.detach().sigmoid().mean(1)
-
-
-def _means(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in terms]).mean().detach() for name in terms[0]}
-
+STAGES = (Recover, Finetune, Localize)
 
 __all__ = ["SMALL", "STAGES", "STRATEGIES", "VERSION", "Config"]
-
-STAGES = (Recover, Finetune, Localize)

@@ -1,4 +1,4 @@
-"""Plain classifier: one network, real or fake. What every method here is compared with.
+"""Plain classifier: one network, real or fake. Every method here is compared with it.
 
 Paper: Rossler, Cozzolino, Verdoliva, Riess, Thies, Niessner, "FaceForensics++: Learning to Detect Manipulated
 Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supplement's training details. The row
@@ -10,7 +10,7 @@ Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supp
 Differs from the paper, or settles what it leaves open:
 - One logit in place of two outputs: sigmoid(z1 - z0) is their softmax.
 - All weights learn from the first step; the paper trains the new last layer alone for 3 epochs before.
-- The epoch kept has the best AUC on val, as everywhere here; the paper takes the best accuracy.
+- The epoch kept has the best AUC on val; the paper takes the best accuracy.
 - An epoch shows `samples_per_video` frames of each fake video, and as many real as fake faces; the paper takes 270
   frames of each video, and weighs them by class instead. 15 epochs, without its early end.
 - Horizontal flips are the only augmentation; the paper names none.
@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
-from models._config import check, check_choices, check_positive
+from models._config import check, check_choices, check_not_negative, check_positive
 from models._layers import last_maps, timm_model
 from models._schedule import warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
@@ -69,7 +69,7 @@ class Config:
         check(self.input_px >= SMALLEST_PX, f"input_px must be at least {SMALLEST_PX}, got {self.input_px}")
         check(0 < self.smallest_crop <= 1, f"smallest_crop must be in (0, 1], got {self.smallest_crop}")
         check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check_not_negative(self, "weight_decay")
         check(
             self.batch_size > 0 and self.batch_size % 2 == 0,
             f"batch_size must be positive and even, half real and half fake, got {self.batch_size}",
@@ -91,7 +91,7 @@ SMALL = Config(
 
 # ----------------------------------------------------------------------------------------- samples
 def augmented(cfg: Config, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """What `flip` and `smallest_crop` make of an image uint8 (H, H, 3)."""
+    """Mirror and crop an image uint8 (H, H, 3) at random, as `flip` and `smallest_crop` say; its size stays."""
     if cfg.flip and rng.random() < 0.5:
         image = image[:, ::-1]
     if cfg.smallest_crop < 1:
@@ -103,8 +103,8 @@ def augmented(cfg: Config, image: NDArray[Any], rng: np.random.Generator) -> NDA
 
 
 # ------------------------------------------------------------------------------------------ network
-def check_backbone(name: str, input_px: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, in [0, 1], of the RGB images that a network of timm was trained on.
+def backbone_mean_and_std(name: str, input_px: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation, in [0, 1], of the RGB images that a network of timm was trained on.
 
     Raises ValueError for a name or tag that timm does not have, and for a network of another, fixed input size.
     """
@@ -129,7 +129,7 @@ def check_backbone(name: str, input_px: int) -> tuple[tuple[float, ...], tuple[f
 
 
 class Detect(Stage):
-    """Batch: image (B, H, W, 3) uint8, label (B,)."""
+    """A network of timm with one logit. Batch: image (B, H, W, 3) uint8, label (B,)."""
 
     name = "detect"
     view = "frames"
@@ -159,16 +159,17 @@ class Detect(Stage):
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.cfg = cfg
-        mean, std = check_backbone(cfg.backbone, cfg.input_px)
+        mean, std = backbone_mean_and_std(cfg.backbone, cfg.input_px)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.network = timm_model(cfg.backbone, pretrained=cfg.pretrained, num_classes=1, drop_rate=cfg.dropout)
 
     def logit(self, batch: Batch) -> Tensor:
-        """(B,), above 0 means fake. Raises ValueError for images of another shape."""
+        """Return logits (B,), above 0 means fake. Raises ValueError for images of another shape."""
         return self.network(self._input(batch)).squeeze(1).float()
 
     def _input(self, batch: Batch) -> Tensor:
+        """Return the images as the network wants them: (B, 3, H, W), normalised."""
         image, shape = batch["image"], (self.cfg.input_px, self.cfg.input_px, 3)
         check(tuple(image.shape[1:]) == shape, f"image must be (B, {shape}), got {tuple(image.shape)}")
         unit = image.permute(0, 3, 1, 2).float() / 255
@@ -186,14 +187,15 @@ class Detect(Stage):
         return last_maps(self.network)
 
     def features(self, batch: Batch) -> Tensor:
-        """Pooled, as timm's last layer gets it."""
+        """Return the pooled features, as timm's last layer gets them."""
         network: Any = self.network
         return network.forward_head(network.forward_features(self._input(batch)), pre_logits=True)
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         optimizer = Adam(self.parameters(), lr=self.cfg.lr, weight_decay=self.cfg.weight_decay)
-        constant = self.cfg.schedule == "constant"
-        return optimizer, ConstantLR(optimizer, factor=1.0) if constant else warmup_cosine(optimizer, num_steps)
+        if self.cfg.schedule == "constant":
+            return optimizer, ConstantLR(optimizer, factor=1.0)
+        return optimizer, warmup_cosine(optimizer, num_steps)
 
 
 STAGES = (Detect,)
