@@ -4,7 +4,7 @@
 
 Plain: every step on the whole canvas with the usual library call, in the order and with the arithmetic of the released
 codes of SBI and Face X-ray. Ours: `models._blend`. Both get the same faces: portraits that scikit-image and matplotlib
-carry, and people made from them. The landmark masks themselves are ours in both.
+carry, and people made from them. The landmark masks are ours in both.
 
 Printed, for SBI, BBMG and BI:
     fakes/s        pseudo-fakes per second of CPU time: plain, ours, and their ratio
@@ -27,6 +27,7 @@ from skimage.transform import warp as skimage_warp
 
 from models import _blend
 from models._blend import transforms
+from models._blend.landmark_masks import lal_region
 from pipelines.datasets.sample.people import make_person, portraits
 
 Face = tuple[np.ndarray, np.ndarray]  # image uint8 (px, px, 3), landmarks float32 (68, 2)
@@ -35,18 +36,18 @@ Maker = Callable[[Face, Face, np.random.Generator], Made]
 
 
 def faces(px: int, num_people: int) -> list[Face]:
-    """Square crops around the landmarks, 1.6 times as long as their box."""
+    """Return square crops around the landmarks of some people, 1.6 times as long as the landmarks' box."""
     pair = portraits()
     people = [*pair, *(make_person(pair, np.random.default_rng(seed)) for seed in range(num_people - 2))]
-    found = []
+    crops = []
     for person in people:
         low, high = person.landmarks.min(0), person.landmarks.max(0)
         side = 1.6 * float((high - low).max())
         scale, corner = px / side, (low + high) / 2 - side / 2
         matrix = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
         image = cv2.warpAffine(person.image, matrix, (px, px), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        found.append((image, ((person.landmarks - corner) * scale).astype(np.float32)))
-    return found
+        crops.append((image, ((person.landmarks - corner) * scale).astype(np.float32)))
+    return crops
 
 
 # --- the plain version: SBI ----------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def faces(px: int, num_people: int) -> list[Face]:
 
 def plain_sbi(face: Face, _: Face, rng: np.random.Generator) -> Made:
     image, landmarks = face
-    mask = _blend.lal_mask(landmarks, image.shape, rng)
+    mask = lal_region(landmarks, image.shape, rng).astype(np.float32)
     source, target = plain_transforms(image, rng)
     matrix = plain_affine(image.shape, rng)
     source = cv2.warpAffine(source, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR)
@@ -65,7 +66,7 @@ def plain_sbi(face: Face, _: Face, rng: np.random.Generator) -> Made:
 
 def plain_bbmg(face: Face, _: Face, rng: np.random.Generator) -> Made:
     image, landmarks = face
-    whole = _blend.lal_mask(landmarks, image.shape, rng)
+    whole = lal_region(landmarks, image.shape, rng).astype(np.float32)
     local = plain_features(landmarks, image.shape, rng) * whole
     source, target = plain_transforms(image, rng)
     matrix = plain_affine(image.shape, rng)
@@ -80,7 +81,7 @@ def plain_bbmg(face: Face, _: Face, rng: np.random.Generator) -> Made:
 
 
 def plain_features(landmarks: np.ndarray, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """BBMG's local mask, each feature by SLADD's repeated dilation with a cross."""
+    """Draw BBMG's local mask, each feature by SLADD's repeated dilation with a cross."""
     eyes = [((landmarks[i] + landmarks[j]) / 2).astype(int) for i, j in ((36, 39), (42, 45))]
     apart = int(np.hypot(*(eyes[1] - eyes[0])))
     lines = [(landmarks[i].astype(int), landmarks[j].astype(int)) for i, j in ((36, 39), (42, 45), (48, 54))]
@@ -176,7 +177,8 @@ def plain_bi(face: Face, donor: Face, rng: np.random.Generator) -> Made:
     back, fore = (cv2.resize(image, (side, side)) for image, _ in (face, donor))
     mask = np.zeros((side, side), np.float32)
     while not mask.any():
-        mask = _blend.lal_mask(((face[1] + 0.5) * side / len(face[0]) - 0.5), (side, side), rng, 0.0)
+        landmarks = (face[1] + 0.5) * side / len(face[0]) - 0.5
+        mask = lal_region(landmarks, (side, side), rng, drop_to_68=0.0).astype(np.float32)
         mask = np.floor(plain_piecewise(mask, rng) + 1e-6)
         if rng.random() < 0.5:
             size = int(rng.integers(1, 22)) | 1
@@ -199,7 +201,7 @@ def plain_bi(face: Face, donor: Face, rng: np.random.Generator) -> Made:
 
 
 def plain_piecewise(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As imgaug does it: a triangulated grid in scikit-image."""
+    """Deform the mask as imgaug does: on a triangulated grid in scikit-image."""
     side = len(mask)
     rows, columns = (np.linspace(0, side - 1, rng.integers(2, 5)) for _ in range(2))
     nodes = np.stack(np.meshgrid(columns, rows), -1).reshape(-1, 2)
@@ -210,7 +212,7 @@ def plain_piecewise(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def plain_feather(mask: np.ndarray) -> np.ndarray:
-    """Signed distance to the convex hull of the mask, pixel by pixel within its box."""
+    """Weigh the mask by the signed distance to its convex hull, pixel by pixel within its box."""
     hull = cv2.convexHull(cv2.findNonZero(mask.astype(np.uint8)))
     x, y, width, height = cv2.boundingRect(hull)
     weight = np.zeros(mask.shape)
@@ -254,6 +256,7 @@ METHODS: dict[str, tuple[Maker, Maker]] = {
 
 
 def describe(made: Made) -> dict[str, float]:
+    """Return the numbers whose distributions are compared, of one pseudo-fake."""
     real, fake, mask = made
     partly, inside = (mask > 0) & (mask < 1), mask > 0
     contours, _ = cv2.findContours((mask >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -266,27 +269,28 @@ def describe(made: Made) -> dict[str, float]:
     }
 
 
-def run(maker: Maker, people: list[Face], samples: int, seed: int) -> tuple[list[dict[str, float]], float]:
-    """Descriptions of the samples, and CPU seconds per sample."""
+def measure(maker: Maker, people: list[Face], samples: int, seed: int) -> tuple[list[dict[str, float]], float]:
+    """Make pseudo-fakes; return their descriptions, and the CPU seconds that each took."""
     rngs = [np.random.default_rng((seed, number)) for number in range(samples)]
     maker(people[0], people[1], np.random.default_rng(0))  # first calls set things up
-    seen, total_s = [], 0.0
+    descriptions, total_s = [], 0.0
     for number, rng in enumerate(rngs):
         face, donor = people[number % len(people)], people[(number + 1) % len(people)]
         start = time.process_time()
         made = maker(face, donor, rng)
         total_s += time.process_time() - start
-        seen.append(describe(made))
-    return seen, total_s / samples
+        descriptions.append(describe(made))
+    return descriptions, total_s / samples
 
 
 def compare(title: str, plain: list[dict[str, float]], ours: list[dict[str, float]]) -> None:
+    """Print the mean of each number, plain and ours, and the p of a Kolmogorov-Smirnov test."""
     for name in plain[0]:
-        a, b = ([description[name] for description in seen] for seen in (plain, ours))
+        a, b = ([description[name] for description in descriptions] for descriptions in (plain, ours))
         print(f"  {title:8s} {name:14s} {np.mean(a):9.4f} {np.mean(b):9.4f} {ks_2samp(a, b).pvalue:8.3f}")
 
 
-def displacement(field: np.ndarray) -> dict[str, float]:
+def describe_displacement(field: np.ndarray) -> dict[str, float]:
     return {"std px": float(field.std()), "max px": float(np.abs(field).max())}
 
 
@@ -298,20 +302,25 @@ def main() -> None:
     cv2.setNumThreads(1)
     for px in arguments.px:
         people = faces(px, 10)
-        seen = {}
+        described = {}
         print(f"{px} x {px} px{'':6s}fakes/s: plain      ours     ratio   ms each")
         for name, (plain, ours) in METHODS.items():
-            theirs, plain_s = run(plain, people, max(arguments.samples // (10 if name == "BI" else 1), 1), seed=1)
-            mine, ours_s = run(ours, people, arguments.samples, seed=2)
-            seen[name] = theirs, mine
+            num_plain = max(arguments.samples // (10 if name == "BI" else 1), 1)
+            plain_descriptions, plain_s = measure(plain, people, num_plain, seed=1)
+            our_descriptions, ours_s = measure(ours, people, arguments.samples, seed=2)
+            described[name] = plain_descriptions, our_descriptions
             print(f"  {name:8s} {1 / plain_s:19.1f} {1 / ours_s:9.1f} {plain_s / ours_s:9.1f} {1e3 * ours_s:9.2f}")
         print("  distributions                 plain      ours     KS p")
-        for name, (theirs, mine) in seen.items():
-            compare(name, theirs, mine)
+        for name, (plain_descriptions, our_descriptions) in described.items():
+            compare(name, plain_descriptions, our_descriptions)
         rng = np.random.default_rng(3)
-        fields = [plain_elastic((px, px), rng) for _ in range(arguments.samples // 3)]
-        smooth = [transforms.elastic_field(rng, (px, px), 7, 50 / np.sqrt(12 * np.pi) / 7) for _ in fields]
-        compare("elastic", [displacement(field) for field in fields], [displacement(field) for field in smooth])
+        plain_fields = [plain_elastic((px, px), rng) for _ in range(arguments.samples // 3)]
+        our_fields = [transforms.elastic_field(rng, (px, px), 7, 50 / np.sqrt(12 * np.pi) / 7) for _ in plain_fields]
+        compare(
+            "elastic",
+            [describe_displacement(field) for field in plain_fields],
+            [describe_displacement(field) for field in our_fields],
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 Source: Face X-ray's released code, as LAA-Net uses it.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,6 +21,7 @@ from models._blend.landmark_masks import (
     lal_region,
 )
 from models._blend.synthesize import Blended, blend, check_image
+from models._config import check
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,24 +44,22 @@ class BlendFacesConfig:
     crop: tuple[int, int, int] | None = (30, 60, 257)  # left, top, side of what is kept of the canvas
 
     def __post_init__(self) -> None:
-        for name in ("side_px", "grid", "jitter", "erode_px", "dilate_px", "rescale_px", "jpeg_quality"):
+        smallest = {
+            "side_px": 1,
+            "grid": 2,
+            "jitter": 0,
+            "erode_px": 1,
+            "dilate_px": 1,
+            "rescale_px": 1,
+            "jpeg_quality": 1,
+        }
+        for name, limit in smallest.items():
             low, high = getattr(self, name)
-            if not (0 <= low <= high if name == "jitter" else (2 if name == "grid" else 1) <= low <= high):
-                raise ValueError(f"{name} must be a range, the smaller end first, got {(low, high)}")
-        if self.crop is not None and max(self.crop[:2]) + self.crop[2] > self.canvas_px:
-            raise ValueError(f"crop (left, top, side) must lie on the canvas of {self.canvas_px} px, got {self.crop}")
-
-    def scaled(self, factor: float) -> "BlendFacesConfig":
-        """The same for a canvas `factor` times as large: all sizes in px are multiplied."""
-
-        def px(sizes: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(max(1, round(size * factor)) for size in sizes)
-
-        names = ("side_px", "erode_px", "dilate_px", "rescale_px")
-        changes: dict[str, Any] = {name: px(getattr(self, name)) for name in names}
-        changes["canvas_px"] = max(1, round(self.canvas_px * factor))
-        changes["crop"] = self.crop and tuple(int(size * factor) for size in self.crop)
-        return replace(self, **changes)
+            check(limit <= low <= high, f"{name} must be a range, the smaller end first, got {(low, high)}")
+        check(
+            self.crop is None or max(self.crop[:2]) + self.crop[2] <= self.canvas_px,
+            f"crop (left, top, side) must lie on the canvas of {self.canvas_px} px, got {self.crop}",
+        )
 
 
 def blend_faces(
@@ -72,7 +70,7 @@ def blend_faces(
     rng: np.random.Generator,
     config: BlendFacesConfig,
 ) -> Blended:
-    """Another person's face blended onto the background: BI. All results have the side of `config.crop`.
+    """Blend another person's face onto the background: BI. All results have the side of `config.crop`.
 
     `real` is the background, which, as in the released code, has not been through the random size of the blending.
     Raises BadSample for landmarks that are of no use, and EmptyMask when ten masks in a row were empty.
@@ -80,14 +78,14 @@ def blend_faces(
     for image, landmarks in ((background, background_landmarks), (foreground, foreground_landmarks)):
         check_image(image)
         check_landmarks(landmarks, image.shape)
-    side = _draw(rng, config.side_px)
-    back, back_points = _to_side(background, background_landmarks, side)
-    fore, fore_points = _to_side(foreground, foreground_landmarks, side)
+    side = _draw_int(rng, config.side_px)
+    target, target_landmarks = _to_side(background, background_landmarks, side)
+    source, source_landmarks = _to_side(foreground, foreground_landmarks, side)
     if config.align:
-        fore = _aligned(fore, fore_points, back_points)
-    region, weight = _draw_weight(back_points, side, rng, config)
-    shift = np.subtract(cv2.mean(back, region), cv2.mean(fore, region))[:3]
-    fake = blend(transforms.rgb_shift(fore, shift), back, weight)
+        source = _aligned(source, source_landmarks, target_landmarks)
+    region, weight = _draw_weight(target_landmarks, side, rng, config)
+    shift = np.subtract(cv2.mean(target, region), cv2.mean(source, region))[:3]  # to the target's mean colour
+    fake = blend(transforms.rgb_shift(source, shift), target, weight)
 
     size = (config.canvas_px, config.canvas_px)
     mask = cv2.resize(weight, size, interpolation=cv2.INTER_LINEAR)
@@ -101,19 +99,22 @@ def blend_faces(
     return Blended(real=real, fake=fake, mask=mask, ratio=1.0)
 
 
-def _draw(rng: np.random.Generator, ends: tuple[int, int]) -> int:
+def _draw_int(rng: np.random.Generator, ends: tuple[int, int]) -> int:
     return int(rng.integers(ends[0], ends[1] + 1))
 
 
 def _to_side(image: Image, landmarks: Landmarks, side: int) -> tuple[Image, Landmarks]:
-    """Image and landmarks at side x side px. (LAA-Net's code scales landmarks of 256 px images as if of 317 px.)"""
+    """Resize image and landmarks to side x side px.
+
+    Differs from LAA-Net's code, which scales landmarks of 256 px images as if these had 317 px.
+    """
     height, width = image.shape[:2]
     scale = np.array([side / width, side / height], np.float32)
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), (landmarks + 0.5) * scale - 0.5
 
 
 def _aligned(image: Image, landmarks: Landmarks, onto: Landmarks) -> Image:
-    """The image turned, scaled and shifted so that its landmarks lie on the others; least squares."""
+    """Turn, scale and shift the image so that its first 68 landmarks lie on the others; least squares."""
     here, there = (points[:68].astype(np.float64) for points in (landmarks, onto))
     a, b = here - here.mean(0), there - there.mean(0)
     norm = float((a * a).sum())
@@ -126,7 +127,7 @@ def _aligned(image: Image, landmarks: Landmarks, onto: Landmarks) -> Image:
 def _draw_weight(
     landmarks: Landmarks, side: int, rng: np.random.Generator, config: BlendFacesConfig
 ) -> tuple[Region, Mask]:
-    """The region to blend and its weight, drawn again while empty. Raises EmptyMask."""
+    """Draw the region to blend and its weight, again while empty. Raises EmptyMask after ten of these."""
     for _ in range(TRIES):
         region = draw_region(landmarks, side, rng, config)
         if region.any():
@@ -137,24 +138,24 @@ def _draw_weight(
 
 
 def draw_region(landmarks: Landmarks, side: int, rng: np.random.Generator, config: BlendFacesConfig) -> Region:
-    """A landmark mask, deformed on a coarse grid, then eroded or dilated; {0, 1}, may be empty.
+    """Draw a LAL region, deformed on a coarse grid, then eroded or dilated; {0, 1}, may be empty.
 
     The deformation is bilinear between the nodes of the grid; in the released code it is affine in triangles.
     """
     region = lal_region(landmarks, (side, side), rng, config.drop_to_68)
-    num_rows, num_columns = _draw(rng, config.grid), _draw(rng, config.grid)
+    num_rows, num_columns = _draw_int(rng, config.grid), _draw_int(rng, config.grid)
     moved = rng.normal(0, rng.uniform(*config.jitter) * side, (num_rows, num_columns, 2))
     rows, columns = (np.linspace(0, side - 1, num) for num in (num_rows, num_columns))
     maps = grid_map(columns, rows, moved, (side, side))
     # Between mask and background the warp yields less than 1; rounded down, that is background.
     region = (cv2.remap(region * np.uint8(255), *maps, cv2.INTER_LINEAR) == 255).view(np.uint8)
     change, ends = (cv2.erode, config.erode_px) if rng.random() < 0.5 else (cv2.dilate, config.dilate_px)
-    kernel_px = _draw(rng, ends) | 1
+    kernel_px = _draw_int(rng, ends) | 1  # odd
     return change(region, np.ones((kernel_px, kernel_px), np.uint8))
 
 
 def feathered(region: Region, share: float) -> Mask:
-    """0 on the outline of the region's convex hull and outside, rising to 1 over `share` of its longer side."""
+    """Weigh a region: 0 on the outline of its convex hull and outside, rising to 1 over `share` of its longer side."""
     x, y, width, height = cv2.boundingRect(region)
     outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(outlines))[:, 0].astype(np.float32)
@@ -173,15 +174,15 @@ def feathered(region: Region, share: float) -> Mask:
 
 
 def _degraded(images: list[Image], rng: np.random.Generator, config: BlendFacesConfig) -> list[Image]:
-    """Real and fake, both made small and enlarged again, both compressed, or neither."""
+    """Make real and fake small and enlarge them again, compress them as JPEG, or neither; always both alike."""
     if rng.random() < config.rescale_prob:
-        side = _draw(rng, config.rescale_px)
+        side = _draw_int(rng, config.rescale_px)
         how = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_NEAREST
         images = [
             cv2.resize(cv2.resize(image, (side, side), interpolation=how), image.shape[1::-1], interpolation=how)
             for image in images
         ]
     if rng.random() < config.jpeg_prob:
-        quality = _draw(rng, config.jpeg_quality)
+        quality = _draw_int(rng, config.jpeg_quality)
         images = [transforms.jpeg(image, quality) for image in images]
     return images

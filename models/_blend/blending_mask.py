@@ -1,4 +1,4 @@
-"""The blending mask of self-blending: which region of a face, in which parts, and how its boundary is blurred.
+"""The mask of self-blending: which region of a face is blended, in which parts, and how its boundary is blurred.
 
 Sources: SBI's released code; ADFD Sec. 3.3 (BBMG, Eqs. 2-4) and its Tables 2-4 and 12, whose rows are options here.
 """
@@ -22,6 +22,7 @@ from models._blend.landmark_masks import (
     landmark_region,
     sladd_region,
 )
+from models._config import check, check_range
 
 TRIES = 10  # masks drawn before a face is given up
 
@@ -56,21 +57,21 @@ class MaskConfig:
     reference_px: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("drop_to_68", "feature_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_range(self, 0, 1, "drop_to_68", "feature_prob")
         for name in ("erode_kernel", "blur_kernel"):
             low, high = getattr(self, name)
-            if not (1 <= low <= high and low % 2 and high % 2):
-                raise ValueError(f"{name} must be two odd sizes from 1, the smaller first, got {(low, high)}")
+            odd = low % 2 == 1 and high % 2 == 1
+            check(
+                1 <= low <= high and odd, f"{name} must be two odd sizes from 1, the smaller first, got {(low, high)}"
+            )
         for name in ("mask_resize", "sigma"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} must be two positive numbers, the smaller first, got {(low, high)}")
-        if not 0 < self.narrow <= 1:
-            raise ValueError(f"narrow must be in (0, 1], got {self.narrow}")
-        if self.reference_px is not None and self.reference_px < 1:
-            raise ValueError(f"reference_px must be positive or None, got {self.reference_px}")
+            check(0 < low <= high, f"{name} must be two positive numbers, the smaller first, got {(low, high)}")
+        check(0 < self.narrow <= 1, f"narrow must be in (0, 1], got {self.narrow}")
+        check(
+            self.reference_px is None or self.reference_px >= 1,
+            f"reference_px must be positive or None, got {self.reference_px}",
+        )
 
 
 # A region of BBMG is a map of labels, so that one warp moves all of its parts: outside; the face without its chosen
@@ -79,7 +80,7 @@ OUTSIDE, GLOBAL, RIM, LOCAL = range(4)
 
 
 def draw_labels(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, config: MaskConfig) -> Region:
-    """The region to blend, uint8 (H, W): 0 outside, 1 inside; of kind "bbmg" also LOCAL, and RIM where narrowed."""
+    """Draw the region to blend, uint8 (H, W): 0 outside, 1 inside; with kind "bbmg" also LOCAL, and RIM if narrowed."""
     kind = config.kind
     if kind == "local" or (kind == "lal_or_local" and rng.random() < 0.5):
         return sladd_region(landmarks, shape, rng, 10.0 * size_factor(shape, config))
@@ -92,7 +93,7 @@ def draw_labels(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, co
 
 
 def draw_features(rng: np.random.Generator, prob: float) -> list[str]:
-    """Facial features, each with its own coin; drawn again while there is none, unless `prob` is 0."""
+    """Draw facial features, each with its own coin; again while there is none, unless `prob` is 0."""
     chosen: list[str] = []
     while prob > 0 and not chosen:
         chosen = [feature for feature, coin in zip(FEATURES, rng.random(len(FEATURES)), strict=True) if coin < prob]
@@ -100,7 +101,7 @@ def draw_features(rng: np.random.Generator, prob: float) -> list[str]:
 
 
 def _split(face: Region, landmarks: Landmarks, rng: np.random.Generator, config: MaskConfig) -> Region:
-    """ADFD Eq. 2: M_local = the chosen features inside the face, M_global = the rest of it."""
+    """Split a face by ADFD Eq. 2: M_local is the chosen features inside the face, M_global the rest of it."""
     labels = face.copy()
     for feature in draw_features(rng, config.feature_prob):
         region = feature_region(landmarks, face.shape, feature, config.local_shape) & face
@@ -112,7 +113,7 @@ def _split(face: Region, landmarks: Landmarks, rng: np.random.Generator, config:
 
 
 def _shrink(region: Region, share: float) -> Region:
-    """The region, smaller about its centroid."""
+    """Return the region, `share` times as wide and high about its centroid."""
     moments = cv2.moments(region, binaryImage=True)
     if not moments["m00"]:
         return region
@@ -122,7 +123,7 @@ def _shrink(region: Region, share: float) -> Region:
 
 
 def merge(labels: Region, rng: np.random.Generator, config: MaskConfig) -> Mask:
-    """Boundary blur of each part on its own, and their maximum (ADFD Eqs. 3, 4). Raises EmptyMask."""
+    """Blur the boundary of each part on its own; return the maximum (ADFD Eqs. 3, 4). Raises EmptyMask."""
     if config.kind != "bbmg" or not (labels == LOCAL).any():
         return boundary_blur((labels > 0).view(np.uint8), rng, config)
     parts = [(labels == GLOBAL).view(np.uint8)]
@@ -135,12 +136,12 @@ def merge(labels: Region, rng: np.random.Generator, config: MaskConfig) -> Mask:
 
 
 def size_factor(shape: Shape, config: MaskConfig) -> float:
-    """What absolute sizes are multiplied by."""
+    """Return what absolute sizes are multiplied by on a canvas of this shape."""
     return 1.0 if config.reference_px is None else max(shape[:2]) / config.reference_px
 
 
 def boundary_blur(region: Region, rng: np.random.Generator, config: MaskConfig) -> Mask:
-    """SBI's blending mask B(M) of a region {0, 1}: float32 (H, W) in [0, 1].
+    """Make SBI's blending mask B(M) of a region {0, 1}: float32 (H, W) in [0, 1].
 
     Resized to a random size; blurred, divided by its maximum and everything below 1 set to 0, which is an erosion;
     blurred again and divided by its maximum; resized back. Raises EmptyMask.
@@ -168,6 +169,7 @@ def boundary_blur(region: Region, rng: np.random.Generator, config: MaskConfig) 
 
 
 def _draw_side(rng: np.random.Generator, side: int, config: MaskConfig, scale: float) -> int:
+    """Draw to which side the mask is resized before the blur, in px."""
     low, high = config.mask_resize
     if config.mask_resize_unit == "canvas":  # [low, high): LAA-Net's released code
         return max(1, int(rng.integers(int(low * side), max(int(high * side), int(low * side) + 1))))
@@ -175,7 +177,7 @@ def _draw_side(rng: np.random.Generator, side: int, config: MaskConfig, scale: f
 
 
 def _draw_kernel(rng: np.random.Generator, ends: tuple[int, int], scale: float) -> int:
-    """An odd size between the ends; scaled, the nearest odd size."""
+    """Draw an odd size between the ends; scaled, the nearest odd size."""
     size = ends[0] + 2 * int(rng.integers((ends[1] - ends[0]) // 2 + 1))
     return 2 * round((size * scale - 1) / 2) + 1 if scale != 1 else size
 
@@ -186,7 +188,7 @@ def _resized(region: Region, width: int, height: int, config: MaskConfig) -> Mas
 
 
 def _erode(mask: Mask, kernel_px: int, config: MaskConfig) -> Mask:
-    """Blur, divide by the maximum, set to 0 what is below 1.
+    """Blur, divide by the maximum, and set to 0 what is below 1.
 
     A blurred float mask is 1 exactly where the whole kernel sees 1: an erosion by its square. Where the kernel
     fits nowhere, the pixels with the most mask around them are left.
@@ -205,7 +207,7 @@ def _erode(mask: Mask, kernel_px: int, config: MaskConfig) -> Mask:
 
 
 def _blur_around(mask: Mask, kernel_px: int, sigma: float, config: MaskConfig) -> Mask:
-    """`_blur`, computed only where it can be anything but 0."""
+    """Blur like `_blur`, computed only where the result can be anything but 0."""
     x, y, width, height = cv2.boundingRect((mask > 0).view(np.uint8))
     reach = kernel_px  # half of it beyond the mask, and half that the border may mirror
     window = slice(max(0, y - reach), y + height + reach), slice(max(0, x - reach), x + width + reach)

@@ -1,14 +1,14 @@
-"""Binary masks of a face and of its features, drawn from 68 or 81 landmarks.
+"""Regions of a face and of its features, drawn from 68 or 81 landmarks.
 
 Sources: the landmark masks of Face X-ray's released code ("LAL", used by SBI), and the local masks of SLADD (Chen et
 al., CVPR 2022), which ADFD borrows.
 
 Landmarks are float32 (68 | 81, 2): x, y in pixels, 0 is the centre of the first pixel. 0-16 jaw, 17-26 brows, 27-35
-nose, 36-41 and 42-47 eyes (left and right in the image), 48-67 lips, 68-80 forehead from left to right. To draw, they
-are truncated to whole pixels, as everywhere in the field. Regions are uint8 (H, W) with values {0, 1}.
+nose, 36-41 and 42-47 eyes (left and right in the image), 48-67 lips, 68-80 forehead, in any order: only their hull is
+used. To draw, landmarks are truncated to whole pixels, as everywhere in the field. Regions are uint8 (H, W) of {0, 1}.
 
-Masks are drawn in 8 bits whatever their later type: filling a polygon in float32 gives the same pixels, with and
-without anti-aliasing, which OpenCV leaves out on canvases that are not 8 bit.
+They are drawn in 8 bits whatever the type of the mask that is made of them: filling a polygon in float32 gives the same
+pixels, with and without anti-aliasing, which OpenCV leaves out on canvases that are not 8 bit.
 """
 
 from typing import Literal, get_args
@@ -31,9 +31,7 @@ LocalShape = Literal["sladd", "hull"]
 HULL_KINDS = ("dfl", "components", "extended", "facehull")
 FEATURES = ("left_eye", "right_eye", "nose", "mouth")
 
-# The forehead points of the 81-point predictor, by the numbers that it gives them, from left to right.
-FOREHEAD = np.array([77, 75, 76, 68, 69, 70, 71, 80, 72, 73, 79, 74, 78])
-
+# Landmarks of the convex hulls whose union is a kind of LAL mask; then of each feature.
 _DFL = ((*range(17), *range(48, 68)), (27, 28, 29, 30, 33), (*range(17, 27), 0, 16, 27, 33))
 _COMPONENTS = (
     (*range(9), 17),
@@ -64,11 +62,11 @@ SLADD_COMBINATIONS: tuple[tuple[str, ...], ...] = (
 
 
 class EmptyMask(BadSample):
-    """No pixel is left to blend."""
+    """A face of which no pixel is left to blend."""
 
 
 def check_landmarks(landmarks: Landmarks, shape: Shape) -> None:
-    """Raise BadSample, saying why, for landmarks that no mask of a face can be drawn from.
+    """Raise BadSample, saying why, for landmarks that no region of a face can be drawn from.
 
     These are: not 68 or 81 points; NaN or infinite; all on one line; most of them outside the image, or one
     further outside than the image is long.
@@ -91,13 +89,8 @@ def check_landmarks(landmarks: Landmarks, shape: Shape) -> None:
         raise BadSample("landmarks lie on one line or in one point")
 
 
-def order_forehead(landmarks: Landmarks) -> Landmarks:
-    """The 81 points with the forehead from left to right, from those in the predictor's own order; 68 unchanged."""
-    return landmarks if len(landmarks) == 68 else np.concatenate([landmarks[:68], landmarks[FOREHEAD]])
-
-
 def flip(image: Image, landmarks: Landmarks) -> tuple[Image, Landmarks]:
-    """Image and landmarks mirrored left to right; twice gives back both."""
+    """Mirror image and landmarks left to right; twice gives back both."""
     return np.ascontiguousarray(image[:, ::-1]), flip_landmarks(landmarks, image.shape[1])
 
 
@@ -105,7 +98,12 @@ def flip(image: Image, landmarks: Landmarks) -> tuple[Image, Landmarks]:
 
 
 def landmark_region(landmarks: Landmarks, shape: Shape, kind: str, *, anti_aliased: bool = False) -> Region:
-    """One of the four kinds of LAL, as {0, 1}; `anti_aliased` is the 8-bit line type of ADFD Table 3, row 3."""
+    """Draw one of the four kinds of LAL: a union of convex hulls of landmarks.
+
+    `facehull` is the hull of all points given, so that 81 points cover the forehead too; the others use 68.
+    anti_aliased: the 8-bit line type of ADFD Table 3, row 3; has an effect on `facehull` only. Raises ValueError for
+    another kind.
+    """
     canvas = np.zeros(shape[:2], np.uint8)
     points = landmarks.astype(np.int32)
     if kind == "facehull":
@@ -120,28 +118,15 @@ def landmark_region(landmarks: Landmarks, shape: Shape, kind: str, *, anti_alias
     return canvas
 
 
-def landmark_mask(landmarks: Landmarks, shape: Shape, kind: str) -> Mask:
-    """One of the four kinds of LAL, (H, W) float32 of {0, 1}: a union of convex hulls of landmarks.
-
-    `facehull` is the hull of all points given, so that 81 points cover the forehead too; the others use 68.
-    """
-    return landmark_region(landmarks, shape, kind).astype(np.float32)
-
-
 def lal_region(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, drop_to_68: float = 0.25) -> Region:
-    """As `lal_mask`, as uint8."""
+    """Draw a random kind of LAL, each as likely; with probability `drop_to_68` the forehead is left out first."""
     if rng.random() < drop_to_68:
         landmarks = landmarks[:68]
     return landmark_region(landmarks, shape, HULL_KINDS[rng.integers(len(HULL_KINDS))])
 
 
-def lal_mask(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, drop_to_68: float = 0.25) -> Mask:
-    """A random kind of LAL, each as likely; with probability `drop_to_68` the forehead's points are left out first."""
-    return lal_region(landmarks, shape, rng, drop_to_68).astype(np.float32)
-
-
 def _raise_brows(points: np.ndarray) -> np.ndarray:
-    """Brows moved away from the eyes by half their distance; in whole numbers, rounded down."""
+    """Move the brows away from the eyes by half their distance; in whole numbers, rounded down."""
     p = points.copy()
     left_middle, right_middle = (p[36] + p[0]) // 2, (p[16] + p[45]) // 2
     left_end, right_end = (p[36] + left_middle) // 2, (p[45] + right_middle) // 2
@@ -154,7 +139,11 @@ def _raise_brows(points: np.ndarray) -> np.ndarray:
 
 
 def feature_region(landmarks: Landmarks, shape: Shape, feature: str, local_shape: LocalShape) -> Region:
-    """As `feature_mask`, as uint8."""
+    """Draw one facial feature, from the first 68 landmarks.
+
+    local_shape `sladd`: a line through the feature, widened; about 15 % of the face each. `hull`: the hull of its
+    landmarks. Raises ValueError for another feature or shape.
+    """
     if feature not in FEATURES:
         raise ValueError(f"facial feature must be one of {FEATURES}, got {feature!r}")
     if local_shape == "sladd":
@@ -166,24 +155,16 @@ def feature_region(landmarks: Landmarks, shape: Shape, feature: str, local_shape
     return canvas
 
 
-def feature_mask(landmarks: Landmarks, shape: Shape, feature: str, local_shape: LocalShape = "sladd") -> Mask:
-    """One facial feature, (H, W) float32 of {0, 1}.
-
-    `sladd`: a line through the feature, widened; about 15 % of the face each. `hull`: the hull of its landmarks.
-    Uses the first 68 landmarks only.
-    """
-    return feature_region(landmarks, shape, feature, local_shape).astype(np.float32)
-
-
 def _segment(landmarks: Landmarks, shape: Shape, part: str) -> Region:
-    """SLADD's region of a part: all pixels at most so many steps (left, right, up, down) from a line 2 px wide.
+    """Draw SLADD's region of a part: all pixels within some steps (left, right, up, down) of a line 2 px wide.
 
     SLADD dilates with a cross, step by step; the threshold of an L1 distance gives the same pixels.
     """
     start, end, reach = _segment_line(landmarks, part)
     height, width = shape[:2]
-    x0, y0 = (max(int(min(pair)) - reach - 2, 0) for pair in zip(start, end, strict=True))
-    x1, y1 = (int(max(pair)) + reach + 3 for pair in zip(start, end, strict=True))
+    # The region lies within x0, y0, x1, y1.
+    x0, y0 = (max(int(min(ends)) - reach - 2, 0) for ends in zip(start, end, strict=True))
+    x1, y1 = (int(max(ends)) + reach + 3 for ends in zip(start, end, strict=True))
     canvas = np.zeros((height, width), np.uint8)
     window = canvas[y0:y1, x0:x1]
     if not window.size:
@@ -198,7 +179,7 @@ def _segment(landmarks: Landmarks, shape: Shape, part: str) -> Region:
 
 
 def _segment_line(landmarks: Landmarks, part: str) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Ends of the line and number of dilations (SLADD's released code)."""
+    """Return the ends of the line through a part and the number of dilations, as SLADD's released code has them."""
 
     def pixel(point: np.ndarray) -> np.ndarray:
         return point.astype(np.int64)
@@ -218,7 +199,11 @@ def _segment_line(landmarks: Landmarks, part: str) -> tuple[tuple[int, int], tup
 
 
 def sladd_region(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, jitter_px: float = 10.0) -> Region:
-    """As `sladd_mask`, as uint8."""
+    """Draw one of SLADD's 10 combinations of parts, each as likely, gnawed at by a 5 x 5 warp.
+
+    SLADD's final 5 x 5 blur is left out: the boundary blur of SBI follows. The warp is bilinear between the nodes of
+    its grid, where SLADD's is affine in triangles. May be empty: the warp can move a small region off itself.
+    """
     parts = SLADD_COMBINATIONS[rng.integers(len(SLADD_COMBINATIONS))]
     region = _segment(landmarks, shape, parts[0])
     for part in parts[1:]:
@@ -231,23 +216,14 @@ def sladd_region(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, j
     return cv2.remap(region, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(0,)) & region
 
 
-def sladd_mask(landmarks: Landmarks, shape: Shape, rng: np.random.Generator, jitter_px: float = 10.0) -> Mask:
-    """One of SLADD's 10 combinations of regions, each as likely, gnawed at by a 5 x 5 warp; float32 (H, W) of {0, 1}.
-
-    SLADD's final 5 x 5 blur is left out: the boundary blur of SBI follows. The warp is bilinear between the nodes of
-    its grid, where SLADD's is affine in triangles. May be empty: the warp can move a small region off itself.
-    """
-    return sladd_region(landmarks, shape, rng, jitter_px).astype(np.float32)
-
-
 def grid_map(columns: np.ndarray, rows: np.ndarray, moved: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Maps for `cv2.remap` of a warp given on a grid: the pixel at a node comes from the node plus `moved`.
+    """Return maps for `cv2.remap` of a warp given on a grid: the pixel at a node comes from the node plus `moved`.
 
     `columns` and `rows` are the positions of the nodes in px, ascending; `moved` (rows, columns, 2) is x, y in px.
     What a node reads is clipped to the image; pixels beyond the outermost nodes read nothing (-1).
     """
     height, width = shape[:2]
-    across, down = _hats(columns, width), _hats(rows, height)
+    across, down = _node_weights(columns, width), _node_weights(rows, height)
     x = down.T @ np.clip(columns + moved[..., 0], 0, width - 1).astype(np.float32) @ across
     y = down.T @ np.clip(rows[:, None] + moved[..., 1], 0, height - 1).astype(np.float32) @ across
     x[:, : max(0, int(np.ceil(columns[0])))] = -1
@@ -257,7 +233,7 @@ def grid_map(columns: np.ndarray, rows: np.ndarray, moved: np.ndarray, shape: Sh
     return x, y
 
 
-def _hats(nodes: np.ndarray, length: int) -> np.ndarray:
-    """(nodes, length): the weight of each node at 0 .. length - 1 in linear interpolation."""
-    at = np.arange(length)
-    return np.stack([np.interp(at, nodes, one) for one in np.eye(len(nodes))]).astype(np.float32)
+def _node_weights(nodes: np.ndarray, length: int) -> np.ndarray:
+    """Return the weight of each node at 0 .. length - 1 in linear interpolation: (nodes, length)."""
+    positions = np.arange(length)
+    return np.stack([np.interp(positions, nodes, at_node) for at_node in np.eye(len(nodes))]).astype(np.float32)

@@ -19,6 +19,7 @@ from models._blend import transforms
 from models._blend.blending_mask import TRIES, MaskConfig, draw_labels, merge, size_factor
 from models._blend.landmark_masks import EmptyMask, Image, Landmarks, Mask, Region, Shape, check_landmarks
 from models._blend.transforms import Affine, Steps
+from models._config import check
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,10 +35,14 @@ class TransformConfig:
     elastic_sigma: float = 7.0  # px
 
     def __post_init__(self) -> None:
-        if not self.downscale or not all(ratio in (1, 2, 4) for ratio in self.downscale):
-            raise ValueError(f"downscale must be ratios among 1, 2 and 4, at least one, got {self.downscale}")
-        if self.elastic_alpha < 0 or self.elastic_sigma <= 0:
-            raise ValueError(f"elastic_sigma must be positive and elastic_alpha not negative, got {self}")
+        check(
+            len(self.downscale) > 0 and all(ratio in (1, 2, 4) for ratio in self.downscale),
+            f"downscale must be ratios among 1, 2 and 4, at least one, got {self.downscale}",
+        )
+        check(
+            self.elastic_sigma > 0 and self.elastic_alpha >= 0,
+            f"elastic_sigma must be positive and elastic_alpha not negative, got {self}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +54,10 @@ class BlendConfig:
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)  # mu, each entry as likely; Table 7, alpha blend: (1,)
 
     def __post_init__(self) -> None:
-        if not self.ratios or not all(0 < ratio <= 1 for ratio in self.ratios):
-            raise ValueError(f"ratios must be numbers in (0, 1], at least one, got {self.ratios}")
+        check(
+            len(self.ratios) > 0 and all(0 < ratio <= 1 for ratio in self.ratios),
+            f"ratios must be numbers in (0, 1], at least one, got {self.ratios}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,17 @@ class Blended:
 
     real: Image  # the target, after its transform if it had one
     fake: Image
-    mask: Mask  # before it was multiplied by the ratio: what ground truth is made of
+    mask: Mask  # M, before it is multiplied by the ratio: what ground truth is made of
     ratio: float  # mu; fake = mu M source + (1 - mu M) target
 
 
 def boundary(mask: Mask) -> Mask:
-    """4 M (1 - M): 1 where the mask is one half, 0 where it is 0 or 1 (Face X-ray Eq. 2, LAA-Net Eq. 2)."""
+    """Return 4 M (1 - M): 1 where the mask is one half, 0 where it is 0 or 1 (Face X-ray Eq. 2, LAA-Net Eq. 2)."""
     return 4 * mask * (1 - mask)
 
 
 def self_blend(image: Image, landmarks: Landmarks, rng: np.random.Generator, config: BlendConfig) -> Blended:
-    """A face blended with itself: SBI, and with mask kind "bbmg" BBMG.
+    """Blend a face with itself: SBI, and with mask kind "bbmg" BBMG.
 
     Raises BadSample for landmarks that are of no use, and EmptyMask when ten masks in a row were empty.
     """
@@ -94,13 +101,13 @@ def check_image(image: Image) -> None:
 
 
 def _draw_steps(rng: np.random.Generator, config: TransformConfig) -> tuple[Steps, Steps]:
-    """What happens to the colours and frequencies of source and target."""
+    """Draw what happens to the colours and frequencies of the source, and of the target."""
     objects = config.objects
     if objects == "either":
         objects = "source" if rng.random() < 0.5 else "target"
 
     def steps(name: str) -> Steps:
-        if name not in objects:
+        if name not in objects:  # a part of the text: "target_and_source" names both
             return []
         return transforms.draw_appearance(rng, config.downscale if config.frequency else (), color=config.color)
 
@@ -108,7 +115,7 @@ def _draw_steps(rng: np.random.Generator, config: TransformConfig) -> tuple[Step
 
 
 def _source(image: Image, steps: Steps, affine: Affine | None, box: Sequence[int]) -> Image:
-    """What is blended in, in the box (x, y, width, height) only: `image` after the steps, then scaled and shifted."""
+    """Return what is blended in, the image after the steps and the affine map, in the box x, y, width, height only."""
     x, y, width, height = box
     if affine is None:
         affine = Affine(1, 1, 0, 0)
@@ -122,7 +129,7 @@ def _source(image: Image, steps: Steps, affine: Affine | None, box: Sequence[int
 
 
 def _needed(start: int, length: int, scale: float, shift: float, side: int) -> tuple[int, int]:
-    """Ends of the part of an axis of the source that scaled and shifted covers so much of the result.
+    """Return the ends of the part of an axis of the source that, scaled and shifted, covers so much of the result.
 
     8 px more than that, for the reach of filters, and on multiples of 4, so that taking every second or fourth pixel
     takes the same ones as on the whole axis; where that cannot be, the whole axis.
@@ -134,7 +141,7 @@ def _needed(start: int, length: int, scale: float, shift: float, side: int) -> t
 
 
 def blend(source: Image, target: Image, mask: Mask, ratio: float = 1.0) -> Image:
-    """mu M source + (1 - mu M) target, truncated to 8 bit as in SBI."""
+    """Return mu M source + (1 - mu M) target, truncated to 8 bit as in SBI."""
     alpha = cv2.merge([mask * np.float32(ratio)] * 3)
     change = cv2.multiply(cv2.subtract(source, target, dtype=cv2.CV_32F), alpha)
     return cv2.add(change, target, dtype=cv2.CV_32F).astype(np.uint8)
@@ -143,7 +150,7 @@ def blend(source: Image, target: Image, mask: Mask, ratio: float = 1.0) -> Image
 def draw_mask(
     landmarks: Landmarks, shape: Shape, rng: np.random.Generator, config: BlendConfig
 ) -> tuple[Mask, Affine | None]:
-    """The blending mask, before mu, and the affine map that it shares with the source. Raises EmptyMask."""
+    """Draw the blending mask, before mu, and the affine map that it shares with the source. Raises EmptyMask."""
     for _ in range(TRIES):
         labels, affine = deform(draw_labels(landmarks, shape, rng, config.mask), rng, config)
         try:
@@ -154,7 +161,7 @@ def draw_mask(
 
 
 def deform(labels: Region, rng: np.random.Generator, config: BlendConfig) -> tuple[Region, Affine | None]:
-    """The same shift, scale and elastic deformation for all parts of a region."""
+    """Shift, scale and elastically deform a region, all of its parts alike; return also the shift and scale."""
     if not config.transform.affine:
         return labels, None
     scale = size_factor(labels.shape, config.mask)

@@ -1,4 +1,4 @@
-"""What pseudo-fake synthesis does to an image: colour, frequency, shift and scale, elastic deformation, compression.
+"""Image operations of pseudo-fake synthesis: colour, frequency, shift and scale, elastic deformation, compression.
 
 The operations are those of albumentations 1.1, which SBI's released code uses, with its 8-bit semantics: tables of
 256 entries, truncated. Strengths are given by the caller; the functions named `draw_...` draw them.
@@ -26,13 +26,13 @@ NO_MAP = np.empty(0, np.float32)  # for `cv2.remap`, when one map holds both coo
 
 
 def rgb_shift(image: Image, shift: Sequence[float] | np.ndarray) -> Image:
-    """Each channel plus its own shift, in levels."""
-    # Truncating a level plus a shift, and what is below 0 to 0, is adding the shift rounded down.
+    """Add to each channel its own shift, in levels."""
+    # Truncating a level plus a shift, with 0 for what is below, is adding the shift rounded down.
     return cv2.add(image, np.array([*np.floor(shift), 0], np.float64))
 
 
 def hsv_shift(image: Image, shift: Sequence[float] | np.ndarray) -> Image:
-    """Hue, saturation, value plus a shift each, in OpenCV's 8-bit units (hue 0..179), truncated.
+    """Add a shift each to hue, saturation and value, in OpenCV's 8-bit units (hue 0..179), truncated.
 
     SBI draws shifts of at most 0.3 units, meant as shares perhaps: a negative one takes one level off, a positive one
     does nothing, and the way to HSV and back rounds. It is kept like that.
@@ -48,7 +48,7 @@ def hsv_shift(image: Image, shift: Sequence[float] | np.ndarray) -> Image:
 
 
 def brightness_contrast(image: Image, gain: float, offset: float) -> Image:
-    """`gain` times the level plus `offset` in levels, the same for all channels."""
+    """Return `gain` times the level plus `offset` in levels, the same for all channels."""
     return cv2.LUT(image, np.clip(LEVELS * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8))
 
 
@@ -56,21 +56,21 @@ def brightness_contrast(image: Image, gain: float, offset: float) -> Image:
 
 
 def downscale(image: Image, ratio: int) -> Image:
-    """Every `ratio`-th pixel, enlarged again bilinearly."""
+    """Take every `ratio`-th pixel and enlarge the result again bilinearly."""
     height, width = image.shape[:2]
     small = cv2.resize(image, (max(1, width // ratio), max(1, height // ratio)), interpolation=cv2.INTER_NEAREST)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def sharpen(image: Image, alpha: float, lightness: float) -> Image:
-    """(1 - alpha) of the image plus alpha of it filtered by -1 everywhere and 8 + lightness in the centre."""
+    """Return (1 - alpha) of the image plus alpha of it filtered by -1 everywhere and 8 + lightness in the centre."""
     kernel = np.full((3, 3), -alpha, np.float32)
     kernel[1, 1] = (1 - alpha) + alpha * (8 + lightness)
     return cv2.filter2D(image, -1, kernel)
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """The image after JPEG compression. Channels are in their right order, in albumentations 1.1 they are not."""
+    """Compress the image as JPEG. Channels are in their right order, in albumentations 1.1 they are not."""
     _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB))
 
@@ -79,9 +79,9 @@ def jpeg(image: Image, quality: int) -> Image:
 
 
 def draw_appearance(rng: np.random.Generator, ratios: Sequence[int], *, color: bool) -> Steps:
-    """The steps of SBI's source-target transform in their order, with their strengths drawn.
+    """Draw the steps of SBI's source-target transform, in their order, and their strengths.
 
-    First colour, if asked, then either `downscale` by one of the ratios or `sharpen`; without ratios neither.
+    First colour, if asked for, then either `downscale` by one of the ratios or `sharpen`; without ratios neither.
     """
     steps: Steps = []
     if color:
@@ -118,7 +118,7 @@ class Affine:
 
 
 def draw_affine(rng: np.random.Generator, shape: Shape) -> Affine:
-    """SBI's: shift by up to 3 % of the width and 1.5 % of the height, axes scaled apart, 0.95 to 1 / 0.95."""
+    """Draw SBI's map: shift by up to 3 % of the width and 1.5 % of the height, each axis scaled by 0.95 to 1 / 0.95."""
     height, width = shape[:2]
     sx, sy = rng.uniform(0.95, 1 / 0.95, 2)
     right, down = rng.uniform(-1, 1, 2)
@@ -128,7 +128,7 @@ def draw_affine(rng: np.random.Generator, shape: Shape) -> Affine:
 
 
 def elastic(labels: np.ndarray, rng: np.random.Generator, sigma_px: float, std_px: float) -> np.ndarray:
-    """Each pixel of a uint8 (H, W) from where an `elastic_field` points; nearest neighbour, mirrored at the border."""
+    """Take each pixel of a uint8 (H, W) from where an `elastic_field` points; nearest one, mirrored at the border."""
     height, width = labels.shape
     step = max(1, round(sigma_px * 8 / 7))
     nodes = elastic_nodes(rng, labels.shape, step, sigma_px, std_px)
@@ -145,7 +145,7 @@ def elastic(labels: np.ndarray, rng: np.random.Generator, sigma_px: float, std_p
 
 
 def elastic_field(rng: np.random.Generator, shape: Shape, sigma_px: float, std_px: float) -> Field:
-    """A smooth random displacement, each axis on its own: Gaussian, autocorrelation exp(-(d / 2 sigma_px)^2).
+    """Draw a smooth displacement, each axis on its own: Gaussian, autocorrelation exp(-(d / 2 sigma_px)^2).
 
     This is what white noise filtered by a Gaussian is. It holds nothing finer than `sigma_px`; so the noise is drawn
     on a grid of nodes, filtered there, and enlarged; at this distance of nodes the variance stays within 2 %.
@@ -156,7 +156,7 @@ def elastic_field(rng: np.random.Generator, shape: Shape, sigma_px: float, std_p
 
 
 def elastic_nodes(rng: np.random.Generator, shape: Shape, step: int, sigma_px: float, std_px: float) -> Field:
-    """The displacement at every `step`-th pixel."""
+    """Draw the displacement at every `step`-th pixel."""
     noise = rng.standard_normal((math.ceil(shape[0] / step), math.ceil(shape[1] / step), 2), np.float32)
     sigma = sigma_px / step
     noise *= std_px * 2 * math.sqrt(math.pi) * sigma  # white noise of std 1 has std 1 / (2 sqrt(pi) sigma) afterwards
@@ -164,7 +164,7 @@ def elastic_nodes(rng: np.random.Generator, shape: Shape, step: int, sigma_px: f
 
 
 def enlarge_nodes(nodes: Field, step: int, window: tuple[int, int, int, int]) -> Field:
-    """The displacement at each pixel of a window x0, y0, x1, y1; cubic."""
+    """Return the displacement at each pixel of a window x0, y0, x1, y1; cubic."""
     x0, y0, x1, y1 = window
     left, top = max(0, x0 // step - 2), max(0, y0 // step - 2)  # an interpolated value has two nodes on each side
     needed = nodes[top : y1 // step + 3, left : x1 // step + 3]
@@ -180,7 +180,7 @@ def _all_positions(height: int, width: int) -> Field:
 
 
 def _positions(height: int, width: int) -> Field:
-    """x, y of each pixel."""
+    """Return x, y of each pixel of a canvas."""
     whole = _all_positions(-(-height // 128) * 128, -(-width // 128) * 128)  # few sizes, so that they can be kept
     return whole[:height, :width]
 
@@ -188,46 +188,36 @@ def _positions(height: int, width: int) -> Field:
 # --- the same for several images -----------------------------------------------------------------------------------
 
 
-def photometric(
-    images: Sequence[Image],
-    rng: np.random.Generator,
-    *,
-    shift_prob: float = 0.3,
-    hsv_prob: float = 0.3,
-    contrast_prob: float = 0.3,
-    contrast: float = 0.3,
-    jpeg_prob: float = 0.5,
-    quality: tuple[int, int] = (40, 100),
-) -> list[Image]:
-    """The images after the same augmentation with the same parameters; ADFD's and, with these defaults, LAA-Net's.
+def photometric(images: Sequence[Image], rng: np.random.Generator) -> list[Image]:
+    """Augment the images, all by the same steps with the same parameters, as ADFD and LAA-Net do.
 
-    In this order, each with its own probability: RGB shift by up to 20 levels per channel; HSV shift by up to 0.3
-    8-bit units; contrast times 1 +- `contrast` and brightness +- `contrast` of 255; JPEG of integer `quality`.
+    In this order: RGB shift by up to 20 levels per channel (p 0.3); HSV shift by up to 0.3 8-bit units (p 0.3);
+    contrast times 1 +- 0.3 and brightness +- 0.3 of 255 (p 0.3); JPEG of quality 40 to 100 (p 0.5).
     """
     steps: Steps = []
-    if rng.random() < shift_prob:
+    if rng.random() < 0.3:
         shift = rng.uniform(-20, 20, 3)
         steps.append(lambda image: rgb_shift(image, shift))
-    if rng.random() < hsv_prob:
+    if rng.random() < 0.3:
         hsv = rng.uniform(-0.3, 0.3, 3)
         steps.append(lambda image: hsv_shift(image, hsv))
-    if rng.random() < contrast_prob:
-        gain, offset = rng.uniform(-contrast, contrast, 2)
+    if rng.random() < 0.3:
+        gain, offset = rng.uniform(-0.3, 0.3, 2)
         steps.append(lambda image: brightness_contrast(image, 1 + gain, 255 * offset))
-    if rng.random() < jpeg_prob:
-        level = int(rng.integers(quality[0], quality[1] + 1))
-        steps.append(lambda image: jpeg(image, level))
+    if rng.random() < 0.5:
+        quality = int(rng.integers(40, 101))
+        steps.append(lambda image: jpeg(image, quality))
     return [apply(image, steps) for image in images]
 
 
 def photometric_bi(image: Image, rng: np.random.Generator) -> Image:
-    """LAA-Net's augmentation of the background image before BI.
+    """Augment the background image before BI, as LAA-Net does.
 
     In this order: colour jitter of 0.2 (p 0.3), JPEG 40..100 (p 0.5), RGB shift of up to 20 levels (p 0.3), gamma
     0.8..1.2 (p 0.5), then with p 0.5 Gaussian blur or Gaussian noise, and with p 0.5 brightness/contrast or HSV shift.
     """
     if rng.random() < 0.3:
-        image = color_jitter(image, rng, 0.2)
+        image = color_jitter(image, rng)
     if rng.random() < 0.5:
         image = jpeg(image, int(rng.integers(40, 101)))
     if rng.random() < 0.3:
@@ -251,10 +241,10 @@ def photometric_bi(image: Image, rng: np.random.Generator) -> Image:
     return image
 
 
-def color_jitter(image: Image, rng: np.random.Generator, strength: float) -> Image:
-    """Brightness, contrast, saturation (factors 1 +- strength) and hue (+- strength of the circle), in random order."""
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    hue = rng.uniform(-strength, strength)
+def color_jitter(image: Image, rng: np.random.Generator) -> Image:
+    """Change brightness, contrast, saturation (factors 1 +- 0.2) and hue (+- 0.2 of the circle), in random order."""
+    brightness, contrast, saturation = rng.uniform(1 - 0.2, 1 + 0.2, 3)
+    hue = rng.uniform(-0.2, 0.2)
     for step in rng.permutation(4):
         if step == 0:
             image = brightness_contrast(image, brightness, 0)
@@ -270,7 +260,7 @@ def color_jitter(image: Image, rng: np.random.Generator, strength: float) -> Ima
 
 
 def apply(image: Image, steps: Steps) -> Image:
-    """The steps one after the other; without any, the image itself."""
+    """Apply the steps one after the other; without any, return the image itself."""
     for step in steps:
         image = step(image)
     return image

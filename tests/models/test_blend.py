@@ -147,13 +147,8 @@ def test_flipping_twice_restores_and_swaps_the_eyes(num_points, face):
 
 def test_forehead_runs_from_left_to_right_before_and_after_a_flip(face):
     _, points = face(num_points=81)
-    native = points.copy()
-    native[landmark_masks.FOREHEAD] = points[68:]
-    assert (np.diff(native[68:, 0]) < 0).any()
-    ordered = _blend.order_forehead(native)
-    assert (np.diff(ordered[68:, 0]) > 0).all()
-    assert (np.diff(flip_landmarks(ordered, 256)[68:, 0]) > 0).all()
-    np.testing.assert_array_equal(_blend.order_forehead(native[:68]), native[:68])
+    assert (np.diff(points[68:, 0]) > 0).all()
+    assert (np.diff(flip_landmarks(points, 256)[68:, 0]) > 0).all()
 
 
 def test_flip_refuses_other_counts():
@@ -164,28 +159,28 @@ def test_flip_refuses_other_counts():
 # --- landmark masks ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", _blend.HULL_KINDS)
-def test_landmark_mask_is_binary_float(kind, face):
+@pytest.mark.parametrize("kind", landmark_masks.HULL_KINDS)
+def test_landmark_region_is_binary(kind, face):
     image, points = face()
-    mask = _blend.landmark_mask(points, image.shape, kind)
-    assert mask.dtype == np.float32
-    assert mask.shape == (256, 256)
-    assert set(np.unique(mask)) == {0, 1}
+    region = landmark_masks.landmark_region(points, image.shape, kind)
+    assert region.dtype == np.uint8
+    assert region.shape == (256, 256)
+    assert set(np.unique(region)) == {0, 1}
 
 
-def test_landmark_masks_contain_what_they_are_made_of(face):
+def test_landmark_regions_contain_what_they_are_made_of(face):
     image, points = face(num_points=81)
-    masks = {kind: _blend.landmark_mask(points, image.shape, kind) for kind in _blend.HULL_KINDS}
+    regions = {kind: landmark_masks.landmark_region(points, image.shape, kind) for kind in landmark_masks.HULL_KINDS}
     x, y = points.astype(int).T
     everywhere = {"dfl": [0, 8, 16, 19, 24, 30, 33], "components": [0, 8, 16, 17, 19, 24, 26, 33]}
     for kind, indices in everywhere.items():
-        assert masks[kind][y[indices], x[indices]].all()
-    assert masks["facehull"][y, x].all()
-    assert (masks["extended"] >= masks["components"]).all()  # raised brows only add
-    assert masks["extended"].sum() > masks["components"].sum()
-    assert (masks["facehull"] >= masks["dfl"]).all()
-    short = _blend.landmark_mask(points[:68], image.shape, "facehull")
-    assert short.sum() < masks["facehull"].sum()
+        assert regions[kind][y[indices], x[indices]].all()
+    assert regions["facehull"][y, x].all()
+    assert (regions["extended"] >= regions["components"]).all()  # raised brows only add
+    assert regions["extended"].sum() > regions["components"].sum()
+    assert (regions["facehull"] >= regions["dfl"]).all()
+    short = landmark_masks.landmark_region(points[:68], image.shape, "facehull")
+    assert short.sum() < regions["facehull"].sum()
 
 
 def test_brows_are_raised_by_half_their_distance_to_the_eye_rounded_down():
@@ -203,22 +198,24 @@ def test_brows_are_raised_by_half_their_distance_to_the_eye_rounded_down():
 def test_unknown_kinds_list_those_there_are(face):
     image, points = face()
     with pytest.raises(ValueError, match=r"'components'.*got 'oval'"):
-        _blend.landmark_mask(points, image.shape, "oval")
+        landmark_masks.landmark_region(points, image.shape, "oval")
     with pytest.raises(ValueError, match=r"'mouth'.*got 'ear'"):
-        _blend.feature_mask(points, image.shape, "ear")
+        landmark_masks.feature_region(points, image.shape, "ear", "sladd")
     with pytest.raises(ValueError, match=r"local_shape.*got 'round'"):
-        _blend.feature_mask(points, image.shape, "nose", "round")
+        landmark_masks.feature_region(points, image.shape, "nose", "round")
 
 
 def test_lal_draws_its_kinds_evenly_and_drops_the_forehead_in_a_quarter(face):
     image, points = face(96, num_points=81)
     points[[0, 16], 0] += [8, -8]  # so that no two kinds are the same: the hulls of dfl leave a notch here,
     points[8, 1] -= 10  # those of components one here
-    known = {_blend.landmark_mask(points, image.shape, kind).tobytes(): kind for kind in _blend.HULL_KINDS}
-    known[_blend.landmark_mask(points[:68], image.shape, "facehull").tobytes()] = "facehull of 68"
+    known = {
+        landmark_masks.landmark_region(points, image.shape, kind).tobytes(): kind for kind in landmark_masks.HULL_KINDS
+    }
+    known[landmark_masks.landmark_region(points[:68], image.shape, "facehull").tobytes()] = "facehull of 68"
     assert len(known) == 5
     rng = np.random.default_rng(0)
-    drawn = Counter(known[_blend.lal_mask(points, image.shape, rng).tobytes()] for _ in range(4000))
+    drawn = Counter(known[landmark_masks.lal_region(points, image.shape, rng).tobytes()] for _ in range(4000))
     dropped = drawn.pop("facehull of 68")
     drawn["facehull"] += dropped
     assert_even(drawn, 4, 4000)
@@ -233,7 +230,7 @@ def test_anti_aliasing_does_nothing_in_float(face):
     cv2.fillConvexPoly(plain, hull, (1,), cv2.LINE_8)
     cv2.fillConvexPoly(smooth, hull, (1,), cv2.LINE_AA)
     np.testing.assert_array_equal(plain, smooth)
-    np.testing.assert_array_equal(_blend.landmark_mask(points, image.shape, "facehull"), smooth)
+    np.testing.assert_array_equal(landmark_masks.landmark_region(points, image.shape, "facehull"), smooth)
     cv2.fillConvexPoly(smooth, hull, (255,), cv2.LINE_AA)
     np.testing.assert_array_equal(plain, smooth / 255)
     masks = [
@@ -257,7 +254,7 @@ def test_anti_aliasing_changes_the_edge_in_8_bit(face):
 # --- features ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", [*_blend.FEATURES, "both_eyes"])
+@pytest.mark.parametrize("part", [*landmark_masks.FEATURES, "both_eyes"])
 @pytest.mark.parametrize("side", [64, 256])
 def test_sladd_region_is_a_repeated_dilation_with_a_cross(part, side, face):
     image, points = face(side)
@@ -273,7 +270,7 @@ def test_sladd_lines_and_reaches():
     points = np.zeros((68, 2), np.float32)
     points[36], points[39], points[42], points[45] = (40, 50), (61, 50), (90, 50), (111, 50)
     points[33], points[48], points[54] = (75, 90), (60, 120), (91, 120)
-    lines = {part: landmark_masks._segment_line(points, part) for part in (*_blend.FEATURES, "both_eyes")}
+    lines = {part: landmark_masks._segment_line(points, part) for part in (*landmark_masks.FEATURES, "both_eyes")}
     assert lines == {
         "left_eye": ((40, 50), (61, 50), 20),  # 4 * floor(21 / 4)
         "right_eye": ((90, 50), (111, 50), 20),
@@ -285,52 +282,55 @@ def test_sladd_lines_and_reaches():
 
 def test_sladd_regions_are_a_sixth_of_the_face(face):
     image, points = face()
-    whole = _blend.landmark_mask(points, image.shape, "facehull").sum()
-    for feature in _blend.FEATURES:
-        assert 0.08 < _blend.feature_mask(points, image.shape, feature).sum() / whole < 0.25
+    whole = landmark_masks.landmark_region(points, image.shape, "facehull").sum()
+    for feature in landmark_masks.FEATURES:
+        region = landmark_masks.feature_region(points, image.shape, feature, "sladd")
+        assert 0.08 < region.sum() / whole < 0.25
 
 
 def test_feature_hulls_are_small_and_lie_on_the_feature(face):
     image, points = face()
-    whole = _blend.landmark_mask(points, image.shape, "facehull").sum()
+    whole = landmark_masks.landmark_region(points, image.shape, "facehull").sum()
     for feature, center in (("left_eye", 36), ("right_eye", 42), ("nose", 30), ("mouth", 62)):
-        mask = _blend.feature_mask(points, image.shape, feature, "hull")
-        assert mask[int(points[center, 1]), int(points[center, 0])] == 1
-        assert mask.sum() / whole < 0.12
+        region = landmark_masks.feature_region(points, image.shape, feature, "hull")
+        assert region[int(points[center, 1]), int(points[center, 0])] == 1
+        assert region.sum() / whole < 0.12
 
 
 @pytest.mark.parametrize("local_shape", ["sladd", "hull"])
-@pytest.mark.parametrize("feature", _blend.FEATURES)
+@pytest.mark.parametrize("feature", landmark_masks.FEATURES)
 def test_68_and_81_points_give_the_same_features(feature, local_shape, face):
     image, points = face(num_points=81)
-    masks = [_blend.feature_mask(p, image.shape, feature, local_shape) for p in (points, points[:68])]
-    np.testing.assert_array_equal(*masks)
+    regions = [landmark_masks.feature_region(p, image.shape, feature, local_shape) for p in (points, points[:68])]
+    np.testing.assert_array_equal(*regions)
 
 
 def test_sladd_draws_ten_combinations_evenly(face):
     image, points = face(64)
     known = {}
-    for parts in _blend.SLADD_COMBINATIONS:
+    for parts in landmark_masks.SLADD_COMBINATIONS:
         regions = [landmark_masks._segment(points, image.shape, part) for part in parts]
-        known[np.max(regions, axis=0).astype(np.float32).tobytes()] = parts
+        known[np.max(regions, axis=0).tobytes()] = parts
     assert len(known) == 10
     rng = np.random.default_rng(0)
-    drawn = Counter(known[_blend.sladd_mask(points, image.shape, rng, jitter_px=0).tobytes()] for _ in range(2000))
+    drawn = Counter(
+        known[landmark_masks.sladd_region(points, image.shape, rng, jitter_px=0).tobytes()] for _ in range(2000)
+    )
     assert_even(drawn, 10, 2000)
 
 
 def test_sladd_warp_only_takes_away(face):
     image, points = face()
-    regions = [landmark_masks._segment(points, image.shape, part) for part in (*_blend.FEATURES, "both_eyes")]
+    regions = [landmark_masks._segment(points, image.shape, part) for part in (*landmark_masks.FEATURES, "both_eyes")]
     whole = np.max(regions, axis=0)
     gone = []
     for seed in range(40):
-        mask = _blend.sladd_mask(points, image.shape, np.random.default_rng(seed))
-        full = _blend.sladd_mask(points, image.shape, np.random.default_rng(seed), jitter_px=0)
-        assert set(np.unique(mask)) <= {0, 1}
-        assert (mask <= whole).all()
-        assert (mask <= full).all()
-        gone.append(1 - mask.sum() / full.sum())
+        region = landmark_masks.sladd_region(points, image.shape, np.random.default_rng(seed))
+        full = landmark_masks.sladd_region(points, image.shape, np.random.default_rng(seed), jitter_px=0)
+        assert set(np.unique(region)) <= {0, 1}
+        assert (region <= whole).all()
+        assert (region <= full).all()
+        gone.append(1 - region.sum() / full.sum())
     assert 0.05 < np.mean(gone) < 0.6
 
 
@@ -766,29 +766,38 @@ def test_elastic_in_its_window_is_that_of_the_whole_canvas(face):
         assert (result != moved).any()
 
 
-def test_photometric_is_the_same_for_all_images(face):
+def test_photometric_is_the_same_for_all_images(face, monkeypatch):
     image, points = face()
     made = _blend.self_blend(image, points, np.random.default_rng(0), BlendConfig())
+    for seed in range(40):
+        twice = _blend.photometric([image, image], np.random.default_rng(seed))
+        np.testing.assert_array_equal(*twice)
+    monkeypatch.setattr(transforms, "jpeg", lambda image, quality: image)  # the only step that mixes pixels
     outside = made.mask == 0
     changed = Counter()
     for seed in range(40):
-        real, fake = _blend.photometric([made.real, made.fake], np.random.default_rng(seed), jpeg_prob=0)
+        real, fake = _blend.photometric([made.real, made.fake], np.random.default_rng(seed))
         np.testing.assert_array_equal(real[outside], fake[outside])
-        twice = _blend.photometric([image, image], np.random.default_rng(seed))
-        np.testing.assert_array_equal(*twice)
         changed[bool((real != made.real).any())] += 1
     assert set(changed) == {True, False}  # 0.7^3 stay as they are
 
 
-def test_photometric_probabilities_switch_it_off():
-    image = photo(0, 32)
-    out = _blend.photometric([image], np.random.default_rng(0), shift_prob=0, hsv_prob=0, contrast_prob=0, jpeg_prob=0)
-    np.testing.assert_array_equal(out[0], image)
-    seen = [
-        _blend.photometric([image], np.random.default_rng(s), **{name: 1.0})[0]
-        for s, name in enumerate(("shift_prob", "contrast_prob", "jpeg_prob"))
-    ]
-    assert all((one != image).any() for one in seen)
+def test_how_often_photometric_takes_each_step(monkeypatch):
+    steps = {"rgb_shift": 0.3, "hsv_shift": 0.3, "brightness_contrast": 0.3, "jpeg": 0.5}
+    taken = Counter()
+    for name in steps:
+        monkeypatch.setattr(
+            transforms, name, lambda image, *strength, name=name: taken.update([name]) or np.full_like(image, 7)
+        )
+    image, num_draws = photo(0, 8), 3000
+    num_unchanged = 0
+    for seed in range(num_draws):
+        (out,) = _blend.photometric([image], np.random.default_rng(seed))
+        assert (out == 7).all() or (out == image).all()  # a step that is taken has an effect
+        num_unchanged += int((out == image).all())
+    for name, probability in steps.items():
+        assert taken[name] / num_draws == pytest.approx(probability, abs=0.04), name
+    assert num_unchanged / num_draws == pytest.approx(0.7**3 * 0.5, abs=0.04)
 
 
 def test_jpeg_keeps_colours():
@@ -938,7 +947,7 @@ def test_global_only_leaves_the_features_out(face):
 def test_lal_or_local_draws_both(face):
     image, points = face(64)
     rng = np.random.default_rng(0)
-    whole = _blend.landmark_mask(points, image.shape, "components").sum()
+    whole = landmark_masks.landmark_region(points, image.shape, "components").sum()
     cfg = MaskConfig(kind="lal_or_local", reference_px=256)
     areas = [blending_mask.draw_labels(points, image.shape, rng, cfg).sum() / whole for _ in range(400)]
     assert np.mean(np.array(areas) > 0.9) == pytest.approx(0.5, abs=0.1)  # SLADD's largest is well below the face
@@ -996,8 +1005,10 @@ def test_bi_crop_is_that_of_the_papers(face):
     )
     for name in ("real", "fake", "mask"):
         np.testing.assert_array_equal(getattr(full, name)[60:317, 30:287], getattr(part, name))
-    assert cut.scaled(0.25).crop == (7, 15, 64)
-    small = _blend.blend_faces(background, points, background, points, np.random.default_rng(0), cut.scaled(0.25))
+    quarter = BlendFacesConfig(
+        canvas_px=79, side_px=(32, 79), erode_px=(1, 5), dilate_px=(1, 1), rescale_prob=0.0, crop=(7, 15, 64)
+    )
+    small = _blend.blend_faces(background, points, background, points, np.random.default_rng(0), quarter)
     assert small.fake.shape == (64, 64, 3)
 
 

@@ -16,7 +16,17 @@ SMALL = DataConfig(
     face_px=96,
     input_px=96,
     sbi=SbiConfig(border_px=(2, 9), score_border_px=2),
-    bi=BiConfig(blend=BlendFacesConfig().scaled(96 / 256), score_border_px=7),
+    bi=BiConfig(
+        blend=BlendFacesConfig(  # the papers' sizes for faces of 256 px, at 96 px
+            canvas_px=119,
+            side_px=(48, 119),
+            erode_px=(1, 8),
+            dilate_px=(1, 2),
+            rescale_px=(24, 119),
+            crop=(11, 22, 96),
+        ),
+        score_border_px=7,
+    ),
 )
 BI = replace(SMALL, synthesis="bi")
 CFG = replace(laa_net.SMALL, data=SMALL)
