@@ -14,8 +14,8 @@ Computed, not measured on a GPU (`benchmarks/training.py --preset paper --device
                  fragmentation, and `CONTEXT_BYTES` for CUDA and its libraries
 
 CPU and CUDA autocast differ in single operations (layer norm and softmax are float32 on CUDA); `--no-bf16` counts all
-in float32, for GPUs without bf16. In `recover` a fifth of the tokens is hidden, as with the smaller facial parts: most
-is seen, and most memory needed. Weights are random, samples noise: neither changes a size.
+in float32, for GPUs without bf16. In `recover` a fifth of the tokens is hidden, as with the smaller facial parts: then
+most tokens are seen, and most memory is needed. Weights are random and samples are noise: neither changes a size.
 
 Columns: parameters; fixed = all but what grows with the samples; each sample; samples of a step; then GB on each GPU
 when a step is shared by so many, and the smallest of the common cards that holds it. `cut` is the smallest N of
@@ -23,8 +23,8 @@ when a step is shared by so many, and the smallest of the common cards that hold
 
 Then the work: floating point operations of a sample, three times those of the forward pass as torch counts them
 (matrix products and convolutions; its count of a depthwise convolution's backward pass is far too high), with SAM six
-times; samples of a whole training on FaceForensics++ (720 real videos, 4 x 720 fake
-ones); and hours on one GPU that keeps up `--tflops` of them. That rate is an assumption.
+times; samples of a whole training on FaceForensics++ (720 real videos, 4 x 720 fake ones); and hours on one GPU that
+keeps up `--tflops`. That rate is an assumption.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def _labels(count: int) -> Tensor:
 
 
 def _hidden(count: int, tokens: int, share: float) -> Tensor:
-    """(B, N) bool, the same number in each."""
+    """Return a mask (B, N) bool that hides a share of the tokens, the same in each sample."""
     return (torch.arange(tokens) < round(share * tokens)).expand(count, tokens).contiguous()
 
 
@@ -101,7 +101,7 @@ def _domains(cfg: Any) -> Callable[[int], Batch]:
 
 
 def _pairs(px: int, map_px: int) -> Callable[[int], Batch]:
-    """Real faces and their pseudo-fakes; with what LAA-Net's heads learn from, which ADFD does not look at."""
+    """Return what makes real faces and their pseudo-fakes, with what LAA-Net's heads learn, which ADFD ignores."""
 
     def make(count: int) -> Batch:
         maps = {name: _noise(count, 2, map_px, map_px) for name in ("heatmap", "consistency")}
@@ -128,7 +128,7 @@ SAMPLES: Mapping[tuple[str, str], Callable[[Any], Callable[[int], Batch]]] = {
 # ------------------------------------------------------------------------------------------- counting
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes; `step` in samples over all GPUs, `unit` what a GPU's share must be a multiple of."""
+    """What a stage needs in training, in bytes; `step` in samples over all GPUs."""
 
     name: str
     parameters: int
@@ -136,14 +136,15 @@ class Memory:
     gradients: float
     optimizer: float
     kept: float  # activations that do not grow with the samples
-    each: float  # for each sample
+    each: float  # activations for each sample
     step: int
-    unit: int
+    unit: int  # what a GPU's share of a step must be a multiple of
     can_be_cut: bool
     flop: float  # of one sample, forward and backward
     samples: int  # of a whole training on FaceForensics++
 
     def total(self, num_gpus: int, cuts: int = 1) -> float:
+        """Return the bytes on each of some GPUs that share a step, computed in so many cuts."""
         activations = self.kept + self.each * self.step / num_gpus / cuts
         buckets = self.gradients if num_gpus > 1 else 0.0
         fixed = self.weights + self.gradients + buckets + self.optimizer
@@ -151,10 +152,11 @@ class Memory:
 
     @property
     def fixed(self) -> float:
+        """All but what grows with the samples."""
         return self.total(1) - (1 + MARGIN) * self.each * self.step
 
     def cuts_for(self, card_gb: int) -> int | None:
-        """The smallest `--accumulate` with which one card holds a step."""
+        """Return the smallest `--accumulate` with which one card holds a step; None: there is none."""
         possible = [n for n in range(1, self.step + 1) if self.step % (n * self.unit) == 0] if self.can_be_cut else [1]
         return next((n for n in possible if self.total(1, n) <= card_gb * GB), None)
 
@@ -164,7 +166,7 @@ def bytes_of(tensors: Any) -> int:
 
 
 def kept_for_backward(module: nn.Module, batch: Batch, bf16: bool) -> int:
-    """Bytes that autograd keeps after a forward pass, each storage once."""
+    """Return the bytes that autograd keeps after a forward pass, each storage once."""
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     kept: dict[int, Tensor] = {}  # holds them, so that no address comes twice
 
@@ -182,13 +184,14 @@ def kept_for_backward(module: nn.Module, batch: Batch, bf16: bool) -> int:
 
 
 def flop_of(module: nn.Module, batch: Batch) -> int:
-    """Of a forward pass, and of a backward pass that is twice the work."""
+    """Return the operations of a forward pass and of a backward pass that is twice the work."""
     with FlopCounterMode(display=False) as counter:
         module({**batch, "step_seed": torch.tensor(0), "repeat": torch.tensor(False)})
     return 3 * counter.get_total_flops()
 
 
 def training_samples(stage: type[models.Stage], feed: models.Feed) -> int:
+    """Return the samples of a whole training on FaceForensics++."""
     ids = range(FFPP_TRAIN)
     videos = [Video(f"real/{i}", 0, "real", str(i)) for i in ids]
     videos += [Video(f"{method}/{i}", 1, str(method), str(i)) for method in range(NUM_DOMAINS) for i in ids]
@@ -197,7 +200,7 @@ def training_samples(stage: type[models.Stage], feed: models.Feed) -> int:
 
 
 def optimizer_bytes(module: models.Stage) -> int:
-    """State after one step, and the second set of weights that SAM holds in its second pass."""
+    """Return the bytes of the state after one step, and of the weights that SAM keeps in its second pass."""
     optimizer, _ = module.optimizer(1000)
     trained = [p for p in module.parameters() if p.requires_grad]
 
@@ -214,6 +217,7 @@ def optimizer_bytes(module: models.Stage) -> int:
 
 
 def memory(paper: str, stage: type[models.Stage], cfg: Any, bf16: bool, note: str = "") -> Memory:
+    """Count what a stage needs."""
     feed = stage.feed(cfg)
     module = stage(cfg).train()
     module.start_epoch(feed.num_epochs)  # nothing that is freed later is still frozen
@@ -245,21 +249,22 @@ def memory(paper: str, stage: type[models.Stage], cfg: Any, bf16: bool, note: st
 
 
 def rows(methods: Sequence[str], bf16: bool) -> list[Memory]:
-    found = []
+    needs = []
     for paper in methods:
         cfg = replace(models.config(paper, "paper"), pretrained=False)
         for stage in models.stages(paper):
-            found.append(memory(paper, stage, cfg, bf16))
+            needs.append(memory(paper, stage, cfg, bf16))
             if stage.name == "finetune":
                 vit = replace(cfg.vit, checkpoint_activations=True)
-                found.append(memory(paper, stage, replace(cfg, vit=vit), bf16, " (checkpoint_activations)"))
+                needs.append(memory(paper, stage, replace(cfg, vit=vit), bf16, " (checkpoint_activations)"))
         if paper == "plain":
-            found.append(memory(paper, models.stage(paper, "detect"), replace(cfg, **BASELINE), bf16, " (B4, 380 px)"))
-    return found
+            needs.append(memory(paper, models.stage(paper, "detect"), replace(cfg, **BASELINE), bf16, " (B4, 380 px)"))
+    return needs
 
 
 # ---------------------------------------------------------------------------------------------- table
 def card(num_bytes: float) -> str:
+    """Return the GB of the smallest common card that holds so much."""
     return next((f"{size}" for size in CARDS_GB if num_bytes <= size * GB), "none")
 
 

@@ -39,12 +39,12 @@ PRESETS = ("paper", "small")
 
 
 def names() -> tuple[str, ...]:
-    """The papers, sorted."""
+    """Return the names of the papers, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def config(name: str, preset: str = "paper") -> Any:
-    """The paper's `Config` at the size of a preset. Raises ValueError for an unknown paper or preset."""
+    """Return the paper's `Config` at the size of a preset. Raises ValueError for an unknown paper or preset."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
     paper = module(name)
@@ -52,32 +52,32 @@ def config(name: str, preset: str = "paper") -> Any:
 
 
 def stages(name: str) -> tuple[type[Stage], ...]:
-    """All stages of a paper, in order. Raises ValueError for an unknown paper."""
+    """Return all stages of a paper, in order. Raises ValueError for an unknown paper."""
     return module(name).STAGES
 
 
 def stage(name: str, stage_name: str) -> type[Stage]:
-    """One stage of a paper. Raises ValueError for an unknown paper or stage."""
+    """Return the stage of that name. Raises ValueError for an unknown paper or stage."""
     for candidate in stages(name):
         if candidate.name == stage_name:
             return candidate
-    raise ValueError(f"{name} has no stage {stage_name!r}; it has {[each.name for each in stages(name)]}")
+    raise ValueError(f"{name} has no stage {stage_name!r}; it has {[known.name for known in stages(name)]}")
 
 
 def version(name: str) -> int:
-    """The paper's `VERSION`. Raises ValueError for an unknown paper."""
+    """Return the paper's `VERSION`. Raises ValueError for an unknown paper."""
     return module(name).VERSION
 
 
 def module(name: str) -> types.ModuleType:
-    """The paper's file. Raises ValueError for an unknown paper."""
+    """Import the paper's file and return it. Raises ValueError for an unknown paper."""
     if name not in names():
         raise ValueError(f"no paper {name!r} in models/; there are {names()}")
     return importlib.import_module(f"models.{name}")
 
 
 def override(cfg: T, changes: Mapping[str, Any]) -> T:
-    """`cfg` with other values, e.g. `{"recover.mask_ratio": 0.5}`: keys are paths into nested dataclasses.
+    """Return `cfg` with other values, e.g. `{"recover.mask_ratio": 0.5}`: keys are paths into nested dataclasses.
 
     A whole number may stand for a float and a list for a tuple. Raises ValueError for an unknown key
     (listing those that exist), a wrong type, or a value that the config itself refuses.
@@ -111,7 +111,7 @@ def _paths(cfg: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _typed(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the annotation `hint` wants it; raises ValueError naming `path` where it cannot be."""
+    """Return `value` as the annotation `hint` wants it. Raises ValueError, naming `path`, where that cannot be."""
     origin, choices = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         for choice in choices:

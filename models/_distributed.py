@@ -1,4 +1,4 @@
-"""What a stage needs to compute the same on one worker and on many. Without a process group, all are no-ops.
+"""Sums, gathering and batch norm over workers: a stage computes the same on one and on many. Alone, all are no-ops.
 
 Everything here can be differentiated, twice where the operation around it can. Gradients are meant for
 DDP, which averages them over workers: the gradient that `total` and `gather` pass back is the sum over
@@ -21,7 +21,7 @@ _group: Any = None  # a process group; None: all processes
 
 
 def form(number: int, backend: str) -> Any:
-    """From now on the first `number` processes compute together, as the group that comes back.
+    """Let the first `number` processes compute together from now on; return their process group.
 
     All processes must call it, also those that are left out; these must not compute afterwards.
     backend: `nccl` for tensors on GPUs, `gloo` for those on CPUs, whatever the processes found each other with.
@@ -32,12 +32,13 @@ def form(number: int, backend: str) -> Any:
 
 
 def world_size() -> int:
+    """Return the number of workers that compute together."""
     return dist.get_world_size(_group) if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within it a worker computes as if there were no others: on validation samples they have unequal numbers."""
+    """Let a worker compute as if there were no others: on validation samples, of which they hold unequal numbers."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -47,7 +48,7 @@ def alone() -> Iterator[None]:
 
 
 class _Total(torch.autograd.Function):
-    """torch's own differentiable sum over workers is deprecated in favour of a private one."""
+    """A differentiable sum over workers; torch's own is deprecated in favour of a private one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -61,12 +62,12 @@ class _Total(torch.autograd.Function):
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum over workers."""
+    """Return the sum over workers."""
     return _Total.apply(x) if world_size() > 1 else x
 
 
 def gather(x_B: Tensor) -> Tensor:
-    """(W B, ...): the rows of all W workers, in the order of their ranks. B must be equal on all of them."""
+    """Return the rows of all W workers (W B, ...), in the order of their ranks. B must be equal on all of them."""
     if world_size() == 1:
         return x_B
     own = [x_B if rank == dist.get_rank(_group) else torch.zeros_like(x_B) for rank in range(world_size())]
@@ -74,7 +75,7 @@ def gather(x_B: Tensor) -> Tensor:
 
 
 def mean_over_workers(sum_of_own: Tensor, count_of_own: Tensor) -> Tensor:
-    """A loss that is a mean over items of which workers hold unequal numbers.
+    """Return a loss that is a mean over items of which workers hold unequal numbers.
 
     Its mean over workers, which DDP makes of it, is the sum of all over the number of all; 0 where there are none.
     """
@@ -82,7 +83,7 @@ def mean_over_workers(sum_of_own: Tensor, count_of_own: Tensor) -> Tensor:
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """The first worker's tensor, on all workers. Not differentiated."""
+    """Return the first worker's tensor on all workers. Not differentiated."""
     if world_size() > 1:
         x = x.detach().clone()
         dist.broadcast(x, src=0, group=_group)
@@ -101,6 +102,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return self.after(self._global(x) if self.training and world_size() > 1 else super().forward(x))
 
     def _global(self, x_BCHW: Tensor) -> Tensor:
+        """Normalise by mean and variance over the samples of all workers, and move the running statistics."""
         count = torch.tensor(float(x_BCHW.numel() // x_BCHW.shape[1]), device=x_BCHW.device)
         count_all = count.clone()
         dist.all_reduce(count_all, group=_group)
@@ -108,7 +110,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         mean_all_C = total(mean_C * count) / count_all
         # Around the common mean: the difference of two large squares would lose the digits.
         var_all_C = total((var_C + (mean_C - mean_all_C).square()) * count) / count_all
-        self._follow(mean_all_C.detach(), var_all_C.detach() * count_all / (count_all - 1))
+        self._update_running(mean_all_C.detach(), var_all_C.detach() * count_all / (count_all - 1))
         scale_C = (var_all_C + self.eps).rsqrt()
         if self.affine:
             scale_C = scale_C * self.weight
@@ -119,8 +121,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return y.to(x_BCHW.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean_C: Tensor, var_C: Tensor) -> None:
-        """Moves the running statistics."""
+    def _update_running(self, mean_C: Tensor, var_C: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -130,17 +131,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(module: nn.Module) -> None:
-    """Replaces every batch norm in `module` by one over all workers, with the same parameters and buffers."""
+    """Replace every batch norm in `module` by one over all workers, with the very same parameters and buffers."""
     for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and not isinstance(child, SyncBatchNorm):
-                setattr(parent, name, _synchronized(child))
-
-
-def _synchronized(norm: nn.BatchNorm2d) -> SyncBatchNorm:
-    fresh = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    fresh.weight, fresh.bias = norm.weight, norm.bias
-    fresh.running_mean, fresh.running_var = norm.running_mean, norm.running_var
-    fresh.num_batches_tracked = norm.num_batches_tracked
-    fresh.after = nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
-    return fresh.train(norm.training)
+        for name, norm in list(parent.named_children()):
+            if not isinstance(norm, nn.BatchNorm2d) or isinstance(norm, SyncBatchNorm):
+                continue
+            fresh = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+            fresh.weight, fresh.bias = norm.weight, norm.bias
+            fresh.running_mean, fresh.running_var = norm.running_mean, norm.running_var
+            fresh.num_batches_tracked = norm.num_batches_tracked
+            # A batch norm of timm also drops and activates, by children of these names.
+            fresh.after = nn.Sequential(*(getattr(norm, child) for child in ("drop", "act") if hasattr(norm, child)))
+            setattr(parent, name, fresh.train(norm.training))  # under the old name, so weights are found again

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(optimizer: Optimizer, num_steps: int, num_warmup: int = 0) -> LambdaLR:
-    """Linear rise over the first `num_warmup` of `num_steps` steps, then half a cosine down to zero."""
+    """Return a schedule: a linear rise over the first `num_warmup` of `num_steps` steps, then half a cosine to zero."""
 
     def factor(step: int) -> float:
         if step < num_warmup:
@@ -27,9 +27,9 @@ def parameter_groups(
     weight_decay: float,
     lr_scale: Callable[[str], float] = lambda name: 1.0,
 ) -> list[dict[str, Any]]:
-    """Parameters by learning rate and decay. Biases and norms, all that has one axis, do not decay.
+    """Group parameters by learning rate and weight decay, as optimizers take them.
 
-    `lr_scale` gives the factor on `lr` by parameter name.
+    Biases and norms, all that has one axis, do not decay. `lr_scale` gives the factor on `lr` by parameter name.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:

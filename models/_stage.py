@@ -5,17 +5,17 @@ input; where rows are stored, how workers are started and what is logged is not 
 
 Views (made by `pipelines.training.samples`):
     real_clips     T sampled frames of one face track, real videos
-    clips          the same, as many fake as real in an epoch
+    clips          the same of real and fake videos, as many fake as real in an epoch
     real_frames    single faces of real videos
     real_pairs     the same; the stage makes a pseudo-fake of each real face, and trains and selects on both
-    frames         single faces, as many fake as real
+    frames         single faces, as many fake as real in an epoch
     domain_frames  single faces; each step holds every manipulation ("domain") in equal numbers, each
                    with as many real as fake faces, and no real face serves two domains of one step
 
 A sample, as `prepare` gets it (clip views have a leading T, frame views have none):
     image       uint8    (T, H, W, 3)  RGB, H = W = `Feed.input_px`: the extracted crop at that size
     landmarks   float32  (T, 68, 2)    x, y in pixels of that image; 0 is the centre of the first pixel.
-                                       (T, 81, 2) where the predictor finds that many
+                                       (T, 81, 2) with a predictor of 81 points
     box         float32  (T, 4)        x0, y0, x1, y1 of the detector's box in pixels of that image
     label       int      0 real, 1 fake
     mask        uint8    (T, H, W)     1 = manipulated; all zero for a real face
@@ -33,10 +33,10 @@ Batch normalisation is over all workers.
 Gradient accumulation: a worker calls `forward` and backward for one cut of its share after the other, before the
 optimizer steps. A stage says in `accumulates` what becomes of its method then:
     exactly          nothing: the loss of a step is the mean of its cuts' losses, weighed by `weight`
-    but_batch_norm   the same, but that batch normalisation, and random draws within the network, see one cut at a
-                     time. Other weights come out, and the stage has another digest
+    but_batch_norm   the same, except that batch normalisation, and random draws within the network, see one cut at a
+                     time: the weights come out different, and the stage gets another digest
     no               another method: the loss looks at all samples of a step at once, or keeps something from one call
-                     of `forward` to the next. Refused
+                     of `forward` to the next; accumulation is refused
 """
 
 from collections.abc import Callable, Mapping
@@ -55,12 +55,12 @@ Mode = Literal["train", "select", "score"]  # what a sample is for: training, ch
 
 
 class BadSample(ValueError):
-    """A face that a stage cannot use; the text says why."""
+    """A face that a stage cannot use; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feed:
-    """How a stage wants to be fed in training."""
+    """What a stage asks for in training: sizes of samples, steps and epochs."""
 
     input_px: int
     clip_frames: int = 1  # T; 1 in frame views
@@ -85,7 +85,7 @@ class CamLayer:
     """The module whose output Grad-CAM weighs."""
 
     module: nn.Module
-    to_maps: Callable[[Tensor], Tensor] | None = None  # its output -> (B, C, h, w) or (B, C, t, h, w), if it is neither
+    to_maps: Callable[[Tensor], Tensor] | None = None  # turns an output of another shape into (B, C, [t,] h, w)
 
 
 class Stage(nn.Module):
@@ -93,7 +93,8 @@ class Stage(nn.Module):
 
     name: ClassVar[str]
     view: ClassVar[str]
-    # The epoch that is kept: highest AUC on val, lowest loss, best so far in both accuracy and loss, or the last.
+    # Which epoch is kept: that of the highest AUC on val, the lowest loss, the last to be best so far in both accuracy
+    # and loss, or the last of all.
     selects_by: ClassVar[Literal["auc", "loss", "accuracy_and_loss", "last"]] = "auc"
     pooling: ClassVar[Pooling] = Pooling()  # scores of faces -> score of a video
     starts_from: ClassVar[str | None] = None  # earlier stage whose weights `load_start` gets
@@ -103,21 +104,22 @@ class Stage(nn.Module):
 
     @staticmethod
     def settings(cfg: Any) -> Mapping[str, Any]:
-        """The part of `cfg` that can change this stage's weights, as JSON values; its digest names the stage."""
+        """Return the part of `cfg` that can change this stage's weights, as JSON values; its digest names the stage."""
         raise NotImplementedError
 
     @classmethod
     def reads_of(cls, cfg: Any) -> str | None:
-        """`reads`, unless `cfg` switches off what needs it."""
+        """Return `reads`, or None where `cfg` switches off what needs it."""
         return cls.reads
 
     @staticmethod
     def feed(cfg: Any) -> Feed:
+        """Return what the stage asks for in training."""
         raise NotImplementedError
 
     @classmethod
     def prepare(cls, cfg: Any, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:
-        """One sample as the arrays that are stacked into a batch. Pure: all randomness comes from `rng`.
+        """Turn one sample into the arrays that are stacked into a batch. Pure: all randomness comes from `rng`.
 
         In view `real_pairs` modes train and select also make the pseudo-fake; mode score gets faces of both labels.
         Raises BadSample for a face that the stage cannot use (no pseudo-fake can be made of it); mode score must
@@ -130,14 +132,14 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def start_epoch(self, epoch: int) -> None:
-        """Called on every worker before the first step of each epoch, counted from 1.
+        """Prepare for an epoch, counted from 1; called on every worker before its first step.
 
         Here a stage may freeze or free parameters (`requires_grad`) or renew a memory kept in buffers. Buffers
         are part of a checkpoint and must be equal on all workers.
         """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss` () and its named parts, detached; classifiers also `score` (B,), P(fake).
+        """Return `loss` () and its named parts, detached; classifiers also `score` (B,), P(fake).
 
         In view `real_pairs` in evaluation mode `score` is (B, 2): of the real face and of its pseudo-fake.
         In training mode `batch["step_seed"]` (int64, ()) is the same on every worker: the source of
@@ -147,46 +149,46 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def weight(self, batch: Batch) -> float:
-        """How much the loss of one of the equal cuts of a step counts beside that of another, over all workers.
+        """Return how much the loss of one of the equal cuts of a step counts beside that of another, over all workers.
 
         Only for a loss that is a mean over something of which samples hold unequal numbers: then that number.
         """
         return 1.0
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler | ReduceLROnPlateau]:
-        """The optimizer, and its schedule, which is stepped once after each of `num_steps` optimizer steps.
+        """Return the optimizer, and its schedule, which is stepped once after each of `num_steps` optimizer steps.
 
         A `ReduceLROnPlateau` is stepped once after each epoch, with the loss on val.
         """
         raise NotImplementedError
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        """`score` (B,) = P(fake); where the paper localizes also `mask` (B, H, W) in [0, 1]."""
+        """Return `score` (B,) = P(fake); where the paper localizes also `mask` (B, H, W) in [0, 1]."""
         raise NotImplementedError
 
     def derive(self, batch: Batch) -> dict[str, Tensor]:
-        """Per-frame arrays for later stages, uint8 (B, T, ...). Only for a stage that another one `reads`."""
+        """Return per-frame arrays for later stages, uint8 (B, T, ...). Only for a stage that another one `reads`."""
         raise NotImplementedError
 
-    # What follows shows what a trained stage looks at, in evaluation mode and on batches of mode score, whose `image`
-    # is uint8 (B, H, W, 3), in clip views (B, T, H, W, 3). None of it may change weights, buffers or scores.
+    # The methods below show what a trained stage looks at, in evaluation mode and on batches of mode score, whose
+    # `image` is uint8 (B, H, W, 3), in clip views (B, T, H, W, 3). None may change weights, buffers or scores.
     def cam_layer(self) -> CamLayer | None:
-        """Where Grad-CAM looks: the last layer that still has places, seen by `logit`. None: nowhere."""
+        """Return where Grad-CAM looks: the last layer before `logit` whose output still has places; None: nowhere."""
         return None
 
     def logit(self, batch: Batch) -> Tensor:
-        """(B,), above 0 means fake, differentiable. Needed with a `cam_layer`.
+        """Return the log odds (B,) of `score`: above 0 means fake, differentiable. Needed with a `cam_layer`.
 
-        The log odds of `score`; where that is a mean over views of a face, of the face as it is.
+        Where `score` is a mean over views of a face, those of the face as it is.
         """
         raise NotImplementedError
 
     def features(self, batch: Batch) -> Tensor | None:
-        """(B, D): what the last layer gets. None: there is no such vector."""
+        """Return what the last layer gets (B, D); None where there is no such vector."""
         return None
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """What the paper itself shows of a face, by name, float in [0, 1].
+        """Return what the paper itself shows of a face, by name, float in [0, 1].
 
         Maps (B, h, w) or RGB (B, 3, h, w) of any size, laid out as `image`; in clip views with T after B.
         """
