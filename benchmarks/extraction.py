@@ -42,6 +42,7 @@ from pipelines.faces.follow import Follower, shots
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.video import VideoReader
 from pipelines.media import decode
+from pipelines.media.frames import UnreadableVideo
 
 FacesByFrame = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels
 
@@ -218,7 +219,7 @@ def measure(paths: Sequence[Path], num_frames: int, with_classic: bool) -> None:
     for path in paths:
         try:
             wanted = decode.indices(recipe.frame_sampling(), decode.open_source(path).times)
-        except decode.UnreadableVideo as error:
+        except UnreadableVideo as error:
             print(f"{path.stem[:30]:30s} {error}")
             continue
         results.append(compare(path.absolute(), wanted, classic, reader, floor))

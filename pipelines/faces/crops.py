@@ -16,7 +16,7 @@ from pipelines.faces.boxes import Crop, area, longer_side, shared_area, window
 from pipelines.faces.detect import DETECTORS, Detection, Landmarks
 from pipelines.faces.follow import Follower, Track, chains, hold
 from pipelines.faces.recipe import Recipe
-from pipelines.media.decode import Frame
+from pipelines.media.frames import Frame
 
 _MAX_OUTSIDE = 0.1  # share of a face's box that the track's constant crop may miss
 _MAX_UNION = 2.0  # a union crop larger than this many median crops would show the face too small

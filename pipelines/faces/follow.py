@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.faces.boxes import area, continues, distance, longer_side, overlap, window
 from pipelines.faces.detect import Detection, Detector
-from pipelines.media.decode import Frame
+from pipelines.media.frames import Frame
 
 _COARSE_PX = 640  # longer side of the picture in which the whole-frame search begins
 _FINEST_PX = 3840  # ... and at most ends: a 1080p frame with one upsampling, a 4K frame as it is

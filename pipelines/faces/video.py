@@ -29,7 +29,7 @@ from pipelines.faces.crops import Face, FaceFinder
 from pipelines.faces.follow import Track
 from pipelines.faces.recipe import Recipe
 from pipelines.media import decode, fetch, stills
-from pipelines.media.decode import Frame
+from pipelines.media.frames import Frame, UnreadableVideo
 from pipelines.media.spool import Chosen, Spool
 
 _FRAME_BYTES = 760 * 2**20  # of decoded frames held in memory, 128 in 1080p; more lie in a file
@@ -66,7 +66,7 @@ class VideoReader:
         try:
             with fetch.local(locate(self.roots, video["root"], video["uri"])) as path:
                 results = self._read(video, path, recipes)
-        except decode.UnreadableVideo as error:
+        except UnreadableVideo as error:
             results = [without_faces(video, "unreadable", str(error))] * len(recipes)
         seconds = (time.monotonic() - start) / len(recipes)
         return [(faces, ledger | {"seconds": seconds}) for faces, ledger in results]
@@ -99,7 +99,7 @@ class VideoReader:
         try:
             with fetch.local(locate(self.roots, video["root"], video["mask_uri"])) as path:
                 covered = _covered(path, sample, tracks)
-        except decode.UnreadableVideo as error:
+        except UnreadableVideo as error:
             return tracks, (), f"the largest face is taken, for the mask cannot be read: {error}"
         if not any(covered):
             return tracks, (), "the largest face is taken, for the mask covers none, or has another size"
@@ -123,7 +123,7 @@ class VideoReader:
                         for sample in asking:
                             sample.take_masks(column, counterpart)
                 problem = f"{video[column]} lacks the frame, has another size or shows no change there"
-            except decode.UnreadableVideo as error:
+            except UnreadableVideo as error:
                 problem = str(error)
             for sample in asking:
                 sample.mask_problems.append(problem)
@@ -199,7 +199,7 @@ def _decode(path: Path, recipes: Sequence[Recipe]) -> list[_Sample]:
         decoded[frame.frame_index] = len(frames)
         frames.append(frame)
     if not decoded:
-        raise decode.UnreadableVideo(f"{path}: {source.note or 'no frame can be decoded'}")
+        raise UnreadableVideo(f"{path}: {source.note or 'no frame can be decoded'}")
     samples = []
     for recipe, indices in zip(recipes, asked, strict=True):
         own = [index for index in indices if index in decoded]

@@ -1,12 +1,15 @@
-"""Videos -> exact frames: video files, folders of pictures, folders of pictures inside tar archives.
+"""Which frames of a video are taken, and the decoding of exactly these.
 
-A frame's index is its place in the decoded stream, in order of presentation, whatever the header says
-about frame rate and count. The index comes from the packets' timestamps, which costs a pass over the
-file without decoding; the decoder then starts at the last keyframe before a wanted frame and leaves
-out what no wanted frame refers to. Streams without usable timestamps are decoded from the start.
+A video is a video file, a folder of pictures, or a folder of pictures inside a tar archive. Only local paths are
+opened; `pipelines.media.fetch` downloads others.
 
-Frames come upright (display matrix applied) as RGB. Pixels are taken as square: a sample aspect ratio
-is not applied, as in the papers' own tools. Only local paths are opened: `pipelines.media.fetch` brings others.
+A frame's index is its place in the decoded stream, in order of presentation, whatever the header says about frame rate
+and count. The index comes from the packets' timestamps, which costs a pass over the file without decoding. The decoder
+then starts at the last keyframe before a wanted frame and skips what no wanted frame refers to. Streams without usable
+timestamps are decoded from the start.
+
+Frames come upright (display matrix applied) as RGB. Pixels are taken as square: a sample aspect ratio is not applied,
+as in the papers' own tools.
 """
 
 import math
@@ -29,22 +32,9 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipelines.common.text import one_line
 from pipelines.media import stills
 from pipelines.media.frames import Frame, Source, UnreadableVideo
-
-__all__ = [
-    "Clip",
-    "Frame",
-    "Sampling",
-    "Source",
-    "UnreadableVideo",
-    "even_indices",
-    "grab",
-    "indices",
-    "open_source",
-    "read",
-    "sample",
-]
 
 # What reading a damaged container or stream raises; some are FFmpegError, some plain OSError.
 _MEDIA_ERRORS = (av.error.FFmpegError, OSError)
@@ -54,15 +44,15 @@ _SAME_TIME_S = 1e-6  # finer than any container's clock
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """Which frames of a video are taken. `num_frames` is the most that are kept; None: no limit.
+    """Which frames of a video are taken: at most `num_frames` of them, or, where that is None, all that the kind gives.
 
         even    `num_frames` frames, evenly spaced
         stride  every `stride`-th frame
         fps     `fps` frames a second: the one shown at each tick, by timestamps, each once
         clips   num_frames / clip_frames clips of consecutive frames, evenly spaced; fewer where they would overlap
 
-    Where stride or fps gives more than `num_frames`, an evenly spaced subset is kept, not the first: those would
-    show the beginning of a long video only.
+    Where stride or fps gives more than `num_frames`, an evenly spaced subset is kept. The first ones would show only
+    the beginning of a long video. Raise ValueError for values that make no sense.
     """
 
     kind: Literal["even", "stride", "fps", "clips"] = "even"
@@ -89,22 +79,13 @@ class Sampling:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Sampled frames in order; `note` says what could not be decoded, and is empty for a sound video."""
-
-    frames: list[Frame]
-    num_frames: int  # in the whole stream
-    note: str = ""
-
-
 @dataclass(slots=True)
 class Index:
-    """What the packets say about the stream.
+    """What the packets say about a stream.
 
-    `pts` are the frames' timestamps in order of presentation, in units of `time_base` seconds, and
-    `keyframes` those among them at which a decoder can start. `usable` is False where packets lack
-    timestamps or two share one; then `pts` says nothing and frames have to be counted.
+    `pts` are the frames' timestamps in order of presentation, in units of `time_base` seconds; `keyframes` are those at
+    which a decoder can start; `rank` maps a timestamp to the frame's index. `usable` is False where packets lack
+    timestamps or two share one; then frames have to be counted. `note` says what is damaged.
     """
 
     pts: list[int]
@@ -119,9 +100,10 @@ class Index:
 
 
 def even_indices(total: int, n: int) -> list[int]:
-    """`n` indices spread evenly over 0 .. total - 1: the middles of n equal parts; each once when total <= n.
+    """Return `n` indices spread evenly over 0 .. total - 1: the middles of n equal parts; all when total <= n.
 
-    The middles, not the ends: the first and last frames of a film are the ones most often black.
+    The middles, not the ends: the first and last frames of a film are the ones most often black. Raise ValueError for a
+    negative total or n < 1.
     """
     if total < 0 or n < 1:
         raise ValueError(f"even_indices needs total >= 0 and n >= 1, got total={total}, n={n}")
@@ -131,23 +113,23 @@ def even_indices(total: int, n: int) -> list[int]:
 
 
 def indices(sampling: Sampling, times: Sequence[float]) -> list[int]:
-    """The frames that a sampling takes of a stream whose frames are shown from the given seconds on."""
+    """Return the indices, in order, of the frames that a sampling takes; frame i is shown from second times[i] on."""
     total = len(times)
     if sampling.kind == "clips":
         return _clip_indices(total, sampling.clip_frames, sampling.num_frames)
     if sampling.kind == "stride":
-        found = list(range(0, total, sampling.stride))
+        candidates = list(range(0, total, sampling.stride))
     elif sampling.kind == "fps":
-        found = _tick_indices(times, sampling.fps)
+        candidates = _tick_indices(times, sampling.fps)
     else:
-        found = list(range(total))
+        candidates = list(range(total))
     if sampling.num_frames is None:
-        return found
-    return [found[place] for place in even_indices(len(found), sampling.num_frames)]
+        return candidates
+    return [candidates[place] for place in even_indices(len(candidates), sampling.num_frames)]
 
 
 def _clip_indices(total: int, clip_frames: int, num_frames: int | None) -> list[int]:
-    """Clips that lie in the middles of equal parts and share no frame; of a video shorter than one clip, all of it."""
+    """Return the frames of clips that lie in the middles of equal parts and share none; all of a too short video."""
     if total < clip_frames:
         return list(range(total))
     fitting = total // clip_frames
@@ -158,51 +140,32 @@ def _clip_indices(total: int, clip_frames: int, num_frames: int | None) -> list[
 
 
 def _tick_indices(times: Sequence[float], fps: float) -> list[int]:
-    """The frames that are shown at 0, 1 / fps, 2 / fps ... seconds, the last for as long as the one before it."""
-    found = []
+    """Return the frames that are shown at 0, 1 / fps, 2 / fps, ... seconds, each once.
+
+    The last frame is taken to be shown for as long as the one before it.
+    """
+    ticked = []
     end = 2 * times[-1] - times[-2] if len(times) > 1 else 0.0
     for index, (shown, until) in enumerate(zip(times, [*times[1:], end], strict=False)):
         tick = math.ceil((shown - _SAME_TIME_S) * fps)
         if index == 0 or tick < (until - _SAME_TIME_S) * fps:
-            found.append(index)
-    return found
-
-
-def sample(path: str | PathLike[str], num_frames: int) -> list[Frame]:
-    """`num_frames` evenly spaced frames of a video, or all of them when it has fewer."""
-    return read(path, num_frames).frames
-
-
-def read(path: str | PathLike[str], sampling: Sampling | int) -> Clip:
-    """The sampled frames, with a note on what is damaged. A number n stands for n evenly spaced frames.
-
-    Memory: the sampled frames, however long the video. Raises UnreadableVideo when none of them can be decoded.
-    """
-    if isinstance(sampling, int):
-        sampling = Sampling(num_frames=sampling)
-    source = open_source(path)
-    wanted = indices(sampling, source.times)
-    frames = list(source.frames(wanted))
-    if not frames:
-        of = f"none of {len(wanted)} sampled frames" if wanted else "no frame"
-        raise UnreadableVideo("; ".join(filter(None, [f"{path}: {of} can be decoded", source.note])))
-    lost = len(wanted) - len(frames)
-    damage = f"{lost} of {len(wanted)} sampled frames cannot be decoded" if lost else ""
-    return Clip(frames, len(source.times), "; ".join(filter(None, [source.note, damage])))
+            ticked.append(index)
+    return ticked
 
 
 def grab(path: str | PathLike[str], frame_indices: Iterable[int]) -> Iterator[Frame]:
-    """The frames at the given indices, in order, one at a time; those that do not exist are left out.
+    """Yield the frames at the given indices, in order; those that do not exist or cannot be decoded are left out.
 
-    Raises UnreadableVideo when the file cannot be read at all.
+    Raise UnreadableVideo when the file cannot be read at all.
     """
     return open_source(path).frames(frame_indices)
 
 
 def open_source(path: str | PathLike[str]) -> Source:
-    """The video at a local path: a video file, a folder of pictures, or `archive.tar.gz/folder/inside`.
+    """Look through the video at a local path: a video file, a folder of pictures, or `archive.tar.gz/folder/inside`.
 
-    Costs one pass over the packets of a video file, or over the names in an archive. Raises UnreadableVideo.
+    This costs one pass over the packets of a video file, or over the names in an archive. Raise UnreadableVideo when
+    it is missing, is no video or holds no picture.
     """
     if Path(path).is_dir():
         return stills.open_folder(Path(path))
@@ -213,7 +176,7 @@ def open_source(path: str | PathLike[str]) -> Source:
 
 
 class _Film:
-    """A video file as a source (see `_frames.Source`)."""
+    """A video file as a source (see `frames.Source`)."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = path
@@ -249,6 +212,7 @@ class _ForeignTimes(Exception):
 
 
 def _index(path: str | PathLike[str]) -> Index:
+    """Read all packets of a video file, without decoding. Raise UnreadableVideo."""
     pts: list[int | None] = []
     keyframes: list[int] = []
     broken = ""
@@ -261,7 +225,7 @@ def _index(path: str | PathLike[str]) -> Index:
                     if packet.is_keyframe and packet.pts is not None:
                         keyframes.append(packet.pts)
         except _MEDIA_ERRORS as error:
-            broken = f"reading stops after {len(pts)} frames: {_brief(error)}"
+            broken = f"reading stops after {len(pts)} frames: {one_line(error)}"
         if not broken and promised > len(pts) > 0:
             broken = f"truncated: the header promises {promised} frames, the file holds {len(pts)}"
     known = [value for value in pts if value is not None]
@@ -270,7 +234,7 @@ def _index(path: str | PathLike[str]) -> Index:
 
 
 def _grab_by_time(path: str | PathLike[str], index: Index, wanted: Sequence[int]) -> Iterator[Frame]:
-    """Frames by timestamp: by jumping between keyframes, and from the start on as soon as that misses one.
+    """Yield frames by timestamp: jump between keyframes, and go on from the start as soon as that misses one.
 
     Jumping misses frames that are damaged, and those where a container's keyframe flags promise too much
     (gradual refresh, broken seek tables).
@@ -291,7 +255,11 @@ def _grab_by_time(path: str | PathLike[str], index: Index, wanted: Sequence[int]
 
 
 def _grab_from_start(path: str | PathLike[str], index: Index, wanted: Iterable[int]) -> Iterator[Frame]:
-    """The frames at the wanted timestamps that can be decoded, in order, held back for those before them if late."""
+    """Yield the frames at the wanted timestamps that can be decoded, in order.
+
+    A frame that comes before an earlier one waits for it, for at most `_REORDER` frames. Raise _ForeignTimes when
+    frames come, but none with a timestamp of the index.
+    """
     missing = set(wanted)
     last = max(missing)
     held: dict[int, Frame] = {}
@@ -338,10 +306,10 @@ def _grab_by_count(path: str | PathLike[str], wanted: Sequence[int]) -> Iterator
 def _decode(
     path: str | PathLike[str], wanted: Iterable[int] | None = None, keyframes: Sequence[int] = ()
 ) -> Iterator[VideoFrame]:
-    """Decoded frames, in order of presentation; damaged packets are passed over.
+    """Yield decoded frames in order of presentation; damaged packets are passed over.
 
-    With `wanted` timestamps, frames that no other frame refers to are decoded only if wanted; with
-    `keyframes` also, stretches without a wanted frame are jumped over.
+    With `wanted` timestamps, frames that no other frame refers to are decoded only if wanted. With `keyframes` as well,
+    stretches without a wanted frame are jumped over.
     """
     targets = sorted(wanted) if wanted is not None else []
     needed = set(targets)
@@ -349,10 +317,15 @@ def _decode(
     with _open(path) as (container, stream):
         position = -math.inf  # timestamp up to which frames have come out
         jumped: int | None = None
-        while True:
+
+        def keyframe_ahead() -> int | None:
+            """Return the keyframe to jump to for the next wanted frame; None if the decoder is past it."""
             ahead = next((pts for pts in targets if pts > position), None)
             start = starts.get(ahead) if ahead is not None else None
-            if start is not None and start > position and start != jumped:
+            return start if start is not None and start > position and start != jumped else None
+
+        while True:
+            if (start := keyframe_ahead()) is not None:
                 jumped = start
                 try:
                     container.seek(start, stream=stream)
@@ -363,9 +336,7 @@ def _decode(
                 if frame.pts is None:
                     continue
                 position = max(position, frame.pts)
-                ahead = next((pts for pts in targets if pts > position), None)
-                start = starts.get(ahead) if ahead is not None else None
-                if start is not None and start > position and start != jumped:
+                if keyframe_ahead() is not None:
                     break  # the next wanted frame lies behind a later keyframe
             else:
                 return
@@ -391,7 +362,10 @@ def _decode_packet(packet: Packet) -> list[VideoFrame]:
 
 @contextmanager
 def _open(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream, single-threaded: extraction runs one actor for each core."""
+    """Open a file and yield its container and its first video stream. Raise UnreadableVideo for what the block meets.
+
+    The decoder gets one thread: extraction runs one actor for each core.
+    """
     name = str(path)
     try:
         if Path(name).stat().st_size == 0:
@@ -405,7 +379,7 @@ def _open(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStre
     except av.error.InvalidDataError as error:
         raise UnreadableVideo(f"{name}: not a video file, or cut off before its index") from error
     except _MEDIA_ERRORS as error:
-        raise UnreadableVideo(f"{name}: {_brief(error)}") from error
+        raise UnreadableVideo(f"{name}: {one_line(error)}") from error
 
 
 def _video_stream(name: str, container: InputContainer) -> VideoStream:
@@ -439,9 +413,5 @@ def _upright(rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
 
 def _seconds(frame: VideoFrame, count: int) -> float:
-    """Time of a frame in a stream whose packets lack timestamps: the decoder's guess, else the count at 25 Hz."""
+    """Return the time of a frame whose packet has no timestamp: the decoder's guess, else the count at 25 a second."""
     return frame.time if frame.time is not None else count / 25
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Remote video -> a local copy for as long as it is read. Knows fsspec, not what is in a video."""
+"""A remote video as a local copy, for as long as it is read. Remote is any URI that fsspec can open."""
 
 import errno
 import logging
@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import fsspec
 
+from pipelines.common.text import one_line
 from pipelines.media import stills
 from pipelines.media.frames import UnreadableVideo
 
@@ -30,10 +31,11 @@ _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionEr
 
 @contextmanager
 def local(uri: str) -> Iterator[Path]:
-    """The path of a video on this machine: a local one as it is, of any fsspec URI a copy that is removed at the end.
+    """Yield a local path of a video: a local one as it is; for a URI that of a copy, which is removed at the end.
 
-    Folders of pictures and paths into archives work as in `decode.open_source`. Raises UnreadableVideo when the
-    video cannot be had whole; what the caller raises as UnreadableVideo names the URI in place of the copy.
+    Folders of pictures and paths into archives work as in `decode.open_source`. Raise UnreadableVideo when the video
+    cannot be downloaded whole. An UnreadableVideo that the block raises comes out with the URI in place of the copy's
+    path.
     """
     if "://" not in uri or uri.startswith("file://"):
         yield Path(uri.removeprefix("file://"))
@@ -47,7 +49,10 @@ def local(uri: str) -> Iterator[Path]:
 
 
 def _copy(uri: str, folder: Path) -> Path:
-    """Raises UnreadableVideo."""
+    """Download a video into a folder; return where it lies. Raise UnreadableVideo.
+
+    An OSError for a full disk comes through: it says nothing about the video.
+    """
     archive = stills.split(uri)
     system, path = fsspec.url_to_fs(archive[0] if archive else uri)
     # The name is ours, but for what tells kinds of files apart; a name on a server may be anything.
@@ -62,14 +67,14 @@ def _copy(uri: str, folder: Path) -> Path:
     except PermissionError as error:
         raise UnreadableVideo(f"{uri}: no permission to read it") from error
     except _TRANSFER as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # says nothing about the video
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        raise UnreadableVideo(f"{uri}: cannot be downloaded: {_brief(error)}") from error
+        raise UnreadableVideo(f"{uri}: cannot be downloaded: {one_line(error)}") from error
     return target / archive[1] if archive else target
 
 
 def _download_any(system: Any, path: str, target: Path) -> None:
-    """A file, or a folder of pictures: not every server knows which, so the name decides what is tried first."""
+    """Download a file or a folder of pictures. Not every server knows which it is: the name says what to try first."""
     if _suffix(path):
         try:
             _download(system, path, target)
@@ -81,12 +86,12 @@ def _download_any(system: Any, path: str, target: Path) -> None:
 
 
 def _download_pictures(system: Any, path: str, target: Path) -> bool:
-    """False when `path` is no folder, or one without pictures."""
+    """Download the pictures of a folder; return False when `path` is no folder, or one without pictures."""
     try:
-        found = _retry(lambda: system.ls(path, detail=False))
+        listed = _retry(lambda: system.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return False
-    names = {_name(name): name for name in found if name.rstrip("/") != path.rstrip("/")}
+    names = {_name(name): name for name in listed if name.rstrip("/") != path.rstrip("/")}
     pictures = {name: source for name, source in names.items() if stills.is_picture(name)}
     for name, source in pictures.items():
         target.mkdir(exist_ok=True)
@@ -95,6 +100,8 @@ def _download_pictures(system: Any, path: str, target: Path) -> bool:
 
 
 def _download(system: Any, path: str, target: Path) -> None:
+    """Download one file, and check that all of it came."""
+
     def once() -> None:
         info = system.info(path)
         if info["type"] == "directory":  # of which some backends would make a folder
@@ -108,7 +115,7 @@ def _download(system: Any, path: str, target: Path) -> None:
 
 
 def _retry(transfer: Callable[[], T]) -> T:
-    """Networks fail for a moment, and a video given up would be missing from the tables for good."""
+    """Try a transfer `ATTEMPTS` times: networks fail for a moment, and a lost video would be missing for good."""
     for attempt in range(1, ATTEMPTS):
         try:
             return transfer()
@@ -127,9 +134,5 @@ def _suffix(path: str) -> str:
 
 
 def _name(path: str) -> str:
-    """Of a file on a web server, its name without the signs that stand for others in a URL; `#` may be in any other."""
+    """Return the file's name; in URLs, %-escapes are decoded, and a query or fragment is left out."""
     return PurePosixPath(unquote(urlsplit(path).path) if "://" in path else path).name
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What every kind of source gives, whatever it is kept in."""
+"""What every kind of video gives, a file as well as a folder of pictures: frames, times, or the reason for none."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,31 +8,31 @@ import numpy as np
 
 
 class UnreadableVideo(ValueError):
-    """No frame of the video can be had; the message is one line that says why."""
+    """No frame of the video can be read; the message is one line that names the video and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`rgb` is uint8 (H, W, 3), upright; `time_s` counts from the first frame."""
+    """One decoded frame."""
 
-    frame_index: int
-    time_s: float
-    rgb: np.ndarray
+    frame_index: int  # place in the video, from 0
+    time_s: float  # seconds from the first frame
+    rgb: np.ndarray  # (H, W, 3) uint8, upright
 
 
 class Source(Protocol):
-    """A video that has been looked through, but not decoded.
-
-    `times` are the seconds of every frame, from the first. `note` says what is damaged; it may grow while frames
-    are read, and is empty for a sound video.
-    """
+    """A video that has been looked through, but not decoded."""
 
     @property
-    def times(self) -> Sequence[float]: ...
+    def times(self) -> Sequence[float]:
+        """The time of every frame, in seconds from the first."""
+        ...
 
     @property
-    def note(self) -> str: ...
+    def note(self) -> str:
+        """What is damaged, empty for a sound video; it may grow while frames are read."""
+        ...
 
     def frames(self, frame_indices: Iterable[int]) -> Iterator[Frame]:
-        """The frames at the given indices, in order, one at a time; those that cannot be had are left out."""
+        """Yield the frames at the given indices, in order, one at a time; unreadable ones are left out."""
         ...

@@ -1,8 +1,10 @@
-"""Looks at media files from a distance: each in a child process, so that what kills a decoder costs one line.
+"""Size, digest and faults of media files, for the doctor.
 
-sizes     which files there are, and how large
-problems  what is wrong with those that cannot be read
-digests   SHA-256 of their content
+    sizes     which files there are, and how large
+    problems  what is wrong with those that cannot be read
+    digests   SHA-256 of their content
+
+Faults are looked for in child processes, so that a file which kills the decoder costs one line of a report.
 """
 
 import hashlib
@@ -22,7 +24,9 @@ import fsspec
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from pipelines.common.text import one_line
 from pipelines.media import decode, fetch, stills
+from pipelines.media.frames import UnreadableVideo
 from pipelines.media.sandbox import Crashed, NotStarted, Sandbox
 
 OnDone = Callable[[int, int], None]  # how many are done, of how many
@@ -35,6 +39,7 @@ _MEDIA_ERRORS = (av.error.FFmpegError, OSError)
 
 # ---------------------------------------------------------------------------------- in the child
 def start(decode_all: bool) -> Callable[[str], str]:
+    """Prepare the child; return the function that looks at one file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its children
     return partial(look, decode_all=decode_all)
 
@@ -43,9 +48,10 @@ HEADER, EVERY_FRAME = pickle.dumps(partial(start, False)), pickle.dumps(partial(
 
 
 def look(path: str, *, decode_all: bool) -> str:
-    """What is wrong with a video, in one line; empty when nothing is.
+    """Return what is wrong with a video, in one line; empty when nothing is.
 
-    Of a remote video file only the parts that a header's check touches are read; all else is downloaded whole.
+    With `decode_all`, every frame is decoded; else only the header and the end are looked at. Then only the touched
+    parts of a remote video file are read; anything else remote is downloaded whole.
     """
     try:
         if "://" in path and not decode_all and stills.split(path) is None and Path(path).suffix:
@@ -53,12 +59,12 @@ def look(path: str, *, decode_all: bool) -> str:
                 return _look_at_video(container, decode_all)
         with fetch.local(path) as here:
             return _look_here(here, decode_all)
-    except decode.UnreadableVideo as error:
+    except UnreadableVideo as error:
         return str(error).removeprefix(f"{path}: ")
     except av.error.InvalidDataError:
         return "not a video file, or cut off before its index"
     except _MEDIA_ERRORS as error:
-        return _brief(error)
+        return one_line(error)
 
 
 def _look_here(path: Path, decode_all: bool) -> str:
@@ -86,14 +92,14 @@ def _look_at_video(container: InputContainer, decode_all: bool) -> str:
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
-    """None: the header does not say."""
+    """Return the duration that the header promises; None where it promises none."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else container.duration / av.time_base
 
 
 def _look_at_end(container: InputContainer, stream: VideoStream) -> str:
-    """A download that broke off has a good header, where that comes first, and nothing at its end."""
+    """Return what is wrong with the end of a video: a download that broke off may have a sound header."""
     try:
         if stream.duration is not None:
             container.seek((stream.start_time or 0) + stream.duration, stream=stream)
@@ -103,7 +109,7 @@ def _look_at_end(container: InputContainer, stream: VideoStream) -> str:
         if any(packet.size for packet in container.demux(stream)):
             return ""
     except _MEDIA_ERRORS as error:
-        return f"cannot be read to its end: {_brief(error)}"
+        return f"cannot be read to its end: {one_line(error)}"
     return "cut off: nothing lies where its end should be"
 
 
@@ -120,7 +126,7 @@ def _decode_all(container: InputContainer, stream: VideoStream) -> str:
             num_frames += len(frames)
             num_damaged += sum(frame.is_corrupt for frame in frames)
     except _MEDIA_ERRORS as error:
-        return f"reading stops after {num_frames} frames: {_brief(error)}"
+        return f"reading stops after {num_frames} frames: {one_line(error)}"
     if not num_frames:
         return "no frame can be decoded"
     if num_damaged:
@@ -130,27 +136,25 @@ def _decode_all(container: InputContainer, stream: VideoStream) -> str:
     return ""
 
 
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 # --------------------------------------------------------------------------------- in the parent
 def problems(
     paths: Iterable[str], *, look: bytes = HEADER, timeout_s: int = HEADER_S, jobs: int, on_done: OnDone
 ) -> dict[str, str]:
-    """path -> what is wrong, for the paths with which something is; `jobs` children look at once.
+    """Return {path: what is wrong} for the files with which something is; `jobs` child processes look at once.
 
-    `look` is a pickled factory of a function from a path to a line. Raises sandbox.NotStarted when no child can be.
+    `look` is a pickled factory of a function from a path to a line, `HEADER` or `EVERY_FRAME`. Each file may take
+    `timeout_s` seconds. `on_done` is called with (files done, all files) after each. Raise sandbox.NotStarted when
+    no child starts.
     """
-    own = threading.local()
-    made: list[Sandbox] = []
+    of_thread = threading.local()
+    children: list[Sandbox] = []
 
     def ask(path: str) -> str:
-        if not hasattr(own, "child"):
-            own.child = Sandbox(look, timeout_s=timeout_s, memory_gib=MEMORY_GIB)
-            made.append(own.child)
+        if not hasattr(of_thread, "child"):
+            of_thread.child = Sandbox(look, timeout_s=timeout_s, memory_gib=MEMORY_GIB)
+            children.append(of_thread.child)
         try:
-            return own.child(path)
+            return of_thread.child(path)
         except Crashed as error:
             return str(error)
         except NotStarted:
@@ -161,23 +165,27 @@ def problems(
     try:
         return {path: text for path, text in _in_threads(ask, paths, jobs, on_done) if text}
     finally:
-        for child in made:
+        for child in children:
             child.close()
 
 
 def sizes(paths: Iterable[str], jobs: int = 16) -> dict[str, int | None]:
-    """path -> bytes; None where there is nothing. A path into an archive counts as the archive."""
+    """Return {path: size in bytes}: None where there is nothing, `NOT_A_FILE` for folders and paths into archives.
+
+    A path into an archive is there when the archive is.
+    """
     return dict(_in_threads(_size, paths, jobs, lambda done, total: None))
 
 
 def digests(paths: Iterable[str], *, jobs: int, on_done: OnDone) -> dict[str, str]:
-    """path -> SHA-256 of the file; empty where it cannot be read."""
+    """Return {path: SHA-256 of the file}, empty where it cannot be read. `on_done` is called as in `problems`."""
     return dict(_in_threads(_digest, paths, jobs, on_done))
 
 
 def _in_threads(
     function: Callable[[str], Any], paths: Iterable[str], jobs: int, on_done: OnDone
 ) -> Iterator[tuple[str, Any]]:
+    """Yield (path, result) for each different path, as results come."""
     paths = list(dict.fromkeys(paths))
     pool = ThreadPoolExecutor(max(1, jobs))
     try:

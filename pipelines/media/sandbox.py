@@ -1,8 +1,8 @@
-"""Runs a function in a child process that may die: a segfault, a hang or a flood of memory costs one call.
+"""A function in a child process that may die: a crash, a hang or too much memory costs one call.
 
-Media libraries crash on damaged files. The child is an ordinary subprocess, so that neither Ray's worker nor
-its threads are forked; it is ended by the kernel when a call takes too long (SIGALRM, which needs no
-cooperation from code that hangs in C), and its address space is limited.
+Media libraries crash on damaged files. The child is an ordinary subprocess, so that neither Ray's worker nor its
+threads are forked. The kernel ends it when a call takes too long (SIGALRM, which needs no cooperation from code that
+hangs in C), and its address space is limited.
 """
 
 import os
@@ -26,14 +26,15 @@ class Crashed(RuntimeError):
 
 
 class NotStarted(RuntimeError):
-    """The child died before its first call, or the factory raised: no call can succeed."""
+    """The child died before its first call, or the factory raised an error: no call can succeed."""
 
 
 class Sandbox:
-    """Calls a function in a child that is replaced when it dies, and after `calls_per_child` calls.
+    """Calls a function in a child process, which is replaced when it dies and after `calls_per_child` calls.
 
-    `factory` is a pickled callable without arguments; the child calls it once and its result is the function.
-    A call may take `timeout_s` seconds and the child `memory_gib` of address space. Not thread-safe.
+    `factory` is a pickled callable without arguments. The child calls it once; its result is the function. A call may
+    take `timeout_s` seconds, and the child `memory_gib` GiB of address space. Not thread-safe. Raise ValueError for
+    limits that are not positive.
     """
 
     def __init__(self, factory: bytes, *, timeout_s: int, memory_gib: float, calls_per_child: int = 200) -> None:
@@ -51,9 +52,9 @@ class Sandbox:
         self._pipe: Connection | None = None
 
     def __call__(self, *args: Any) -> Any:
-        """The function's result; an exception that it raises is raised here, with its traceback as a note.
+        """Return the function's result, or raise its exception, with the child's traceback as a note.
 
-        Raises Crashed when the child dies, NotStarted when there is none to call.
+        Raise Crashed when the child dies during the call, NotStarted when no child starts.
         """
         if self._calls >= self._calls_per_child:
             self.close()
@@ -71,7 +72,7 @@ class Sandbox:
         return value
 
     def close(self) -> None:
-        """End the child; the next call starts another."""
+        """End the child process; the next call starts another."""
         if self._pipe is not None:
             self._pipe.close()
         if self._child is not None:
@@ -110,7 +111,7 @@ class Sandbox:
 
 
 def serve(descriptor: int) -> None:
-    """The child: calls the function until the other end of the socket `descriptor` is closed."""
+    """Serve calls in the child process until the other end of the socket, given by its descriptor, is closed."""
     pipe = Connection(descriptor)
     pickled, timeout_s, memory = pipe.recv()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""Frames of one video, in bounded memory: a hundred frames in 4K are 2.5 GB."""
+"""Sequences of frames in bounded memory: a hundred frames in 4K would take 2.5 GB."""
 
 import tempfile
 from collections.abc import Sequence
@@ -6,13 +6,14 @@ from typing import IO, overload
 
 import numpy as np
 
-from pipelines.media.decode import Frame
+from pipelines.media.frames import Frame
 
 
 class Spool(Sequence[Frame]):
-    """A growing sequence of frames. Those beyond `memory_bytes` lie in a temporary file without a name.
+    """A growing sequence of frames, of which at most `memory_bytes` are kept in memory.
 
-    A frame from the file is read anew whenever it is asked for: keep it while it is worked on.
+    The others lie in an unnamed temporary file. A frame from the file is read again whenever it is asked for: keep it
+    while you work on it.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -21,6 +22,7 @@ class Spool(Sequence[Frame]):
         self._file: IO[bytes] | None = None
 
     def append(self, frame: Frame) -> None:
+        """Add a frame at the end."""
         if frame.rgb.nbytes <= self._free:
             self._free -= frame.rgb.nbytes
             self._frames.append(frame)
@@ -53,7 +55,7 @@ class Spool(Sequence[Frame]):
 
 
 class Chosen(Sequence[Frame]):
-    """Some frames of another sequence, by their places in it."""
+    """A view of some frames of another sequence, given by their places in it."""
 
     def __init__(self, frames: Sequence[Frame], places: Sequence[int]) -> None:
         self._frames, self._places = frames, places

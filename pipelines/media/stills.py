@@ -1,9 +1,9 @@
-"""Frames given as pictures: a folder of them, or a folder inside a tar archive.
+"""Videos given as pictures: a folder of them, or a folder inside a tar archive.
 
-A frame's index is its place in the natural order of the names (2 before 10), hidden files left out. Pictures carry
+A frame's index is its place in the natural order of the names (2 before 10); hidden files are left out. Pictures carry
 no times: 25 a second are assumed. They may differ in size, and come upright (Exif) as RGB.
 
-An archive is never unpacked: it is read through once to list it, and once for the wanted pictures.
+An archive is never unpacked to disk. It is read through once to list it, and once for the wanted pictures.
 """
 
 import gzip
@@ -23,6 +23,7 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, ImageOps
 
+from pipelines.common.text import one_line
 from pipelines.media.frames import Frame, UnreadableVideo
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -40,11 +41,14 @@ Place = tuple[int, int]  # of a file in an archive: first byte, number of bytes
 
 
 class _BadPicture(Exception):
-    """One line on why a picture cannot be had."""
+    """A picture cannot be read; the message is one line that says why."""
 
 
 class Pictures:
-    """A source (see `_frames.Source`) made of pictures; `read` gives their bytes by place, in order, or an error."""
+    """A source (see `frames.Source`) made of pictures.
+
+    `read` takes sorted places in `names` and yields (place, bytes of the picture or why there are none) in that order.
+    """
 
     def __init__(
         self,
@@ -74,7 +78,10 @@ class Pictures:
 
 
 def split(path: str | PathLike[str]) -> tuple[str, str] | None:
-    """(archive, folder inside it) of a path that leads into a tar archive, by its name; None of any other."""
+    """Split a path that leads into a tar archive into (archive, folder inside it); return None for any other path.
+
+    Archives are told by their names.
+    """
     parts = str(path).split("/")
     for count in range(1, len(parts) + 1):
         if parts[count - 1].lower().endswith(ARCHIVES):
@@ -83,12 +90,12 @@ def split(path: str | PathLike[str]) -> tuple[str, str] | None:
 
 
 def is_picture(name: str) -> bool:
-    """Is a file of this name one of the pictures? Hidden files are not: `._1.png` is left by macOS."""
+    """Say whether a file of this name is a picture. Hidden files are not: macOS leaves files such as `._1.png`."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def open_folder(folder: Path) -> Pictures:
-    """Raises UnreadableVideo when the folder cannot be listed or holds no picture."""
+    """Return the video in a folder. Raise UnreadableVideo when the folder cannot be listed or holds no picture."""
     try:
         names = sorted((path.name for path in folder.iterdir() if is_picture(path.name)), key=_natural)
     except OSError as error:
@@ -104,10 +111,10 @@ def open_folder(folder: Path) -> Pictures:
 
 
 def open_archive(archive: Path, folder: str) -> Pictures:
-    """The pictures of a folder inside a tar archive, compressed or not.
+    """Return the video in a folder inside a tar archive, compressed or not; folder "" is the archive as a whole.
 
-    Raises UnreadableVideo when the archive cannot be read or the folder holds no picture; of the archive as a whole,
-    folder "", also when it is damaged: what it holds is not known then.
+    Raise UnreadableVideo when the archive cannot be read or the folder holds no picture. For folder "", raise it also
+    when the archive is damaged, since nobody knows then what it held.
     """
     try:
         state = archive.stat()
@@ -138,17 +145,20 @@ def _file_bytes(path: Path) -> bytes | _BadPicture:
 
 @lru_cache(maxsize=4)  # several sequences of one archive are usually read one after the other
 def _listing(archive: Path, size: int, mtime_ns: int) -> tuple[Mapping[str, Mapping[str, Place]], str]:
-    """{folder: {name: place}} of the pictures in an archive, of that size and time, and what is damaged."""
-    found: dict[str, dict[str, Place]] = {}
+    """Return {folder: {name: place}} of the pictures in an archive, and what is damaged, or "".
+
+    Size and time of change are there for the cache: a changed archive is listed anew.
+    """
+    folders: dict[str, dict[str, Place]] = {}
     with _unpacked(archive) as file:
-        damage = walk(file, lambda folder, name, place: found.setdefault(folder, {}).update({name: place}))
-    return MappingProxyType(found), damage
+        damage = walk(file, lambda folder, name, place: folders.setdefault(folder, {}).update({name: place}))
+    return MappingProxyType(folders), damage
 
 
 def walk(file: IO[bytes], on_picture: Callable[[str, str, Place], None]) -> str:
-    """Calls on_picture(folder, name, place) for the pictures in a tar, in its order; returns what is damaged, or "".
+    """Call on_picture(folder, name, place) for each picture in a tar, in its order; return what is damaged, or "".
 
-    Of a name that comes twice the later one counts, as when tar unpacks. Raises OSError when the storage fails.
+    A name may come twice; then the later one counts, as when tar unpacks. Raise OSError when the storage fails.
     """
     count = 0
     bounded = _Bounded(file)
@@ -163,12 +173,15 @@ def walk(file: IO[bytes], on_picture: Callable[[str, str, Place], None]) -> str:
         bounded.check_end()
     except _DAMAGED as error:
         what = f"reading the archive stops after {count} entries" if count else "not a tar archive"
-        return f"{what}: {_brief(error)}"
+        return f"{what}: {one_line(error)}"
     return ""
 
 
 def _members(archive: Path, wanted: Mapping[int, Place]) -> Iterator[tuple[int, bytes | _BadPicture]]:
-    """(frame index, bytes) in order of index, in one pass; what comes too early waits, still encoded."""
+    """Yield (frame index, bytes) in order of index, in one pass over the archive.
+
+    A picture that lies before its turn waits in memory or in a temporary file, still encoded.
+    """
     order = sorted(wanted)
     early: dict[int, Place | _BadPicture] = {}
     with _unpacked(archive) as file, tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
@@ -198,12 +211,12 @@ def _member_bytes(file: IO[bytes], place: Place) -> bytes | _BadPicture:
         file.seek(start)
         data = file.read(size)
     except (*_DAMAGED, OSError) as error:
-        return _BadPicture(_brief(error))
+        return _BadPicture(one_line(error))
     return data if len(data) == size else _BadPicture("cut off")
 
 
 def _unpacked(archive: Path) -> AbstractContextManager[IO[bytes]]:
-    """The bytes of the tar, by what the file is, not by its name."""
+    """Open the tar inside an archive; its first bytes, not its name, say whether it is compressed."""
     with open(archive, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return cast(IO[bytes], gzip.open(archive, "rb")) if packed else open(archive, "rb")
@@ -223,9 +236,9 @@ class _Bounded:
         return self._last
 
     def check_end(self) -> None:
-        """Raises ReadError unless what was read last ends a tar: tarfile takes a header that it cannot read for that.
+        """Raise ReadError unless what was read last ends a tar. tarfile also stops at a header that it cannot read.
 
-        Zeros end it, and nothing but zeros may follow, or they are a gap in the middle.
+        Zeros end a tar, and only zeros may follow; else they are a gap in the middle.
         """
         if not self._last:
             raise tarfile.ReadError("cut off")
@@ -240,6 +253,7 @@ class _Bounded:
 
 
 def _decode(data: bytes | _BadPicture) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8, upright. Raise _BadPicture."""
     if isinstance(data, _BadPicture):
         raise data
     try:
@@ -251,27 +265,19 @@ def _decode(data: bytes | _BadPicture) -> np.ndarray:
                 gray = (np.asarray(upright) >> 8).astype(np.uint8)
                 return np.ascontiguousarray(np.repeat(gray[..., None], 3, axis=-1))
             return np.array(upright.convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise _BadPicture(_brief(error)) from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        zlib.error,
-    ) as error:  # SyntaxError: Pillow on broken PNG chunks
-        raise _BadPicture(_brief(error)) from error
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
+        raise _BadPicture(one_line(error)) from error  # SyntaxError is Pillow's for broken PNG chunks
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sorts by the numbers in a name as numbers, whatever their length."""
+    """Return a sort key that compares the numbers in a name as numbers, whatever their length."""
     parts = re.split("([0-9]+)", name.lower())
     parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
     return [(len(part) if i % 2 else 0, part) for i, part in enumerate(parts)], name
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """The parts of a name in an archive; None of one that leads out of it."""
+    """Return the parts of a name in an archive; None for a name that leads out of it."""
     parts = tuple(part for part in PurePosixPath(name.lstrip("/")).parts if part != ".")
     return None if ".." in parts else parts
 
@@ -283,7 +289,3 @@ def _too_large() -> _BadPicture:
 def _why(error: OSError) -> str:
     known = {FileNotFoundError: "no such file", PermissionError: "no permission to read it"}
     return known.get(type(error)) or error.strerror or str(error)
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

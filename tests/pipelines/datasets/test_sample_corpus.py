@@ -16,6 +16,7 @@ from pipelines import datasets
 from pipelines.datasets.sample import corpus
 from pipelines.datasets.sample.people import Person, film, forge, make_person, make_take, portraits
 from pipelines.media import decode
+from tests.pipelines.media.taking import take
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def people() -> list[Person]:
 
 
 def frames_of(path: Path) -> np.ndarray:
-    return np.stack([frame.rgb for frame in decode.read(path, 100).frames])
+    return np.stack([frame.rgb for frame in take(path, 100).frames])
 
 
 def read(roots: dict[str, str], row: dict, column: str = "uri") -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 from pipelines import datasets
 from pipelines.datasets import DatasetError, _archives
 from pipelines.media import decode
+from pipelines.media.frames import UnreadableVideo
 
 PICTURES = ("./0/real/7/12.png", "./0/real/7/9.png", "./0/real/8/1.png", "./0/real/8/._1.png", "./0/readme.txt")
 
@@ -138,7 +139,7 @@ def test_a_damaged_archive_costs_that_archive(tree, cache, name, spoil, why):
     assert (lost["uri"], lost["label"], lost["split"]) == (f"real_train/{name}", 0, "train")
     before = {"flip_checksum": ["0/7", "0/8"]}.get(spoil.__name__, ["0/7"] if "after 1" in why else [])
     assert set(rows) == {"wild_deepfake/fake_test/1/0", *(f"wild_deepfake/real_train/{seq}" for seq in before)}
-    with pytest.raises(decode.UnreadableVideo, match=why):
+    with pytest.raises(UnreadableVideo, match=why):
         decode.open_source(place)
     for sequence in before:
         assert why in decode.open_source(f"{place}/0/real/{sequence[2:]}").note
@@ -153,7 +154,7 @@ def test_a_damaged_archive_is_never_taken_for_its_top_folder(tree):
     assert len(decode.open_source(place).times) == 2
     place.write_bytes(spoil_second_header(place.read_bytes()))
     assert set(load(root)) == {"wild_deepfake/real_train/0.tar"}
-    with pytest.raises(decode.UnreadableVideo, match="damaged in the middle"):
+    with pytest.raises(UnreadableVideo, match="damaged in the middle"):
         decode.open_source(place)
 
 

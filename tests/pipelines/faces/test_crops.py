@@ -10,7 +10,7 @@ from pipelines.faces.crops import FaceFinder
 from pipelines.faces.detect import Detection, HogDetector, Landmarks
 from pipelines.faces.follow import Track
 from pipelines.faces.recipe import Recipe
-from pipelines.media.decode import Frame
+from pipelines.media.frames import Frame
 
 SMALL = Recipe(num_frames=8, size_px=64)
 

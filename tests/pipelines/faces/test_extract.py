@@ -26,6 +26,7 @@ from pipelines.faces.recipe import Recipe
 from pipelines.faces.store import Faces, compacted
 from pipelines.faces.video import VideoReader, VideoRows, content_digest
 from pipelines.media import sandbox
+from tests.pipelines.media.taking import take
 
 RECIPE = Recipe(num_frames=4, size_px=48)
 ray_test = pytest.mark.ray
@@ -166,9 +167,7 @@ def test_a_video_becomes_one_row_per_face(reader):
 
 def test_the_stored_image_is_the_crop_in_rgb(reader, corpus):
     rows, _ = reader(row("real"))
-    from pipelines.media import decode
-
-    frame = decode.sample(corpus / "real.mp4", 4)[2].rgb
+    frame = take(corpus / "real.mp4", 4).frames[2].rgb
     crop = [int(value) for value in rows["crop_px"][2].as_py().values()]
     shown = cv2.resize(frame[crop[1] : crop[3], crop[0] : crop[2]], (48, 48), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(decode_png(rows["image_png"][2].as_py())[..., ::-1], shown)

@@ -19,7 +19,7 @@ from pipelines.common import tables
 from pipelines.faces import video
 from pipelines.faces.detect import Landmarks
 from pipelines.faces.recipe import Recipe
-from pipelines.media.decode import Frame
+from pipelines.media.frames import Frame
 from pipelines.media.spool import Chosen, Spool
 
 LOSSLESS = {"crf": "0", "pix_fmt": "yuv444p"}

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.media import decode
+from pipelines.media.frames import UnreadableVideo
+from tests.pipelines.media.taking import take
 
 BLOCK = 16
 
@@ -156,11 +158,11 @@ SAMPLINGS = [
 @pytest.mark.parametrize(("sampling", "steady", "unsteady"), SAMPLINGS)
 def test_every_sampling_is_exact_in_h264_with_b_frames(tmp_path, write_video, sampling, steady, unsteady):
     path = write_video(tmp_path / "v.mp4", numbered(40), bf="3", g="12")
-    assert numbers(decode.read(path, sampling).frames) == same(*steady)
+    assert numbers(take(path, sampling).frames) == same(*steady)
     # Twenty frames in two seconds, then half a second each: a frame taken by count is not one taken by time.
     times = [*range(20), *range(20, 60, 5)]
     path = write_video(tmp_path / "slow.mp4", numbered(28), pts=times, bf="3", g="12")
-    clip = decode.read(path, sampling)
+    clip = take(path, sampling)
     assert numbers(clip.frames) == same(*decode.indices(sampling, [time / 10 for time in times]))
     assert [frame.time_s for frame in clip.frames] == pytest.approx([times[i] / 10 for i, _ in numbers(clip.frames)])
 
@@ -213,8 +215,8 @@ def test_frames_are_let_go_while_one_is_missing(tmp_path, write_video, monkeypat
 @pytest.mark.parametrize("b_frames", ["0", "3"])
 def test_frames_are_exact_with_b_frames_and_any_keyframes(tmp_path, write_video, b_frames, keyframe_every):
     path = write_video(tmp_path / "v.mp4", numbered(40), bf=b_frames, g=keyframe_every)
-    assert numbers(decode.sample(path, 7)) == same(2, 8, 14, 20, 25, 31, 37)
-    assert numbers(decode.sample(path, 100)) == same(*range(40))
+    assert numbers(take(path, 7).frames) == same(2, 8, 14, 20, 25, 31, 37)
+    assert numbers(take(path, 100).frames) == same(*range(40))
 
 
 def test_open_groups_of_pictures_are_exact(tmp_path, write_video):
@@ -231,14 +233,14 @@ def test_grab_gives_the_frames_that_exist_in_order(tmp_path, write_video):
 def test_a_variable_frame_rate_moves_times_not_indices(tmp_path, write_video):
     times = [0, 1, 2, 10, 11, 30, 31, 32]  # tenths of a second
     path = write_video(tmp_path / "v.mp4", numbered(8), pts=times, bf="2")
-    frames = decode.sample(path, 8)
+    frames = take(path, 8).frames
     assert numbers(frames) == same(*range(8))
     assert [frame.time_s for frame in frames] == pytest.approx([time / 10 for time in times])
 
 
 def test_times_count_from_the_first_frame(tmp_path, write_video):
     path = write_video(tmp_path / "v.mkv", numbered(4), pts=[50, 51, 52, 53])
-    assert [frame.time_s for frame in decode.sample(path, 4)] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert [frame.time_s for frame in take(path, 4).frames] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_a_stream_without_timestamps_is_counted(tmp_path, write_video):
@@ -246,7 +248,7 @@ def test_a_stream_without_timestamps_is_counted(tmp_path, write_video):
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 0
         assert not any(packet.pts for packet in container.demux(video=0))
-    assert numbers(decode.sample(path, 4)) == same(2, 7, 12, 17)
+    assert numbers(take(path, 4).frames) == same(2, 7, 12, 17)
     assert numbers(decode.grab(path, [19, 1])) == same(1, 19)
 
 
@@ -256,7 +258,7 @@ def test_a_false_frame_count_in_the_header_is_not_believed(tmp_path, write_video
     length = data.index(b"strh") + 8 + 32  # dwLength of the stream header
     data[length : length + 4] = struct.pack("<I", 1000)
     path.write_bytes(data)
-    clip = decode.read(path, 3)
+    clip = take(path, 3)
     assert numbers(clip.frames) == same(2, 6, 10)
     assert clip.num_frames == 12
 
@@ -281,7 +283,7 @@ def test_the_display_matrix_is_applied(tmp_path, write_video, portrait, matrix, 
     a, b, c, d = (value << 16 for value in matrix)
     data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
-    shown = decode.sample(path, 1)[0].rgb
+    shown = take(path, 1).frames[0].rgb
     wanted = expected(rgb)
     assert shown.shape == wanted.shape
     assert np.abs(shown.astype(int) - wanted).mean() < 4
@@ -297,7 +299,7 @@ def test_the_display_matrix_is_applied(tmp_path, write_video, portrait, matrix, 
     ],
 )
 def test_ten_bit_gray_and_alpha_become_rgb(tmp_path, write_video, name, codec, pix_fmt):
-    frame = decode.sample(write_video(tmp_path / name, numbered(6), codec=codec, pix_fmt=pix_fmt), 1)[0]
+    frame = take(write_video(tmp_path / name, numbered(6), codec=codec, pix_fmt=pix_fmt), 1).frames[0]
     assert frame.rgb.dtype == np.uint8
     assert frame.rgb.shape == (64, 128, 3)
     assert number_in(frame.rgb) == frame.frame_index == 3
@@ -305,12 +307,12 @@ def test_ten_bit_gray_and_alpha_become_rgb(tmp_path, write_video, name, codec, p
 
 def test_odd_sizes(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", numbered(4, 67, 131), pix_fmt="yuv444p")
-    assert decode.sample(path, 1)[0].rgb.shape == (67, 131, 3)
-    assert numbers(decode.sample(path, 4)) == same(*range(4))
+    assert take(path, 1).frames[0].rgb.shape == (67, 131, 3)
+    assert numbers(take(path, 4).frames) == same(*range(4))
 
 
 def test_one_frame(tmp_path, write_video):
-    assert numbers(decode.sample(write_video(tmp_path / "v.mp4", numbered(1)), 30)) == same(0)
+    assert numbers(take(write_video(tmp_path / "v.mp4", numbered(1)), 30).frames) == same(0)
 
 
 def test_only_the_group_around_a_wanted_frame_is_decoded(tmp_path, write_video):
@@ -324,11 +326,11 @@ def test_a_file_cut_off_in_the_middle_gives_the_frames_it_still_has(tmp_path, wr
     whole = write_video(tmp_path / "whole.mp4", numbered(60), container={"movflags": "+faststart"}, g="10", crf="1")
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    clip = decode.read(cut, 5)
+    clip = take(cut, 5)
     assert 10 < clip.num_frames < 60
     assert numbers(clip.frames) == same(*decode.even_indices(clip.num_frames, 5))
     assert clip.note == f"truncated: the header promises 60 frames, the file holds {clip.num_frames}"
-    assert decode.read(whole, 5).note == ""
+    assert take(whole, 5).note == ""
 
 
 def _text(path):
@@ -354,8 +356,8 @@ def _sound(path):
 def test_what_is_no_video_is_refused_with_one_line_that_says_why(tmp_path, make, reason):
     path = tmp_path / "bad.mp4"
     make(path)
-    for read in (lambda: decode.sample(path, 3), lambda: list(decode.grab(path, [0]))):
-        with pytest.raises(decode.UnreadableVideo, match=reason) as caught:
+    for read in (lambda: take(path, 3).frames, lambda: list(decode.grab(path, [0]))):
+        with pytest.raises(UnreadableVideo, match=reason) as caught:
             read()
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -364,8 +366,8 @@ def test_what_is_no_video_is_refused_with_one_line_that_says_why(tmp_path, make,
 def test_a_file_cut_off_before_its_index_is_refused(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", numbered(20))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(decode.UnreadableVideo, match="cut off before its index"):
-        decode.sample(path, 3)
+    with pytest.raises(UnreadableVideo, match="cut off before its index"):
+        take(path, 3)
 
 
 def test_a_stream_of_no_frames_is_refused(tmp_path):
@@ -374,13 +376,13 @@ def test_a_stream_of_no_frames_is_refused(tmp_path):
         stream = out.add_stream("ffv1", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "bgra"
         out.start_encoding()
-    with pytest.raises(decode.UnreadableVideo):
-        decode.sample(path, 3)
+    with pytest.raises(UnreadableVideo):
+        take(path, 3)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", numbered(2))
     path.chmod(0)
-    with pytest.raises(decode.UnreadableVideo, match="no permission"):
-        decode.sample(path, 1)
+    with pytest.raises(UnreadableVideo, match="no permission"):
+        take(path, 1)

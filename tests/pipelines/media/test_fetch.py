@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.media import decode, fetch
+from pipelines.media import fetch
+from pipelines.media.frames import UnreadableVideo
+from tests.pipelines.media.taking import take
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,7 @@ def png(rgb: np.ndarray) -> bytes:
 
 
 def shades(path: Path) -> list[int]:
-    return [round(frame.rgb.mean() / 20) for frame in decode.read(path, 100).frames]
+    return [round(frame.rgb.mean() / 20) for frame in take(path, 100).frames]
 
 
 def archive(count: int) -> bytes:
@@ -164,7 +166,7 @@ def test_a_transfer_that_breaks_off_is_no_video(served, write_video, left):
     folder, url = served
     write_video(folder / "cut-700-v.mp4", grays(5))
     with (
-        pytest.raises(decode.UnreadableVideo, match=r"cut-700-v.mp4: cannot be downloaded: .*") as caught,
+        pytest.raises(UnreadableVideo, match=r"cut-700-v.mp4: cannot be downloaded: .*") as caught,
         fetch.local(f"{url}/cut-700-v.mp4"),
     ):
         pytest.fail("a part was given as the whole")
@@ -175,7 +177,7 @@ def test_a_transfer_that_breaks_off_is_no_video(served, write_video, left):
 def test_a_backend_that_hides_the_break_is_found_out(memory, monkeypatch, left):
     memory.pipe("/set/v.mp4", bytes(1000))
     monkeypatch.setattr(type(memory), "get_file", lambda self, source, target: Path(target).write_bytes(bytes(400)))
-    with pytest.raises(decode.UnreadableVideo, match="400 of 1000 bytes came"), fetch.local("memory://set/v.mp4"):
+    with pytest.raises(UnreadableVideo, match="400 of 1000 bytes came"), fetch.local("memory://set/v.mp4"):
         pytest.fail("a part was given as the whole")
     assert left() == []
 
@@ -185,7 +187,7 @@ def test_what_is_not_there_is_named(memory, served, name):
     memory.pipe("/set/other.mp4", b"x")
     for base in ("memory://set", served[1]):
         with (
-            pytest.raises(decode.UnreadableVideo, match=f"^{base}/{name}: no such file$"),
+            pytest.raises(UnreadableVideo, match=f"^{base}/{name}: no such file$"),
             fetch.local(f"{base}/{name}"),
         ):
             pytest.fail("nothing was given as something")
@@ -205,8 +207,8 @@ def test_a_full_disk_is_no_fault_of_the_video(memory, monkeypatch):
 def test_messages_name_the_uri_and_not_the_copy(memory, left):
     memory.pipe("/set/v.mp4", b"this is no video" * 10)
     with (
-        pytest.raises(decode.UnreadableVideo, match=r"^memory://set/v.mp4: not a video"),
+        pytest.raises(UnreadableVideo, match=r"^memory://set/v.mp4: not a video"),
         fetch.local("memory://set/v.mp4") as path,
     ):
-        decode.sample(path, 3)
+        take(path, 3)
     assert left() == []

@@ -1,0 +1,24 @@
+"""Frames of a video, taken as extraction takes them: look through it, choose, decode."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.media import decode
+from pipelines.media.decode import Sampling
+from pipelines.media.frames import Frame
+
+
+@dataclass(frozen=True)
+class Taken:
+    frames: list[Frame]
+    num_frames: int  # in the whole video
+    note: str  # what is damaged
+
+
+def take(path: str | Path, sampling: Sampling | int) -> Taken:
+    """Return the sampled frames; a number n stands for n evenly spaced ones. Raise UnreadableVideo."""
+    if isinstance(sampling, int):
+        sampling = Sampling(num_frames=sampling)
+    source = decode.open_source(path)
+    frames = list(source.frames(decode.indices(sampling, source.times)))
+    return Taken(frames, len(source.times), source.note)
