@@ -1,4 +1,4 @@
-"""RESULTS to what a person reads. No model, no Ray; all can be made again from the files of the runs.
+"""RESULTS to what a person reads. No model, no Ray; all of it can be made again from the files of the runs.
 
 In: a sweep's declaration, RESULTS, PREDICTIONS and EVIDENCE of its trials, LEDGER of its videos. Out: Markdown, CSV,
 PNG and one HTML page in `<storage>/reports/<sweep>-<key>/`.
@@ -7,9 +7,9 @@ PNG and one HTML page in `<storage>/reports/<sweep>-<key>/`.
     table          what stands in a cell: published, ours, difference, test against the baseline row
     plot           the table as a picture
     robustness     a number against the level of each perturbation, as curves
-    page           all of it as one HTML page
-    report         table, notes and all files of a sweep, together
-    cache          a report that is there already is not made twice
+    page           the whole report as one HTML page
+    report         the table of a sweep with its notes, and all its files
+    cache          a report that is there already is not made again
     evidence       pictures beside a score: course over time, heat-maps, examples, t-SNE
     contact_sheet  strips of pictures with captions, as PNG or HTML
     coverage       what became of the videos, by class and manipulation

@@ -1,10 +1,10 @@
-"""A report that is there already: what it was made of, kept beside it, so that nothing is made twice.
+"""A report that is there already is not made again: what it was made of is kept beside it.
 
 <report folder>/made.json    `of`: digest of all that went in; `files`: SHA-256 of all that came out; `cells` and
                              `lines`: what the terminal shows
 
 It is written last. A report counts only if what would go in now is what went in, and every file is still as it was
-written: of one whose making was stopped in between, some are not.
+written: one that was stopped while it was made does not.
 """
 
 import hashlib
@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.common import cluster, storage
-from pipelines.common.storage import digest
 from pipelines.metrics.significance import Comparison
 from pipelines.reporting.table import Cell
 
@@ -30,51 +29,51 @@ DRAWING = ("matplotlib", "numpy", "opencv-python-headless", "scikit-learn", "sci
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a launch tells of its report."""
+    """What a launch shows of its report."""
 
     cells: Sequence[Cell]
     lines: Sequence[str]
     paths: Sequence[Path]  # Markdown first
 
 
-def inputs(told: Mapping[str, Any], read: Iterable[Path], tables: Iterable[pa.Table]) -> str:
-    """Digest of all that goes into a report: what is told of it, files and tables that are read, and the code.
+def inputs_digest(told: Mapping[str, Any], files: Iterable[Path], tables: Iterable[pa.Table]) -> str:
+    """Return a digest of all that goes into a report: what is told of it, files and tables, and the code.
 
-    A file counts by its size and time, not its content: PREDICTIONS may be GBs, and is only ever replaced whole. A
-    copy of a storage is another one, whose reports are made again.
+    A file counts by its size and time, not its content: PREDICTIONS may be GBs, and are only ever replaced whole. So
+    the reports of a storage that was copied are made again.
     """
-    files = [(f"{path.parent.name}/{path.name}", (at := path.stat()).st_size, at.st_mtime_ns) for path in read]
+    stats = [(f"{path.parent.name}/{path.name}", (at := path.stat()).st_size, at.st_mtime_ns) for path in files]
     versions = cluster.versions() | {name: metadata.version(name) for name in DRAWING}
-    return digest([json.dumps(told, sort_keys=True), files, [_of_table(table) for table in tables], versions])
+    contents = []
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        contents.append(hashlib.sha256(sink.getvalue()).hexdigest())
+    return storage.digest([json.dumps(told, sort_keys=True), stats, contents, versions])
 
 
-def _of_table(table: pa.Table) -> str:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return hashlib.sha256(sink.getvalue()).hexdigest()
-
-
-def read(folder: Path, of: str) -> Shown | None:
-    """None where the report is to be made: of other things, not whole, or by another version."""
+def read(folder: Path, inputs: str) -> Shown | None:
+    """Return the report; None where it is to be made: of other inputs, not whole, or by another version."""
     try:
         told = json.loads((folder / MADE).read_text())
-        if told["of"] != of or any(_sha256(folder / name) != known for name, known in told["files"].items()):
+        if told["of"] != inputs or any(_sha256(folder / name) != known for name, known in told["files"].items()):
             return None
-        cells = tuple(_cell(one) for one in told["cells"])
+        cells = tuple(_cell(cell) for cell in told["cells"])
         return Shown(cells=cells, lines=told["lines"], paths=[folder / name for name in told["files"]])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # it is only a shortcut: what is wrong with it is mended by making the report again
 
 
-def write(folder: Path, of: str, shown: Shown) -> None:
+def write(folder: Path, inputs: str, shown: Shown) -> None:
+    """Keep what `read` returns as long as the inputs have this digest."""
     told = {
-        "of": of,
+        "of": inputs,
         "files": {str(path.relative_to(folder)): _sha256(path) for path in shown.paths},
-        "cells": [_plain(asdict(cell)) for cell in shown.cells],
+        "cells": [_strict(asdict(cell)) for cell in shown.cells],
         "lines": list(shown.lines),
     }
-    storage.write_bytes(folder / MADE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
+    storage.write_text(folder / MADE, json.dumps(told, indent=1, allow_nan=False) + "\n")
 
 
 def _sha256(path: Path) -> str:
@@ -82,26 +81,25 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """As strict JSON: NaN as null."""
+def _strict(value: Any) -> Any:
+    """Return a value for strict JSON: NaN as null."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _strict(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [_strict(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(told: Mapping[str, Any]) -> Cell:
-    against = told["against"]
-    found = Comparison(**_numbers(against) | {"by_seed": _by_seed(against)}) if against else None
-    return Cell(**_numbers(told) | {"seeds": tuple(told["seeds"]), "against": found})
+    """Return the cell that `_strict` was called on."""
+    against = None
+    if comparison := told["against"]:
+        by_seed = {int(seed): value for seed, value in _with_nan(comparison["by_seed"]).items()}
+        against = Comparison(**_with_nan(comparison) | {"by_seed": by_seed})
+    return Cell(**_with_nan(told) | {"seeds": tuple(told["seeds"]), "against": against})
 
 
-def _numbers(told: Mapping[str, Any]) -> dict[str, Any]:
+def _with_nan(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in told.items()}
-
-
-def _by_seed(told: Mapping[str, Any]) -> dict[int, float]:
-    return {int(seed): math.nan if value is None else value for seed, value in told["by_seed"].items()}

@@ -1,4 +1,4 @@
-"""Whether the label can be guessed from what extraction made of the videos.
+"""Leaks: signs that the label can be guessed from what extraction made of the videos.
 
 Rule, within each split of a dataset, all fakes and each manipulation against the real videos:
     failed           share of videos without a usable face; Fisher's exact test p < 0.01 and a difference of
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.common import tables
+from pipelines.faces.plan import Extraction
 
 MAX_P = 0.01
 MIN_SHARE = 0.02  # of videos
@@ -47,10 +48,10 @@ class Leak:
         return f"{name}: {fake} of {self.num_fake} videos against {real} of {self.num_real}, p = {self.p:.2g}"
 
 
-def leaks(videos: pa.Table, ledger: pa.Table) -> list[Leak]:
-    """What the rule above flags, in the order of dataset and split."""
+def find_leaks(videos: pa.Table, ledger: pa.Table) -> list[Leak]:
+    """Return what the rule above flags, in the order of dataset and split; videos and ledger: as for `joined`."""
     rows = [row for row in joined(videos, ledger) if row["status"] != PENDING]
-    found = []
+    leaks = []
     for dataset, split in sorted({(row["dataset"], row["split"]) for row in rows}, key=order):
         own = [row for row in rows if (row["dataset"], row["split"]) == (dataset, split)]
         real = [row for row in own if row["label"] == tables.REAL]
@@ -58,29 +59,35 @@ def leaks(videos: pa.Table, ledger: pa.Table) -> list[Leak]:
         methods = sorted({row["method"] for row in fake})
         groups = {ALL_FAKES: fake} if len(methods) > 1 else {}
         groups |= {method: [row for row in fake if row["method"] == method] for method in methods}
-        for name, some in groups.items():
-            for kind, compare in (("failed", _failed), ("faces per frame", _faces)):
-                if (values := compare(real, some)) is not None:
-                    found.append(Leak(dataset, split, name, kind, *values, len(real), len(some)))
-    return found
+        for method, group in groups.items():
+            for kind, compare in (("failed", _failed), ("faces per frame", _faces_per_frame)):
+                if (values := compare(real, group)) is not None:
+                    leaks.append(Leak(dataset, split, method, kind, *values, len(real), len(group)))
+    return leaks
+
+
+def leak_texts(extractions: Sequence[Extraction]) -> list[str]:
+    """Return a text for each leak of some extractions, none of them twice."""
+    leaks = [leak for extraction in extractions for leak in find_leaks(extraction.videos, extraction.ledger_table())]
+    return list(dict.fromkeys(map(str, leaks)))
 
 
 def _failed(real: Sequence[Row], fake: Sequence[Row]) -> tuple[float, float, float] | None:
-    """The shares of failed videos among real and fake, and p; None where they do not differ."""
-    from scipy import stats  # here: half a second of import that callers of `table` do not need
+    """Return the shares of failed videos among real and fake, and p; None where they do not differ."""
+    from scipy import stats  # here: half a second of import that a table of counts does not need
 
     if not real or not fake:
         return None
-    bad = [sum(row["status"] != "ok" for row in rows) for rows in (real, fake)]
-    shares = bad[0] / len(real), bad[1] / len(fake)
+    failed = [sum(row["status"] != "ok" for row in rows) for rows in (real, fake)]
+    shares = failed[0] / len(real), failed[1] / len(fake)
     if round(abs(shares[0] - shares[1]), 9) < MIN_SHARE:
         return None
-    p = float(stats.fisher_exact([[bad[0], len(real) - bad[0]], [bad[1], len(fake) - bad[1]]]).pvalue)
+    p = float(stats.fisher_exact([[failed[0], len(real) - failed[0]], [failed[1], len(fake) - failed[1]]]).pvalue)
     return (*shares, p) if p < MAX_P else None
 
 
-def _faces(real: Sequence[Row], fake: Sequence[Row]) -> tuple[float, float, float] | None:
-    """As `_failed`, of the mean number of faces in a frame."""
+def _faces_per_frame(real: Sequence[Row], fake: Sequence[Row]) -> tuple[float, float, float] | None:
+    """Return the mean numbers of faces in a frame among real and fake, and p; None where they do not differ."""
     from scipy import stats
 
     per_frame = [
@@ -97,14 +104,17 @@ def _faces(real: Sequence[Row], fake: Sequence[Row]) -> tuple[float, float, floa
 
 
 def joined(videos: pa.Table, ledger: pa.Table) -> list[dict[str, Any]]:
-    """A row for each video with its ledger's entry, or one that says it is pending."""
+    """Return for each video its columns `KEY` and its row of LEDGER, or one that says it is pending.
+
+    videos: at least the columns of VIDEOS that FACES copies; ledger: rows of other videos are left out.
+    """
     entries = {row["video_id"]: row for row in ledger.drop_columns("content").to_pylist()}
-    nothing = {"status": PENDING, "reason": "", "num_frames": 0, "num_faces": 0, "seconds": 0.0}
+    pending = {"status": PENDING, "reason": "", "num_frames": 0, "num_faces": 0, "seconds": 0.0}
     rows = videos.select(["video_id", *KEY]).to_pylist()
-    return [row | entries.get(row["video_id"], nothing) for row in rows]
+    return [row | entries.get(row["video_id"], pending) for row in rows]
 
 
 def order(key: Sequence[Any]) -> tuple[Any, ...]:
-    """train, val, test; real first."""
+    """Return what keys that begin with dataset and split are sorted by: train before val before test, real first."""
     dataset, split, *rest = key
     return (dataset, tables.SPLITS.index(split), *rest)

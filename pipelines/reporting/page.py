@@ -8,7 +8,9 @@ import base64
 import html
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ import pyarrow.parquet as pq
 from pipelines.common.tables import FAKE, REAL, STATUSES
 from pipelines.common.text import printable
 from pipelines.metrics import detection
+from pipelines.reporting import evidence
 from pipelines.reporting.coverage import normalised
 from pipelines.reporting.robustness import legend
 from pipelines.reporting.saved import Material, Saved, of_method
-from pipelines.reporting.table import ONE_SEED, Cell, as_percent, series_texts
+from pipelines.reporting.table import ONE_SEED, Cell, cell_texts, in_percent
 
 MOST_WEBP_PX = 16383  # the format's limit
 MANY_ROWS = 4  # from here on, single seeds are not drawn
@@ -52,16 +55,20 @@ li { overflow-wrap: anywhere } summary { cursor: pointer; font-weight: bold; mar
 def render(
     folder: Path, saved: Saved, materials: Sequence[Material], cells: Sequence[Cell], lines: Sequence[str]
 ) -> str:
-    """Return the page. The report's pictures are read from `folder`; `lines` stand below the table."""
+    """Return the page as HTML.
+
+    folder: holds the pictures of the report and of its coverage; materials: of the trials that are done; lines: stand
+    below the table.
+    """
     sections = {
         "table": ("Published and ours", _table(saved, cells) + _items(lines)),
         "baseline": (f"Against the row {saved.baseline}", _baseline(saved, cells)),
-        "plot": ("Plot", _pictures(folder, [folder / f"{saved.name}.png"])),
+        "plot": ("Plot", _pictures([folder / f"{saved.name}.png"])),
         "roc": ("ROC curves", _rocs(saved, materials)),
         "manipulations": ("By manipulation", _manipulations(saved, materials)),
-        "robustness": ("Robustness", _pictures(folder, _robustness(folder, saved))),
+        "robustness": ("Robustness", _pictures([folder / f"{saved.name}-robustness.png"])),
         "videos": ("What became of the videos", _videos(folder, saved, materials)),
-        "examples": ("Example faces", _looked_at(materials)),
+        "examples": ("Example faces", _examples(materials)),
     }
     shown = {name: section for name, section in sections.items() if section[1]}
     parts = [
@@ -80,6 +87,7 @@ def render(
 
 # ------------------------------------------------------------------------------------------- text
 def _text(value: Any) -> str:
+    """Return a value as HTML: escaped, and of an absolute path only the last part."""
     return html.escape(_ABSOLUTE.sub("…/", printable(str(value))), quote=True)
 
 
@@ -89,7 +97,10 @@ def _items(lines: Iterable[str]) -> str:
 
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None = None, names: int = 1) -> str:
-    """Cells are HTML already; the row whose name is `marked` stands out. names: how many columns hold text."""
+    """Return a table whose texts are HTML already.
+
+    marked: the name of the row that stands out; names: how many columns hold text, not numbers.
+    """
 
     def line(tag: str, texts: Sequence[str]) -> str:
         named = "".join(f'<{tag} class="name">{text}</{tag}>' for text in texts[:names])
@@ -103,15 +114,16 @@ def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None
 
 
 def _image(kind: str, data: bytes, alt: str) -> str:
-    return f"<figure>{_bare(kind, data, alt)}</figure>\n"
-
-
-def _bare(kind: str, data: bytes, alt: str) -> str:
     return f'<img alt="{_text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
-def _pictures(folder: Path, paths: Sequence[Path]) -> str:
-    return "".join(_image("png", path.read_bytes(), path.stem) for path in paths if path.is_file())
+def _figure(kind: str, data: bytes, alt: str) -> str:
+    return f"<figure>{_image(kind, data, alt)}</figure>\n"
+
+
+def _pictures(paths: Sequence[Path]) -> str:
+    """Return those PNG that are there."""
+    return "".join(_figure("png", path.read_bytes(), path.stem) for path in paths if path.is_file())
 
 
 # ----------------------------------------------------------------------------------------- numbers
@@ -125,7 +137,7 @@ def _table(saved: Saved, cells: Sequence[Cell]) -> str:
     for row in saved.published:
         line = [_text(row)]
         for name in names:
-            published, ours, difference = series_texts(at[row, name])
+            published, ours, difference = cell_texts(at[row, name])
             value, *interval = _text(ours).split(" [")
             line += [_text(published), value + "".join(f"<br><small>[{rest}</small>" for rest in interval), difference]
         body.append(line)
@@ -138,15 +150,15 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
         [
             _text(cell.row),
             _text(cell.column),
-            f"{100 * one.difference:+.1f}",
-            f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
-            f"{one.p:.3g}",
-            f"{one.adjusted_p:.3g}",
-            " ".join(f"{100 * value:+.1f}" for value in one.by_seed.values())
-            + (ONE_SEED if len(one.by_seed) == 1 else ""),
-            str(one.num_videos),
+            f"{100 * against.difference:+.1f}",
+            f"[{100 * against.low:+.1f}, {100 * against.high:+.1f}]",
+            f"{against.p:.3g}",
+            f"{against.adjusted_p:.3g}",
+            " ".join(f"{100 * value:+.1f}" for value in against.by_seed.values())
+            + (ONE_SEED if len(against.by_seed) == 1 else ""),
+            str(against.num_videos),
         ]
-        for cell, one in tested
+        for cell, against in tested
     ]
     head = [
         _text(saved.row_name),
@@ -161,76 +173,69 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
     return _grid(head, body, names=2) if body else ""  # how it was tested stands below the first table
 
 
-def _of_part(materials: Sequence[Material], part: str, level: str) -> dict[str, list[pa.Table]]:
-    """Row -> its scores, seed by seed; rows without both classes are left out."""
-    found: dict[str, list[pa.Table]] = {}
+def _by_row(materials: Sequence[Material], part: str, level: str) -> dict[str, list[pa.Table]]:
+    """Return row -> its scores of a part at a level, seed by seed; tables without both classes are left out."""
+    tables: dict[str, list[pa.Table]] = {}
     for material in materials:
         table = material.scores.get((part, level, ""))
         if table is not None and len(table["label"].unique()) == 2:
-            found.setdefault(material.row, []).append(table)
-    return found
+            tables.setdefault(material.row, []).append(table)
+    return tables
 
 
 def _parts(materials: Sequence[Material]) -> list[tuple[str, str]]:
-    """Test parts with their levels, in the order of the first run that has them."""
+    """Return the test parts with their levels, in the order of the first run that has them."""
     keys = [key for material in materials for key in sorted(material.scores)]
     return list(dict.fromkeys((part, level) for part, level, perturbation in keys if not perturbation))
 
 
-def _counts(table: pa.Table, level: str) -> str:
-    labels = table["label"].to_pylist()
-    what = "videos" if level == "video" else "faces"
-    return f"{labels.count(REAL)} real and {labels.count(FAKE)} fake {what}"
-
-
 def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
-    """AUC of each manipulation's fakes against all real ones."""
+    """Return a table for each part with several manipulations: the AUC of each one's fakes against all real videos."""
     text = ""
     for part in dict.fromkeys(part for part, _ in _parts(materials)):
-        by_row = _of_part(materials, part, "video")
-        tables = [table for own in by_row.values() for table in own]
-        methods = sorted({m for t in tables for m in t["method"].unique().to_pylist()} - {"real"})
-        if len(methods) < 2:  # the table says it all
+        by_row = _by_row(materials, part, "video")
+        columns = [table["method"].to_pylist() for tables in by_row.values() for table in tables]
+        manipulations = sorted({method for column in columns for method in column} - {"real"})
+        if len(manipulations) < 2:  # the first table says it all
             continue
-        fakes = {m: max(t["method"].to_pylist().count(m) for t in tables) for m in methods}
-        head = [_text(saved.row_name), *(f"{_text(m)}<br><small>{fakes[m]} fake</small>" for m in methods)]
-        body = [[_text(row), *(_auc_text(own, m) for m in methods)] for row, own in by_row.items()]
+        num_fake = {name: max(column.count(name) for column in columns) for name in manipulations}
+        counts = [f"{_text(name)}<br><small>{num_fake[name]} fake</small>" for name in manipulations]
+        body = [[_text(row), *(_auc_text(tables, name) for name in manipulations)] for row, tables in by_row.items()]
         text += f"<h3>{_text(part)}: video-level AUC in % against the same real videos</h3>\n"
-        text += _grid(head, body, _text(saved.baseline))
+        text += _grid([_text(saved.row_name), *counts], body, _text(saved.baseline))
     return text
 
 
-def _auc_text(tables: Sequence[pa.Table], method: str) -> str:
-    own = [of_method(table, method) for table in tables]
-    values = [detection.auc(one["label"], one["score"]) for one in own if len(one["label"].unique()) == 2]
+def _auc_text(tables: Sequence[pa.Table], manipulation: str) -> str:
+    """Return the mean and spread over seeds of one manipulation's AUC."""
+    scores = [of_method(table, manipulation) for table in tables]
+    values = [detection.auc(table["label"], table["score"]) for table in scores if len(table["label"].unique()) == 2]
     if not values:
         return "–"
-    spread = f" ± {as_percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else ONE_SEED
-    return f"{as_percent(float(np.mean(values)))}{spread}"
+    spread = f" ± {in_percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else ONE_SEED
+    return f"{in_percent(float(np.mean(values)))}{spread}"
 
 
 # ------------------------------------------------------------------------------------------ curves
 def _rocs(saved: Saved, materials: Sequence[Material]) -> str:
+    """Return the ROC curves of all parts at level `video`, and at level `frame` of those that the table has there."""
     wanted = {(column.test, column.level) for column in saved.columns}
     text = ""
     for part, level in _parts(materials):
-        by_row = _of_part(materials, part, level)
+        by_row = _by_row(materials, part, level)
         if by_row and (level == "video" or {(part, level), ("", level)} & wanted):
-            counts = _counts(next(iter(by_row.values()))[0], level)
-            picture = _bare("svg+xml", _roc(saved, by_row), f"ROC curves, {part}")
-            caption = f"{_text(part)}, {level} level: {counts}{_seeds(by_row)}"
+            labels = next(iter(by_row.values()))[0]["label"].to_pylist()
+            counted = "videos" if level == "video" else "faces"
+            caption = f"{_text(part)}, {level} level: {labels.count(REAL)} real and {labels.count(FAKE)} fake {counted}"
+            if max(map(len, by_row.values())) > 1:
+                caption += "<br>mean over seeds" + ("; thin: each of them" if len(by_row) <= MANY_ROWS else "")
+            picture = _image("svg+xml", _roc(saved, by_row), f"ROC curves, {part}")
             text += f"<figure><figcaption>{caption}</figcaption>{picture}</figure>\n"
     return text
 
 
-def _seeds(by_row: Mapping[str, Sequence[pa.Table]]) -> str:
-    if max(map(len, by_row.values())) == 1:
-        return ""
-    return "<br>mean over seeds" + ("; thin: each of them" if len(by_row) <= MANY_ROWS else "")
-
-
 def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
-    """One panel as SVG."""
+    """Return one panel as SVG; by_row: row -> its scores, seed by seed."""
     from matplotlib import rc_context  # here: a second of import that a page without curves does not need
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -245,7 +250,7 @@ def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
             colour = "black" if row == saved.baseline else f"C{number % 10}"
             style = "-" if number < 10 else "--"
             line, area = _curve(axis, tables, colour, style, seeds=len(by_row) <= MANY_ROWS)
-            lines[f"{row} ({as_percent(area)})"] = line
+            lines[f"{row} ({in_percent(area)})"] = line
         axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_aspect("equal")
         title = f"{printable(saved.row_name)} (AUC %)"
@@ -256,7 +261,10 @@ def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
 
 
 def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, seeds: bool) -> tuple[Any, float]:
-    """The mean over seeds at equal false positive rates, and the mean of their areas; each seed thin if asked for."""
+    """Draw the mean over seeds at equal false positive rates; seeds: each one too, thin.
+
+    Return the line of the mean, and the mean of the areas.
+    """
     curves = [detection.roc(table["label"], table["score"]) for table in tables]
     area = float(np.mean([np.trapezoid(tpr, fpr) for fpr, tpr in curves]))
     x, y = np.append(0, GRID), np.append(0, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0))
@@ -269,15 +277,9 @@ def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, se
     return line, area
 
 
-def _robustness(folder: Path, saved: Saved) -> list[Path]:
-    """What draws curves over perturbations leaves its PNG beside the plot."""
-    known = {f"{saved.name}.png"}
-    return [path for path in sorted(folder.glob("*.png")) if path.name not in known and "coverage" not in path.name]
-
-
 # ------------------------------------------------------------------------------------------ videos
 def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
-    text = _pictures(folder, sorted(folder.glob("coverage-*.png")))
+    text = _pictures(sorted(folder.glob("coverage-*.png")))
     if saved.coverage:
         statuses = [status.replace("_", " ") for status in STATUSES]
         head = ["dataset", "part", "class", "manipulation", "given", *statuses]
@@ -290,7 +292,7 @@ def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
             for row in saved.coverage
         ]
         text += "<h3>Extraction</h3>\n" + _grid(head, body, names=4)
-    text += "<h3>Test videos without a usable face</h3>\n" + (failures(materials) or "<p>None.</p>\n")
+    text += "<h3>Test videos without a usable face</h3>\n" + (_failures(materials) or "<p>None.</p>\n")
     leaks = [f"LEAK {leak}" for leak in saved.leaks] or ["Nothing about extraction tells real from fake."]
     return text + "<h3>Leaks</h3>\n" + _items(leaks)
 
@@ -299,52 +301,44 @@ def _class(label: int) -> str:
     return "fake" if label == FAKE else "real"
 
 
-def failures(materials: Sequence[Material]) -> str:
-    """How often each reason was given, by test part and class; a video that several rows share counts once."""
-
+def _failures(materials: Sequence[Material]) -> str:
+    """Return how often each reason was given, by test part and class; a video that several rows share counts once."""
     reasons = {
-        (part.name, one.video_id): (part.name, _class(one.label), one.method, normalised(one.reason))
+        (part.name, video.video_id): (part.name, _class(video.label), video.method, normalised(video.reason))
         for material in materials
         for part in material.run.origin.parts
-        for one in part.failed
+        for video in part.failed
     }
-    counted: dict[tuple[str, str, str, str], int] = {}
-    for key in reasons.values():
-        counted[key] = counted.get(key, 0) + 1
     head = ["part", "class", "manipulation", "reason", "videos"]
-    body = [[*map(_text, key), str(number)] for key, number in sorted(counted.items())]
+    body = [[*map(_text, key), str(number)] for key, number in sorted(Counter(reasons.values()).items())]
     return _grid(head, body, names=4) if body else ""
 
 
 # ---------------------------------------------------------------------------------------- evidence
-def _looked_at(materials: Sequence[Material]) -> str:
-    """What each row's model looks at, of its first seed that has pictures, and where its features lie."""
+def _examples(materials: Sequence[Material]) -> str:
+    """Return what each row's model looks at, and where its features lie, from the first seed that has pictures."""
     by_row: dict[str, str] = {}
     for material in materials:
-        if material.row not in by_row and (pictures := _evidence_of(material.run.folder, _label(material))):
+        if material.row in by_row:
+            continue
+        label = f"{material.row} (seed {material.seed})"
+        pictures = ""
+        for name, draw in (("evidence", evidence.examples_sheet), ("features", partial(evidence.tsne, title=label))):
+            path = material.run.folder / f"{name}.parquet"
+            if path.is_file() and (table := pq.read_table(path)).num_rows:
+                pictures += _figure(*_smaller(draw(table)), f"{name} of {label}")
+        if pictures:
             opened = "" if by_row else " open"
-            summary = f"<summary>{_text(_label(material))}</summary>"
+            summary = f"<summary>{_text(label)}</summary>"
             by_row[material.row] = f"<details{opened}>{summary}\n{pictures}</details>\n"
     return "".join(by_row.values())
 
 
-def _label(material: Material) -> str:
-    return f"{material.row} (seed {material.seed})"
-
-
-def _evidence_of(folder: Path, label: str) -> str:
-    from pipelines.reporting import evidence  # here: a page without pictures does not need what draws them
-
-    text = ""
-    for name, draw in (("evidence", evidence.examples_sheet), ("features", lambda t: evidence.tsne(t, label))):
-        path = folder / f"{name}.parquet"
-        if path.is_file() and (table := pq.read_table(path)).num_rows:
-            text += _image(*_smaller(draw(table)), f"{name} of {label}")
-    return text
-
-
 def _smaller(png: bytes) -> tuple[str, bytes]:
-    """Photographs of a dozen rows as PNG would make the page too large to send; as WebP they are a tenth of it."""
+    """Return a picture's format and bytes, as WebP where that can hold it.
+
+    Photographs of a dozen rows as PNG would make the page too large to send; as WebP they are a tenth of it.
+    """
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     if picture is None or max(picture.shape) > MOST_WEBP_PX:
         return "png", png

@@ -12,13 +12,17 @@ from pipelines.common.storage import writing
 from pipelines.common.text import printable
 from pipelines.reporting.table import Cell
 
-PANELS = 4  # of a plot, side by side
-CHARACTERS = 36  # of a title that fit over one
-NAME_CHARACTERS = 26  # of a row's name in a line below a panel
+PANELS = 4  # side by side
+CHARACTERS = 36  # of a title that fit over one panel
+NAME_CHARACTERS = 26  # of a row's name that fit into a line below a panel
 
 
-def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequence[Cell], footer: str) -> None:
-    """One panel per column of the table: published (line) and ours (points with intervals) over the rows."""
+def plot(path: Path, title: str, row_name: str, value_name: str, cells: Sequence[Cell], footer: str) -> None:
+    """Write a PNG with a panel for each column of the table.
+
+    It shows published (a line) and ours (points with intervals) over the rows. value_name: of the axis; footer: a text
+    below the panels.
+    """
     from matplotlib import rc_context  # here: a second of import that a dry run does not need
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -27,9 +31,9 @@ def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequenc
     wide = min(PANELS, len(columns))
     high = -(-len(columns) // wide)
     with rc_context({"text.parse_math": False}):  # a $ in a name is a $
-        names = _names(cells)
-        deep = 0.0 if _fits(names) else 0.07 * max(len(line) for name in names for line in name.splitlines())
-        figure = Figure(figsize=(3.6 * wide + 0.6, (3.9 + deep) * high + 0.6), layout="constrained")
+        names = _row_names(cells)
+        turned = 0.0 if _fit(names) else 0.07 * max(len(line) for name in names for line in name.splitlines())
+        figure = Figure(figsize=(3.6 * wide + 0.6, (3.9 + turned) * high + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(high, wide, sharey=True, squeeze=False)
         for axis, column in zip(grid.flat, columns, strict=False):
@@ -38,7 +42,7 @@ def plot(path: Path, title: str, row_name: str, metric_name: str, cells: Sequenc
         for axis in grid.flat[len(columns) :]:
             axis.set_axis_off()
         for axis in grid[:, 0]:
-            axis.set_ylabel(f"{metric_name} (%)")
+            axis.set_ylabel(f"{value_name} (%)")
         figure.suptitle(textwrap.fill(printable(title), CHARACTERS * wide))
         _legend(figure, grid.flat, wide, footer)
         with writing(path) as temporary:
@@ -62,19 +66,19 @@ def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
             capsize=4,
             label=f"ours{', mean over seeds' if several else ''}: 95 % interval over videos",
         )
-    names = _names(cells)
-    axis.set_xticks(list(x), names)
-    if not _fits(names):
+    names = _row_names(cells)
+    if _fit(names):
+        axis.set_xticks(list(x), names)
+    else:
         axis.set_xticks(list(x), names, rotation=60, ha="right", rotation_mode="anchor")
     axis.set_xlabel(row_name)
     axis.grid(axis="y", alpha=0.3)
 
 
 def _legend(figure: Any, axes: Iterable[Any], wide: int, footer: str) -> None:
-    """Below the panels: within one it would lie upon somebody's number. The footer is its title, as both are there."""
-    named = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
-    shown = {label: handle for handle, label in named}
-    made = figure.legend(
+    """Add a legend below the panels, with the footer as its title; within a panel it would hide numbers."""
+    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    legend = figure.legend(
         shown.values(),
         shown.keys(),
         loc="outside lower center",
@@ -84,15 +88,15 @@ def _legend(figure: Any, axes: Iterable[Any], wide: int, footer: str) -> None:
         title=textwrap.fill(printable(footer), 2 * CHARACTERS * wide),
         title_fontsize="x-small",
     )
-    made.get_title().set_color("0.35")
+    legend.get_title().set_color("0.35")
 
 
-def _names(cells: Sequence[Cell]) -> list[str]:
-    """Of the rows, in lines that leave room for the panel above them."""
+def _row_names(cells: Sequence[Cell]) -> list[str]:
+    """Return the rows' names, wrapped so that they leave room for the panel above them."""
     rows = dict.fromkeys(cell.row for cell in cells)
     return ["\n".join(textwrap.wrap(printable(row), NAME_CHARACTERS)) for row in rows]
 
 
-def _fits(names: Sequence[str]) -> bool:
-    """Whether they can stand side by side below one panel."""
+def _fit(names: Sequence[str]) -> bool:
+    """Return whether the names can stand side by side below one panel."""
     return sum(len(name) for name in names) < 30

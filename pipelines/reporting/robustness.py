@@ -1,7 +1,8 @@
-"""Robustness as a picture: a number against the level of each perturbation, one line for each row of a sweep."""
+"""Robustness as a picture: a number against the level of each perturbation, a line for each row of a sweep."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,39 @@ from pipelines.common.storage import writing
 from pipelines.common.text import printable
 from pipelines.faces import perturb
 from pipelines.metrics.names import FINAL
-from pipelines.reporting.saved import Material, Saved
+from pipelines.reporting.saved import Material, Saved, where
 
 CHARACTERS = 36  # of a title that fit over one panel
-Point = tuple[
-    int, float, float, float
-]  # level, 0 for clean faces; value, low, high: means over seeds, NaN: not defined
+# Level, 0 for clean faces; value, low and high in [0, 1]: means over seeds, NaN where not defined.
+Point = tuple[int, float, float, float]
 
 
 def points(results: Sequence[pa.Table], test: str, family: str, level: str, metric: str) -> list[Point]:
-    """The curve of a row from the RESULTS of its trials, in the order of levels; empty where they have none of it."""
+    """Return the curve of a row in the order of levels; empty where it was not perturbed by this family.
+
+    results: RESULTS of the row's trials; test: the part; level and metric: of the numbers.
+    """
     levels = {"": 0} | {p.name: p.level for p in perturb.PERTURBATIONS.values() if p.family == family}
-    found: dict[int, list[tuple[float, float, float]]] = {}
+    wanted = {"stage": FINAL, "test_dataset": test, "level": level, "metric": metric}
+    by_level: dict[int, list[tuple[float, float, float]]] = {}
     for table in results:
-        for row in table.filter(_wanted(table, test, level, metric)).to_pylist():
+        for row in where(table, wanted).to_pylist():
             if row["perturbation"] in levels:
-                place = levels[row["perturbation"]]
-                found.setdefault(place, []).append((row["value"], row["low"], row["high"]))
-    if not any(found):
+                number = (row["value"], row["low"], row["high"])
+                by_level.setdefault(levels[row["perturbation"]], []).append(number)
+    if not any(by_level):
         return []
-    means = {place: np.mean(values, axis=0).tolist() for place, values in found.items()}
+    means = {place: np.mean(numbers, axis=0).tolist() for place, numbers in by_level.items()}
     return [(place, value, low, high) for place, (value, low, high) in sorted(means.items())]
 
 
-def _wanted(table: pa.Table, test: str, level: str, metric: str) -> Any:
-    equal = {"stage": FINAL, "test_dataset": test, "level": level, "metric": metric}
-    mask = pc.equal(table["stage"], FINAL)
-    for name, value in equal.items():
-        mask = pc.and_(mask, pc.equal(table[name], value))
-    return mask
-
-
 def scored(results: Mapping[str, Sequence[pa.Table]]) -> tuple[list[str], list[str]]:
-    """Test parts, and families of perturbations, that some trial has numbers of; both may be empty."""
-    tables = [table for several in results.values() for table in several]
+    """Return the test parts and the families of perturbations of which some trial has numbers; both may be empty.
+
+    results: as `plot` takes them.
+    """
     tests, names = [], set()
-    for table in tables:
+    for table in chain.from_iterable(results.values()):
         perturbed = table.filter(pc.not_equal(table["perturbation"], ""))
         tests += perturbed["test_dataset"].unique().to_pylist()
         names |= set(perturbed["perturbation"].unique().to_pylist())
@@ -66,10 +64,10 @@ def plot(
     metric: str = "auc",
     footer: str = "",
 ) -> bool:
-    """Writes a PNG: panels of perturbations side by side, of test parts below each other.
+    """Write a PNG: panels of perturbations side by side, of test parts below each other; return True.
 
-    results: row of the sweep -> RESULTS of its finished trials, one for each seed. False, and no file, where no trial
-    was scored under perturbations.
+    results: row of the sweep -> RESULTS of its finished trials, one for each seed. Where no trial was scored under
+    perturbations, nothing is written, and the answer is False.
     """
     tests, families = scored(results)
     if not families:
@@ -93,34 +91,40 @@ def plot(
         for axis, family in zip(grid[-1], families, strict=True):
             axis.set_xlabel(perturb.PARAMETERS[family])
         shown = {row: lines[row] for row in results if row in lines}
-        many = len(families)
-        legend(figure, shown, loc="outside lower center", ncols=min(4, many, len(shown)), title=printable(row_name))
-        told = [textwrap.fill(printable(text), CHARACTERS * many) for text in (title, footer) if text]
-        figure.suptitle("\n".join(told), fontsize="medium")
+        ncols = min(4, len(families), len(shown))
+        legend(figure, shown, loc="outside lower center", ncols=ncols, title=printable(row_name))
+        wrapped = [textwrap.fill(printable(text), CHARACTERS * len(families)) for text in (title, footer) if text]
+        figure.suptitle("\n".join(wrapped), fontsize="medium")
         with writing(path) as temporary:
             figure.savefig(temporary, dpi=130, format="png")
     return True
 
 
-def legend(of: Any, lines: Mapping[str, Any], **placed: Any) -> Any:
-    """A legend of a figure or panel, whose names may be anything: one that begins with `_` would be left out of it."""
-    made = of.legend(lines.values(), ["."] * len(lines), **placed)
-    for text, name in zip(made.get_texts(), lines, strict=True):
+def legend(parent: Any, lines: Mapping[str, Any], **placed: Any) -> Any:
+    """Add a legend to a figure or panel; lines: name -> what is drawn; placed: as matplotlib takes it.
+
+    A name may be anything: given as a label, one that begins with `_` would be left out.
+    """
+    added = parent.legend(lines.values(), ["."] * len(lines), **placed)
+    for text, name in zip(added.get_texts(), lines, strict=True):
         text.set_text(printable(name))
-    return made
+    return added
 
 
 def write(path: Path, saved: Saved, materials: Sequence[Material], footer: str) -> list[Path]:
-    """The curves of a report: at the level and in the metric of its first perturbed column. What was written."""
+    """Write the curves of a report, at the level and in the metric of its first perturbed column.
+
+    Return the path, or nothing where nothing was perturbed.
+    """
     perturbed = next((column for column in saved.columns if column.perturbation), None)
     level, metric = (perturbed.level, perturbed.metric) if perturbed else ("video", "auc")
-    results = {row: [one.results for one in materials if one.row == row] for row in saved.published}
+    results = {row: [material.results for material in materials if material.row == row] for row in saved.published}
     title = f"{saved.title}, by level"
     return [path] if plot(path, title, saved.row_name, results, level=level, metric=metric, footer=footer) else []
 
 
 def _panel(axis: Any, family: str, curves: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
-    """Lines with their intervals, by row; a row keeps its colour where others have no curve."""
+    """Draw a family's curves, row by row; return row -> line. A row keeps its colour where others have no curve."""
     lines = {}
     for number, (row, curve) in enumerate(curves.items()):
         if curve:

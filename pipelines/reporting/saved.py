@@ -1,6 +1,6 @@
 """A sweep's report folder and its runs, read back: all that a report is made of, without a model or Ray.
 
-<storage>/reports/<sweep>-<key>/table.json   what was asked: rows, columns, published values, whose run is which
+<storage>/reports/<sweep>-<key>/table.json   what was asked: rows, columns, published values, the run of each trial
 <storage>/runs/<digest>/                     trial.json, predictions.parquet, results.parquet, _done.json
 """
 
@@ -20,13 +20,16 @@ from pipelines.common import storage
 from pipelines.common.tables import REAL, RESULTS, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.faces import perturb
-from pipelines.metrics import detection, results
+from pipelines.metrics import detection, results, significance
 from pipelines.metrics.names import FINAL, LOCALIZING, UNSEEN
 from pipelines.metrics.results import Origin
 
 TABLE = "table.json"
 AGAIN = "run its sweep again (nothing is trained or scored anew), then this"
-_SAME = 1e-6  # of a value made again; between machines sums are rounded otherwise
+COUNTS = ("n_real", "n_fake", "n_missing", "n_excluded")  # columns of RESULTS that count videos
+_SAME = 1e-6  # values made again may differ by it: other machines round sums otherwise
+
+ScoredAt = tuple[str, str, str]  # part, level, perturbation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """`table.json`: what was asked and of what the answer is made. Text may be anything; published in [0, 1]."""
+    """`table.json`: what was asked, and of what the answer is made. Its texts may hold any character."""
 
     name: str
     title: str
@@ -49,24 +52,25 @@ class Saved:
     baseline: str
     is_sample: bool
     columns: tuple[Column, ...]
-    published: Mapping[str, Mapping[str, float]]  # row -> column -> value; NaN: none
+    published: Mapping[str, Mapping[str, float]]  # row -> column -> value in [0, 1]; NaN: none
     trials: tuple[Planned, ...]
     facts: Mapping[str, str]
     leaks: tuple[str, ...] = ()
     coverage: tuple[Mapping[str, Any], ...] = ()  # by dataset, split, label, method: videos given, ok, and why not
 
     def write(self, folder: Path) -> Path:
+        """Write `table.json` into the folder; return its path."""
         told = asdict(self)
         told["published"] = {
             row: {name: value if math.isfinite(value) else None for name, value in values.items()}
             for row, values in self.published.items()
         }
-        storage.write_bytes(folder / TABLE, (json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
+        storage.write_text(folder / TABLE, json.dumps(told, indent=2, allow_nan=False) + "\n")
         return folder / TABLE
 
     @classmethod
     def read(cls, folder: Path) -> "Saved":
-        """Raises ValueError for a folder that holds no such file, or one of another version."""
+        """Read `table.json` of a folder. Raises ValueError if there is none, or it is of another version."""
         path = folder / TABLE
         if not path.is_file():
             raise ValueError(f"{folder} holds no {TABLE}: {AGAIN}")
@@ -86,7 +90,7 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A done trial's folder."""
+    """The folder of a trial that is done."""
 
     folder: Path
     origin: Origin
@@ -94,7 +98,7 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Raises ValueError if it is not there, not done, or from before runs kept what this needs."""
+        """Read what a folder is. Raises ValueError if it is not there, not done, or of another version."""
         if not (folder / "_done.json").is_file():
             raise ValueError(f"{folder} holds no finished run; name its storage by --storage, or run its sweep again")
         done, trial = storage.read_json(folder / "_done.json"), folder / "trial.json"
@@ -109,41 +113,50 @@ class Run:
 
     @cached_property
     def results(self) -> pa.Table:
-        """RESULTS as they were stored."""
+        """RESULTS as they are stored."""
         return pq.read_table(self.folder / "results.parquet")
 
     def tables(self) -> list[tuple[Mapping[str, Any], pa.Table]]:
-        """Each block with its PREDICTIONS, without the predicted masks themselves. Not kept: they may be large."""
+        """Read each block with its PREDICTIONS, without the predicted masks themselves; they may still be large.
+
+        Raises ValueError if the file has other rows than the run says.
+        """
         names = [name for name in pq.read_schema(self.folder / "predictions.parquet").names if name != "mask_png"]
         table = pq.read_table(self.folder / "predictions.parquet", columns=names)
-        found, first = [], 0
+        blocks, first = [], 0
         for block in self.blocks:
-            found.append((block, table.slice(first, block["rows"])))
+            blocks.append((block, table.slice(first, block["rows"])))
             first += block["rows"]
         if first != table.num_rows:
             raise ValueError(f"{self.folder}: predictions.parquet has {table.num_rows} rows, _done.json says {first}")
-        return found
+        return blocks
 
     def made_again(self, tables: Sequence[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
-        """RESULTS from PREDICTIONS, by the code of now; `commit` is that of the stored ones."""
+        """Return RESULTS made from what `tables` returned, by today's code; `commit` is that of the stored ones."""
         rows = results.every_row(self.origin, tables, self.results["commit"][0].as_py())
         return to_table(rows, RESULTS)
 
 
+def where(table: pa.Table, values: Mapping[str, str]) -> pa.Table:
+    """Return the rows of RESULTS that have these values; column -> value."""
+    for name, value in values.items():
+        table = table.filter(pc.equal(table[name], value))
+    return table
+
+
 def differing(stored: pa.Table, again: pa.Table) -> list[str]:
-    """What of RESULTS is not the same when made again, a line for each number."""
-    value_names = ("value", "low", "high")
-    counts = ("n_real", "n_fake", "n_missing", "n_excluded")
-    key_names = [name for name in RESULTS.names if name not in (*value_names, *counts, "commit")]
+    """Return what of RESULTS is not the same when made again, a line for each number."""
+    compared = ("value", "low", "high", *COUNTS)
+    key_names = [name for name in RESULTS.names if name not in (*compared, "commit")]
 
     def by_key(table: pa.Table) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in key_names if name in row): row for row in table.to_pylist()}
+        return {tuple(row[name] for name in key_names): row for row in table.to_pylist()}
 
     old, new = by_key(stored), by_key(again)
     lines = [f"{_name(row)}: stored, but not made again" for key, row in old.items() if key not in new]
     lines += [f"{_name(row)}: made again, but not stored" for key, row in new.items() if key not in old]
     for key in old.keys() & new.keys():
-        for name in (*value_names, *counts):
+        for name in compared:
             a, b = old[key][name], new[key][name]
             if not (a == b or math.isclose(a, b, abs_tol=_SAME) or (math.isnan(a) and math.isnan(b))):
                 lines.append(f"{_name(old[key])} {name}: stored {a:g}, now {b:g}")
@@ -155,36 +168,36 @@ def _name(row: Mapping[str, Any]) -> str:
     return " ".join(word for word in words if word)
 
 
-Key = tuple[str, str, str]  # part, level, perturbation
-
-
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What a report needs of one run: small tables of its final score."""
+    """What a report needs of one run: its numbers, and small tables of its final scores."""
 
     row: str
     seed: int
     run: Run
     results: pa.Table
-    scores: Mapping[Key, pa.Table]  # video_id, label, score, method
-    masks: Mapping[tuple[str, str], pa.Table]  # part, perturbation -> rows that `metrics.masked` takes
+    scores: Mapping[ScoredAt, pa.Table]  # rows `video_id`, `label`, `score`, `method`
+    masks: Mapping[tuple[str, str], pa.Table]  # part, perturbation -> rows that `detection.masked` takes
 
     @classmethod
     def of(cls, planned: Planned, run: Run, columns: Sequence[Column], *, again: bool) -> "Material":
-        """again: RESULTS are made again from PREDICTIONS."""
+        """Read a run for a table with these columns. again: RESULTS are made again from PREDICTIONS.
+
+        Raises ValueError if PREDICTIONS are not whole.
+        """
         tables = run.tables()
         wanted = {"", *(name for column in columns for name in _perturbations(column))}
         levels = {"video", *(column.level for column in columns if column.metric not in LOCALIZING)}
         scores, masks = {}, {}
-        for block, table in tables:
+        for block, predictions in tables:
             perturbation = block.get("perturbation", "")
             if block["stage"] == FINAL and perturbation in wanted:
                 part = run.origin.part(block["part"])
                 for level in levels:
-                    scores[part.name, level, perturbation] = _with_method(run.origin, part, table, level)
-                if (known := detection.with_masks(table)).num_rows:
+                    scores[part.name, level, perturbation] = _with_method(level, run.origin, part, predictions)
+                if (faces := detection.with_masks(predictions)).num_rows:
                     names = ("video_id", "label", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
-                    masks[part.name, perturbation] = known.select(names)
+                    masks[part.name, perturbation] = faces.select(names)
         return cls(
             row=planned.row,
             seed=planned.seed,
@@ -194,40 +207,42 @@ class Material:
             masks=masks,
         )
 
-    def of_column(self, column: Column) -> tuple[tuple[int, pa.Table], ...]:
-        """What the column's number is the mean of, over test parts (counted from 0) and perturbations: rows that its
-        metric takes. Empty where the run lacks one of them."""
+    def terms(self, column: Column) -> significance.Terms:
+        """Return what the column's number is the mean of; empty where the run lacks some of it."""
         parts = self.run.origin.parts
         if column.test == UNSEEN:
             parts = tuple(part for part in parts if part.dataset != self.run.origin.train_on)
         elif column.test:
             parts = tuple(part for part in parts if part.name == column.test)
-        found = [
-            (i, self.masks.get((part.name, name)))
-            if column.metric in LOCALIZING
-            else (i, self.scores.get((part.name, column.level, name)))
-            for i, part in enumerate(parts)
-            for name in _perturbations(column)
-        ]
-        known = tuple((i, table) for i, table in found if table is not None)
-        return known if len(known) == len(found) else ()
+        terms = []
+        for i, part in enumerate(parts):
+            for perturbation in _perturbations(column):
+                if column.metric in LOCALIZING:
+                    table = self.masks.get((part.name, perturbation))
+                else:
+                    table = self.scores.get((part.name, column.level, perturbation))
+                if table is None:
+                    return ()
+                terms.append((i, table))
+        return terms
 
 
 def _perturbations(column: Column) -> tuple[str, ...]:
-    """Those whose mean the column is; one without any for clean faces."""
+    """Return those whose mean the column is, or the empty name for clean faces."""
     return perturb.levels([column.perturbation]) if column.perturbation else ("",)
 
 
-def _with_method(origin: Origin, part: results.ScoredPart, predictions: pa.Table, level: str) -> pa.Table:
+def _with_method(level: str, origin: Origin, part: results.ScoredPart, predictions: pa.Table) -> pa.Table:
+    """Return the scores at a level with a column `method`: real, or the manipulation."""
     scores = results.scores_at(level, origin, part, predictions)
-    method = {one.video_id: one.method for one in part.failed}
+    methods = {video.video_id: video.method for video in part.failed}
     pairs = predictions.group_by(["video_id", "method"]).aggregate([])
-    method |= dict(zip(pairs["video_id"].to_pylist(), pairs["method"].to_pylist(), strict=True))
-    names = pa.array([method[video_id] for video_id in scores["video_id"].to_pylist()], pa.string())
-    return scores.append_column("method", names)
+    methods |= dict(zip(pairs["video_id"].to_pylist(), pairs["method"].to_pylist(), strict=True))
+    column = pa.array([methods[video_id] for video_id in scores["video_id"].to_pylist()], pa.string())
+    return scores.append_column("method", column)
 
 
 def of_method(scores: pa.Table, method: str) -> pa.Table:
-    """The fakes of one manipulation, and all real ones."""
+    """Return the scores of one manipulation's fakes and of all real videos."""
     real = pc.equal(scores["label"], REAL)
     return scores.filter(pc.or_(real, pc.equal(scores["method"], method)))

@@ -1,6 +1,6 @@
-"""RESULTS -> the cells of the paper's table: published, ours, the difference, the test against the baseline row.
+"""RESULTS to the cells of the paper's table: published, ours, the difference, the test against the baseline row.
 
-What a cell says is said here once, for the terminal, Markdown, CSV and the page.
+The texts of a cell are made here, for the terminal, Markdown, CSV and the HTML page alike.
 """
 
 import csv
@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.common.text import markdown_cell, printable
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import significance
 from pipelines.metrics.names import FINAL, LOCALIZING
 from pipelines.metrics.significance import Comparison
-from pipelines.reporting.saved import Material, Saved
+from pipelines.reporting.saved import COUNTS, Material, Saved, where
 
 ONE_SEED = "*"
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
@@ -27,7 +26,7 @@ HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test video
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One row of the paper's table in one column. All values in [0, 1]; NaN where there is none."""
+    """A row of the paper's table in one column. All values in [0, 1]; NaN where there is none."""
 
     row: str
     column: str
@@ -50,95 +49,92 @@ class Cell:
 
     @property
     def difference(self) -> float:
+        """Ours minus published, in [-1, 1]."""
         return self.ours - self.published
 
+    @classmethod
+    def of(cls, row: str, column: Column, published: float, results: Sequence[pa.Table], failure: str = "") -> "Cell":
+        """Return the cell of a row, without a comparison.
 
-def one_cell(row: str, column: Column, published: float, results: Sequence[pa.Table], failure: str = "") -> Cell:
-    """results: RESULTS of the row's finished trials, one per seed."""
-    found = [entry for table in results for entry in _pick(table, column)]
-    empty = Cell(
-        row=row,
-        column=column.name,
-        published=published,
-        test=column.test,
-        perturbation=column.perturbation,
-        level=column.level,
-        metric=column.metric,
-    )
-    if not found:
-        return replace(empty, failure=failure or _why_none(column))
-    ours = [entry["value"] for entry in found]
-    counts = {name: max(entry[name] for entry in found) for name in ("n_real", "n_fake", "n_missing", "n_excluded")}
-    if not np.isfinite(ours).all():
-        failure = f"{counts['n_real']} real and {counts['n_fake']} fake videos with a face: not defined"
-    return replace(
-        empty,
-        test=found[0]["test_dataset"],
-        ours=float(np.mean(ours)),
-        spread=float(np.std(ours, ddof=1)) if len(ours) > 1 else math.nan,
-        low=float(np.mean([entry["low"] for entry in found])),
-        high=float(np.mean([entry["high"] for entry in found])),
-        seeds=tuple(entry["seed"] for entry in found),
-        failure=failure,
-        **counts,
-    )
+        results: RESULTS of the row's finished trials, one table for each seed. failure: why another is not finished.
+        """
+        wanted = {"stage": FINAL, "level": column.level, "metric": column.metric, "perturbation": column.perturbation}
+        if column.test:
+            wanted["test_dataset"] = column.test
+        numbers = [number for table in results for number in where(table, wanted).to_pylist()]
+        cell = cls(
+            row=row,
+            column=column.name,
+            published=published,
+            test=column.test,
+            perturbation=column.perturbation,
+            level=column.level,
+            metric=column.metric,
+        )
+        if not numbers:
+            no_number = f"no {column.level} {column.metric}"
+            if column.metric in LOCALIZING:
+                no_number = f"no {column.metric}: of no forged face there are a true and a predicted mask"
+            return replace(cell, failure=failure or no_number)
+        ours = [number["value"] for number in numbers]
+        counts = {name: max(number[name] for number in numbers) for name in COUNTS}
+        if not np.isfinite(ours).all():
+            failure = f"{counts['n_real']} real and {counts['n_fake']} fake videos with a face: not defined"
+        return replace(
+            cell,
+            test=numbers[0]["test_dataset"],
+            ours=float(np.mean(ours)),
+            spread=float(np.std(ours, ddof=1)) if len(ours) > 1 else math.nan,
+            low=float(np.mean([number["low"] for number in numbers])),
+            high=float(np.mean([number["high"] for number in numbers])),
+            seeds=tuple(number["seed"] for number in numbers),
+            failure=failure,
+            **counts,
+        )
 
 
 def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
-    """Row by row; materials: of the trials that are done."""
-    found = []
+    """Return the cells of a table, row by row; materials: of the trials that are done."""
+    against = {column.name: comparisons(saved, materials, column) for column in saved.columns}
+    table = []
     for row, published in saved.published.items():
         results = [material.results for material in materials if material.row == row]
-        failure = next((planned.failure for planned in saved.trials if planned.row == row and planned.failure), "")
-        found += [one_cell(row, column, published[column.name], results, failure) for column in saved.columns]
-    against: dict[tuple[str, str], Comparison] = {}
-    for column in saved.columns:
-        against |= {(row, column.name): one for row, one in compared(saved, materials, column).items()}
-    return [replace(one, against=against.get((one.row, one.column))) for one in found]
+        failure = next((trial.failure for trial in saved.trials if trial.row == row and trial.failure), "")
+        for column in saved.columns:
+            cell = Cell.of(row, column, published[column.name], results, failure)
+            table.append(replace(cell, against=against[column.name].get(row)))
+    return table
 
 
-def compared(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
-    """Row -> its comparison with the baseline row in one column, seed by seed, with Holm's correction over the rows."""
+def comparisons(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
+    """Return row -> its comparison with the baseline row in one column, corrected by Holm's method for the rows.
+
+    Seeds that both have are compared. Rows that share no test videos with the baseline row are left out.
+    """
     made_of: dict[str, dict[int, significance.Terms]] = {}
     for material in materials:
-        if tables := material.of_column(column):
-            made_of.setdefault(material.row, {})[material.seed] = tables
+        if terms := material.terms(column):
+            made_of.setdefault(material.row, {})[material.seed] = terms
     base = made_of.get(saved.baseline, {})
-    known: significance.ResampledCache = {}
-    found = {}
+    cache: significance.ResampledCache = {}
+    uncorrected = {}
     for row in saved.published:
         own = made_of.get(row, {}) if row != saved.baseline else {}
         pairs = {
             seed: (own[seed], base[seed]) for seed in own.keys() & base.keys() if len(own[seed]) == len(base[seed])
         }
-        if one := significance.compare(saved.baseline, column.metric, pairs, known):
-            found[row] = one
-    adjusted = significance.holm([one.p for one in found.values()])
-    return {row: replace(one, adjusted_p=p) for (row, one), p in zip(found.items(), adjusted, strict=True)}
-
-
-def _pick(table: pa.Table, column: Column) -> list[dict[str, Any]]:
-    wanted = {
-        "level": column.level,
-        "metric": column.metric,
-        "stage": FINAL,
-        "perturbation": column.perturbation,
+        if comparison := significance.compare(saved.baseline, column.metric, pairs, cache):
+            uncorrected[row] = comparison
+    adjusted = significance.holm([comparison.p for comparison in uncorrected.values()])
+    return {
+        row: replace(comparison, adjusted_p=p)
+        for (row, comparison), p in zip(uncorrected.items(), adjusted, strict=True)
     }
-    if column.test:
-        wanted["test_dataset"] = column.test
-    for name, value in wanted.items():
-        table = table.filter(pc.equal(table[name], value))
-    return table.to_pylist()
 
 
-def _why_none(column: Column) -> str:
-    if column.metric in LOCALIZING:
-        return f"no {column.metric}: of no forged face there are a true and a predicted mask"
-    return f"no {column.level} {column.metric}"
-
-
+# ------------------------------------------------------------------------------------------------------ texts of a cell
 def numbers(columns: Sequence[Column]) -> str:
-    """What the columns hold, in words: `video-level auc and eer, frame-level iou`."""
+    """Return in words what the columns hold: `video-level auc and eer, frame-level iou`."""
     by_level: dict[str, list[str]] = {}
     for column in columns:
         if column.metric not in by_level.setdefault(column.level, []):
@@ -146,46 +142,56 @@ def numbers(columns: Sequence[Column]) -> str:
     return ", ".join(f"{level}-level {' and '.join(metrics)}" for level, metrics in by_level.items())
 
 
-def as_percent(value: float) -> str:
+def in_percent(value: float) -> str:
+    """Return a value in [0, 1] in percent with one decimal; a dash for NaN."""
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def ours_text(cell: Cell) -> str:
-    """e.g. `91.2 ± 0.4 [89.9, 92.5]`; with one seed `91.2* [89.9, 92.5]`; `↑` behind it: above the baseline."""
+    """Return our value: `91.2 ± 0.4 [89.9, 92.5] ↑`.
+
+    With one seed it is `91.2* [89.9, 92.5]`. An arrow behind it says that it is significantly above or below the
+    baseline row.
+    """
     if math.isnan(cell.ours):
         return "failed" if cell.failure else "–"
-    spread = ONE_SEED if math.isnan(cell.spread) else f" ± {as_percent(cell.spread)}"
-    return f"{as_percent(cell.ours)}{spread} [{as_percent(cell.low)}, {as_percent(cell.high)}]{_sign(cell)}"
-
-
-def _sign(cell: Cell) -> str:
-    if cell.against is None or not cell.against.significant:
-        return ""
-    return f" {HIGHER if cell.against.difference > 0 else LOWER}"
+    spread = ONE_SEED if math.isnan(cell.spread) else f" ± {in_percent(cell.spread)}"
+    arrow = ""
+    if cell.against and cell.against.significant:
+        arrow = f" {HIGHER if cell.against.difference > 0 else LOWER}"
+    return f"{in_percent(cell.ours)}{spread} [{in_percent(cell.low)}, {in_percent(cell.high)}]{arrow}"
 
 
 def difference_text(cell: Cell) -> str:
+    """Return ours minus published in percentage points, signed; a dash where one of them is missing."""
     return "–" if math.isnan(cell.difference) else f"{100 * cell.difference:+.1f}"
 
 
+def cell_texts(cell: Cell) -> tuple[str, str, str]:
+    """Return published, ours and the difference."""
+    return in_percent(cell.published), ours_text(cell), difference_text(cell)
+
+
+# ------------------------------------------------------------------------------------------------------- for a terminal
 def two_lines(cell: Cell, ours_width: int = 6) -> str:
-    """The cell for a terminal: three numbers, and the interval below them."""
-    ours, *interval = ours_text(cell).split(" [")
-    head = f"{as_percent(cell.published)} {ours:>{ours_width}} {difference_text(cell):>6}"
-    return "\n".join([head, *(f"[{text}" for text in interval)])
+    """Return a cell for a terminal: three numbers, and the interval on a second line."""
+    published, ours, difference = cell_texts(cell)
+    value, *interval = ours.split(" [")
+    return "\n".join([f"{published} {value:>{ours_width}} {difference:>6}", *(f"[{text}" for text in interval)])
 
 
 def heading(column: str, ours_width: int = 6) -> str:
+    """Return the heading of a column whose cells are written by `two_lines`."""
     return f"{printable(column)}\npubl. {'ours':>{ours_width}}  diff."
 
 
 def ours_width(cells: Sequence[Cell]) -> int:
-    """So that headings stand above their numbers: with a spread over seeds these are longer."""
+    """Return how many characters our values need, without their intervals; with a spread over seeds they are longer."""
     return max(6, *(len(ours_text(cell).split(" [")[0]) for cell in cells))
 
 
 def side_by_side(row_name: str, cells: Sequence[Cell], width: int) -> list[list[str]]:
-    """The columns in groups that fit beside the rows' names into `width` characters; one column always does."""
+    """Return the columns in groups that fit into `width` characters beside the rows' names; one column always does."""
     own_width = ours_width(cells)
     texts = {cell.column: [heading(cell.column, own_width)] for cell in cells}
     for cell in cells:
@@ -204,20 +210,22 @@ def side_by_side(row_name: str, cells: Sequence[Cell], width: int) -> list[list[
     return groups
 
 
+# ------------------------------------------------------------------------------------------------------ below the table
 def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
-    """What a reader must know to read the numbers."""
+    """Return what a reader must know to read the numbers, a line each; facts: what is known of the whole table."""
     lines = [f"{name}: {value}" for name, value in facts.items()]
     scored: dict[str, Cell] = {}
     for cell in cells:
         if cell.seeds:
             scored.setdefault(cell.test or cell.column, cell)
-    for part, c in scored.items():
-        excluded = f", {c.n_excluded} excluded (share a source with training)" if c.n_excluded else ""
-        lines.append(f"{part}: {c.n_real} real and {c.n_fake} fake videos scored, {c.n_missing} failed{excluded}")
+    for part, cell in scored.items():
+        excluded = f", {cell.n_excluded} excluded (share a source with training)" if cell.n_excluded else ""
+        counts = f"{cell.n_real} real and {cell.n_fake} fake videos scored, {cell.n_missing} failed"
+        lines.append(f"{part}: {counts}{excluded}")
     if any(len(cell.seeds) == 1 for cell in cells):
         lines.append(f"{ONE_SEED} one seed only: the spread between seeds is not known")
     lines.append("[low, high]: 95 % interval, bootstrap over test videos; ±: standard deviation over seeds")
-    lines += test_notes(cells)
+    lines += _test_notes(cells)
     failures: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         if cell.failure:
@@ -226,43 +234,40 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def test_notes(cells: Sequence[Cell]) -> list[str]:
-    """How rows were tested against the baseline, where they were."""
-    found = [cell.against for cell in cells if cell.against]
-    if not found:
+def _test_notes(cells: Sequence[Cell]) -> list[str]:
+    """Return how rows were tested against the baseline; nothing where none was."""
+    tested = [cell.against for cell in cells if cell.against]
+    if not tested:
         return []
-    several = any(len(one.by_seed) > 1 for one in found)
+    several = any(len(comparison.by_seed) > 1 for comparison in tested)
     lines = [
-        f"{HIGHER} {LOWER}: higher, lower than the row {found[0].baseline} on the same test videos (p < "
+        f"{HIGHER} {LOWER}: higher, lower than the row {tested[0].baseline} on the same test videos (p < "
         f"{significance.LEVEL:g}; paired bootstrap over the videos that both scored, {significance.NUM_RESAMPLES} "
         f"resamples{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
     ]
-    if any(len(one.by_seed) == 1 for one in found):
+    if any(len(comparison.by_seed) == 1 for comparison in tested):
         lines.append("the test knows the chance in test videos, not that in training: one seed says nothing of it")
     return lines
 
 
+# ---------------------------------------------------------------------------------------------------------------- files
 def markdown(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[str]) -> str:
+    """Return the table as Markdown, with `lines` as a list below it. No text is taken for markup."""
     columns = list(dict.fromkeys(cell.column for cell in cells))
     rows = list(dict.fromkeys(cell.row for cell in cells))
     at = {(cell.row, cell.column): cell for cell in cells}
     kinds = ("published", "ours", "difference")
     head = [markdown_cell(row_name)] + [f"{markdown_cell(column)} {kind}" for column in columns for kind in kinds]
-    body = [
-        [markdown_cell(row)] + [text for column in columns for text in series_texts(at[row, column])] for row in rows
-    ]
+    body = [[markdown_cell(row)] + [text for column in columns for text in cell_texts(at[row, column])] for row in rows]
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
     return "\n".join([f"# {markdown_cell(title)}", "", *table, "", *(f"- {markdown_cell(t)}" for t in lines), ""])
 
 
-def series_texts(cell: Cell) -> tuple[str, str, str]:
-    return as_percent(cell.published), ours_text(cell), difference_text(cell)
-
-
 def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
+    """Return a line for each cell, with its values in [0, 1] and its comparison with the baseline row."""
     buffer = io.StringIO()
     names = ["perturbation", "level", "metric", "published", "ours", "difference", "spread", "low", "high", "seeds"]
-    names += ["n_real", "n_fake", "n_missing", "n_excluded", "failure"]
+    names += [*COUNTS, "failure"]
     tested = ["baseline", "difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos"]
     writer = csv.writer(buffer, lineterminator="\n")
     heads = [name if name == "baseline" else f"baseline_{name}" for name in tested]
@@ -270,11 +275,11 @@ def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
     for cell in cells:
         values = [getattr(cell, name) for name in names]
         values += [getattr(cell.against, name, "") for name in tested]
-        writer.writerow([cell.row, cell.test or cell.column, *(_plain(value) for value in values)])
+        writer.writerow([cell.row, cell.test or cell.column, *(_csv_value(value) for value in values)])
     return buffer.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def _csv_value(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6f}"
     if isinstance(value, Mapping):

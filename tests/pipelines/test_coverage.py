@@ -11,6 +11,7 @@ from scipy import stats
 from pipelines.common import tables
 from pipelines.coverage import main
 from pipelines.reporting import coverage
+from pipelines.reporting.leaks import find_leaks
 
 COPIED = pa.schema([tables.VIDEOS.field(name) for name in tables.COPIED])
 
@@ -102,7 +103,7 @@ def test_like_reasons_count_together_the_most_frequent_first():
 def test_failures_of_one_class_are_a_leak():
     # 10 of 100 fakes and no real: Fisher's two-sided p is 2 * C(100, 10) / C(200, 10), both tails alike.
     videos, ledger = extraction(ok("test", "real", 100), ok("test", "Swap", 90), bad("test", "Swap", 10))
-    (leak,) = coverage.leaks(videos, ledger)
+    (leak,) = find_leaks(videos, ledger)
     assert (leak.method, leak.kind, leak.real, leak.fake) == ("Swap", "failed", 0.0, 0.1)
     assert leak.p == pytest.approx(2 * stats.hypergeom(200, 100, 10).pmf(10))
     assert "10.0% of 100 videos against 0.0% of 100" in str(leak)
@@ -120,28 +121,28 @@ def test_what_is_small_or_may_be_chance_is_no_leak(real, fake):
         for method, (count, failed) in (("real", real), ("Swap", fake))
         for group in (ok("test", method, count - failed), bad("test", method, failed))
     ]
-    assert coverage.leaks(*extraction(*groups)) == []
+    assert find_leaks(*extraction(*groups)) == []
 
 
 def test_one_manipulation_among_several_and_one_split_among_several():
     groups = [ok(s, m, 200) for s in ("train", "test") for m in ("real", "A", "B")]
     videos, ledger = extraction(*groups, bad("test", "B", 40))
-    found = [(leak.split, leak.method) for leak in coverage.leaks(videos, ledger)]
+    found = [(leak.split, leak.method) for leak in find_leaks(videos, ledger)]
     assert found == [("test", "all fakes"), ("test", "B")]
 
 
 def test_faces_per_frame_that_differ_by_class_are_a_leak():
     # 4 faces in 4 frames against 3 in half of the fakes: 1.00 against 0.875
     videos, ledger = extraction(ok("test", "real", 50), ok("test", "Swap", 25), ok("test", "Swap", 25, faces=3))
-    (leak,) = coverage.leaks(videos, ledger)
+    (leak,) = find_leaks(videos, ledger)
     assert (leak.kind, leak.real, leak.fake) == ("faces per frame", 1.0, 0.875)
     same = extraction(ok("test", "real", 50), ok("test", "real", 5, faces=3), ok("test", "Swap", 55))
-    assert coverage.leaks(*same) == []  # 0.977 against 1: less than 0.05
+    assert find_leaks(*same) == []  # 0.977 against 1: less than 0.05
 
 
 def test_pending_videos_are_no_failures():
     videos, ledger = extraction(ok("test", "real", 100), ok("test", "Swap", 10), bad("test", "Swap", 90, "pending"))
-    assert coverage.leaks(videos, ledger) == []
+    assert find_leaks(videos, ledger) == []
 
 
 def test_markdown_is_a_table_whatever_a_file_is_called():

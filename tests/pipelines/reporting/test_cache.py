@@ -6,26 +6,17 @@ import math
 import os
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from pipelines.common import cluster
-from pipelines.launch import publish
 from pipelines.metrics.significance import Comparison
-from pipelines.reporting import cache, plot
-from pipelines.reporting import report as report_module
+from pipelines.reporting import cache
 from pipelines.reporting.cache import MADE, Shown
-from pipelines.reporting.report import gather
-from pipelines.reporting.saved import Saved
 from pipelines.reporting.table import Cell
-from pipelines.trials.outcome import Outcome
-from tests.pipelines.reporting.test_page import made_up, make_run
+from tests.pipelines.reporting.test_page import made_up
 
 AGAINST = Comparison(
     baseline="plain", difference=0.1, low=-0.1, high=0.2, p=0.3, by_seed={0: 0.05, 2: 0.15}, num_videos=9
@@ -79,7 +70,7 @@ def test_everything_that_goes_in_counts(tmp_path: Path, monkeypatch: pytest.Monk
     saved = dataclasses.asdict(made_up())
 
     def of(told: Any = saved, table: pa.Table = videos) -> str:
-        return cache.inputs(told, [path], [table])
+        return cache.inputs_digest(told, [path], [table])
 
     first = of()
     assert of() == first
@@ -100,77 +91,3 @@ def test_everything_that_goes_in_counts(tmp_path: Path, monkeypatch: pytest.Monk
     os.utime(path, ns=(1, 1))
     different.append(of())
     assert len({first, *different}) == 1 + len(different)
-
-
-# ---------------------------------------------------------------------------------------- a sweep's end
-@pytest.fixture
-def times_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    made: list[int] = []
-    own = gather
-    monkeypatch.setattr(report_module, "gather", lambda *args, **kwargs: (made.append(1), own(*args, **kwargs))[1])
-    return made
-
-
-def outcome(storage: Path, saved: Saved) -> Any:
-    """With trials whose runs lie in the storage."""
-    trials: Any = {
-        (one.row, one.seed): SimpleNamespace(done=not one.failure, folder=storage / "runs" / one.run)
-        for one in saved.trials
-    }
-    sweep: Any = None
-    return Outcome(sweep=sweep, preset="small", config_file=None, storage=storage, extractions=(), trials=trials)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_a_sweep_makes_its_report_once_and_mends_it(tmp_path: Path, times_made: list[int]) -> None:
-    make_run(tmp_path, "a0", 0.02, 0)
-    make_run(tmp_path, "b0", 0.5, 0)
-    saved = made_up(trials=tuple(one for one in made_up().trials if one.seed == 0), leaks=(), coverage=())
-    folder = tmp_path / "reports" / "question-1"
-    end = outcome(tmp_path, saved)
-    first = publish._report(end, folder, saved)
-    before = files(folder)
-    assert before.keys() == {path.name for path in first.paths} | {MADE}
-    again = publish._report(end, folder, saved)
-    assert len(times_made) == 1
-    assert (repr(tuple(again.cells)), again.lines, again.paths) == (repr(tuple(first.cells)), first.lines, first.paths)
-    (folder / "question.html").write_text("<html>")
-    publish._report(end, folder, saved)
-    assert (len(times_made), files(folder)) == (2, before)
-    results = tmp_path / "runs" / "b0" / "results.parquet"
-    pq.write_table(pq.read_table(results), results)
-    publish._report(end, folder, saved)
-    assert len(times_made) == 3
-
-
-def test_a_report_whose_making_was_stopped_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times_made: list[int]
-) -> None:
-    make_run(tmp_path, "a0", 0.02, 0)
-    saved = made_up(trials=made_up().trials[:1], leaks=(), coverage=())
-    other = dataclasses.replace(saved, title="another")
-    folder = tmp_path / "reports" / "question-1"
-    end = outcome(tmp_path, saved)
-    publish._report(end, folder, saved)
-    before = files(folder)
-    with monkeypatch.context() as stopped:
-        stopped.setattr(plot, "plot", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            publish._report(end, folder, other)
-    assert files(folder) != before
-    publish._report(end, folder, saved)
-    assert (len(times_made), files(folder)) == (3, before)
-
-
-def test_the_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """`[red]` is no colour, a line break no line."""
-    end: Any = outcome(Path(), made_up(trials=()))
-    names: Any = SimpleNamespace(title="Table [red]1[/red]", row_name="[bold]row")
-    cells = [dataclasses.replace(CELLS[0], row="[0, 1]\n", column="[/x]")]
-    publish._print_table(dataclasses.replace(end, sweep=names), cells, ["[dim]note"], Console(width=100))
-    said = capsys.readouterr().out
-    for text in ("Table [red]1[/red]: published", "[bold]row", "[0, 1]\\n", "[/x]", "[dim]note"):
-        assert text in said

@@ -24,10 +24,10 @@ from pipelines.metrics import detection, results
 from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Failed, Origin, ScoredPart
 from pipelines.report import main
-from pipelines.reporting.page import _curve, _of_part, render
+from pipelines.reporting.page import _by_row, _curve, render
 from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import AGAIN, Planned, Run, Saved
-from pipelines.reporting.table import HIGHER, LOWER, compared
+from pipelines.reporting.table import HIGHER, LOWER, comparisons
 
 EVIL = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "img"}
@@ -173,7 +173,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(page: Page, folder: Path
 def test_curves_of_several_seeds_say_so_and_begin_at_nothing(page: Page, storage: Path) -> None:
     assert page.text.count("mean over seeds; thin: each of them") == 2
     saved = made_up()
-    by_row = _of_part(gather(saved, storage, again=False), "dfdc", "video")
+    by_row = _by_row(gather(saved, storage, again=False), "dfdc", "video")
     figure = Figure()
     axis = figure.subplots()
     line, area = _curve(axis, by_row["plain"], "C0", "-", seeds=True)
@@ -276,7 +276,7 @@ def test_holm_counts_the_rows_of_a_column(storage: Path) -> None:
     saved = made_up(published={row: {"dfdc": 0.9} for row in ("plain", "b", "again")}, columns=made_up().columns[:1])
     trials = [Planned(row=row, seed=0, run=run) for row, run in (("plain", "a0"), ("b", "b0"), ("again", "a0"))]
     saved = made_up(published=saved.published, columns=saved.columns, trials=tuple(trials))
-    found = compared(saved, gather(saved, storage, again=False), saved.columns[0])
+    found = comparisons(saved, gather(saved, storage, again=False), saved.columns[0])
     assert (found["again"].p, found["again"].adjusted_p) == (1, 1)
     assert found["b"].adjusted_p == 2 * found["b"].p
     assert "plain" not in found

@@ -19,15 +19,14 @@ from pipelines.experiments.sweep import Column
 from pipelines.reporting import plot, robustness
 from pipelines.reporting.table import (
     Cell,
+    cell_texts,
     difference_text,
     heading,
     markdown,
     notes,
     numbers,
-    one_cell,
     ours_text,
     ours_width,
-    series_texts,
     side_by_side,
     to_csv,
     two_lines,
@@ -62,7 +61,7 @@ def results(*changes: dict) -> pa.Table:
 
 
 def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84, column: str = "dfdc") -> Cell:
-    return one_cell("0.75", Column.of(column, "video", "auc"), published, tables, failure)
+    return Cell.of("0.75", Column.of(column, "video", "auc"), published, tables, failure)
 
 
 THREE = [
@@ -134,7 +133,7 @@ def test_a_failed_seed_is_told_beside_the_mean_of_the_others():
 def test_a_number_that_is_not_defined_is_a_failure_that_gives_the_counts():
     cell = make_cell(results({"value": math.nan, "low": math.nan, "high": math.nan, "n_real": 0, "n_missing": 10}))
     assert cell.failure == "0 real and 20 fake videos with a face: not defined"
-    assert series_texts(cell) == ("84.0", "failed", "–")
+    assert cell_texts(cell) == ("84.0", "failed", "–")
 
 
 # ------------------------------------------------------------------------------------------- texts
@@ -157,7 +156,7 @@ def test_the_difference_is_ours_minus_published_in_points(ours, expected):
 
 
 def test_a_value_that_the_paper_does_not_give_is_a_dash():
-    assert series_texts(make_cell(results({}), published=math.nan)) == ("–", "80.0* [70.0, 90.0]", "–")
+    assert cell_texts(make_cell(results({}), published=math.nan)) == ("–", "80.0* [70.0, 90.0]", "–")
 
 
 def test_a_terminal_cell_has_its_interval_on_a_second_line():
