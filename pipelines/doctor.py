@@ -1,6 +1,6 @@
-"""A check of datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
+"""Examines datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
 
-It looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
+Looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
 sweep would. Per dataset: layout and lists, number of videos against the published one, both classes in each
 split, people or clips in two splits, real counterparts and masks, files that are missing, files that cannot be
 read. Over all of them: room for the faces and, with --hash, the same content twice.

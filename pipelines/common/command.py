@@ -15,20 +15,21 @@ def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
 
 def not_negative(text: str) -> int:
     """Return the value of a switch that takes 0, 1, 2, ...; the `type` of an argument."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
-    return value
+    return _whole_number(text, least=0)
 
 
 def positive(text: str) -> int:
     """Return the value of a switch that takes 1, 2, 3, ...; the `type` of an argument."""
-    value = not_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    return _whole_number(text, least=1)
+
+
+def _whole_number(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
     return value
 
 

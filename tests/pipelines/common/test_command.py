@@ -53,8 +53,8 @@ def test_interrupted_it_says_what_became_of_the_work(capsys):
     ("text", "not_negative", "positive"),
     [
         ("3", 3, 3),
-        ("0", 0, "must be 1 or more"),
-        ("-1", "must be 0 or more, got -1", "must be 0 or more, got -1"),
+        ("0", 0, "must be 1 or more, got 0"),
+        ("-1", "must be 0 or more, got -1", "must be 1 or more, got -1"),
         ("1.5", "must be a whole number, got '1.5'", "must be a whole number, got '1.5'"),
         ("", "must be a whole number, got ''", "must be a whole number, got ''"),
     ],
