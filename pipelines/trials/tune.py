@@ -109,16 +109,16 @@ def _fit(tuner: Any, look: Callable[[], None]) -> None:
 
 @contextmanager
 def _noted_failure(trial: Trial, compute: job.Compute) -> Iterator[None]:
-    """Write what fails within to the trial's folder, before it goes on to Ray Tune."""
+    """Write down in the trial's folder why what is within fails; a trial that trains here computes with one thread."""
     import torch
 
     if compute.num_workers == 0:
         torch.set_num_threads(1)  # trials share the CPUs; and sums in a fixed order give the same numbers again
     try:
         yield
-    except Exception as error:  # every failure of one row is written down; the other rows go on
+    except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0] + "\n\n" + traceback.format_exc()
-        storage.write_bytes(trial.folder / FAILURE, text.encode())
+        storage.write_text(trial.folder / FAILURE, text)
         raise
 
 
@@ -134,21 +134,18 @@ def standing(trial: Trial) -> tuple[str, float, float] | None:
 
     Each stage counts 1, and scoring 1.
     """
-    noted = progress.noted(trial.folder)
-    if noted is None and not trial.done:
-        return None
     names = [stage.name for stage in trial.planned]
     total = float(len(names) + 1)
     if trial.done:
         return "done", total, total
-    phase = str(noted["phase"]) if noted else "waiting"
-    if phase not in names:
-        done = (
-            len(names) + noted["done"] / max(1, noted["total"])
-            if phase == "score" and noted
-            else names.index(phase.rsplit(" ", 1)[-1]) + 1.0
-        )
-        return phase, done, total
+    noted = progress.noted(trial.folder)
+    if noted is None:
+        return None
+    phase = str(noted["phase"])
+    if phase == "score":
+        return phase, len(names) + noted["done"] / max(1, noted["total"]), total
+    if phase not in names:  # derive from <stage>
+        return phase, names.index(phase.rsplit(" ", 1)[-1]) + 1.0, total
     stage = trial.planned[names.index(phase)]
     step = progress.noted(stage.folder) if not stage.done else None
     share = step["done"] / max(1, step["total"]) if step else float(stage.done)

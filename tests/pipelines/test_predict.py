@@ -104,36 +104,36 @@ def test_scores_are_those_of_the_pipeline(trial: Trial, files: Any, report: Any)
     predictions = predictions.filter(pc.equal(predictions["stage"], FINAL))
     by_video = {row["video_id"]: row["score"] for row in detection.by_video(predictions).to_pylist()}
     videos = report[1]["videos"]
-    for name, found in zip(files, videos, strict=False):
-        assert found["status"] == "ok"
-        assert found["score"] == pytest.approx(by_video[name], abs=1e-5)
-        own = [face["score"] for face in found["faces"]]
+    for name, video in zip(files, videos, strict=False):
+        assert video["status"] == "ok"
+        assert video["score"] == pytest.approx(by_video[name], abs=1e-5)
+        own = [face["score"] for face in video["faces"]]
         np.testing.assert_allclose(own, of_pipeline(trial, name, FINAL), atol=1e-5)
         for stage in ("finetune", "localize"):
-            own = [face["stages"][stage] for face in found["faces"]]
+            own = [face["stages"][stage] for face in video["faces"]]
             np.testing.assert_allclose(own, of_pipeline(trial, name, stage), atol=1e-5)
-            assert found["stages"][stage] == pytest.approx(np.mean(own), abs=1e-5)
+            assert video["stages"][stage] == pytest.approx(np.mean(own), abs=1e-5)
     for stage in ("finetune", "localize"):  # else a mix-up would not be seen
         assert abs(videos[0]["stages"][stage] - videos[1]["stages"][stage]) > 1e-4
 
 
 def test_a_broken_file_costs_itself(report: Any) -> None:
-    code, told, _ = report
+    code, scored, _ = report
     assert code == 1
-    assert [video["status"] for video in told["videos"]] == ["ok", "ok", "unreadable"]
-    broken = told["videos"][2]
+    assert [video["status"] for video in scored["videos"]] == ["ok", "ok", "unreadable"]
+    broken = scored["videos"][2]
     assert broken["path"].endswith("zz broken.mp4")
     assert broken["reason"].startswith("not a video file")
     assert (broken["score"], broken["faces"], broken["stages"]) == (None, [], {})
 
 
 def test_the_json_says_what_scored(trial: Trial, report: Any) -> None:
-    told = report[1]
-    assert told["run"] == trial.digest
-    assert told["stages"] == {s.name: s.digest for s in trial.planned if s.name != "recover"}
-    assert told["commit"] == provenance.commit()
+    scored = report[1]
+    assert scored["run"] == trial.digest
+    assert scored["stages"] == {s.name: s.digest for s in trial.planned if s.name != "recover"}
+    assert scored["commit"] == provenance.commit()
     labels = [video.label for video in trial.train.videos]
-    assert told["trained_on"] == {
+    assert scored["trained_on"] == {
         "dataset": "ffpp",
         "codec": "c23",
         "manipulations": [],
@@ -142,12 +142,12 @@ def test_the_json_says_what_scored(trial: Trial, report: Any) -> None:
         "num_fake": labels.count(1),
         "sample_corpus": True,
     }
-    assert any("sample corpus" in warning for warning in told["warnings"])
-    face = told["videos"][0]["faces"][1]
+    assert any("sample corpus" in warning for warning in scored["warnings"])
+    face = scored["videos"][0]["faces"][1]
     assert set(face) == {"frame_index", "face_index", "time_s", "box_px", "face_score", "score", "stages"}
     assert set(face["box_px"]) == {"x0", "y0", "x1", "y1"}
     assert face["time_s"] > 0
-    assert (len(told["videos"][0]["faces"]), told["videos"][0]["num_frames"]) == (4, 4)
+    assert (len(scored["videos"][0]["faces"]), scored["videos"][0]["num_frames"]) == (4, 4)
 
 
 def test_a_picture_of_each_scored_video(report: Any) -> None:
@@ -163,7 +163,7 @@ def test_a_picture_of_each_scored_video(report: Any) -> None:
 def test_a_method_without_masks_shows_grad_cam(trial: Trial, storage: Path, files: Any, tmp_path: Path) -> None:
     """Of the faces that the picture has, and of no other; the scores are the same with and without."""
     paths = list(files.values())[:1]
-    found = {}
+    faces = {}
     for stage in ("finetune", "localize"):
         folder = next(planned.folder for planned in trial.planned if planned.name == stage)
         trained = lookup.by_name(str(folder), storage)
@@ -175,9 +175,9 @@ def test_a_method_without_masks_shows_grad_cam(trial: Trial, storage: Path, file
         ]
         (path,) = write_pictures(trained, [shown], tmp_path / stage)
         assert cv2.imread(str(path)).std() > 10
-        found[stage] = shown.faces
-    assert not any("cam_png" in row for row in found["localize"])  # it draws masks
-    heats = [cv2.imdecode(np.frombuffer(row["cam_png"], np.uint8), cv2.IMREAD_UNCHANGED) for row in found["finetune"]]
+        faces[stage] = shown.faces
+    assert not any("cam_png" in row for row in faces["localize"])  # it draws masks
+    heats = [cv2.imdecode(np.frombuffer(row["cam_png"], np.uint8), cv2.IMREAD_UNCHANGED) for row in faces["finetune"]]
     assert {heat.shape for heat in heats} == {(64, 64)}
     assert max(heat.max() for heat in heats) > 200
 
@@ -191,10 +191,10 @@ def test_grad_cam_that_fails_costs_no_score(
     monkeypatch.setattr(explain, "grad_cam", broken)
     folder = next(planned.folder for planned in trial.planned if planned.name == "finetune")
     trained = lookup.by_name(str(folder), storage)
-    (one,) = predict.predict(trained, list(files.values())[:1], Console(quiet=True), pictures=True)
-    assert one.status == "ok"
-    assert one.score is not None
-    assert not any("cam_png" in row for row in one.faces)
+    (video,) = predict.predict(trained, list(files.values())[:1], Console(quiet=True), pictures=True)
+    assert video.status == "ok"
+    assert video.score is not None
+    assert not any("cam_png" in row for row in video.faces)
 
 
 def test_many_videos_go_through_ray_and_score_alike(
@@ -245,11 +245,11 @@ def test_one_file_twice_is_scored_once_and_told_twice(trial: Trial, files: Any, 
 
 # ------------------------------------------------------------------------------------------ trial
 def test_the_settings_come_back_from_the_folder(trial: Trial, storage: Path) -> None:
-    found = lookup.by_name(str(trial.folder), storage)
-    assert found.experiment.config() == trial.experiment.config()
-    assert replace(found.experiment, model_args={}) == replace(trial.experiment, model_args={})
-    assert [planned.folder for planned in found.planned] == [s.folder for s in trial.planned if s.name != "recover"]
-    assert found.pooling == trial.pooling
+    trained = lookup.by_name(str(trial.folder), storage)
+    assert trained.experiment.config() == trial.experiment.config()
+    assert replace(trained.experiment, model_args={}) == replace(trial.experiment, model_args={})
+    assert [planned.folder for planned in trained.planned] == [s.folder for s in trial.planned if s.name != "recover"]
+    assert trained.pooling == trial.pooling
 
 
 @pytest.mark.parametrize("model", models.names())
@@ -287,8 +287,8 @@ def test_a_model_of_mlflow_scores_as_the_trial_does(trial: Trial, files: Any, re
 
 def test_a_stage_scores_alone(trial: Trial, storage: Path) -> None:
     folders = {planned.name: planned.folder for planned in trial.planned}
-    found = lookup.by_name(str(folders["localize"]), storage)
-    assert [planned.folder for planned in found.planned] == [folders["localize"]]
+    trained = lookup.by_name(str(folders["localize"]), storage)
+    assert [planned.folder for planned in trained.planned] == [folders["localize"]]
     with pytest.raises(ValueError, match="recover of delocate gives no score"):
         lookup.by_name(str(folders["recover"]), storage)
 
@@ -306,8 +306,8 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
     with pytest.raises(ValueError, match="is not done"):
         lookup.by_name(str(own), storage)
     (own / "kept.json").rename(own / "_done.json")
-    told = read_json(own / "trial.json")
-    write_json(own / "trial.json", told | {"experiment": told["experiment"] | {"colour": "red"}})
+    record = read_json(own / "trial.json")
+    write_json(own / "trial.json", record | {"experiment": record["experiment"] | {"colour": "red"}})
     with pytest.raises(ValueError, match=r"settings that this version does not know.*colour"):
         lookup.by_name(str(own), storage)
     (own / "trial.json").unlink()
@@ -327,11 +327,11 @@ def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> 
 def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> None:
     """The folder that `preprocess` gives faces of own videos, with the recipe that extraction leaves in it."""
     own = copied(trial, tmp_path / "storage")
-    told = read_json(own / "trial.json")
+    record = read_json(own / "trial.json")
     recipe = trial.experiment.recipe()
     for root, sample in ((None, False), ("/x/sample-1/ffpp", True)):
         folder = plan.faces_folder(tmp_path, "ffpp", recipe, root)
-        write_json(own / "trial.json", told | {"faces": told["faces"] | {"folder": folder.name}})
+        write_json(own / "trial.json", record | {"faces": record["faces"] | {"folder": folder.name}})
         assert lookup.by_name(str(own), tmp_path).on_sample is sample
 
 

@@ -162,8 +162,8 @@ def test_examples_are_the_surest_right_and_wrong_of_each_class():
         "d/f2": (1, [0.6, 0.6]),
         "d/f3": (1, [0.5, 0.5]),  # exactly 0.5 counts as real, so wrong
     }
-    found = explain.examples([part("d", scores)])
-    rows = [example.row("a") for example in found]
+    shown = explain.examples([part("d", scores)])
+    rows = [example.row("a") for example in shown]
     assert [(r["video_id"], r["verdict"], r["frame_index"]) for r in rows] == [
         ("d/r1", "right", 0),
         ("d/r3", "wrong", 10),
@@ -172,12 +172,12 @@ def test_examples_are_the_surest_right_and_wrong_of_each_class():
     ]
     assert rows[0]["score"] == 0.1
     assert rows[0]["video_score"] == pytest.approx(0.15)
-    assert found[0].row("recover")["score"] is None
+    assert shown[0].row("recover")["score"] is None
 
 
 def test_a_class_that_is_always_right_has_no_wrong_example():
-    found = explain.examples([part("d", {"d/r": (0, [0.1]), "d/f": (1, [0.9])})])
-    assert [example.row("a")["verdict"] for example in found] == ["right", "right"]
+    shown = explain.examples([part("d", {"d/r": (0, [0.1]), "d/f": (1, [0.9])})])
+    assert [example.row("a")["verdict"] for example in shown] == ["right", "right"]
 
 
 def test_a_video_of_two_parts_is_shown_once():
@@ -238,10 +238,10 @@ def features(points: list[list[float]], **more: Any) -> pa.Table:
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7])
 def test_a_plane_of_few_points(number):
     vectors = np.random.default_rng(0).normal(size=(number, 5))
-    found = plane(vectors)
-    assert found.shape == (number, 2)
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found, plane(vectors))
+    places = plane(vectors)
+    assert places.shape == (number, 2)
+    assert np.isfinite(places).all()
+    np.testing.assert_array_equal(places, plane(vectors))
 
 
 def test_points_in_one_place_and_of_one_dimension():
@@ -269,8 +269,8 @@ def test_tsne_is_a_picture(number):
 
 def test_two_stages_with_features_of_different_width_are_two_panels():
     both = pa.concat_tables([features([[1.0, 2.0]] * 3), features([[1.0, 2.0, 3.0]] * 3, stage="localize")])
-    one = decoded(tsne(features([[1.0, 2.0]] * 3), "t"))
-    assert decoded(tsne(both, "t")).shape[1] > 1.4 * one.shape[1]
+    single = decoded(tsne(features([[1.0, 2.0]] * 3), "t"))
+    assert decoded(tsne(both, "t")).shape[1] > 1.4 * single.shape[1]
 
 
 def evidence(**changes: Any) -> dict[str, Any]:

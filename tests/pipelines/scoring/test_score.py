@@ -49,7 +49,7 @@ def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
 @pytest.fixture(scope="module")
 def finished(trial: Trial) -> Mapping[str, FinishedStage]:
     """Stages that look trained. Weights are drawn wide, so that scores and masks fall on both sides of a half."""
-    return {one.name: untrained(one, trial.experiment.config()) for one in trial.planned}
+    return {stage.name: untrained(stage, trial.experiment.config()) for stage in trial.planned}
 
 
 def untrained(planned: stages.PlannedStage, config: Any) -> FinishedStage:
@@ -77,7 +77,10 @@ def predictions(trial: Trial, finished: Mapping[str, FinishedStage], parts: Any)
     score_parts(scoring, parts, trial.faces, num_actors=1, on_video=lambda done, total: calls.append((done, total)))
     num_videos = sum(map(len, parts.values()))
     assert calls[-1] == (num_videos, num_videos)
-    return {one.planned.name: [pq.read_table(predictions_path(one.planned, part)) for part in parts] for one in scoring}
+    return {
+        stage.planned.name: [pq.read_table(predictions_path(stage.planned, part)) for part in parts]
+        for stage in scoring
+    }
 
 
 def faces_of(trial: Trial, video: Video) -> list[dict[str, Any]]:
@@ -155,7 +158,7 @@ def test_a_scored_part_is_not_scored_again(
 ) -> None:
     """Faces that can't be read prove that nothing is read; a third part of known videos is scored by itself."""
     scoring = [finished["finetune"], finished["localize"]]
-    paths = [predictions_path(one.planned, part) for one in scoring for part in parts]
+    paths = [predictions_path(stage.planned, part) for stage in scoring for part in parts]
     before = [path.stat().st_mtime_ns for path in paths]
     score_parts(scoring, parts, {name: Path("/nowhere") for name in trial.faces}, num_actors=1)
     more = parts | {"0" * 16: next(iter(parts.values()))[:1]}

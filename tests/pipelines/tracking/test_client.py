@@ -83,7 +83,7 @@ def test_the_same_trial_under_two_launches_is_two_children(tracker: Tracker, cli
     for parent, child in zip(parents, children, strict=True):
         assert tracker.open_run("trial", "trial", parent=parent) == child
         query = f"tags.`mlflow.parentRunId` = '{parent}'"
-        assert [found.info.run_id for found in client.search_runs([tracker.experiment_id], query)] == [child]
+        assert [run.info.run_id for run in client.search_runs([tracker.experiment_id], query)] == [child]
 
 
 def test_a_curve_is_logged_once_however_often_it_is_seen(tracker: Tracker, client: MlflowClient) -> None:
@@ -197,12 +197,14 @@ def test_data_are_inputs_of_a_run_once(tracker: Tracker, client: MlflowClient) -
     ]
     for _ in range(2):
         run_id = tracker.open_run("inputs", "inputs", datasets=data)
-    found = client.get_run(run_id).inputs.dataset_inputs
-    told = {one.dataset.name: (one.dataset.digest, {tag.key: tag.value for tag in one.tags}) for one in found}
+    inputs = client.get_run(run_id).inputs.dataset_inputs
+    logged = {
+        entry.dataset.name: (entry.dataset.digest, {tag.key: tag.value for tag in entry.tags}) for entry in inputs
+    }
     context = "mlflow.data.context"
-    assert told == {"ffpp train": ("train", {context: "training"}), "ffpp val": ("val", {context: "validation"})}
-    assert len(found) == 2
-    assert json.loads(found[0].dataset.profile) == {"num_rows": 3, "num_failed": 1}
+    assert logged == {"ffpp train": ("train", {context: "training"}), "ffpp val": ("val", {context: "validation"})}
+    assert len(inputs) == 2
+    assert json.loads(inputs[0].dataset.profile) == {"num_rows": 3, "num_failed": 1}
 
 
 def test_values_are_logged_once(tracker: Tracker, client: MlflowClient) -> None:
@@ -219,10 +221,10 @@ def test_two_launches_that_watch_one_training_log_its_points_once(
     run_id = tracker.open_run("watched", "watched")
     lines = [{"epoch": n, "step": n, "seconds": 2.5, "loss": 1 / n} for n in (1, 2)]
     both = [Tracker(uri, "sweep", storage) for _ in range(2)]
-    for one in both:
-        one._logged_to(run_id, "finetune/loss")
-    for one in both:
-        one.log_curve(run_id, "finetune", lines)
+    for launch in both:
+        launch._logged_to(run_id, "finetune/loss")
+    for launch in both:
+        launch.log_curve(run_id, "finetune", lines)
     points = client.get_metric_history(run_id, "finetune/loss")
     assert [(point.step, point.value) for point in points] == [(1, 1.0), (2, 0.5)]
     assert points[1].timestamp - points[0].timestamp == 2500
@@ -348,7 +350,7 @@ def test_the_load_of_the_machine_is_logged_and_ends_with_an_error(
     run_id = tracker.open_run("load", "load")
     with pytest.raises(KeyboardInterrupt):
         _interrupted(tracker, run_id)
-    assert not [one for one in threading.enumerate() if one.name == "SystemMetricsMonitor"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "SystemMetricsMonitor"]
     logged = client.get_run(run_id).data.metrics
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= logged.keys()
     assert any(name.startswith("system/disk_") for name in logged)
@@ -403,14 +405,14 @@ def check_launches(uri: str, sweeps: Sequence[str]) -> None:
         experiment = client.get_experiment_by_name(sweep)
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
-        assert sorted(one.data.tags["run_key"] for one in runs) == ["launch", *(f"trial {n}" for n in range(5))]
-        assert {one.info.status for one in runs} == {"FINISHED"}
-        for one in runs:
-            if one.data.tags["run_key"] != "launch":
-                history = client.get_metric_history(one.info.run_id, "stage/loss")
+        assert sorted(run.data.tags["run_key"] for run in runs) == ["launch", *(f"trial {n}" for n in range(5))]
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        for run in runs:
+            if run.data.tags["run_key"] != "launch":
+                history = client.get_metric_history(run.info.run_id, "stage/loss")
                 assert [point.step for point in history] == [1, 2, 3, 4, 5]
-                assert len(client.get_metric_history(one.info.run_id, "auc")) == 1
-                assert one.data.metrics["auc"] == int(one.data.params["number"]) / 10
+                assert len(client.get_metric_history(run.info.run_id, "auc")) == 1
+                assert run.data.metrics["auc"] == int(run.data.params["number"]) / 10
 
 
 @pytest.mark.slow
@@ -448,7 +450,7 @@ def test_what_is_logged_while_the_server_is_away_is_there_in_the_end(mlflow_serv
     back.join()
     client = MlflowClient(tracking_uri=mlflow_server.uri)
     runs = client.search_runs([tracker.experiment_id])
-    assert {one.info.run_id for one in runs} == {parent, child}
-    found = client.get_run(child)
-    assert (found.info.status, found.data.params, found.data.metrics) == ("FINISHED", {"lr": "0.1"}, {"auc": 0.75})
+    assert {run.info.run_id for run in runs} == {parent, child}
+    run = client.get_run(child)
+    assert (run.info.status, run.data.params, run.data.metrics) == ("FINISHED", {"lr": "0.1"}, {"auc": 0.75})
     assert [entry.path for entry in client.list_artifacts(child)] == [Path(__file__).name]

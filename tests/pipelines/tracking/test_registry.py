@@ -153,8 +153,8 @@ def test_an_unchanged_winner_is_not_registered_twice(registered: Registered) -> 
     assert registered.lines[0] == registered.lines[1]
     assert registered.lines[0] == "models:/crossforge-ratio/1 (0.9, seed 0: the best validation AUC, 70.0)"
     assert registered.lines[2].startswith("models:/crossforge-ratio/2 (0.5, seed 0")
-    found = registered.client.search_model_versions("name = 'crossforge-ratio'")
-    assert sorted(int(one.version) for one in found) == [1, 2]
+    versions = registered.client.search_model_versions("name = 'crossforge-ratio'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
 
 
 def test_the_alias_is_the_newest_winner(registered: Registered) -> None:
@@ -176,12 +176,12 @@ def test_made_up_data_never_take_the_alias_of_real_ones(tmp_path: Path, monkeypa
 def test_a_version_says_what_it_is(registered: Registered) -> None:
     version = registered.client.get_model_version("crossforge-ratio", "1")
     trial = registered.first.trials["0.9", 0]
-    told = {"trial": trial.digest, "val_auc": "0.700000", "data": "sample", "commit": "abc", "method": "delocate"}
-    assert told.items() <= version.tags.items()
+    tags = {"trial": trial.digest, "val_auc": "0.700000", "data": "sample", "commit": "abc", "method": "delocate"}
+    assert tags.items() <= version.tags.items()
     assert "scores mean nothing" in version.description
     assert registered.client.get_run(version.run_id).data.tags["run_key"] == trial.digest
     outputs = registered.client.get_run(version.run_id).outputs.model_outputs
-    assert [version.source.split("/")[-2] for one in outputs] == [one.model_id for one in outputs]
+    assert [version.source.split("/")[-2] for output in outputs] == [output.model_id for output in outputs]
     assert len(outputs) == 1
 
 

@@ -31,7 +31,7 @@ SWEEP = Sweep(
 
 def usable(name: str, split: str, *contents: str, failed: Mapping[str, str] | None = None) -> UsablePart:
     part = Part(name=name, dataset=name.partition("/")[0], split=split, codec="c23", rows=(), excluded=("x/1",))
-    return UsablePart(part=part, videos=(), failed=failed or {}, contents=tuple((one, one) for one in contents))
+    return UsablePart(part=part, videos=(), failed=failed or {}, contents=tuple((name, name) for name in contents))
 
 
 def trial(experiment: Experiment, storage: Path) -> Trial:
@@ -90,12 +90,12 @@ def test_a_trial_can_be_found_by_every_fact_of_it(launched: Outcome) -> None:
 
 def test_no_setting_is_logged_twice(launched: Outcome) -> None:
     """The params and the tags together name every setting of the experiment once."""
-    one = launched.trials["0.5", 0]
-    params = runs.params(one)
+    first = launched.trials["0.5", 0]
+    params = runs.params(first)
     assert params["model_config.recover.mask_ratio"] == 0.5
     assert params["manipulations"] == "all"
     assert not set(runs.IN_TAGS) & params.keys()
-    left_out = one.experiment.flat().keys() - params.keys()
+    left_out = first.experiment.flat().keys() - params.keys()
     assert left_out == {*runs.IN_TAGS, *runs.IN_FACES}
     assert all(str(value) != "" for value in params.values())
 
@@ -107,18 +107,18 @@ def test_a_setting_that_the_extraction_overrides_is_logged(launched: Outcome, tm
 
 
 def test_names_tell_launches_and_trials_apart(launched: Outcome, tmp_path: Path) -> None:
-    names = {runs.trial_name(key, one) for key, one in launched.trials.items()}
+    names = {runs.trial_name(key, first) for key, first in launched.trials.items()}
     assert len(names) == 2
-    one = launched.trials["0.5", 0]
-    assert runs.trial_name(("0.5", 0), one) == f"0.5, seed 0 [{one.digest[:6]}]"
-    other = replace(launched, trials={("0.5", 0): one})
+    first = launched.trials["0.5", 0]
+    assert runs.trial_name(("0.5", 0), first) == f"0.5, seed 0 [{first.digest[:6]}]"
+    other = replace(launched, trials={("0.5", 0): first})
     assert runs.launch_name(launched) != runs.launch_name(other)
     assert runs.launch_name(launched).startswith("small, sample [")
 
 
 def test_the_data_say_part_counts_and_no_path(launched: Outcome) -> None:
     read = runs.inputs(launched.trials["0.5", 0])
-    assert [(one.name, one.context) for one in read] == [
+    assert [(dataset.name, dataset.context) for dataset in read] == [
         ("ffpp train c23", "training"),
         ("ffpp val c23", "validation"),
         ("celeb_df test c23", "testing"),
@@ -127,7 +127,7 @@ def test_the_data_say_part_counts_and_no_path(launched: Outcome) -> None:
     assert read[3].source == {"dataset": "dfdc", "part": "test", "compression": "c23"}
     assert read[3].profile == {"num_rows": 0, "num_real": 0, "num_fake": 0, "num_failed": 1, "num_excluded": 1}
     assert {"name": "video_id", "type": "string", "required": True} in read[0].schema
-    assert len({one.digest for one in read}) == 4
+    assert len({dataset.digest for dataset in read}) == 4
 
 
 def test_the_digest_of_data_is_that_of_its_contents(launched: Outcome) -> None:

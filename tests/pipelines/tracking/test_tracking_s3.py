@@ -71,8 +71,8 @@ class Site:
         (self.folder / f"{name}.py").write_text(text)
 
     def start(self, name: str) -> "subprocess.Popen[str]":
-        told = ("RAY_", "MLFLOW_", "CROSSFORGE_", "AWS_")
-        env = {key: value for key, value in os.environ.items() if not key.startswith(told)}
+        unwanted = ("RAY_", "MLFLOW_", "CROSSFORGE_", "AWS_")
+        env = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
         switches = ["--datasets", "datasets.toml", "--preset", "small", "--storage", str(self.storage)]
         with (self.folder / f"{name}.out").open("w") as out:
             return subprocess.Popen(
@@ -92,9 +92,9 @@ class Site:
 
     def runs(self, name: str) -> tuple[Any, list[Any]]:
         """The parent, and the children."""
-        found = self.client.search_runs([self.client.get_experiment_by_name(name).experiment_id])
-        [parent] = [one for one in found if "mlflow.parentRunId" not in one.data.tags]
-        return parent, [one for one in found if one is not parent]
+        all_runs = self.client.search_runs([self.client.get_experiment_by_name(name).experiment_id])
+        [parent] = [run for run in all_runs if "mlflow.parentRunId" not in run.data.tags]
+        return parent, [run for run in all_runs if run is not parent]
 
     def expected(self, name: str) -> dict[str, Path]:
         """Key of each artifact of the runs of a sweep in the bucket -> the file that it is a copy of."""
@@ -164,7 +164,7 @@ def no_access(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sweep_outlives_a_server_that_is_away_and_logs_all(swept: Site) -> None:
     parent, children = swept.runs("tiny")
-    assert [one.info.status for one in (parent, *children)] == ["FINISHED"] * 3
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 3
     assert "NOT LOGGED" not in swept.said("tiny")
     for child in children:
         for stage, num_epochs in (("recover", 2), ("finetune", 1)):
@@ -200,10 +200,10 @@ def test_clients_need_no_access_to_the_bucket(swept: Site, tmp_path: Path) -> No
     assert not {"boto3", "botocore", "aiobotocore"} & imported
     parent, children = swept.runs("tiny")
     expected = swept.expected("tiny")
-    for one in (parent, *children):
-        (tmp_path / one.info.run_id).mkdir()
-        copy = Path(swept.client.download_artifacts(one.info.run_id, "", str(tmp_path / one.info.run_id)))
-        own = {path.name: path.read_bytes() for key, path in expected.items() if one.info.run_id in key}
+    for run in (parent, *children):
+        (tmp_path / run.info.run_id).mkdir()
+        copy = Path(swept.client.download_artifacts(run.info.run_id, "", str(tmp_path / run.info.run_id)))
+        own = {path.name: path.read_bytes() for key, path in expected.items() if run.info.run_id in key}
         assert {path.name: path.read_bytes() for path in copy.iterdir()} == own
 
 
@@ -223,7 +223,7 @@ def test_videos_are_scored_by_the_model_from_the_bucket(
         lookup.by_name(version.run_id, swept.storage),
     )
     assert swept.storage not in trained[0].folder.parents
-    fetched, local = (predict.predict(one, [video], Console(quiet=True))[0].score for one in trained)
+    fetched, local = (predict.predict(trial, [video], Console(quiet=True))[0].score for trial in trained)
     assert fetched == local
     assert local is not None
 
@@ -244,12 +244,12 @@ def test_what_a_bucket_that_is_away_did_not_take_the_same_command_logs(swept: Si
     assert not {"Traceback", "secret"} & set(re.findall(r"\w+", "".join(said)))
     assert [path.name for path in swept.storage.glob("reports/later-*/later.csv")] == ["later.csv"]
     parent, children = swept.runs("later")
-    assert "FINISHED" not in [one.info.status for one in (parent, *children)]
+    assert "FINISHED" not in [run.info.status for run in (parent, *children)]
     assert not set(swept.expected("later")) & set(swept.bucket.keys(PREFIX))
 
     assert swept.run("later") == 0, swept.said("later")
     parent, children = swept.runs("later")
-    assert [one.info.status for one in (parent, *children)] == ["FINISHED"] * 3
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 3
     for key, path in swept.expected("later").items():
         assert swept.bucket.get(key) == path.read_bytes(), path
 

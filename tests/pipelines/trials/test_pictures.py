@@ -128,8 +128,8 @@ def test_they_are_made_once_and_made_up_for(trial: Trial, tmp_path: Path) -> Non
     late = copied(trial, tmp_path)
     results = (late.folder / "results.parquet").stat().st_mtime_ns
     run.run_trial(late, HERE, lambda *word: pytest.fail(f"worked on {word}"))
-    for one, other in zip(tables(trial), tables(late), strict=True):
-        assert one.equals(other)
+    for early, made_up in zip(tables(trial), tables(late), strict=True):
+        assert early.equals(made_up)
     before = {path: path.stat().st_mtime_ns for path in late.folder.iterdir()}
     assert before[late.folder / "results.parquet"] == results
     run.run_trial(replace(late, faces={}), HERE, no_report)
@@ -139,8 +139,8 @@ def test_they_are_made_once_and_made_up_for(trial: Trial, tmp_path: Path) -> Non
 def test_a_worker_makes_the_same(trial: Trial, tmp_path: Path) -> None:
     late = copied(trial, tmp_path)
     pictures.write_missing(late, Compute(num_workers=1))
-    one, other = (table.drop(["png"]) for table in (tables(trial)[0], tables(late)[0]))
-    assert one.equals(other)
+    early, made_up = (table.drop(["png"]) for table in (tables(trial)[0], tables(late)[0]))
+    assert early.equals(made_up)
 
 
 # --------------------------------------------------------------------------------- what goes wrong
@@ -149,8 +149,8 @@ def test_a_broken_picture_costs_itself(trial: Trial, tmp_path: Path, monkeypatch
     whole = localize.pictures
 
     def broken(self: Any, batch: Any) -> dict[str, torch.Tensor]:
-        found = whole(self, batch)
-        return found | {"mask": found["mask"] + 2, "odd": found["mapped"][:, :2]}
+        drawn = whole(self, batch)
+        return drawn | {"mask": drawn["mask"] + 2, "odd": drawn["mapped"][:, :2]}
 
     def no_logit(self: Any, batch: Any) -> None:
         raise RuntimeError("no logit today")

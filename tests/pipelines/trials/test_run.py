@@ -85,7 +85,7 @@ def trial(tiny: Any, storage: Path, phases: list[tuple[str, int, int]]) -> Trial
 
 # ---------------------------------------------------------------------------------------- results
 def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
-    found = [(r["stage"], r["test_dataset"], r["level"], r["metric"]) for r in trial.results().to_pylist()]
+    keys = [(r["stage"], r["test_dataset"], r["level"], r["metric"]) for r in trial.results().to_pylist()]
     scores = [(level, metric) for level in ("frame", "video") for metric in ("auc", "ap", "eer", "acc_at_0_5")]
     masks = [("frame", "iou"), ("frame", "pbca")]
     wanted = [
@@ -96,7 +96,7 @@ def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
     ]
     # True masks are not known in DFDC; of the stages, `localize` predicts masks.
     wanted += [(stage, "celeb_df", *what) for stage in ("localize", FINAL) for what in masks]
-    assert sorted(found) == sorted(wanted)
+    assert sorted(keys) == sorted(wanted)
     assert trial.results().schema.equals(tables.RESULTS)
 
 
@@ -178,15 +178,15 @@ def test_a_trial_that_lost_its_marker_is_finished_from_its_stages(trial: Trial, 
 
 
 def test_its_results_follow_from_its_folder_alone(trial: Trial) -> None:
-    one = Run.read(trial.folder)
-    assert one.made_again(one.tables()).equals(one.results)
+    saved = Run.read(trial.folder)
+    assert saved.made_again(saved.tables()).equals(saved.results)
 
 
 def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, storage: Path, tiny: Any) -> None:
     """`recover` sees real videos only, so trials on other fakes share it; `localize` reads what it made of each."""
     two = {"manipulations": ("Deepfakes", "FaceSwap"), "test_on": ("celeb_df",)}
     other = planned(tiny, storage, **two, **{"model.stages": ("recover", "localize")})
-    both = {one.name: one for one in trial.planned}, {one.name: one for one in other.planned}
+    both = {stage.name: stage for stage in trial.planned}, {stage.name: stage for stage in other.planned}
     assert both[0]["recover"].folder == both[1]["recover"].folder
     assert both[0]["localize"].folder != both[1]["localize"].folder
     weights = both[0]["recover"].folder / "weights.safetensors"
@@ -197,7 +197,9 @@ def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, stora
         set(pq.read_table(path, columns=["video_id"])["video_id"].to_pylist())
         for path in (weights.parent / "derived").iterdir()
     ]
-    wanted = [{video.video_id for part in (one.train, one.select) for video in part.videos} for one in (trial, other)]
+    wanted = [
+        {video.video_id for part in (each.train, each.select) for video in part.videos} for each in (trial, other)
+    ]
     assert sorted(covered, key=len) == sorted(wanted, key=len)
     assert wanted[1] < wanted[0]
 
@@ -207,7 +209,7 @@ def test_a_failed_video_is_counted_and_left_out(trial: Trial, storage: Path, tin
     failed = videos_of(tiny, "celeb_df", "test", tables.FAKE)[0]
     less = ran(planned(tiny, storage, failing(tiny, "celeb_df", failed)))
     assert less.digest != trial.digest
-    assert [one.digest for one in less.planned] == [one.digest for one in trial.planned]
+    assert [stage.digest for stage in less.planned] == [stage.digest for stage in trial.planned]
     for row in rows_of(less, test_dataset="celeb_df"):
         assert (row["n_real"], row["n_fake"], row["n_missing"]) == (3, 1, 1)
     for row in rows_of(less, test_dataset="dfdc"):
@@ -228,7 +230,7 @@ def test_a_failed_video_can_count_as_a_half(storage: Path, tiny: Any, trial: Tri
         (row,) = rows_of(half, stage=FINAL, test_dataset="celeb_df", level="video", metric=metric)
         assert row["value"] == pytest.approx(expected)
         assert (row["n_missing"], row["failed_rule"]) == (1, "half")
-    by_frame = [rows_of(one, stage=FINAL, level="frame") for one in (left_out, half)]
+    by_frame = [rows_of(each, stage=FINAL, level="frame") for each in (left_out, half)]
     assert [row["value"] for row in by_frame[0]] == [row["value"] for row in by_frame[1]]
 
 
@@ -250,14 +252,14 @@ def test_a_failed_training_video_makes_another_stage(tiny: Any, storage: Path) -
     assert fake in less.train.failed
     assert fake not in {video.video_id for video in less.train.videos}
     same = [a.digest == b.digest for a, b in zip(whole.planned, less.planned, strict=True)]
-    assert [one.name for one in whole.planned] == ["recover", "finetune", "localize"]
+    assert [stage.name for stage in whole.planned] == ["recover", "finetune", "localize"]
     assert same == [True, False, False]  # recover sees real videos only
 
 
 # -------------------------------------------------------------------------------- other protocols
 def test_in_dataset_scores_the_test_part_of_the_training_dataset(storage: Path, tiny: Any, trial: Trial) -> None:
     same = ran(planned(tiny, storage, protocol="in_dataset"))
-    assert [one.digest for one in same.planned] == [one.digest for one in trial.planned]
+    assert [stage.digest for stage in same.planned] == [stage.digest for stage in trial.planned]
     (row,) = rows_of(same, stage=FINAL, level="video", metric="auc")
     assert row["test_dataset"] == "ffpp"
     assert (row["n_real"], row["n_fake"]) == (2, 8)
@@ -280,7 +282,7 @@ SIX = ("blur-1", "blur-2", "blur-3", "blur-4", "blur-5", "jpeg-50")
 
 def test_perturbations_make_another_trial_of_the_same_stages(perturbed: Trial, trial: Trial, tiny: Any) -> None:
     assert perturbed.digest != trial.digest
-    assert [one.digest for one in perturbed.planned] == [one.digest for one in trial.planned]
+    assert [stage.digest for stage in perturbed.planned] == [stage.digest for stage in trial.planned]
     storage = trial.folder.parents[1]
     assert planned(tiny, storage, perturbations=()).digest == trial.digest
     assert planned(tiny, storage, perturbations=("jpeg-50", *SIX)).digest == perturbed.digest
@@ -292,10 +294,10 @@ def test_clean_numbers_are_those_of_the_trial_without(perturbed: Trial, trial: T
     clean, alone = (
         [
             {name: value for name, value in row.items() if name not in skip}
-            for row in rows_of(one, perturbation="")
+            for row in rows_of(each, perturbation="")
             if row["test_dataset"] != "unseen"
         ]
-        for one in (perturbed, trial)
+        for each in (perturbed, trial)
     )
     assert clean == alone
 
@@ -362,7 +364,7 @@ def others(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, storage: Path, trial: Trial) -> None:
     """End to end on parts without training videos: the published numbers, counted from PREDICTIONS pair by pair."""
     scored = ran(planned(others, storage))
-    assert [one.digest for one in scored.planned] == [one.digest for one in trial.planned]
+    assert [stage.digest for stage in scored.planned] == [stage.digest for stage in trial.planned]
     predictions = pq.read_table(scored.folder / "predictions.parquet").to_pylist()
     faces = [row for row in predictions if (row["stage"], row["dataset"]) == (FINAL, "ffiw")]
     frames: dict[tuple[str, int], list[float]] = {}
@@ -388,13 +390,13 @@ def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, stora
 def test_the_rule_about_faces_is_part_of_a_trial_and_of_its_report(others: Any, storage: Path, tiny: Any) -> None:
     rules = others.videos["ffiw"].to_pylist()
     largest = pa.Table.from_pylist([row | {"face_rule": "largest"} for row in rules], others.videos["ffiw"].schema)
-    every, one = (
+    every, largest_only = (
         planned(replace(others, videos=dict(others.videos) | {"ffiw": table}), storage)
         for table in (others.videos["ffiw"], largest)
     )
-    assert every.digest != one.digest
+    assert every.digest != largest_only.digest
     assert pooling_text([every]) == "mean over its faces; in ffiw, of each frame only its highest face"
-    assert pooling_text([one]) == pooling_text([planned(tiny, storage)]) == "mean over its faces"
+    assert pooling_text([largest_only]) == pooling_text([planned(tiny, storage)]) == "mean over its faces"
 
 
 # ------------------------------------------------------------------------------------------ check
