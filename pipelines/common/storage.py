@@ -39,9 +39,9 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # not the pid: nodes share the folder
     try:
         yield temporary
-        _to_disk(temporary)
+        to_disk(temporary)
         temporary.replace(path)
-        _to_disk(path.parent)
+        to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,16 +81,16 @@ def make_folder(path: Path) -> None:
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        _to_disk(path.parent)
+        to_disk(path.parent)
 
 
 def tree_to_disk(folder: Path) -> None:
     """Fsync a folder and everything below it. Call this before renaming it to the name that readers look for."""
     for path in (*folder.rglob("*"), folder):
-        _to_disk(path)
+        to_disk(path)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Fsync a file, or the list of names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -112,7 +112,7 @@ def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes
             for name, data in files.items():
                 write_bytes(fresh / name, data)
             fresh.rename(path)
-            _to_disk(parent)
+            to_disk(parent)
         except OSError:
             shutil.rmtree(fresh, ignore_errors=True)
             if not path.exists():

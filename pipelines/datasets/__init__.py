@@ -1,14 +1,14 @@
-"""Folders and lists to VIDEOS: one file per dataset, found by its file name.
+"""From the folders and lists of a dataset to VIDEOS. Each dataset has one file here, and is found by its name.
 
 In: a root, which is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists
 folders. Out: rows of VIDEOS, one for each video.
 
     ffpp, celeb_df, deeper_forensics, dfdc, dfd, dfdcp, ffiw, wild_deepfake    one dataset each
-    _manifest  one's own videos, listed in a .csv or .parquet file; they need no code
+    _manifest  your own videos, listed in a .csv or .parquet file; they need no code
     _root      a dataset's folder, local or remote, as the adapters see it
     _archives  which folders of pictures a tar archive holds
-    _checks    what rows say about a dataset before anything is decoded (the doctor)
-    sample     the made-up corpus
+    _checks    what the rows say about a dataset before anything is decoded (for the doctor)
+    sample     the sample corpus: made-up videos
 
 A dataset's file, its adapter, has
     LAYOUT     the folder tree that it expects, shown in errors
@@ -18,10 +18,9 @@ A dataset's file, its adapter, has
     videos(roots) -> rows of `tables.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
                split, codec and manipulation; who uses which is decided elsewhere
 
-Two rules hold for all of them. The split is the dataset's own and is read from the dataset's own list; a
-file that no list explains is an error, never left out. And a video that such a list promises but the disk
-lacks keeps its row, so that extraction counts it as unreadable; the exception, FaceForensics++, is
-downloaded in parts of one's choice and says so.
+Two rules hold for all adapters. The split is the dataset's own, read from the dataset's own list; a file that no list
+explains is an error and is never left out. A video that such a list promises but the disk lacks keeps its row, so that
+extraction counts it as unreadable. The exception is FaceForensics++, of which people download parts of their choice.
 """
 
 import importlib
@@ -35,8 +34,9 @@ from types import ModuleType
 import pyarrow as pa
 
 from pipelines.common import tables
+from pipelines.common.text import first
 from pipelines.datasets import _manifest
-from pipelines.datasets._root import DatasetError, Root, shorten
+from pipelines.datasets._root import DatasetError, Root
 
 __all__ = ["DatasetError", "Root", "folder_of", "load", "names", "read_config"]
 
@@ -51,25 +51,25 @@ def names() -> tuple[str, ...]:
 def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     """Return all videos of dataset `name` as a `tables.VIDEOS` table, sorted by `video_id`.
 
-    `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of one's own videos. Raises
-    DatasetError when the name is unknown, a root that the adapter needs is not in `roots` or cannot be read, or
-    the folder does not hold what the adapter expects.
+    `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of your own videos. Raise
+    DatasetError when the name is unknown, when a root that the adapter needs is not in `roots` or cannot be read, or
+    when the folder does not hold what the adapter expects.
     """
     if name not in names() and _manifest.is_manifest(roots.get(name, "")):
         return tables.to_table(_manifest.videos(name, roots[name]), tables.VIDEOS)
     adapter = _adapter(name)
-    there = {other: _root(other, roots, needed_by=name) for other in (name, *adapter.NEEDS)}
-    rows = adapter.videos(there)
+    opened = {other: _root(other, roots, needed_by=name) for other in (name, *adapter.NEEDS)}
+    rows = adapter.videos(opened)
     if not rows:
-        raise there[name].error("no videos found")
+        raise opened[name].error("no videos found")
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
     if twice:
-        raise there[name].error(f"found more than once: {shorten(twice)}; keep one copy of each")
+        raise opened[name].error(f"found more than once: {first(twice)}; keep one copy of each")
     return tables.to_table(rows, tables.VIDEOS)
 
 
 def folder_of(root: str) -> str:
-    """Return the folder or URI that a root's uris are below: the root itself, or the folder that a manifest lies in."""
+    """Return the folder or URI that a root's uris start from: the root itself, or the folder that holds a manifest."""
     return _manifest.folder_of(root) if _manifest.is_manifest(root) else root
 
 
@@ -77,9 +77,9 @@ def read_config(path: str | Path) -> dict[str, str]:
     """Read `datasets.toml` as {dataset name: root}.
 
     The file holds lines `name = "root"`. `~` is the home folder, and a relative root starts at the file's own
-    folder; a URI is kept as it is. A name of one's own may stand for a manifest of videos, a .csv or .parquet file.
-    Raises DatasetError when the file is missing, is not TOML, names a dataset that has no adapter and is no
-    manifest, or gives a root that is not a string. Whether a root exists is checked by `load`.
+    folder; a URI is kept as it is. Any other name may stand for a manifest of videos, a .csv or .parquet file. Raise
+    DatasetError when the file is missing, is not TOML, names a dataset that has no adapter and is no manifest, or gives
+    a root that is not a string. Whether a root exists is checked by `load`, not here.
     """
     path = Path(path)
     try:
@@ -112,6 +112,7 @@ def _adapter(name: str) -> ModuleType:
 
 
 def _root(name: str, roots: Mapping[str, str], needed_by: str) -> Root:
+    """Return a dataset's root, which can be listed. Raise DatasetError when it is not given or cannot be listed."""
     layout = _adapter(name).LAYOUT
     if name not in roots:
         why = "" if name == needed_by else f", which {needed_by} needs as well"

@@ -1,7 +1,7 @@
-"""Which folders of pictures a tar archive holds. Listing one means reading it through, so that listings are kept.
+"""Which folders of pictures a tar archive holds.
 
-They lie in the user's cache folder ($XDG_CACHE_HOME or ~/.cache), and are taken as long as the archive has the same
-size and time of change.
+Listing an archive means reading all of it, so that listings are kept in the user's cache folder ($XDG_CACHE_HOME or
+~/.cache). A kept listing is used as long as the archive has the same size and time of change.
 """
 
 import gzip
@@ -20,29 +20,31 @@ VERSION = 2
 
 
 def is_archive(path: str) -> bool:
+    """Say whether a file of this name is a tar archive; hidden files are not."""
     name = path.rpartition("/")[2]
     return name.lower().endswith(stills.ARCHIVES) and not name.startswith(".")
 
 
 def picture_folders(root: Root, archive: str) -> tuple[list[str], str]:
-    """The folders in the archive at this path that hold pictures, in order, and what is damaged, or "".
+    """Return the folders in the archive at this path that hold pictures, sorted, and what is damaged, or "".
 
-    Of a damaged archive they are those before the damage, without its top folder "", and nothing is kept: it is to be
-    fetched again. Raises DatasetError when the storage cannot be read; that says nothing about the archive.
+    For a damaged archive, return the folders before the damage, without its top folder "", and keep nothing, since it
+    is to be fetched again. Raise DatasetError when the storage cannot be read; that says nothing about the archive.
     """
     kept = _kept(root, archive)
     try:
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        if isinstance(found, list) and all(isinstance(folder, str) for folder in found):
-            return found, ""
+        folders = json.loads(kept.read_text(encoding="utf-8"))
+        if isinstance(folders, list) and all(isinstance(folder, str) for folder in folders):
+            return folders, ""
     except (OSError, ValueError):
         pass  # not kept yet, or spoiled
     with root.open(archive) as file:
-        found, damage = root._ask(archive, lambda: _read_through(file))
+        folders, damage = root.ask(archive, lambda: _read_through(file))
     if damage:
-        return [folder for folder in found if folder], damage
-    _keep(kept, found)
-    return found, ""
+        return [folder for folder in folders if folder], damage
+    with suppress(OSError):  # what cannot be kept is read again next time
+        write_text(kept, json.dumps(folders))
+    return folders, ""
 
 
 def _read_through(file: IO[bytes]) -> tuple[list[str], str]:
@@ -55,15 +57,9 @@ def _read_through(file: IO[bytes]) -> tuple[list[str], str]:
 
 
 def _kept(root: Root, archive: str) -> Path:
-    """Where the listing of this state of the archive is kept."""
+    """Return the file that holds the listing of this archive in its present state, whether or not it exists."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(home) if os.path.isabs(home) else Path(os.path.expanduser("~/.cache"))
     uri = root.uri if is_remote(root.uri) else os.path.abspath(root.uri)
     key = json.dumps([VERSION, uri, archive, root.state(archive)])
     return folder / "crossforge" / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-
-
-def _keep(place: Path, found: list[str]) -> None:
-    """What cannot be kept is read again next time."""
-    with suppress(OSError):
-        write_text(place, json.dumps(found))

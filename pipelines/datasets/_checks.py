@@ -1,6 +1,6 @@
-"""What rows of VIDEOS say about a dataset before anything is decoded. Pure functions: rows in, findings out.
+"""What the rows of VIDEOS say about a dataset before anything is decoded. Pure functions: rows in, findings out.
 
-`bad` maps files (root, uri) to what is wrong with them. Rows whose file is bad do not count as being there.
+`bad` maps files (root, uri) to what is wrong with them. Rows whose file is bad count as missing.
 """
 
 from collections import Counter, defaultdict
@@ -36,7 +36,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What one check came to."""
+    """The result of one check: `OK`, `WARNING` or `ERROR`, in words, with what to do and each problem."""
 
     check: str
     result: str
@@ -46,39 +46,40 @@ class Finding:
 
 
 def file_of(row: Row, column: str = "uri") -> File:
+    """Return the file that a column of a row names, as (root, uri)."""
     return row["root"], row[column]
 
 
 def is_damaged_archive(row: Row) -> bool:
-    """Is it no video, but stands for those that a damaged archive has lost (see `datasets.wild_deepfake`)?"""
+    """Say whether a row is no video but stands for those lost with a damaged archive (see `wild_deepfake`)."""
     name = row["uri"].rpartition("/")[2]
     return name.lower().endswith(stills.ARCHIVES) and row["video_id"].rpartition("/")[2] == name
 
 
 def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: Collection[File]) -> Finding:
-    """Videos on disk against what the owners publish, by (method, split), for each compression that is there."""
+    """Compare the number of videos with the published one, by (method, split), for each compression that is there."""
     if not published:
         return Finding(check="counts", result=OK, text=f"{len(rows)} videos; no published numbers to compare with")
-    there = [row for row in rows if file_of(row) not in bad and not is_damaged_archive(row)]
+    present = [row for row in rows if file_of(row) not in bad and not is_damaged_archive(row)]
     problems: list[Problem] = []
     texts: list[str] = []  # for each method, its splits together
     for codec in _codecs(rows):
-        own = [row for row in there if row["codec"] in (codec, "unknown")]
+        of_codec = [row for row in present if row["codec"] in (codec, "unknown")]
         for method in sorted({name for name, _ in published}):
             name = f"{method} {codec}".removesuffix(" unknown")
             off = {}
             for split in (name for name in ("", *tables.SPLITS) if (method, name) in published):
                 expected = published[method, split]
-                found = sum(row["method"] == method and split in ("", row["split"]) for row in own)
-                if found != expected:
-                    off[split] = f"{split} {found} of {expected}".strip()
+                number = sum(row["method"] == method and split in ("", row["split"]) for row in of_codec)
+                if number != expected:
+                    off[split] = f"{split} {number} of {expected}".strip()
             problems += [Problem(text=f"{name} {text}") for text in off.values()]
-            if any(row["method"] == method for row in own):
+            if any(row["method"] == method for row in of_codec):
                 texts += [f"{name}: {', '.join(off.values())}"] if off else []
             else:
                 texts.append(f"{name}: none")
     if not problems:
-        return Finding(check="counts", result=OK, text=f"{len(there)} videos, as published")
+        return Finding(check="counts", result=OK, text=f"{len(present)} videos, as published")
     return Finding(
         check="counts",
         result=WARNING,
@@ -89,14 +90,14 @@ def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: C
 
 
 def classes(rows: Sequence[Row], bad: Collection[File]) -> Finding:
-    """Whether each split that has videos has both classes, in each compression."""
-    there = [row for row in rows if file_of(row) not in bad]
+    """Check that each split that has videos has both classes, in each compression."""
+    present = [row for row in rows if file_of(row) not in bad]
     problems, spoiled, texts = [], [], []
     for split in (name for name in tables.SPLITS if any(row["split"] == name for row in rows)):
         one_class = []
         for codec in _codecs(rows):
             labels = Counter(
-                row["label"] for row in there if row["split"] == split and row["codec"] in (codec, "unknown")
+                row["label"] for row in present if row["split"] == split and row["codec"] in (codec, "unknown")
             )
             name = " ".join(filter(None, (split, codec.replace("unknown", ""))))
             texts.append(f"{name}: {labels[tables.REAL]} real, {labels[tables.FAKE]} fake")
@@ -115,14 +116,14 @@ def classes(rows: Sequence[Row], bad: Collection[File]) -> Finding:
 
 
 def identities(dataset: str, rows: Sequence[Row]) -> Finding:
-    """Whether people or clips are in two splits; what that means is protocol.py's rule."""
+    """Check that no person or clip is in two splits; what follows from one is for `experiments.protocol` to say."""
     sources: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         sources[row["split"]].update(row["source_ids"])
     problems = [
-        Problem(text=f"{source} is in {one} and {other}")
-        for one, other in combinations([name for name in tables.SPLITS if name in sources], 2)
-        for source in sorted(sources[one] & sources[other])
+        Problem(text=f"{source} is in {split} and {other}")
+        for split, other in combinations([name for name in tables.SPLITS if name in sources], 2)
+        for source in sorted(sources[split] & sources[other])
     ]
     if not problems:
         return Finding(check="identities", result=OK, text="no person or clip is in two splits")
@@ -138,7 +139,7 @@ def identities(dataset: str, rows: Sequence[Row]) -> Finding:
 
 
 def counterparts(rows: Sequence[Row], bad: Mapping[File, str]) -> Finding:
-    """Fakes with their real video and their mask: how many have them, and whether the files can be used."""
+    """Count the fakes that have their real video and their mask, and check that these can be used."""
     by_id = {row["video_id"]: row for row in rows}
     fakes = [row for row in rows if row["label"] == tables.FAKE]
     wrong, lacking, texts = [], [], []
@@ -151,10 +152,10 @@ def counterparts(rows: Sequence[Row], bad: Mapping[File, str]) -> Finding:
             if row[column] is not None and (text := bad.get(file_of(row, column))):
                 lacking.append(Problem(text=f"{name}: {text}", video_id=row["video_id"], uri=row[column]))
     for method in sorted({row["method"] for row in fakes}):
-        own = [row for row in fakes if row["method"] == method]
-        having = {name: sum(row[name] is not None for row in own) for name in ("real_id", "mask_uri")}
-        texts.append(f"{method}: {len(own)} fakes, {having['real_id']} with real video, {having['mask_uri']} with mask")
-        lacking += [*_without(own, "real_id", "real counterpart"), *_without(own, "mask_uri", "mask")]
+        same = [row for row in fakes if row["method"] == method]
+        num = {name: sum(row[name] is not None for row in same) for name in ("real_id", "mask_uri")}
+        texts.append(f"{method}: {len(same)} fakes, {num['real_id']} with real video, {num['mask_uri']} with mask")
+        lacking += [*_without(same, "real_id", "real counterpart"), *_without(same, "mask_uri", "mask")]
     problems = (*wrong, *lacking)
     return Finding(
         check="counterparts",
@@ -166,7 +167,7 @@ def counterparts(rows: Sequence[Row], bad: Mapping[File, str]) -> Finding:
 
 
 def _without(fakes: Sequence[Row], column: str, name: str) -> list[Problem]:
-    """The fakes of a method that lack what others of the same split have; where none has it, none is meant to."""
+    """Return the fakes of a method that lack what others of the same split have; where none has it, none needs it."""
     expected = {row["split"] for row in fakes if row[column] is not None}
     return [
         _problem(row, f"has no {name}, others of {row['method']} in {row['split']} do")
@@ -176,7 +177,10 @@ def _without(fakes: Sequence[Row], column: str, name: str) -> list[Problem]:
 
 
 def lost(check: str, rows: Sequence[Row], bad: Mapping[File, str], todo: str) -> Finding:
-    """Videos that are missing or unreadable: an error when they are many of one class of one split, or may be."""
+    """Count the videos that are missing or unreadable: an error when they are, or may be, many of one class of a split.
+
+    `check` is the finding's name and `todo` what it tells to do.
+    """
     gone = [row for row in rows if file_of(row) in bad]
     total = Counter((row["split"], row["label"]) for row in rows)
     share = max((n / total[part] for part, n in Counter((r["split"], r["label"]) for r in gone).items()), default=0)
@@ -192,7 +196,7 @@ def lost(check: str, rows: Sequence[Row], bad: Mapping[File, str], todo: str) ->
 
 
 def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
-    """Files with the same content, over all datasets. One file that two datasets list is one file."""
+    """Find files with the same content (SHA-256), over all datasets. One file that two datasets list is one file."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if digest := digests.get(file_of(row)):
@@ -216,7 +220,7 @@ def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
 
 
 def space(num_videos: int, num_frames: int, size_px: int, free_bytes: int) -> Finding:
-    """Room for faces. Compaction holds a second copy for a moment, so that twice the size is wanted."""
+    """Check that there is room for the faces, twice: while they are put together, a second copy exists for a while."""
     needed = num_videos * num_frames * tables.FACE_BYTES * size_px**2 // tables.FACE_PX**2
     text = (
         f"{free_bytes / 1e9:.1f} GB free; {num_videos} videos x {num_frames} frames need about {needed / 1e9:.1f} GB, "
@@ -229,7 +233,7 @@ def space(num_videos: int, num_frames: int, size_px: int, free_bytes: int) -> Fi
 
 
 def _codecs(rows: Iterable[Row]) -> list[str]:
-    """The compressions that a protocol can name; `unknown` belongs to each of them."""
+    """Return the compressions that a protocol can name; `unknown` belongs to each of them."""
     return sorted({row["codec"] for row in rows} - {"unknown"}) or ["unknown"]
 
 
@@ -238,7 +242,7 @@ def _problem(row: Row, text: str) -> Problem:
 
 
 def _named(problems: Iterable[Problem], limit: int = 5) -> str:
-    """The first of them; videos with the same problem together."""
+    """Return the first problems and how many more there are; videos with the same problem are named together."""
     by_text: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
         by_text[problem.text].append(problem.video_id)

@@ -1,4 +1,4 @@
-"""One's own videos: a .csv or .parquet file with one row for each, under any name in datasets.toml.
+"""Your own videos, listed in a .csv or .parquet file with one row for each, under any name in datasets.toml.
 
     path       below the folder that the file lies in, with `/`; required. A video file, a folder of pictures, or a
                folder inside a tar archive such as clips.tar.gz/clips/7
@@ -7,13 +7,12 @@
     method     of a fake, the name of what made it; default: the dataset's name
     codec      raw, c23, c40 or unknown; default: unknown, which belongs to every compression
     person     who or what it is made from, several with `;` between them; default: that of `real`, else the video
-               itself. Whoever is in training is left out of tests, so that it pays to fill this in
+               itself. Who is in training is left out of tests, so that it pays to fill this in
     mask       path of a mask video of a fake
     real       path of a fake's real counterpart, frame by frame; a row of this file too
-    face_rule  which faces count: largest (default), mask, all, whole; see schemas.VIDEOS
+    face_rule  which faces count: largest (default), mask, all, whole; see tables.VIDEOS
 
-Other columns are ignored. A video that is listed but is not there keeps its row. video_id: `<name>/<path without
-suffix>`.
+Other columns are ignored. A video that is listed but missing keeps its row. video_id: `<name>/<path without suffix>`.
 """
 
 import csv
@@ -39,16 +38,17 @@ Line = Mapping[str, str]
 
 
 def is_manifest(root: str) -> bool:
+    """Say whether a root is a manifest, by its name."""
     return root.lower().endswith(SUFFIXES)
 
 
 def folder_of(root: str) -> str:
-    """The folder or URI that a manifest lies in."""
+    """Return the folder or URI that a manifest lies in."""
     return root.rpartition("/")[0] if "://" in root else str(Path(root).parent)
 
 
 def videos(name: str, uri: str) -> list[dict]:
-    """Rows of VIDEOS for every row of the manifest. Raises DatasetError."""
+    """Return a row of VIDEOS for every row of the manifest. Raise DatasetError, which names the line and what to do."""
     lines = list(_read(name, uri))
     if not lines:
         raise DatasetError(f"{uri} lists no videos")
@@ -92,7 +92,7 @@ def _row(name: str, place: str, line: Line) -> dict:
 
 
 def _pair(fake: dict, rows: Mapping[str, dict], place: str, line: Line) -> None:
-    """Fills in what a fake has from its real counterpart."""
+    """Add to a fake's row what its real counterpart tells: `real_id`, `real_uri`, and people where none are named."""
     for column in ("real", "mask"):
         if line.get(column) and fake["label"] == tables.REAL:
             raise DatasetError(f"{place}: a real video has no {column!r}; leave it empty")
@@ -100,8 +100,8 @@ def _pair(fake: dict, rows: Mapping[str, dict], place: str, line: Line) -> None:
         return
     path = _path(place, line, "real")
     if path not in rows or rows[path]["label"] != tables.REAL:
-        found = "that one is a fake" if path in rows else "there is no such row"
-        raise DatasetError(f"{place}: real must be the path of a real video of this file, got {path!r}; {found}")
+        why = "that one is a fake" if path in rows else "there is no such row"
+        raise DatasetError(f"{place}: real must be the path of a real video of this file, got {path!r}; {why}")
     fake["real_uri"], fake["real_id"] = path, rows[path]["video_id"]
     if not line.get("person"):
         fake["source_ids"] = rows[path]["source_ids"]
@@ -126,7 +126,7 @@ def _path(place: str, line: Line, column: str) -> str:
 
 
 def _read(name: str, uri: str) -> Iterator[tuple[str, Line]]:
-    """(where it stands, {column: text without spaces around it}) of each row."""
+    """Yield (where it stands, {column: text without spaces around it}) for each row."""
     file_name = PurePosixPath(uri).name
     with Root(name, folder_of(uri), f"    {file_name}").open(file_name) as file:
         data = file.read()

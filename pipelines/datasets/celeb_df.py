@@ -45,7 +45,7 @@ Key = tuple[str, str, str]  # folder as in FOLDERS; scenario/method, "" of v2; s
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every video on disk or in the list. Raises DatasetError."""
+    """Return rows of VIDEOS for every video on disk or in the list. Raise DatasetError."""
     root = roots["celeb_df"]
     tested = _read_list(root)
     on_disk: dict[Key, str] = {}
@@ -60,6 +60,7 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 
 
 def _on_disk(root: Root) -> Iterator[tuple[Key, str]]:
+    """Yield (key, path) of every video on disk."""
     for folder in FOLDERS:
         for stem, path in root.videos(folder).items():
             yield (folder, "", stem), path
@@ -75,7 +76,7 @@ def _part(scenario: str, method: str) -> str:
 
 
 def _read_list(root: Root) -> dict[Key, str]:
-    """{key: path as it is listed} of the test videos."""
+    """Return {key: path as it is listed} of the test videos. Raise DatasetError."""
     listed: dict[Key, str] = {}
     for number, line in enumerate(root.text(LIST).splitlines(), start=1):
         if not line.strip():
@@ -93,7 +94,7 @@ def _read_list(root: Root) -> dict[Key, str]:
 
 
 def _key(parts: list[str]) -> Key | None:
-    """The key of a listed path; None when it is no path of this dataset."""
+    """Return the key of a listed path, given in parts; None when it is no path of this dataset."""
     folder, *between, stem = [part for part in parts if part.lower() != "videos"]
     spelled = {name.lower(): name for name in (*FOLDERS, *SCENARIOS)}
     names = [spelled.get(name.lower(), name) for name in (folder, *between)]

@@ -40,15 +40,15 @@ PUBLISHED = {("real", split): ffpp.PUBLISHED["real", split] for split in tables.
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for the fakes on disk or in the test list, and for the real class. Raises DatasetError."""
+    """Return rows of VIDEOS for the fakes on disk or in the test list, and for the real class. Raise DatasetError."""
     reals = _reals(roots["ffpp"])
     fakes = _fakes(roots["deeper_forensics"], {real["video_id"] for real in reals})
     return by_id(reals + fakes)
 
 
 def _reals(root: Root) -> list[dict]:
-    splits, found = ffpp.read_splits(root), ffpp.originals(root, CODEC)
-    if not found:
+    splits, originals = ffpp.read_splits(root), ffpp.originals(root, CODEC)
+    if not originals:
         raise root.error(f"original_sequences/youtube/{CODEC}, the real class of deeper_forensics, has no videos")
     return [
         row(
@@ -61,7 +61,7 @@ def _reals(root: Root) -> list[dict]:
             split=ffpp.split_of(root, splits, path, [stem]),
             source_ids=[f"ffpp/{stem}"],
         )
-        for stem, path in found.items()
+        for stem, path in originals.items()
     ]
 
 
@@ -72,16 +72,16 @@ def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
         raise root.error("manipulated_videos is missing")
     rows = []
     for folder in root.folders(methods):
-        found, method = root.videos(base=folder), PurePosixPath(folder).name
-        for stem in sorted(found.keys() | {name for name, split in splits.items() if found and split == "test"}):
+        paths, method = root.videos(base=folder), PurePosixPath(folder).name
+        for stem in sorted(paths.keys() | {name for name, split in splits.items() if paths and split == "test"}):
             target, _, actor = stem.partition("_")
             if stem not in splits:
-                raise root.error(f"{found[stem]} is in none of lists/splits/{{train,val,test}}.txt")
+                raise root.error(f"{paths[stem]} is in none of lists/splits/{{train,val,test}}.txt")
             rows.append(
                 row(
                     "deeper_forensics",
                     f"deeper_forensics/{method}/{stem}",
-                    found.get(stem, f"{folder}/{stem}.mp4"),
+                    paths.get(stem, f"{folder}/{stem}.mp4"),
                     label=tables.FAKE,
                     method=method,
                     split=splits[stem],
@@ -95,7 +95,7 @@ def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
 
 
 def _read_splits(root: Root) -> dict[str, str]:
-    """{stem of a fake: split}."""
+    """Return {stem of a fake: split} from the dataset's own lists. Raise DatasetError."""
     splits: dict[str, str] = {}
     for split in tables.SPLITS:
         for line in root.text(f"lists/splits/{split}.txt", f"splits/{split}.txt").splitlines():

@@ -31,7 +31,7 @@ PUBLISHED = {("real", "test"): 363, (METHOD, "test"): 3068}
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every video on disk. Raises DatasetError."""
+    """Return rows of VIDEOS for every video on disk. Raise DatasetError."""
     root, rows = roots["dfd"], []
     masks = masks_of(root, METHOD)
     for codec in dict.fromkeys(CODECS.values()):

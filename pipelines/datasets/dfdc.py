@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from pipelines.common import tables
-from pipelines.datasets._root import Root, by_id, row, shorten
+from pipelines.common.text import first
+from pipelines.datasets._root import Root, by_id, row
 
 LAYOUT = """\
     dfdc_train_part_N/{*.mp4,metadata.json}                here or in train/
@@ -32,7 +33,7 @@ LABELS = {"REAL": tables.REAL, "FAKE": tables.FAKE, "0": tables.REAL, "1": table
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every video that the dataset's own lists name. Raises DatasetError."""
+    """Return rows of VIDEOS for every video that the dataset's own lists name. Raise DatasetError."""
     root = roots["dfdc"]
     train = root.folder("train")
     parts = [
@@ -52,13 +53,13 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 def _train(root: Root, parts: Iterable[str]) -> list[dict]:
     entries: dict[str, tuple[str, dict]] = {}  # file name -> its uri, its metadata
     for part in parts:
-        found = {PurePosixPath(path).name: path for path in root.videos(base=part).values()}
+        paths = {PurePosixPath(path).name: path for path in root.videos(base=part).values()}
         metadata = _read_metadata(root, part)
-        _check_all_listed(root, found.values(), metadata, f"{PurePosixPath(part).name}/metadata.json")
+        _check_all_listed(root, paths.values(), metadata, f"{PurePosixPath(part).name}/metadata.json")
         for name, entry in metadata.items():
             if name in entries:
                 raise root.error(f"{name} is in two train parts")
-            entries[name] = found.get(name, f"{part}/{name}"), entry
+            entries[name] = paths.get(name, f"{part}/{name}"), entry
     rows = []
     for name, (uri, entry) in entries.items():
         original = entry.get("original")
@@ -77,6 +78,7 @@ def _train(root: Root, parts: Iterable[str]) -> list[dict]:
 
 
 def _read_metadata(root: Root, part: str) -> dict[str, dict]:
+    """Return {file name: entry} of a train part's metadata.json. Raise DatasetError."""
     place = f"{part}/metadata.json"
     try:
         metadata = json.loads(root.text(place))
@@ -94,19 +96,19 @@ def _test(root: Root, test: Mapping[str, str]) -> list[dict]:
     labels = _read_labels(root)
     if not test:
         raise root.error(f"labels.csv names {len(labels)} test videos, but test/, test/videos/ and videos/ hold none")
-    found = {PurePosixPath(path).name: path for path in test.values()}
-    _check_all_listed(root, found.values(), labels, "labels.csv")
-    folder = PurePosixPath(next(iter(found.values()))).parent
+    paths = {PurePosixPath(path).name: path for path in test.values()}
+    _check_all_listed(root, paths.values(), labels, "labels.csv")
+    folder = PurePosixPath(next(iter(paths.values()))).parent
     return [
         _row(
-            f"dfdc/test/{PurePosixPath(name).stem}", found.get(name, f"{folder}/{name}"), label, "test", f"test/{name}"
+            f"dfdc/test/{PurePosixPath(name).stem}", paths.get(name, f"{folder}/{name}"), label, "test", f"test/{name}"
         )
         for name, label in labels.items()
     ]
 
 
 def _read_labels(root: Root) -> dict[str, int]:
-    """{file name: label}."""
+    """Return {file name: label} of labels.csv. Raise DatasetError."""
     reader = csv.DictReader(root.text(*LABELS_AT).splitlines())
     if not {"filename", "label"} <= set(reader.fieldnames or ()):
         raise root.error(f"labels.csv must have the columns filename and label, has {reader.fieldnames}")
@@ -121,10 +123,11 @@ def _read_labels(root: Root) -> dict[str, int]:
     return labels
 
 
-def _check_all_listed(root: Root, found: Iterable[str], listed: Mapping[str, object], list_name: str) -> None:
-    unlisted = [path for path in found if PurePosixPath(path).name not in listed]
+def _check_all_listed(root: Root, paths: Iterable[str], listed: Mapping[str, object], list_name: str) -> None:
+    """Raise DatasetError for files whose names are not in a list."""
+    unlisted = [path for path in paths if PurePosixPath(path).name not in listed]
     if unlisted:
-        raise root.error(f"{list_name} does not name {shorten(unlisted)}")
+        raise root.error(f"{list_name} does not name {first(unlisted)}")
 
 
 def _row(

@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.common import tables
-from pipelines.datasets._root import Root, by_id, is_video, join, row, shorten
+from pipelines.common.text import first
+from pipelines.datasets._root import Root, by_id, is_video, join, row
 
 LAYOUT = """\
     dataset.json                                           here or in dfdc_preview_set/, as all below
@@ -34,7 +35,7 @@ PUBLISHED = {("real", ""): 1131}
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every video that dataset.json names. Raises DatasetError."""
+    """Return rows of VIDEOS for every video that dataset.json names. Raise DatasetError."""
     root = roots["dfdcp"]
     listed = _read_list(root)
     places = _places(root, listed)
@@ -45,7 +46,7 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 
 
 def _read_list(root: Root) -> dict[str, Mapping[str, Any]]:
-    """{path of a video: what is said about it}."""
+    """Return {path of a video: what is said about it} of dataset.json. Raise DatasetError."""
     try:
         listed = json.loads(root.text(LIST, f"{NESTED}/{LIST}"))
     except json.JSONDecodeError as error:
@@ -63,35 +64,36 @@ def _read_list(root: Root) -> dict[str, Mapping[str, Any]]:
 
 
 def _places(root: Root, listed: Mapping[str, Any]) -> dict[str, str]:
-    """{listed path: where it is on disk} of those that are. Raises DatasetError for a file that is not listed."""
+    """Return {listed path: path on disk} of the videos on disk. Raise DatasetError for a file that is not listed."""
     by_path = {name.lower(): name for name in listed}
     by_name = defaultdict(list)
     for name in listed:
         by_name[_flat(name)].append(name)
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     unlisted = []
     for path, plain in _on_disk(root):
         names = [by_path[plain.lower()]] if plain.lower() in by_path else by_name[_flat(plain)]
         if len(names) > 1:
-            raise root.error(f"{path} may be any of {shorten(names)}; keep the folders of {LIST}")
+            raise root.error(f"{path} may be any of {first(names)}; keep the folders of {LIST}")
         if not names:
             unlisted.append(path)
-        elif names[0] in found:
-            raise root.error(f"{path} and {found[names[0]]} are the same video; keep one")
+        elif names[0] in places:
+            raise root.error(f"{path} and {places[names[0]]} are the same video; keep one")
         else:
-            found[names[0]] = path
+            places[names[0]] = path
     if unlisted:
-        raise root.error(f"{LIST} does not name {shorten(unlisted)}")
-    return found
+        raise root.error(f"{LIST} does not name {first(unlisted)}")
+    return places
 
 
 def _flat(name: str) -> tuple[str, str]:
+    """Return the first folder and the file name of a path, in lower case."""
     parts = name.lower().split("/")
     return parts[0], parts[-1]
 
 
 def _on_disk(root: Root) -> Iterator[tuple[str, str]]:
-    """(path, path without the levels that copies insert) of every video file."""
+    """Yield (path, path without the `videos/` levels that copies insert) of every video file."""
     base = root.folder(NESTED) or ""
     for name in FOLDERS:
         top = root.folder(name, base=base)

@@ -29,7 +29,7 @@ PUBLISHED = {("real", "test"): 250, (METHOD, "test"): 250}
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every video on disk. Raises DatasetError."""
+    """Return rows of VIDEOS for every video on disk. Raise DatasetError."""
     root = roots["ffiw"]
     base = _base(root)
     _check_parts(root, base)
@@ -47,17 +47,19 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 
 
 def _base(root: Root) -> str:
+    """Return the folder below the root that holds source and target. Raise DatasetError when it is not clear."""
     if root.folder("source") or root.folder("target"):
         return ""
     releases = [path for path in root.folders() if path.lower().startswith(RELEASE)]
     if len(releases) != 1:
-        found = f"several releases: {', '.join(releases)}" if releases else "neither source nor target"
-        raise root.error(f"found {found}")
+        raise root.error(
+            f"found several releases: {', '.join(releases)}" if releases else "found neither source nor target"
+        )
     return releases[0]
 
 
 def _check_parts(root: Root, base: str) -> None:
-    """A video outside the folders that tell its split must not be left out in silence."""
+    """Raise DatasetError for a video outside the folders that tell its split: it must not be left out in silence."""
     for kind in KINDS:
         place = root.folder(kind, base=base)
         for name in root.entries(place) if place else ():

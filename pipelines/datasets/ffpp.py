@@ -18,7 +18,8 @@ import json
 from collections.abc import Mapping
 
 from pipelines.common import tables
-from pipelines.datasets._root import Root, by_id, is_video, row, shorten
+from pipelines.common.text import first
+from pipelines.datasets._root import Root, by_id, is_video, row
 
 LAYOUT = """\
     train.json, val.json, test.json                        here or in splits/
@@ -39,7 +40,7 @@ PUBLISHED = {
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every video on disk. Raises DatasetError."""
+    """Return rows of VIDEOS for every video on disk. Raise DatasetError."""
     root = roots["ffpp"]
     splits = read_splits(root)
     reals = {codec: originals(root, codec) for codec in CODECS.values()}
@@ -53,8 +54,8 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
             split=split_of(root, splits, path, [stem]),
             source_ids=[f"ffpp/{stem}"],
         )
-        for codec, found in reals.items()
-        for stem, path in found.items()
+        for codec, paths in reals.items()
+        for stem, path in paths.items()
     ]
     for method in METHODS:
         masks = masks_of(root, method)
@@ -66,7 +67,7 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 
 
 def read_splits(root: Root) -> dict[str, str]:
-    """{id: split} from the three lists. Raises DatasetError when one is missing, malformed, or two share an id."""
+    """Return {id: split} from the three lists. Raise DatasetError if one is missing, malformed, or two share an id."""
     splits: dict[str, str] = {}
     for split in tables.SPLITS:
         for pair in _read_pairs(root, f"{split}.json"):
@@ -77,40 +78,41 @@ def read_splits(root: Root) -> dict[str, str]:
 
 
 def originals(root: Root, codec: str) -> dict[str, str]:
-    """{id: path} of the real videos on disk in one compression."""
+    """Return {id: path} of the real videos on disk in one compression."""
     return footage(root, codec, "original_sequences", "youtube")
 
 
 def footage(root: Root, codec: str, *folder: str) -> dict[str, str]:
-    """{stem: path} of the videos, or folders of frames, of one part in one compression."""
-    found: dict[str, str] = {}
+    """Return {stem: path} of the videos, or folders of frames, of one part in one compression. Raise DatasetError."""
+    paths: dict[str, str] = {}
     for name in (name for name, value in CODECS.items() if value == codec):
         for stem, path in (root.videos(*folder, name) or root.frames(*folder, name)).items():
-            if stem in found:
-                raise root.error(f"{path} and {found[stem]} are the same video; keep one")
-            found[stem] = path
-    return found
+            if stem in paths:
+                raise root.error(f"{path} and {paths[stem]} are the same video; keep one")
+            paths[stem] = path
+    return paths
 
 
 def masks_of(root: Root, method: str) -> dict[tuple[str, bool], str]:
-    """{(stem, is it a video file): path}: a fake that is given as frames needs a mask that is, too."""
-    masks = ("manipulated_sequences", method, "masks")
-    found = (root.videos(*masks), root.frames(*masks))
-    return {(stem, is_video(path)): path for part in found for stem, path in part.items()}
+    """Return {(stem, whether it is a video file): path} of masks: a fake given as frames needs such a mask."""
+    folder = ("manipulated_sequences", method, "masks")
+    masks = (*root.videos(*folder).items(), *root.frames(*folder).items())
+    return {(stem, is_video(path)): path for stem, path in masks}
 
 
 def split_of(root: Root, splits: Mapping[str, str], path: str, ids: list[str]) -> str:
-    """The split that all `ids` of a video are in. Raises DatasetError when there is none."""
+    """Return the split that all ids of a video are in. Raise DatasetError when there is none."""
     unlisted = [id_ for id_ in ids if id_ not in splits]
     if unlisted:
-        raise root.error(f"{path}: id {shorten(unlisted)} is in none of train.json, val.json, test.json")
-    found = sorted({splits[id_] for id_ in ids})
-    if len(found) > 1:
-        raise root.error(f"{path} mixes ids of {' and '.join(found)}, so that it would leak between them")
-    return found[0]
+        raise root.error(f"{path}: id {first(unlisted)} is in none of train.json, val.json, test.json")
+    of_ids = sorted({splits[id_] for id_ in ids})
+    if len(of_ids) > 1:
+        raise root.error(f"{path} mixes ids of {' and '.join(of_ids)}, so that it would leak between them")
+    return of_ids[0]
 
 
 def _read_pairs(root: Root, name: str) -> list[list[str]]:
+    """Return the pairs of ids in one of the lists. Raise DatasetError."""
     text = root.text(name, f"splits/{name}")
     try:
         pairs = json.loads(text)

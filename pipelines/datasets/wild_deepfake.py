@@ -35,7 +35,7 @@ PUBLISHED = {("real", ""): 3805, (METHOD, ""): 3509}  # the paper's 7,314 sequen
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Rows of VIDEOS for every sequence. Raises DatasetError."""
+    """Return rows of VIDEOS for every sequence. Raise DatasetError."""
     root = roots["wild_deepfake"]
     rows = []
     for label, split, folder in _parts(root):
@@ -50,7 +50,7 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
 
 
 def _parts(root: Root, above: str = "") -> Iterator[tuple[str, str, str]]:
-    """(label, split, path) of each part."""
+    """Yield (label, split, path) of each part."""
     for folder in root.folders(above):
         name = PurePosixPath(folder).name
         if match := PART.fullmatch(name):
@@ -60,7 +60,7 @@ def _parts(root: Root, above: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def _sequences(root: Root, folder: str) -> Iterator[tuple[str, list[str]]]:
-    """(uri, levels below the part that tell sequences apart) of each sequence of a part."""
+    """Yield (uri, levels below the part that tell sequences apart) of each sequence of a part."""
     for name, is_folder in root.entries(folder).items():
         path = join(folder, name)
         if is_folder and name.lower() == "frames":

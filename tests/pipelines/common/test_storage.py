@@ -756,7 +756,7 @@ def test_a_power_cut_can_spoil_nothing_in_a_stage_store(tmp_path):
     [
         ("os.mkdir(folder + '/a'); open(folder + '/a/b', 'w').close()", "a: its name is not on the disk"),
         (
-            "from pipelines.common import storage; storage._to_disk = lambda path: None; "
+            "from pipelines.common import storage; storage.to_disk = lambda path: None; "
             "storage.put_folder(Path(folder), 'best', 1, {'w': b''})",
             "best-00000001: is named before",
         ),

@@ -108,7 +108,6 @@ def test_files_can_be_read_where_the_rows_say(uri):
     root = Root("celeb_df", uri, "")
     with root.open("celeb-real/videos/id0_0002.MP4") as file:
         assert file.read() == b"two!"
-    assert root.size("celeb-real/videos/id0_0002.MP4") == 4
     assert root.text(LIST.upper()) == "1 Celeb-real/id0_0001.mp4\n"
     assert root.entries() == {"Celeb-synthesis": True, LIST: False, "celeb-real": True}
     assert root.find("CELEB-REAL", "videos/ID0_0001.mp4") == "celeb-real/videos/id0_0001.mp4"
