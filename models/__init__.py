@@ -2,6 +2,9 @@
 
 A paper's file has `Config` (a frozen dataclass; its defaults are the paper's), `SMALL` (a `Config` for
 seconds on a CPU), `STAGES` (its stages in order) and `VERSION` (raised when its numbers change).
+
+Most papers share `_stage` (the contract with the pipeline), `_config` (checks of settings), `_layers`, `_schedule` and
+`_distributed`. The other files belong to one paper or two, whose docstrings say which part of the method they hold.
 """
 
 import importlib

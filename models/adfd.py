@@ -191,12 +191,12 @@ def _stretched(image: Image, region: tuple[slice, slice], size_px: int) -> Image
     return cv2.resize(image[region], (size_px, size_px), interpolation=cv2.INTER_LINEAR)
 
 
+# ------------------------------------------------------------------------------------------ detect
 def lr_factor(epoch: int, num_epochs: int, decay_start: int) -> float:
     """Return the factor on the learning rate in an epoch, counted from 0: 1, then down to 0 at `num_epochs`."""
     return 1 - max(0, epoch - decay_start) / (num_epochs - decay_start)
 
 
-# ------------------------------------------------------------------------------------------ detect
 class Detect(Stage):
     """Sec. 3: real faces and the pseudo-fakes made of them, through an encoder E and a classifier F.
 

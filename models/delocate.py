@@ -13,7 +13,7 @@ Randomly-Located Tampered Traces", IJCAI 2024, arXiv:2401.13516. Sec. 3, Eq. 1 t
 
 Differs from the paper, or settles what it leaves open:
 - A mask is constant in time and one part is drawn per clip (`recover.temporal`); boxes are in `_masking`.
-- The frozen recovery model of all passes, one per part, gives A^r: masked tubelets are pasted into A^o.
+- A^r comes from the frozen recovery model, one pass for each part: its predictions are pasted into A^o.
 - "First convolutional layer ... first three residual blocks" of ResNet-18 are its stem and stages 1 to 3.
 - Each of A^m and the encoder's deepest feature has a linear head; P(fake) is the mean of their two
   probabilities. SE-ResNeXt-50 is the default encoder (`localize.encoder`).

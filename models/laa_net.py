@@ -22,8 +22,9 @@ Where the paper and its released code differ, the default is what the paper's nu
   paper's "label smoothing" (`loss`). All three off: Eq. 5.
 - Learning rate and freezing: `optim.variant`, as in Sec. 4.1 or as the name of the published SBI weights says.
 - Noise, blur and colour jitter belong to BI (`data.sbi.listed_augmentation` adds them to SBI).
-- A resized image keeps its area, in the code its corner pixels; float32 or bf16 where the code has float64; BI picks
-  donors by landmarks that are not aligned; SAM climbs along the gradient of the whole batch of all workers.
+- Resizing maps edges onto edges, in the code corner pixels onto corner pixels; float32 or bf16 where the code has
+  float64; BI picks donors by landmarks that are not aligned; SAM climbs along the gradient of the whole batch of all
+  workers.
 
 Shapes: B samples, K images of each (real and fake: 2; BI in training takes one of them: 1), N = B K, S = input_px,
 D = S / 4 side of the maps, E width of the embedding.

@@ -9,7 +9,7 @@ Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Dete
                  second Xception, which sees the face and is trained (`gated`, Eq. 3). The autoencoder is frozen too
 
 Differs from the paper, or settles what it leaves open:
-- The autoencoder's size is MAE's ViT-B (`reconstruct`); positions are fixed, pixels of 0.5 / 0.5 its targets.
+- The autoencoder's size is MAE's ViT-B (`reconstruct`); positions are fixed, its targets are pixels in [-1, 1].
 - "Most" of the key region: `mask.key_fraction` of it, and `mask.ratio` of all patches, the same number in every face.
 - The reconstruction shows the face's own pixels where it was visible; the loss says nothing of predictions there.
 - "Middle layers" are the outputs of block1 to block3 (`detect.taps`), before the ReLU: maps then cover 0 to 1.

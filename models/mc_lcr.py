@@ -1,4 +1,4 @@
-"""MC-LCR: a detector of textures in shallow layers, and of amplitude and phase of small patches that do not fit.
+"""MC-LCR: a detector that looks at textures in shallow layers, and at amplitude and phase of small patches together.
 
 Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classification by locally correlated
 representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290.
@@ -189,7 +189,7 @@ def aligned_face(cfg: Config, sample: Sample) -> NDArray[np.uint8]:
     return face
 
 
-# ------------------------------------------------------------------------------------------- losses
+# ----------------------------------------------------------------------------- spatial stream (Sec. 3.1)
 def style(features_BCHW: Tensor, *, mean: bool = True) -> Tensor:
     """Return the style (B, C) of a feature map, the mean of each row of its Gram matrix (SSRB, Eq. 1, Fig. 2); float32.
 
@@ -202,27 +202,11 @@ def style(features_BCHW: Tensor, *, mean: bool = True) -> Tensor:
         return correlation_BCS.mean(2) if mean else correlation_BCS.sum(2)
 
 
-def supervised_contrastive(
-    z_BD: Tensor, label_B: Tensor, temperature: float, *, form: Form = "standard", reduction: Reduction = "mean"
-) -> Tensor:
-    """Return the supervised contrastive loss of unit vectors, by Khosla et al. (standard) or by Eq. 13 (eq13).
-
-    Each vector is an anchor once. One without a positive, in eq13 also one without a negative, counts as 0.
-    """
-    with torch.autocast(z_BD.device.type, enabled=False):
-        similarity_BB = z_BD.float() @ z_BD.float().T / temperature
-    same_BB = label_B[:, None] == label_B[None]
-    others_BB = ~torch.eye(len(z_BD), dtype=torch.bool, device=z_BD.device)
-    positive_BB = same_BB & others_BB
-    against_BB = others_BB if form == "standard" else ~same_BB
-    usable_B = positive_BB.any(1) & against_BB.any(1)
-    log_sum_B = similarity_BB.masked_fill(~against_BB, -torch.inf).logsumexp(1)
-    mean_positive_B = (similarity_BB * positive_BB).sum(1) / positive_BB.sum(1).clamp(min=1)
-    loss_B = torch.where(usable_B, log_sum_B - mean_positive_B, 0.0)
-    return loss_B.mean() if reduction == "mean" else loss_B.sum()
+def shallow_maps(features: Features) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the paper counts as blocks 1, 2 and 3, after the ReLU."""
+    return features.stem, features.blocks[0].relu(), features.blocks[1].relu()
 
 
-# ------------------------------------------------------------------------------------------ network
 class SpatialStream(nn.Module):
     """Sec. 3.1: image (B, 3, H, W) in [0, 1] -> the style features that `use_ssrb` asks for, then GF."""
 
@@ -259,9 +243,25 @@ class SpatialStream(nn.Module):
         return [*ssf, self.fc(features.top.mean((2, 3)))]
 
 
-def shallow_maps(features: Features) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the paper counts as blocks 1, 2 and 3, after the ReLU."""
-    return features.stem, features.blocks[0].relu(), features.blocks[1].relu()
+# ------------------------------------------------------------------------------------ detect (Sec. 3.4)
+def supervised_contrastive(
+    z_BD: Tensor, label_B: Tensor, temperature: float, *, form: Form = "standard", reduction: Reduction = "mean"
+) -> Tensor:
+    """Return the supervised contrastive loss of unit vectors, by Khosla et al. (standard) or by Eq. 13 (eq13).
+
+    Each vector is an anchor once. One without a positive, in eq13 also one without a negative, counts as 0.
+    """
+    with torch.autocast(z_BD.device.type, enabled=False):
+        similarity_BB = z_BD.float() @ z_BD.float().T / temperature
+    same_BB = label_B[:, None] == label_B[None]
+    others_BB = ~torch.eye(len(z_BD), dtype=torch.bool, device=z_BD.device)
+    positive_BB = same_BB & others_BB
+    against_BB = others_BB if form == "standard" else ~same_BB
+    usable_B = positive_BB.any(1) & against_BB.any(1)
+    log_sum_B = similarity_BB.masked_fill(~against_BB, -torch.inf).logsumexp(1)
+    mean_positive_B = (similarity_BB * positive_BB).sum(1) / positive_BB.sum(1).clamp(min=1)
+    loss_B = torch.where(usable_B, log_sum_B - mean_positive_B, 0.0)
+    return loss_B.mean() if reduction == "mean" else loss_B.sum()
 
 
 def _dropout(cfg: Config, place: str) -> float:
@@ -269,7 +269,10 @@ def _dropout(cfg: Config, place: str) -> float:
 
 
 class Detect(Stage):
-    """Batch: image (B, H, W, 3) uint8, label (B,)."""
+    """Fig. 1: both streams joined, encoded, classified, and pulled together by class.
+
+    Batch: image (B, H, W, 3) uint8, label (B,).
+    """
 
     name = "detect"
     view = "frames"
