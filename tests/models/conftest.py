@@ -30,17 +30,17 @@ _PAIRS += [(50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65)]
 
 
 def _landmarks(size_px: int, crop_scale: float = 1.3) -> np.ndarray:
-    """(68, 2) pixels of a square crop whose side is `crop_scale` times the detector's box."""
-    half = dict(_HALF)
+    """Return landmarks (68, 2), in px of a square crop whose side is `crop_scale` times the detector's box."""
+    points = dict(_HALF)
     for a, b in _PAIRS:
-        known, missing = (a, b) if a in half else (b, a)
-        half[missing] = (1 - half[known][0], half[known][1])
-    shape = np.array([half[i] for i in range(68)])
+        known, missing = (a, b) if a in points else (b, a)
+        points[missing] = (1 - points[known][0], points[known][1])
+    shape = np.array([points[i] for i in range(68)])
     return ((0.5 + (shape - 0.5) / crop_scale) * size_px - 0.5).astype(np.float32)
 
 
 def _box(size_px: int, crop_scale: float) -> np.ndarray:
-    """(4,) detector's box in the middle of such a crop."""
+    """Return the detector's box (4,), in the middle of such a crop."""
     half = size_px / crop_scale / 2
     return np.array([size_px / 2 - half, size_px / 2 - half, size_px / 2 + half, size_px / 2 + half], np.float32)
 
@@ -53,7 +53,7 @@ def _sample(
     domain: int = -1,
     crop_scale: float = 1.3,
 ) -> dict:
-    """A sample as `Stage.prepare` gets it: blurred noise with a head-shaped bright disc; fakes have a marked mouth."""
+    """Make a sample as `Stage.prepare` gets it: noise with a bright disc for a head; in fakes the mouth is inverted."""
     frames = num_frames or 1
     y, x = np.mgrid[:size_px, :size_px]
     image = rng.integers(0, 120, (frames, size_px, size_px, 3)).astype(np.uint8)
@@ -87,10 +87,10 @@ def sample() -> Callable[..., dict]:
 
 @pytest.fixture(scope="session")
 def prepared() -> Callable[..., Any]:
-    """prepared(paper, stage, mode, count) -> cfg, stage class, batch of `count` samples, real and fake in turn.
+    """Return a function of paper, stage, mode and count that makes a config, the stage class, and a batch.
 
-    A view of real faces has only real ones, unless they are to be scored. With domains, six samples have three of
-    them, and the halves of any other number two each.
+    Its samples are real and fake in turn; in a view of real faces all are real, unless they are to be scored. With
+    domains, six samples have three of them, and the halves of any other number two each.
     """
 
     def make(paper: str, stage_name: str, mode: models.Mode, count: int = 6) -> tuple[Any, type[models.Stage], Any]:
@@ -129,7 +129,7 @@ def prepared() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from threads, and on a busy machine they wait for each other."""
+    """Compute on one thread: tensors this small gain nothing from more, which wait for each other on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -39,7 +39,7 @@ def refinement(width: int = 4, **options) -> NoiseRefinement:
 
 
 def at_epoch(nrs: NoiseRefinement, epoch: int, centres: Tensor) -> NoiseRefinement:
-    """As it is within an epoch that has centres."""
+    """Bring the refinement to where it is within an epoch that has centres."""
     nrs.epoch.fill_(epoch)
     nrs.centres.copy_(centres)
     nrs.num_clustered.fill_(100)
@@ -48,7 +48,7 @@ def at_epoch(nrs: NoiseRefinement, epoch: int, centres: Tensor) -> NoiseRefineme
 
 @pytest.fixture(scope="module")
 def paper() -> Detect:
-    """At the paper's size, without memory for its numbers."""
+    """Build the stage at the paper's size, without memory for its weights."""
     with torch.device("meta"):
         return Detect(adfd.Config(pretrained=False))
 
@@ -132,7 +132,7 @@ def test_a_feature_of_zeros_is_far_from_everything():
 
 # ------------------------------------------------------------------------------------- memory, centres
 def filled(nrs: NoiseRefinement, margin: Tensor, keys: Tensor, epoch: int = 9, per_step: int = 16) -> Tensor:
-    """Collects in steps; gives the features that were offered."""
+    """Collect in steps; return the features that were offered."""
     features = torch.randn(len(keys), nrs.features.shape[1], generator=torch.Generator().manual_seed(1))
     nrs.start_epoch(epoch)
     for step, part in enumerate(torch.arange(len(keys)).split(per_step)):
@@ -273,16 +273,16 @@ def test_two_workers_have_the_memory_and_centres_of_one(tmp_path: Path):
         nrs.start_epoch(10)
         assert nrs.active
         for rank in range(2):
-            found_memory, found = torch.load(tmp_path / f"{kept}{rank}")
+            other_memory, other_state = torch.load(tmp_path / f"{kept}{rank}")
             for name, value in memory.items():
-                assert torch.equal(found_memory[name], value), (kept, rank, name)
+                assert torch.equal(other_memory[name], value), (kept, rank, name)
             for name, value in nrs.state_dict().items():
-                assert torch.equal(found[name], value), (kept, rank, name)
+                assert torch.equal(other_state[name], value), (kept, rank, name)
 
 
 # --------------------------------------------------------------------------------- loss (Eq. 8 and 9)
 def trained_stage(batch, epoch: int = 8, **changes) -> Detect:
-    """In an epoch with centres, one of them the feature of the first fake, the other far away."""
+    """Build a stage in an epoch with centres, one of them the feature of the first fake, the other far away."""
     torch.manual_seed(0)
     stage = Detect(small(net__dropout=0.0, **changes)).train()
     if stage.nrs is not None:
@@ -321,14 +321,14 @@ def test_no_gradient_flows_through_the_weights(batch):
     weight = stage._first_pass["weight_N"]
     assert not weight.requires_grad
     assert (weight[: len(batch["image"])] == 1).all()  # of reals
-    found = {name: p.grad.clone() for name, p in stage.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in stage.named_parameters()}
     stage.zero_grad()
     logits = stage.logits(stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1)))
     label = torch.tensor([0, 1]).repeat_interleave(len(batch["image"]))
     assert label.tolist().count(0) == label.tolist().count(1) == 6
     (weight * nn.functional.cross_entropy(logits, label, reduction="none")).mean().backward()
     for name, p in stage.named_parameters():
-        torch.testing.assert_close(found[name], p.grad, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(gradients[name], p.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_the_second_pass_of_sam_takes_over_the_weights(batch):
@@ -397,8 +397,8 @@ def test_a_training_resumed_within_an_epoch_is_the_same(batch):
 
 def test_one_pair_is_a_batch(batch):
     stage = trained_stage(batch)
-    one = {name: value[:1] if value.ndim else value for name, value in batch.items()}
-    out = stage(one)
+    one_pair = {name: value[:1] if value.ndim else value for name, value in batch.items()}
+    out = stage(one_pair)
     assert torch.isfinite(out["loss"])
     assert out["score"].shape == (1, 2)
 
@@ -546,43 +546,43 @@ def test_network_region_by_hand():
 
 
 def positions(face: dict) -> dict:
-    """The face, its picture replaced by one that says where each pixel was."""
+    """Return the face with a picture that says where each pixel was."""
     y, x = np.mgrid[:CANVAS, :CANVAS].astype(np.uint8)
     return face | {"image": np.stack([x, y, np.full_like(x, 7)], 2)}
 
 
 def seen_region(image: np.ndarray) -> tuple[float, ...]:
-    """Edges x0, y0, x1, y1 of what a picture of positions shows."""
+    """Return the edges x0, y0, x1, y1 of what a picture of positions shows."""
     x, y = image[PX // 2, :, 0].astype(float), image[:, PX // 2, 1].astype(float)
     return tuple(float(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1))
 
 
 def test_scoring_shows_the_box_and_an_eighth_on_each_side(face):
-    one = positions(face())
-    one["box"] = np.array([40.0, 30.0, 88.0, 94.0], np.float32)
-    image = Detect.prepare(SMALL, one, np.random.default_rng(0), "score")["image"]
+    sample = positions(face())
+    sample["box"] = np.array([40.0, 30.0, 88.0, 94.0], np.float32)
+    image = Detect.prepare(SMALL, sample, np.random.default_rng(0), "score")["image"]
     assert image.shape == (PX, PX, 3)
     assert seen_region(image) == pytest.approx((34, 22, 94, 102), abs=1)
-    one["landmarks"] = np.full((68, 2), np.nan, np.float32)  # are not needed
-    again = Detect.prepare(SMALL, one, np.random.default_rng(1), "score")["image"]
+    sample["landmarks"] = np.full((68, 2), np.nan, np.float32)  # are not needed
+    again = Detect.prepare(SMALL, sample, np.random.default_rng(1), "score")["image"]
     assert np.array_equal(image, again)
-    region = one["image"][22:102, 34:94]
+    region = sample["image"][22:102, 34:94]
     assert np.array_equal(image, cv2.resize(region, (PX, PX), interpolation=cv2.INTER_LINEAR))
 
 
 def test_margins_are_drawn_for_each_side(face, monkeypatch):
     monkeypatch.setattr(adfd, "photometric", lambda images, rng: images)
-    cfg, one = small(**STILL), positions(face())
-    x0, y0, x1, y1 = one["box"]
-    found = []
+    cfg, sample = small(**STILL), positions(face())
+    x0, y0, x1, y1 = sample["box"]
+    drawn = []
     for seed in range(200):
-        real, fake = Detect.prepare(cfg, one, np.random.default_rng(seed), "train")["image"]
+        real, fake = Detect.prepare(cfg, sample, np.random.default_rng(seed), "train")["image"]
         assert np.array_equal(real, fake)  # one rectangle: without transforms both are the same picture
         flipped = real[0, 0, 0] > real[0, -1, 0]
         a, b, c, d = seen_region(real)
         left, right = ((x0 - a) / (x1 - x0), (c - x1) / (x1 - x0))
-        found.append((flipped, left, (y0 - b) / (y1 - y0), right, (d - y1) / (y1 - y0)))
-    flips, margins = np.array([f[0] for f in found]), np.array([f[1:] for f in found])
+        drawn.append((flipped, left, (y0 - b) / (y1 - y0), right, (d - y1) / (y1 - y0)))
+    flips, margins = np.array([f[0] for f in drawn]), np.array([f[1:] for f in drawn])
     assert 70 < flips.sum() < 130
     one_px = 1.5 / (x1 - x0)
     assert margins.min() > 0.05 - one_px
@@ -598,23 +598,23 @@ def test_validation_is_without_flip_and_augmentation(face, monkeypatch):
 
     monkeypatch.setattr(adfd, "photometric", refuse)
     monkeypatch.setattr(adfd, "flip", refuse)
-    cfg, one = small(**STILL), face()
+    cfg, sample = small(**STILL), face()
     for seed in range(4):
-        pair = Detect.prepare(cfg, one, np.random.default_rng(seed), "select")
-        scored = Detect.prepare(cfg, one, np.random.default_rng(seed), "score")
+        pair = Detect.prepare(cfg, sample, np.random.default_rng(seed), "select")
+        scored = Detect.prepare(cfg, sample, np.random.default_rng(seed), "score")
         assert np.array_equal(pair["image"][0], pair["image"][1])
         assert np.array_equal(pair["image"][0], scored["image"])
-        assert pair["key"] == one["key"]
+        assert pair["key"] == sample["key"]
 
 
 def test_a_pair_differs_in_the_face_only(face):
-    one = face()
-    pairs = [Detect.prepare(SMALL, one, np.random.default_rng(s), "select")["image"].astype(int) for s in range(20)]
+    sample = face()
+    pairs = [Detect.prepare(SMALL, sample, np.random.default_rng(s), "select")["image"].astype(int) for s in range(20)]
     difference = np.stack([np.abs(real - fake).max(2) for real, fake in pairs])
     assert (difference.max((1, 2)) > 0).all()
     assert difference[:, :3, :3].max() == 0  # corners are outside every face
     assert difference[:, -3:, :3].max() == 0
-    train = Detect.prepare(SMALL, one, np.random.default_rng(0), "train")
+    train = Detect.prepare(SMALL, sample, np.random.default_rng(0), "train")
     assert train["image"].shape == (2, PX, PX, 3)
     assert train["image"].dtype == np.uint8
 
@@ -657,12 +657,12 @@ def on_a_line(landmarks: np.ndarray) -> np.ndarray:
     [(outside, "outside"), (on_a_line, "line"), (lambda p: p * np.nan, "NaN"), (lambda p: p[:5], "68")],
 )
 def test_a_face_with_landmarks_of_no_use(face, spoil, text):
-    one = face()
-    one["landmarks"] = spoil(one["landmarks"]).astype(np.float32)
+    sample = face()
+    sample["landmarks"] = spoil(sample["landmarks"]).astype(np.float32)
     for mode in ("train", "select"):
         with pytest.raises(BadSample, match=text):
-            Detect.prepare(SMALL, one, np.random.default_rng(0), mode)
-    Detect.prepare(SMALL, one, np.random.default_rng(0), "score")
+            Detect.prepare(SMALL, sample, np.random.default_rng(0), mode)
+    Detect.prepare(SMALL, sample, np.random.default_rng(0), "score")
 
 
 def test_a_box_of_no_use(face):
@@ -676,8 +676,8 @@ def test_a_box_of_no_use(face):
 
 
 def test_a_box_at_the_edge_is_clipped(face):
-    one = face() | {"box": np.array([-10.0, -10.0, 60.0, 60.0])}
-    assert Detect.prepare(SMALL, one, np.random.default_rng(0), "score")["image"].shape == (PX, PX, 3)
+    sample = face() | {"box": np.array([-10.0, -10.0, 60.0, 60.0])}
+    assert Detect.prepare(SMALL, sample, np.random.default_rng(0), "score")["image"].shape == (PX, PX, 3)
 
 
 def test_images_are_checked(face):

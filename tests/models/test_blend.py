@@ -26,7 +26,7 @@ NO_TRANSFORM = TransformConfig(color=False, frequency=False, affine=False)
 
 
 def photo(seed: int, side: int = 256, detail_px: int = 8) -> np.ndarray:
-    """A smooth picture with all levels in it."""
+    """Return a smooth picture with all levels in it."""
     num = side // detail_px + 2
     coarse = np.random.default_rng(seed).integers(0, 256, (num, num, 3), dtype=np.uint8)
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -34,7 +34,7 @@ def photo(seed: int, side: int = 256, detail_px: int = 8) -> np.ndarray:
 
 @pytest.fixture
 def face(landmarks):
-    """Image (side, side, 3) and the 68 or 81 landmarks of a face that takes up two thirds of it."""
+    """Return an image (side, side, 3) and the 68 or 81 landmarks of a face that takes up two thirds of it."""
 
     def make(side: int = 256, num_points: int = 68, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         points = landmarks(side, 1.6)
@@ -52,14 +52,14 @@ def config(kind: str = "lal", *, transform: TransformConfig | None = None, **mas
 
 
 def gaussian_b(mask: np.ndarray, kernel_px: int) -> np.ndarray:
-    """The first half of SBI's mask routine, literally; in double precision, so that only a full window gives 1."""
+    """Erode as the first half of SBI's mask routine does, in double precision, so that only a full window gives 1."""
     blurred = cv2.GaussianBlur(mask.astype(np.float64), (kernel_px, kernel_px), 0)
     blurred /= blurred.max()
     return (blurred >= 1 - 1e-9).astype(np.float32)
 
 
 def assert_even(counts: Counter, options: int, draws: int) -> None:
-    """Each of `options` outcomes was seen about as often: within 4.5 standard deviations of a fair draw."""
+    """Assert that each of `options` outcomes was seen about as often: within 4.5 standard deviations of a fair draw."""
     assert len(counts) == options
     share = 1 / options
     limit = 4.5 * np.sqrt(draws * share * (1 - share))

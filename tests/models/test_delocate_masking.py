@@ -116,8 +116,8 @@ def test_tube_hides_the_same_patches_in_all_slots_and_per_slot_does_not(clip_lan
     rng = np.random.default_rng(2)
     tube = slots(delocate.draw_mask(paper(), clip_landmarks(rng), "eyes", rng))
     assert (tube == tube[0]).all()
-    each = slots(delocate.draw_mask(paper(temporal="per_slot"), clip_landmarks(rng), "eyes", rng))
-    assert (each != each[0]).any()
+    per_slot = slots(delocate.draw_mask(paper(temporal="per_slot"), clip_landmarks(rng), "eyes", rng))
+    assert (per_slot != per_slot[0]).any()
 
 
 def test_whole_clip_strategies(clip_landmarks):

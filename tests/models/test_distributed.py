@@ -58,7 +58,7 @@ def test_two_workers_normalise_as_one(number: int, tmp_path: Path):
     ]
     errors = [worker.communicate(timeout=120)[1].decode() for worker in workers]
     assert all(worker.returncode == 0 for worker in workers), "\n".join(errors)
-    one, other = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
+    first, second = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
 
     norm = nn.BatchNorm2d(3)
     norm.weight.data, norm.bias.data = given["weight"].clone(), given["bias"].clone()
@@ -67,16 +67,16 @@ def test_two_workers_normalise_as_one(number: int, tmp_path: Path):
     (inner,) = torch.autograd.grad((y**3).sum(), norm.weight, create_graph=True)
     loss = (norm(x) * (norm.weight - 0.1 * inner)[:, None, None]).square().sum()
     loss.backward()
-    torch.testing.assert_close(torch.cat([one["y"], other["y"]]), y.detach(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(one["loss"], loss.detach(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(torch.cat([first["y"], second["y"]]), y.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first["loss"], loss.detach(), rtol=1e-4, atol=0)
     torch.testing.assert_close(
-        torch.cat([one["gx"], other["gx"]]), x.grad, rtol=1e-3, atol=1e-2 * x.grad.abs().max().item()
+        torch.cat([first["gx"], second["gx"]]), x.grad, rtol=1e-3, atol=1e-2 * x.grad.abs().max().item()
     )
-    for found in (one, other):
-        torch.testing.assert_close(found["mean"], norm.running_mean)
-        torch.testing.assert_close(found["var"], norm.running_var, rtol=1e-4, atol=1e-5)
-        assert torch.equal(found["rows"], x.detach()[:, 0, 0, 0])
-        assert found["cast"].item() == 0
+    for worker in (first, second):
+        torch.testing.assert_close(worker["mean"], norm.running_mean)
+        torch.testing.assert_close(worker["var"], norm.running_var, rtol=1e-4, atol=1e-5)
+        assert torch.equal(worker["rows"], x.detach()[:, 0, 0, 0])
+        assert worker["cast"].item() == 0
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])

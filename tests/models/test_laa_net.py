@@ -26,7 +26,7 @@ def changed(cfg: laa_net.Config, **changes) -> laa_net.Config:
 
 @pytest.fixture(scope="module")
 def paper() -> Detect:
-    """At the paper's size, without memory for its numbers."""
+    """Build the stage at the paper's size, without memory for its weights."""
     with torch.device("meta"):
         return Detect(laa_net.Config(pretrained=False))
 
@@ -111,9 +111,9 @@ def test_loss_is_the_weighted_sum(batch):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_batch_of_one_class(label, batch):
-    one = {name: value[:, label : label + 1] for name, value in batch.items() if value.ndim > 1}
+    one_class = {name: value[:, label : label + 1] for name, value in batch.items() if value.ndim > 1}
     stage = Detect(SMALL).train()
-    out = stage(one)
+    out = stage(one_class)
     assert torch.isfinite(out["loss"])
     assert out["score"].shape == (len(batch["image"]),)
 
@@ -129,7 +129,7 @@ def test_input_is_checked(batch):
 
 # ------------------------------------------------------------------------------- optimizer and schedule
 def train_step(stage, optimizer, batch) -> list[dict[str, torch.Tensor]]:
-    """One step; the weights and buffers at each call of the closure."""
+    """Take one step; return the weights and buffers at each call of the closure."""
     seen = []
 
     def closure() -> torch.Tensor:

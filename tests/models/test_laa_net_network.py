@@ -23,7 +23,7 @@ def count(module: nn.Module, *, trainable: bool = False) -> int:
 
 @pytest.fixture(scope="module")
 def paper() -> Detect:
-    """At the paper's size, without memory for its numbers."""
+    """Build the stage at the paper's size, without memory for its weights."""
     with torch.device("meta"):
         return Detect(laa_net.Config(pretrained=False))
 

@@ -35,14 +35,13 @@ SIDE = SMALL.input_px // laa_net.MAP_STRIDE
 
 @pytest.fixture
 def face(sample):
-    """face(seed) -> a sample as the stage gets it, with a donor."""
+    """Make samples as the stage gets them, with a donor."""
 
     def make(seed: int = 0, px: int = SMALL.face_px) -> dict:
         rng = np.random.default_rng(seed)
         faces = [sample(rng, px, None, 0, -1, 1.5) for _ in range(2)]
-        smooth = [cv2.GaussianBlur(each["image"], (0, 0), 2) for each in faces]
-        faces = [each | {"image": image} for each, image in zip(faces, smooth, strict=True)]
-        return faces[0] | {"donor": faces[1]}
+        face, donor = (face | {"image": cv2.GaussianBlur(face["image"], (0, 0), 2)} for face in faces)
+        return face | {"donor": donor}
 
     return make
 
@@ -67,7 +66,7 @@ def test_the_boundary_lies_where_real_and_fake_part(data, face):
 
 @pytest.fixture
 def blended(monkeypatch) -> np.ndarray:
-    """Self-blending that gives a dark real face, and a fake which shows B in all three channels; and this B."""
+    """Let self-blending give a dark real face, and a fake that shows B in all three channels; return this B."""
     y, x = np.mgrid[:96, :96] - 44.0
     mask = (1 / (1 + np.exp((np.hypot(x, 0.8 * y) - 24) / 3))).astype(np.float32)
     edges = (4 * mask * (1 - mask) * 255).astype(np.uint8)
@@ -134,14 +133,14 @@ def test_colours_of_bi_are_for_training_and_for_sbi_on_request(face, monkeypatch
     called = []
     monkeypatch.setattr("models._laa_samples.photometric_bi", lambda image, rng: called.append(1) or image)
 
-    def run(data, mode) -> int:
+    def times_called(data, mode) -> int:
         called.clear()
         pseudo_fake(data, face(), np.random.default_rng(0), mode)
         return len(called)
 
     listed = replace(SMALL, sbi=replace(SMALL.sbi, listed_augmentation=True))
-    assert [run(SMALL, "train"), run(BI, "train"), run(BI, "select")] == [0, 1, 0]
-    assert [run(listed, "train"), run(listed, "select")] == [1, 0]
+    assert [times_called(SMALL, "train"), times_called(BI, "train"), times_called(BI, "select")] == [0, 1, 0]
+    assert [times_called(listed, "train"), times_called(listed, "select")] == [1, 0]
 
 
 def test_without_augmentation_faces_are_mirrored_only(face, monkeypatch):
@@ -150,18 +149,18 @@ def test_without_augmentation_faces_are_mirrored_only(face, monkeypatch):
     monkeypatch.setattr(laa_net, "photometric", lambda images, rng: called.append("colours") or images)
     monkeypatch.setattr("models._laa_samples.photometric_bi", lambda image, rng: called.append("bi") or image)
 
-    def run(data, mode, augment) -> list[str]:
+    def steps(data, mode, augment) -> list[str]:
         called.clear()
         cfg = replace(CFG, data=replace(data, augment=augment))
         laa_net.Detect.prepare(cfg, face(), np.random.default_rng(0), mode)
         return list(called)
 
     for data in (SMALL, BI):
-        assert run(data, "train", augment=False) == run(data, "select", augment=False) == []
-    assert run(SMALL, "train", augment=True) == ["geometry", "colours"]
-    assert run(SMALL, "select", augment=True) == ["colours"]
-    assert run(BI, "train", augment=True) == ["bi", "geometry"]
-    assert run(BI, "select", augment=True) == []
+        assert steps(data, "train", augment=False) == steps(data, "select", augment=False) == []
+    assert steps(SMALL, "train", augment=True) == ["geometry", "colours"]
+    assert steps(SMALL, "select", augment=True) == ["colours"]
+    assert steps(BI, "train", augment=True) == ["bi", "geometry"]
+    assert steps(BI, "select", augment=True) == []
 
 
 def test_faces_that_nothing_can_be_made_of(face):
@@ -238,8 +237,8 @@ def test_fit_square_never_stretches():
 def test_images_and_boundary_share_their_geometry(kind, monkeypatch):
     """A grey image and a map with the same values stay equal, whatever is done to them."""
     draw = getattr(geometry, f"_draw_{kind}")
-    for each in ("crop", "scale", "erasing"):
-        monkeypatch.setattr(geometry, f"_draw_{each}", draw)
+    for drawn in ("crop", "scale", "erasing"):
+        monkeypatch.setattr(geometry, f"_draw_{drawn}", draw)
     grey = cv2.GaussianBlur(np.random.default_rng(0).integers(1, 256, (60, 60)).astype(np.uint8), (0, 0), 3)
     image = np.repeat(grey[..., None], 3, axis=2)
     before = image.copy()
@@ -272,8 +271,8 @@ def test_how_often_each_augmentation_is_drawn(monkeypatch):
 
         monkeypatch.setattr(geometry, f"_draw_{name}", count)
     ramp = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    out = [geometry.geometric([ramp], np.random.default_rng(i), 8)[0] for i in range(1200)]
-    assert sum(each[0, 0] == 3 for each in out) == pytest.approx(600, abs=70)  # mirrored
+    augmented = [geometry.geometric([ramp], np.random.default_rng(i), 8)[0] for i in range(1200)]
+    assert sum(array[0, 0] == 3 for array in augmented) == pytest.approx(600, abs=70)  # mirrored
     for name, times in drawn.items():
         assert times == pytest.approx(200, abs=50), name
 
@@ -302,6 +301,6 @@ def test_a_mask_kind_reaches_the_blending(face):
     for kind in ("components", "extended"):
         blend = replace(SMALL.sbi.blend, mask=replace(SMALL.sbi.blend.mask, kind=kind))
         data = replace(SMALL, sbi=replace(SMALL.sbi, blend=blend, border_px=(2, 2)))
-        edges = [pseudo_fake(data, face(), np.random.default_rng(i), "select")[2] for i in range(5)]
-        top[kind] = [np.argwhere(each > 128)[:, 0].min() for each in edges]
+        boundaries = [pseudo_fake(data, face(), np.random.default_rng(i), "select")[2] for i in range(5)]
+        top[kind] = [np.argwhere(edges > 128)[:, 0].min() for edges in boundaries]
     assert np.less(top["extended"], top["components"]).all()

@@ -39,7 +39,7 @@ def parameters(module: nn.Module, *, trained: bool = False) -> int:
 
 # ------------------------------------------------------------------------------------------- masks
 def rectangle(cells: np.ndarray) -> tuple[int, int, int, int]:
-    """First and last row, first and last column; the cells must fill it."""
+    """Return first and last row, first and last column of the rectangle that the cells must fill."""
     rows, columns = np.flatnonzero(cells.any(1)), np.flatnonzero(cells.any(0))
     assert cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     assert cells.sum() == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
@@ -340,13 +340,13 @@ def test_attention_map_by_hand():
 
 def test_attention_map_has_one_channel_a_range_and_no_scale():
     torch.manual_seed(0)
-    one, other = torch.randn(2, 8, 5, 5), torch.randn(2, 8, 5, 5)
-    found = lre.attention_map(one, other)
-    assert found.shape == (2, 1, 5, 5)
-    assert ((found >= 0) & (found <= 1)).all()
-    assert found.max() > 0.5
-    torch.testing.assert_close(lre.attention_map(one * (0.1 + torch.rand(2, 1, 5, 5)), 3 * other), found)
-    assert lre.attention_map(one.relu(), other.relu()).max() <= 0.5 + 1e-6
+    face, filled_in = torch.randn(2, 8, 5, 5), torch.randn(2, 8, 5, 5)
+    attention = lre.attention_map(face, filled_in)
+    assert attention.shape == (2, 1, 5, 5)
+    assert ((attention >= 0) & (attention <= 1)).all()
+    assert attention.max() > 0.5
+    torch.testing.assert_close(lre.attention_map(face * (0.1 + torch.rand(2, 1, 5, 5)), 3 * filled_in), attention)
+    assert lre.attention_map(face.relu(), filled_in.relu()).max() <= 0.5 + 1e-6
 
 
 def detect(**changes) -> lre.Detect:
@@ -379,14 +379,14 @@ def test_a_perfect_reconstruction_draws_no_attention(sample, monkeypatch):
     monkeypatch.setattr(stage, "reconstructed", lambda image, mask: image)
     maps = stage.attention(batch["image"].float() / 127.5 - 1, batch["mask"])
     assert list(maps) == [1, 2, 3]
-    assert all(found.abs().max() < 1e-6 for found in maps.values())
+    assert all(attention.abs().max() < 1e-6 for attention in maps.values())
 
 
 def test_map_sizes_at_224_pixels():
     with torch.device("meta"):
         stage = lre.Detect(models.override(PAPER, {"pretrained": False}))
-        found = stage._taps(torch.empty(1, 224, 224, 3))
-    assert {tap: tuple(features.shape[1:]) for tap, features in found.items()} == {
+        taps = stage._taps(torch.empty(1, 224, 224, 3))
+    assert {tap: tuple(features.shape[1:]) for tap, features in taps.items()} == {
         1: (128, 55, 55),
         2: (256, 28, 28),
         3: (728, 14, 14),
@@ -418,6 +418,14 @@ def test_detect_takes_over_the_autoencoder():
 
 
 # ------------------------------------------------------------------------------------------- gates
+def test_gate_by_hand():
+    y = torch.tensor([[[[2.0, -4.0]], [[6.0, 8.0]]]])  # two channels at two places
+    attention = torch.tensor([[[[0.5, 0.0]]]])
+    assert lre.gated(y, attention, residual=False).tolist() == [[[[1.0, 0.0]], [[3.0, 0.0]]]]
+    assert lre.gated(y, attention, residual=True).tolist() == [[[[3.0, -4.0]], [[9.0, 8.0]]]]
+    assert lre.gated(y.bfloat16(), attention, residual=True).dtype == torch.bfloat16
+
+
 @torch.no_grad()
 def plain_logit(stage: lre.Detect, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     top = stage.detector((batch["image"].float() / 127.5 - 1).permute(0, 3, 1, 2)).top
@@ -448,8 +456,8 @@ def test_maps_of_several_masks_are_averaged(sample):
     image = batch["image"].float() / 127.5 - 1
     single = [stage.attention(image, batch["mask"][:, i : i + 1]) for i in range(3)]
     together = stage.attention(image, batch["mask"])
-    for tap, found in together.items():
-        torch.testing.assert_close(found, sum(each[tap] for each in single) / 3)
+    for tap, attention in together.items():
+        torch.testing.assert_close(attention, sum(maps[tap] for maps in single) / 3)
 
 
 def test_the_loss_is_cross_entropy(sample):
@@ -463,9 +471,9 @@ def test_the_loss_is_cross_entropy(sample):
 
 # ------------------------------------------------------------------------------------------ config
 def test_the_papers_settings():
-    reconstruct, found = lre.Reconstruct.feed(PAPER), lre.Detect.feed(PAPER)
+    reconstruct, detection = lre.Reconstruct.feed(PAPER), lre.Detect.feed(PAPER)
     assert (reconstruct.batch_size, reconstruct.num_epochs, reconstruct.samples_per_video) == (32, 300, 32)
-    assert (found.batch_size, found.num_epochs, found.steps_per_epoch) == (32, 30, 200)
+    assert (detection.batch_size, detection.num_epochs, detection.steps_per_epoch) == (32, 30, 200)
     assert (PAPER.mask.ratio, PAPER.grid, PAPER.face.input_px) == (0.75, 14, 224)
     assert lre.Reconstruct.view == "real_frames"
     stage = lre.Reconstruct(TINY)

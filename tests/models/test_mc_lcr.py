@@ -73,11 +73,11 @@ def test_taps_are_after_the_relu():
     image = noise(2, 3, 64, 64)
     features = stream.backbone((image - 0.5) / 0.5)
     assert (features.blocks[0] < 0).any()  # so that the next lines can tell
-    found = stream(image)
-    for ssf, tap in zip(found, (features.stem, features.blocks[0].relu(), features.blocks[1].relu()), strict=False):
+    *styles, gf = stream(image)
+    for ssf, tap in zip(styles, (features.stem, features.blocks[0].relu(), features.blocks[1].relu()), strict=True):
         torch.testing.assert_close(ssf, style(tap))
         assert (ssf >= 0).all()
-    torch.testing.assert_close(found[3], stream.fc(features.top.mean((2, 3))))
+    torch.testing.assert_close(gf, stream.fc(features.top.mean((2, 3))))
 
 
 def test_style_is_the_row_mean_of_the_gram_matrix():
@@ -551,8 +551,8 @@ def test_contrastive_loss_as_printed():
             terms = [math.log(math.exp(float(z[i] @ z[p]) / 0.1) / below) for p in positives]
             expected[form] -= sum(terms) / len(positives)
     for form, value in expected.items():
-        found = supervised_contrastive(z, label, 0.1, form=form, reduction="sum")
-        assert found.item() == pytest.approx(value, rel=1e-4)
+        loss = supervised_contrastive(z, label, 0.1, form=form, reduction="sum")
+        assert loss.item() == pytest.approx(value, rel=1e-4)
     assert expected["standard"] > expected["eq13"]
 
 
@@ -632,7 +632,7 @@ def test_contrast_is_among_all_workers(batch, monkeypatch):
 
 # ------------------------------------------------------------------------------------------ samples
 def tilted(degrees: float, landmarks, size: int = 96) -> dict:
-    """A face sample turned clockwise, as seen, about the middle: eyes marked red, all else a ramp without black."""
+    """Make a face sample turned clockwise about the middle, as seen: its eyes are red, all else is grey."""
     points = landmarks(size, TINY.crop_margin)
     centre = (size - 1) / 2
     turn = cv2.getRotationMatrix2D((centre, centre), -degrees, 1.0)
@@ -646,7 +646,7 @@ def tilted(degrees: float, landmarks, size: int = 96) -> dict:
 
 
 def red_spots(image: np.ndarray) -> np.ndarray:
-    """(2, 2): x, y of the centres of the two red spots, from left to right."""
+    """Return x, y (2, 2) of the centres of the two red spots, from left to right."""
     red = (image[..., 0].astype(int) - image[..., 1] > 60).astype(np.uint8)
     number, _, _, centres = cv2.connectedComponentsWithStats(red)
     assert number == 3  # with the background

@@ -50,7 +50,7 @@ def test_training_step(paper, stage_name, prepared):
 
 
 def _moves(scheduler, num_epochs: int) -> bool:
-    """Whether the rate changes within a training of 4 steps an epoch; on a plateau, where val stops to improve."""
+    """Return whether the rate changes within a training of 4 steps an epoch, in which val stops to improve."""
     rates = set()
     for _ in range(4 * num_epochs):
         rates.add(scheduler.get_last_lr()[0])

@@ -34,7 +34,7 @@ def built(prepared: Any, paper: str, stage_name: str, cfg: Any = None) -> tuple[
 
 
 def cam_of(stage: models.Stage, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps of the layer, and the gradient of the summed logits in them."""
+    """Return the maps of Grad-CAM's layer, and the gradient of the summed logits in them."""
     at = stage.cam_layer()
     assert at is not None
     seen: list[torch.Tensor] = []
@@ -75,14 +75,14 @@ def test_grad_cam_has_places_to_look_at(paper, stage_name, prepared):
 def test_features_are_what_the_last_layer_gets(paper, stage_name, prepared):
     """One vector for each face that no other face of the batch has a part in; a stage whose head is linear adds up."""
     stage, batch = built(prepared, paper, stage_name)
-    found = stage.features(batch)
-    assert found is not None
-    assert (found.ndim, len(found)) == (2, 6)
-    assert torch.isfinite(found).all()
-    assert found.std(0).max() > 0
+    features = stage.features(batch)
+    assert features is not None
+    assert (features.ndim, len(features)) == (2, 6)
+    assert torch.isfinite(features).all()
+    assert features.std(0).max() > 0
     alone = stage.features({name: value[1:2] for name, value in batch.items()})
     assert alone is not None
-    torch.testing.assert_close(alone, found[1:2], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(alone, features[1:2], atol=1e-4, rtol=1e-3)
     last: dict[str, Any] = {
         "adfd": lambda x: stage.logits(x).diff(dim=1)[:, 0],
         "mc_lcr": lambda x: stage.classify(x).diff(dim=1)[:, 0],
@@ -91,17 +91,17 @@ def test_features_are_what_the_last_layer_gets(paper, stage_name, prepared):
         "laa_net": lambda x: stage.net.classify[-1](x)[:, 0],
     }
     if paper in last:
-        torch.testing.assert_close(last[paper](found), stage.logit(batch), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(last[paper](features), stage.logit(batch), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("paper", "stage_name"), STAGES)
 @torch.no_grad()
 def test_pictures_are_maps_or_images_of_each_face(paper, stage_name, prepared):
     stage, batch = built(prepared, paper, stage_name)
-    found = stage.pictures(batch)
-    assert list(found) == PICTURES.get((paper, stage_name), [])
+    pictures = stage.pictures(batch)
+    assert list(pictures) == PICTURES.get((paper, stage_name), [])
     before = batch["image"].shape[: 2 if "clips" in stage.view else 1]
-    for name, value in found.items():
+    for name, value in pictures.items():
         assert value.shape[: len(before)] == before, name
         inner = value.shape[len(before) :]
         assert len(inner) == 2 or (len(inner) == 3 and inner[0] == 3), f"{name}: {tuple(value.shape)}"

@@ -19,7 +19,7 @@ def small(**changes) -> plain.Detect:
 
 
 def after_all_steps(optimizer, scheduler) -> float:
-    """The rate after 100 steps."""
+    """Return the rate after 100 steps."""
     for _ in range(100):
         optimizer.step()
         scheduler.step()

@@ -16,7 +16,7 @@ TOLERANCE = 1e-8  # of the largest gradient of the stage; computed in 64 bits
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory, prepared) -> Path:
-    """A folder with the traces of one worker and of two, for all stages: three processes in all."""
+    """Return a folder with the traces of one worker and of two, for all stages: three processes in all."""
     folder = tmp_path_factory.mktemp("workers")
     for paper, stage_name in STAGES:
         torch.save(prepared(paper, stage_name, "train", 8)[2], folder / f"{paper}-{stage_name}.batch")
@@ -32,16 +32,16 @@ def traced(tmp_path_factory, prepared) -> Path:
 @pytest.mark.parametrize(("paper", "stage_name"), STAGES)
 def test_two_workers_learn_what_one_learns(paper, stage_name, traced):
     alone, first, second = (torch.load(traced / f"{paper}-{stage_name}.{name}") for name in ("1.0", "2.0", "2.1"))
-    for whole, one, other in zip(alone, first, second, strict=True):
-        for loss, half, other_half in zip(whole["losses"], one["losses"], other["losses"], strict=True):
-            assert (half + other_half) / 2 == pytest.approx(loss, rel=1e-9)
-        assert whole["gradients"].keys() == one["gradients"].keys()
+    for whole, left, right in zip(alone, first, second, strict=True):
+        for loss, left_loss, right_loss in zip(whole["losses"], left["losses"], right["losses"], strict=True):
+            assert (left_loss + right_loss) / 2 == pytest.approx(loss, rel=1e-9)
+        assert whole["gradients"].keys() == left["gradients"].keys()
         scale = max(gradient.abs().max().item() for gradient in whole["gradients"].values())
         assert scale > 0
         for name, gradient in whole["gradients"].items():
-            assert torch.equal(one["gradients"][name], other["gradients"][name]), f"{name} differs between workers"
-            worst = (gradient - one["gradients"][name]).abs().max().item()
+            assert torch.equal(left["gradients"][name], right["gradients"][name]), f"{name} differs between workers"
+            worst = (gradient - left["gradients"][name]).abs().max().item()
             assert worst <= TOLERANCE * scale, f"gradient of {name} is off by {worst / scale:.1e} of the largest"
         for name, value in whole["buffers"].items():
-            torch.testing.assert_close(one["buffers"][name], value, rtol=1e-8, atol=1e-9, msg=name)
-            assert torch.equal(one["buffers"][name], other["buffers"][name]), f"{name} differs between workers"
+            torch.testing.assert_close(left["buffers"][name], value, rtol=1e-8, atol=1e-9, msg=name)
+            assert torch.equal(left["buffers"][name], right["buffers"][name]), f"{name} differs between workers"

@@ -15,7 +15,7 @@ SIDE = 24
 
 
 def ring(side: int = SIDE, radius: float = 7.0) -> np.ndarray:
-    """B of a face that is a disc: highest on a circle; no two equal neighbours across a quadrant's border."""
+    """Return B of a face that is a disc: highest on a circle; no two equal neighbours across a quadrant's border."""
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     return (255 * np.exp(-((np.hypot(x, y) - radius) ** 2))).astype(np.uint8)
 
@@ -156,6 +156,6 @@ def test_anchor_and_real_consistency_options():
 def test_ground_truth_of_the_mirrored_boundary_is_mirrored():
     rng = np.random.default_rng(0)
     b = cv2.GaussianBlur(rng.integers(0, 256, (SIDE, SIDE)).astype(np.uint8), (0, 0), 2)
-    truth, mirrored = (ground_truth(DATA, each, rng) for each in (b, np.ascontiguousarray(b[:, ::-1])))
+    truth, mirrored = (ground_truth(DATA, edges, rng) for edges in (b, np.ascontiguousarray(b[:, ::-1])))
     for name in ("heatmap", "consistency"):
         np.testing.assert_array_equal(mirrored[name], truth[name][:, ::-1])

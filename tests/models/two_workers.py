@@ -20,11 +20,11 @@ EPOCHS = (1, 2, -1)  # -1: the last of the training
 
 
 def without_dropout(module: nn.Module) -> nn.Module:
-    """Every worker draws other units: what is left out cannot be the same."""
+    """Set every dropout in the module to 0: each worker would leave out other units."""
     for part in module.modules():
-        for name in ("drop_prob", "drop_rate", "p"):
-            if isinstance(getattr(part, name, None), float):
-                setattr(part, name, 0.0)
+        for probability in ("drop_prob", "drop_rate", "p"):  # as timm and torch name it
+            if isinstance(getattr(part, probability, None), float):
+                setattr(part, probability, 0.0)
     return module
 
 
@@ -33,7 +33,7 @@ def wrap(module: nn.Module, world_size: int) -> nn.Module:
 
 
 def trace(paper: str, stage_name: str, whole: dict[str, torch.Tensor], rank: int, world_size: int) -> list[Any]:
-    """For each of `EPOCHS`: loss, gradients of the optimizer's last closure, buffers. Each from the same weights."""
+    """Train a step in each of `EPOCHS`, from the same weights; return losses, the last gradients, and buffers."""
     cfg, stage = models.config(paper, "small"), models.stage(paper, stage_name)
     torch.manual_seed(0)
     module = without_dropout(stage(cfg)).train()
@@ -43,7 +43,7 @@ def trace(paper: str, stage_name: str, whole: dict[str, torch.Tensor], rank: int
     start = {name: value.detach().clone() for name, value in module.named_parameters()}
     if world_size > 1:
         synchronize_batch_norm(module)
-    found = []
+    traces = []
     for epoch in EPOCHS:
         module.start_epoch(epoch if epoch > 0 else stage.feed(cfg).num_epochs)
         model = wrap(module, world_size)
@@ -59,13 +59,13 @@ def trace(paper: str, stage_name: str, whole: dict[str, torch.Tensor], rank: int
         optimizer.step(closure)
         gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
         buffers = {name: value.clone() for name, value in module.named_buffers()}
-        found.append({"losses": losses, "gradients": gradients, "buffers": buffers})
+        traces.append({"losses": losses, "gradients": gradients, "buffers": buffers})
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(start[name])
         optimizer.state.clear()
         optimizer.zero_grad(set_to_none=True)
-    return found
+    return traces
 
 
 def main() -> None:
