@@ -118,8 +118,8 @@ def test_a_png_has_room_for_every_line_and_picture():
         cv2.imdecode(np.frombuffer(contact_sheet.to_png("t", strips), np.uint8), cv2.IMREAD_COLOR)
         for strips in ([plain] * 3, [plain, *hostile_strips()])
     )
-    one = cv2.imdecode(np.frombuffer(contact_sheet.to_png("t", [plain]), np.uint8), cv2.IMREAD_COLOR)
-    assert tall.shape[0] - one.shape[0] == 2 * (one.shape[0] - 27)  # title: a gap of 8 and a line of 19
+    single = cv2.imdecode(np.frombuffer(contact_sheet.to_png("t", [plain]), np.uint8), cv2.IMREAD_COLOR)
+    assert tall.shape[0] - single.shape[0] == 2 * (single.shape[0] - 27)  # title: a gap of 8 and a line of 19
     assert (wide == 7).all(-1).sum() >= 60 * 60
     assert (tall[-4:] == 255).all()
 

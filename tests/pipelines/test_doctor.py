@@ -40,10 +40,10 @@ def texts(finding: _checks.Finding) -> list[str]:
 
 def test_fewer_videos_than_published_are_numbers_by_method_split_and_codec():
     rows = [row("a"), row("b"), row("c", 1), row("d", codec="c40"), row("e", codec="c40"), row("f", 1, codec="c40")]
-    found = _checks.counts(rows, {("real", "test"): 2, ("Swap", ""): 2}, {("toy", "b.mp4")})
-    assert found.result == WARNING
-    assert texts(found) == ["Swap c23 1 of 2", "real c23 test 1 of 2", "Swap c40 1 of 2"]
-    assert "Swap c23: 1 of 2; real c23: test 1 of 2; Swap c40: 1 of 2" in found.text
+    finding = _checks.counts(rows, {("real", "test"): 2, ("Swap", ""): 2}, {("toy", "b.mp4")})
+    assert finding.result == WARNING
+    assert texts(finding) == ["Swap c23 1 of 2", "real c23 test 1 of 2", "Swap c40 1 of 2"]
+    assert "Swap c23: 1 of 2; real c23: test 1 of 2; Swap c40: 1 of 2" in finding.text
 
 
 def test_the_published_number_is_ok_and_one_more_is_not():
@@ -54,16 +54,16 @@ def test_the_published_number_is_ok_and_one_more_is_not():
 
 def test_a_method_that_was_not_downloaded_is_named_once():
     expected = {("Swap", split): 9 for split in ("train", "val", "test")} | {("real", "test"): 1}
-    found = _checks.counts([row("a")], expected, ())
-    assert found.text.endswith(": Swap c23: none")
-    assert len(found.problems) == 3
+    finding = _checks.counts([row("a")], expected, ())
+    assert finding.text.endswith(": Swap c23: none")
+    assert len(finding.problems) == 3
 
 
 def test_a_split_with_one_class_is_an_error_also_where_the_other_has_no_files():
     rows = [row("a"), row("b", 1), row("c", split="train"), row("d", 1, split="train")]
     assert _checks.classes(rows, ()).result == OK
-    found = _checks.classes(rows, {("toy", "d.mp4")})
-    assert (found.result, texts(found)) == (ERROR, ["train c23: 1 real, 0 fake"])
+    finding = _checks.classes(rows, {("toy", "d.mp4")})
+    assert (finding.result, texts(finding)) == (ERROR, ["train c23: 1 real, 0 fake"])
 
 
 def test_a_compression_with_one_class_is_a_warning_and_unknown_joins_any():
@@ -81,8 +81,8 @@ def test_a_compression_with_one_class_is_a_warning_and_unknown_joins_any():
 ])  # fmt: skip
 def test_a_person_in_two_splits(dataset, splits, result):
     rows = [row("a", split=splits[0], source_ids=["p", "q"]), row("b", 1, split=splits[1], source_ids=["q"])]
-    found = _checks.identities(dataset, rows)
-    assert (found.result, texts(found)) == (result, [f"q is in {splits[0]} and {splits[1]}"])
+    finding = _checks.identities(dataset, rows)
+    assert (finding.result, texts(finding)) == (result, [f"q is in {splits[0]} and {splits[1]}"])
     rows[1]["source_ids"] = ["r"]
     assert _checks.identities(dataset, rows).result == OK
 
@@ -90,25 +90,25 @@ def test_a_person_in_two_splits(dataset, splits, result):
 def test_masks_and_counterparts_that_others_of_the_method_have():
     fake = {"label": 1, "real_id": "toy/a", "real_uri": "a.mp4"}
     rows = [row("a"), row("b", **fake, mask_uri="m.mp4"), row("c", **fake), row("d", 1, "train")]
-    found = _checks.counterparts(rows, {})
-    assert (found.result, texts(found)) == (WARNING, ["has no mask, others of Swap in test do"])
-    assert "Swap: 3 fakes, 2 with real video, 1 with mask" in found.text
+    finding = _checks.counterparts(rows, {})
+    assert (finding.result, texts(finding)) == (WARNING, ["has no mask, others of Swap in test do"])
+    assert "Swap: 3 fakes, 2 with real video, 1 with mask" in finding.text
     assert texts(_checks.counterparts(rows[:2], {("toy", "m.mp4"): "is not there"})) == ["mask: is not there"]
 
 
 @pytest.mark.parametrize("real_id", ["toy/nobody", "toy/b"])
 def test_a_counterpart_that_is_none_is_an_error(real_id):
-    found = _checks.counterparts([row("a"), row("b", 1), row("c", 1, real_id=real_id)], {})
-    assert found.result == ERROR
+    finding = _checks.counterparts([row("a"), row("b", 1), row("c", 1, real_id=real_id)], {})
+    assert finding.result == ERROR
 
 
 def test_one_lost_video_in_a_hundred_is_a_warning_two_are_an_error():
     rows = [row(str(i)) for i in range(100)] + [row(f"f{i}", 1) for i in range(300)]
     assert _checks.lost("missing", rows, {}, "").result == OK
     assert _checks.lost("missing", rows, {("toy", "0.mp4"): "gone"}, "").result == WARNING
-    found = _checks.lost("missing", rows, {("toy", f"{i}.mp4"): "gone" for i in range(2)}, "")
-    assert found.result == ERROR
-    assert "2 of 400 videos, up to 2.0%" in found.text
+    finding = _checks.lost("missing", rows, {("toy", f"{i}.mp4"): "gone" for i in range(2)}, "")
+    assert finding.result == ERROR
+    assert "2 of 400 videos, up to 2.0%" in finding.text
 
 
 def test_a_damaged_archive_is_no_video_but_may_have_lost_many():
@@ -116,17 +116,17 @@ def test_a_damaged_archive_is_no_video_but_may_have_lost_many():
     rows.append(row("real/1", uri="real/1.tar"))  # a sound one, with pictures in its top folder
     assert _checks.counts(rows, {("real", "test"): 301}, ()).result == OK
     assert _checks.lost("unreadable", rows, {("toy", "real/1.tar"): "broken"}, "").result == WARNING
-    found = _checks.lost("unreadable", rows, {("toy", "real/0.tar"): "cut off"}, "")
-    assert found.result == ERROR
-    assert "1 of them archives, each with an unknown number of videos" in found.text
+    finding = _checks.lost("unreadable", rows, {("toy", "real/0.tar"): "cut off"}, "")
+    assert finding.result == ERROR
+    assert "1 of them archives, each with an unknown number of videos" in finding.text
 
 
 def test_ten_thousand_problems_are_five_names_and_all_in_the_report():
     rows = [row(f"{i:05d}") for i in range(10_000)]
-    found = _checks.lost("missing", rows, {_checks.file_of(r): "is not there" for r in rows}, "")
-    assert "toy/00004 and 9995 more" in found.text
-    assert "toy/00005" not in found.text
-    lines = list(csv.DictReader(io.StringIO(doctor.to_csv({"toy": [found]}))))
+    finding = _checks.lost("missing", rows, {_checks.file_of(r): "is not there" for r in rows}, "")
+    assert "toy/00004 and 9995 more" in finding.text
+    assert "toy/00005" not in finding.text
+    lines = list(csv.DictReader(io.StringIO(doctor.to_csv({"toy": [finding]}))))
     assert len(lines) == 10_000
     assert lines[-1]["video_id"] == "toy/09999"
 
@@ -243,10 +243,10 @@ def look_by_name() -> bytes:
 def test_a_file_that_kills_or_hangs_the_decoder_costs_one_line():
     seen: list[tuple[int, int]] = []
     paths = ["fine", "dies", "hangs", "raises", "fine too"]
-    found = probe.problems(
+    problems = probe.problems(
         paths, look=look_by_name(), timeout_s=1, jobs=2, on_done=lambda done, total: seen.append((done, total))
     )
-    assert found == {
+    assert problems == {
         "dies": "media process died of SIGSEGV",
         "hangs": "took longer than 1 s",
         "raises": "KeyError: 'odd'",
@@ -258,8 +258,8 @@ def test_sizes_of_files_folders_archives_and_nothing(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"four")
     (tmp_path / "b.tar.gz").write_bytes(b"x")
     names = ["a.mp4", "b.tar.gz/1/real", "c.tar.gz/1/real", "d.mp4", ""]
-    found = probe.sizes(str(tmp_path / name) for name in names)
-    assert [found[str(tmp_path / name)] for name in names] == [4, -1, None, None, -1]
+    sizes = probe.sizes(str(tmp_path / name) for name in names)
+    assert [sizes[str(tmp_path / name)] for name in names] == [4, -1, None, None, -1]
 
 
 # The command
@@ -284,11 +284,11 @@ def command(corpus: Mapping[str, Path], *more: str) -> int:
 
 
 def reported(corpus: Mapping[str, Path]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    videos: dict[str, list[str]] = {}
     with corpus["report"].open(newline="") as file:
         for line in csv.DictReader(file):
-            found.setdefault(f"{line['check']} {line['result']}", []).append(line["video_id"])
-    return found
+            videos.setdefault(f"{line['check']} {line['result']}", []).append(line["video_id"])
+    return videos
 
 
 def test_a_sound_dataset_passes(corpus, capsys):
@@ -304,10 +304,10 @@ def test_each_broken_file_is_named_and_the_exit_code_says_so(corpus):
     fake = next((corpus["home"] / "Celeb-synthesis").glob("id0_*.mp4"))
     (corpus["home"] / "YouTube-real/00099.mp4").write_bytes(fake.read_bytes())  # a real of train
     assert command(corpus, "--hash", "--report", str(corpus["report"])) == 1
-    found = reported(corpus)
-    assert found["missing files error"] == [f"celeb_df/Celeb-real/{test_reals[0].stem}"]
-    assert found["unreadable files error"] == [f"celeb_df/Celeb-real/{test_reals[1].stem}"]
-    assert len(found["duplicates error"]) == 1
+    videos = reported(corpus)
+    assert videos["missing files error"] == [f"celeb_df/Celeb-real/{test_reals[0].stem}"]
+    assert videos["unreadable files error"] == [f"celeb_df/Celeb-real/{test_reals[1].stem}"]
+    assert len(videos["duplicates error"]) == 1
 
 
 def test_a_damaged_archive_is_named_and_the_dataset_is_read(tmp_path, capsys, monkeypatch):
@@ -350,13 +350,13 @@ def test_published_counts_are_the_adapters(monkeypatch, tiny_roots, tmp_path):
 
     monkeypatch.setattr(celeb_df, "PUBLISHED", {("real", "train"): 712}, raising=False)
 
-    def found(is_sample: bool) -> str:
+    def counts(is_sample: bool) -> str:
         console = Console(quiet=True)
         findings = doctor.examine(["celeb_df"], tiny_roots, tmp_path, doctor.Options(), console, is_sample=is_sample)
-        return next(one.text for one in findings["celeb_df"] if one.check == "counts")
+        return next(finding.text for finding in findings["celeb_df"] if finding.check == "counts")
 
-    assert "real: train 2 of 712" in found(False)
-    assert "712" not in found(True)
+    assert "real: train 2 of 712" in counts(False)
+    assert "712" not in counts(True)
 
 
 def test_pictures_are_not_compared_and_that_is_said(tmp_path):
@@ -365,7 +365,7 @@ def test_pictures_are_not_compared_and_that_is_said(tmp_path):
         (tmp_path / name).write_bytes(b"same")
     rows = [row("a", uri="a"), row("b"), row("c", 1)]
     options = doctor.Options(hash=True)
-    found = doctor._duplicates(rows, {"toy": str(tmp_path)}, {}, options, Console(quiet=True))
-    assert found.result == ERROR
-    assert "the same content as toy/c, once fake in test and once real in test: toy/b" in found.text
-    assert "1 videos given as pictures were not compared" in found.text
+    finding = doctor._duplicates(rows, {"toy": str(tmp_path)}, {}, options, Console(quiet=True))
+    assert finding.result == ERROR
+    assert "the same content as toy/c, once fake in test and once real in test: toy/b" in finding.text
+    assert "1 videos given as pictures were not compared" in finding.text

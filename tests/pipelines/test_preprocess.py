@@ -68,9 +68,9 @@ def test_the_plan_has_an_extraction_for_each_dataset_and_distinct_crop(tiny_root
     planned = preprocess.plan(
         arguments("ffpp", "celeb_df", "--methods", *METHODS, "--splits", "test"), tiny_roots, tmp_path, is_sample=True
     )
-    assert [one.dataset for one in planned] == ["ffpp"] * len(recipes) + ["celeb_df"] * len(recipes)
-    assert {one.recipe for one in planned} == recipes
-    assert len({one.folder for one in planned}) == 2 * len(recipes)
+    assert [extraction.dataset for extraction in planned] == ["ffpp"] * len(recipes) + ["celeb_df"] * len(recipes)
+    assert {extraction.recipe for extraction in planned} == recipes
+    assert len({extraction.folder for extraction in planned}) == 2 * len(recipes)
     ffpp = planned[0].videos
     assert set(ffpp["split"].to_pylist()) == {"test"}
     assert set(ffpp["codec"].to_pylist()) == {"c23"}
@@ -97,7 +97,7 @@ def test_of_all_datasets_those_without_the_wanted_part_are_left_out_and_a_named_
     """DFD and others have test videos only: that must not stop the rest."""
     roots = {name: own_videos(tmp_path / name, split) for name, split in (("mine", "train"), ("tested", "test"))}
     planned = preprocess.plan(arguments("--splits", "train", "--methods", "lre"), roots, tmp_path, is_sample=False)
-    assert [one.dataset for one in planned] == ["mine"]
+    assert [extraction.dataset for extraction in planned] == ["mine"]
     named = arguments("tested", "mine", "--splits", "train")
     with pytest.raises(ValueError, match=r"tested has no videos in \['train'\]"):
         preprocess.plan(named, roots, tmp_path, is_sample=False)
@@ -113,8 +113,8 @@ def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path)
     monkeypatch.setattr(
         plan.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
     )
-    one = plan.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
-    assert list(one.ledger) == names
+    extraction = plan.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
+    assert list(extraction.ledger) == names
     assert len(asked) == 1
 
 

@@ -143,7 +143,7 @@ def videos_of(name: str, preset: str) -> pa.Table:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_column_names_a_part_that_the_protocol_scores(sweep: Sweep, preset: str) -> None:
     experiments = sweep.experiments(preset, 1, {})
-    needed = {name for one in experiments.values() for name in (one.train_on, *one.test_on)}
+    needed = {name for experiment in experiments.values() for name in (experiment.train_on, *experiment.test_on)}
     videos = {name: videos_of(name, preset) for name in needed}
     for (row, _), experiment in experiments.items():
         scored = [part.name for part in protocol.build(experiment, videos).test]
@@ -161,8 +161,12 @@ def test_the_sweep_expands_into_valid_distinct_experiments(sweep: Sweep, preset:
     assert {experiment.preset for experiment in experiments.values()} == {preset}
     assert all(experiment.seed == seed for (_, seed), experiment in experiments.items())
     names = [
-        (*(stage.digest for stage in stages.plan(one, rows_unseen(one), Path("storage"))), one.protocol, one.test_on)
-        for one in experiments.values()
+        (
+            *(stage.digest for stage in stages.plan(experiment, rows_unseen(experiment), Path("storage"))),
+            experiment.protocol,
+            experiment.test_on,
+        )
+        for experiment in experiments.values()
     ]
     assert len(set(names)) == len(names), "two rows would be the same training and the same test"
 
@@ -273,8 +277,8 @@ def test_a_column_that_nothing_scores_is_refused_before_any_training(column: str
 
 
 def test_rows_with_different_columns_are_refused(sweep: Sweep) -> None:
-    one, *_ = sweep.rows
-    published = {row: {"celeb_df": nan, **({} if row == one else {"dfdc": nan})} for row in (*sweep.rows, "more")}
+    first, *_ = sweep.rows
+    published = {row: {"celeb_df": nan, **({} if row == first else {"dfdc": nan})} for row in (*sweep.rows, "more")}
     with pytest.raises(ValueError, match="NaN stands for none"):
         dataclasses.replace(sweep, rows={row: {} for row in published}, published=published)
 
@@ -322,7 +326,10 @@ def test_a_part_that_is_none_is_refused(rows: Any, test_on: Any, message: str) -
 
 def test_a_row_can_be_another_in_the_small_preset() -> None:
     experiments = {preset: question().experiments(preset, 1, {})["b", 0] for preset in PRESETS}
-    assert {preset: one.config().lr for preset, one in experiments.items()} == {"paper": 0.1, "small": 0.2}
+    assert {preset: experiment.config().lr for preset, experiment in experiments.items()} == {
+        "paper": 0.1,
+        "small": 0.2,
+    }
     with pytest.raises(ValueError, match="small_rows has"):
         question(small_rows={"d": {}})
 

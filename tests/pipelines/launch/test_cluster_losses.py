@@ -83,9 +83,9 @@ if ALL:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
@@ -107,27 +107,29 @@ class Machine:
 
     @property
     def processes(self) -> list[psutil.Process]:
-        return [one for one in psutil.process_iter() if self._owns(one)]
+        return [process for process in psutil.process_iter() if self._owns(process)]
 
-    def _owns(self, one: psutil.Process) -> bool:
+    def _owns(self, process: psutil.Process) -> bool:
         try:
-            return os.getsid(one.pid) == self.process.pid or any(p.pid == self.process.pid for p in one.parents())
+            return os.getsid(process.pid) == self.process.pid or any(
+                p.pid == self.process.pid for p in process.parents()
+            )
         except (psutil.Error, OSError):
             return False
 
     def kill(self) -> None:
         """As when the power goes: every process of it, none of which hears of it before."""
         for signal_number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: nobody is to clean up
-            for one in self.processes:
+            for process in self.processes:
                 with suppress(psutil.NoSuchProcess):
-                    one.send_signal(signal_number)
+                    process.send_signal(signal_number)
         self.process.wait()
 
     def works_on(self, name: str) -> bool:
         """Whether a process of this node has this in its title."""
-        for one in self.processes:
+        for process in self.processes:
             with suppress(psutil.Error):
-                if name in " ".join(one.cmdline()):
+                if name in " ".join(process.cmdline()):
                     return True
         return False
 
@@ -256,8 +258,8 @@ def done(storage: Path, kind: str) -> int:
 
 def results(storage: Path) -> dict[str, pa.Table]:
     """RESULTS by trial, without the commit: someone may be committing while the tests run."""
-    found = storage.glob("runs/*/results.parquet")
-    return {path.parent.name: pq.read_table(path).drop(["commit"]) for path in found}
+    paths = storage.glob("runs/*/results.parquet")
+    return {path.parent.name: pq.read_table(path).drop(["commit"]) for path in paths}
 
 
 # ------------------------------------------------------------------------------------------------- the test
@@ -313,16 +315,16 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
     assert COMMIT in commits
 
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing that was done was done again
-    wanted, found = results(site.folder / "laptop"), results(storage)
-    assert found.keys() == wanted.keys()
+    wanted, ours = results(site.folder / "laptop"), results(storage)
+    assert ours.keys() == wanted.keys()
     for digest, table in wanted.items():
-        assert found[digest].equals(table), digest
+        assert ours[digest].equals(table), digest
     ledgers = [pq.read_table(path) for path in storage.glob("faces/*/*/ledger.parquet")]
     assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
     tables = [next(path.glob("reports/*/losses.csv")).read_text() for path in (site.folder / "laptop", storage)]
     assert tables[0] == tables[1]
     client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
-    (experiment,) = (one for one in client.search_experiments() if one.name == "losses")
+    (experiment,) = (experiment for experiment in client.search_experiments() if experiment.name == "losses")
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * (1 + len(ROWS))  # the sweep and its trials, each once
     told = site.told("cluster")

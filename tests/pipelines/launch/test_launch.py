@@ -119,8 +119,8 @@ def whole(desk: Desk) -> Ended:
 
 def results(storage: Path) -> dict[str, pa.Table]:
     """RESULTS by trial, without the commit: someone may be committing while the tests run."""
-    found = storage.glob("runs/*/results.parquet")
-    return {path.parent.name: pq.read_table(path).drop(["commit"]) for path in found}
+    paths = storage.glob("runs/*/results.parquet")
+    return {path.parent.name: pq.read_table(path).drop(["commit"]) for path in paths}
 
 
 def mtimes(storage: Path) -> dict[Path, int]:
@@ -131,8 +131,8 @@ def tracked(storage: Path, experiment: str = "tiny") -> tuple[MlflowClient, list
     """The parents, and the children by row."""
     client = MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    parents = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
-    children = sorted((one for one in runs if one not in parents), key=lambda one: one.data.tags["row"])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = sorted((run for run in runs if run not in parents), key=lambda run: run.data.tags["row"])
     return client, parents, children
 
 
@@ -163,14 +163,14 @@ def test_the_table_shows_published_and_ours(whole: Ended, storage: Path) -> None
 
 def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """(row of the table, test dataset) -> the RESULTS row of its video AUC, found by the trial's own record."""
-    found = {}
+    values = {}
     _, _, children = tracked(storage)
     for child in children:
         table = results(storage)[child.data.tags["run_key"]]
         for entry in table.to_pylist():
             if (entry["stage"], entry["level"], entry["metric"]) == (FINAL, "video", "auc"):
-                found[child.data.tags["row"], entry["test_dataset"]] = entry
-    return found
+                values[child.data.tags["row"], entry["test_dataset"]] = entry
+    return values
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_the_report_can_be_made_again_from_predictions(whole: Ended, storage: Pa
 def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_experiment: Experiment) -> None:
     client, parents, children = tracked(storage)
     (parent,) = parents
-    assert [one.info.status for one in (parent, *children)] == ["FINISHED"] * 3
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 3
     assert [child.data.tags["row"] for child in children] == list(ROWS)
     values = ours(storage)
     for child in children:
@@ -296,7 +296,7 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(whole: Ended, des
         assert results(broken)[digest].equals(table), digest
     assert results(broken).keys() == results(storage).keys()
     client, parents, children = tracked(broken)
-    assert [one.info.status for one in (*parents, *children)] == ["FINISHED"] * 3
+    assert [run.info.status for run in (*parents, *children)] == ["FINISHED"] * 3
     for child in children:
         history = client.get_metric_history(child.info.run_id, "recover/train/loss")
         assert [point.step for point in history] == [1, 2]
@@ -339,7 +339,7 @@ def kill_some(process: "subprocess.Popen[str]", rng: random.Random, most: int) -
         of_ray, least = rng.random() < 0.7, time.monotonic() + rng.uniform(0, 8)
         while process.poll() is None:
             time.sleep(0.05)
-            victims = [one for one in family(driver) if name_of(one)] if of_ray else [driver]
+            victims = [process for process in family(driver) if name_of(process)] if of_ray else [driver]
             if victims and time.monotonic() > least:
                 victim = rng.choice(victims)
                 killed.append(name_of(victim) if of_ray else "driver")
@@ -487,10 +487,12 @@ def candidates(storage: Path) -> list[dict[str, Any]]:
 def test_a_search_ends_with_the_best_setting_beside_the_declared_one(searched: Ended, desk: Desk) -> None:
     assert searched.code == 0, searched.out
     storage = desk.folder / "searched"
-    found = candidates(storage)
-    assert len(found) == 3
-    assert all(0.001 <= one["settings"]["model.localize.lr"] <= 0.01 for one in found)
-    best = max((one for one in found if one["state"] == "finished"), key=lambda one: one["auc"])
+    tried = candidates(storage)
+    assert len(tried) == 3
+    assert all(0.001 <= candidate["settings"]["model.localize.lr"] <= 0.01 for candidate in tried)
+    best = max(
+        (candidate for candidate in tried if candidate["state"] == "finished"), key=lambda candidate: candidate["auc"]
+    )
     (report,) = storage.glob("reports/tiny_search-*/tiny_search.csv")
     rows = list(csv.DictReader(report.open()))
     declared = {"model.localize.lr": desk.base["model.localize.lr"]}
@@ -518,11 +520,11 @@ def test_a_search_scores_no_test_video_of_a_candidate_that_was_not_chosen(search
 @pytest.mark.ray
 def test_a_larger_search_adds_to_a_smaller_one(searched: Ended, desk: Desk) -> None:
     storage = desk.folder / "searched"
-    before = {one["settings"]["model.localize.lr"] for one in candidates(storage)}
+    before = {candidate["settings"]["model.localize.lr"] for candidate in candidates(storage)}
     again = desk.run("tiny", "searched", "--search", "4", "--space", "model.localize.lr=0.001..0.01:log")
     assert again.code == 0, again.out
     assert "1 of 4 candidates to train" in again.out
-    after = {one["settings"]["model.localize.lr"] for one in candidates(storage)}
+    after = {candidate["settings"]["model.localize.lr"] for candidate in candidates(storage)}
     assert len(after) == 4
     assert before < after
 

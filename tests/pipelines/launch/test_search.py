@@ -30,7 +30,7 @@ def test_the_log_keeps_the_last_word_on_each_candidate(tmp_path: Path) -> None:
     log.note(candidate(0.1, "finished", 0.7))
     log.note(candidate(0.2, "failed", None))
     log.note(candidate(0.3, "stopped", 0.8))
-    assert [(one.settings["model.lr"], one.state) for one in log.candidates()] == [
+    assert [(candidate.settings["model.lr"], candidate.state) for candidate in log.candidates()] == [
         (0.3, "stopped"),
         (0.1, "finished"),
         (0.2, "failed"),
@@ -40,8 +40,8 @@ def test_the_log_keeps_the_last_word_on_each_candidate(tmp_path: Path) -> None:
 def test_the_best_is_one_that_was_trained_to_the_end(tmp_path: Path) -> None:
     log = Log(folder=tmp_path)
     assert log.best() is None
-    for one in (candidate(0.1, "finished", 0.7), candidate(0.2, "stopped", 0.9), candidate(0.3, "finished", 0.6)):
-        log.note(one)
+    for known in (candidate(0.1, "finished", 0.7), candidate(0.2, "stopped", 0.9), candidate(0.3, "finished", 0.6)):
+        log.note(known)
     best = log.best()
     assert best is not None
     assert best.settings == {"model.lr": 0.1}
@@ -50,8 +50,8 @@ def test_the_best_is_one_that_was_trained_to_the_end(tmp_path: Path) -> None:
 def test_a_list_of_settings_comes_back_as_it_went(tmp_path: Path) -> None:
     log = Log(folder=tmp_path)
     log.note(Candidate(settings={"model.stages": ("a", "b")}, state="running"))
-    (one,) = log.candidates()
-    assert one.settings == {"model.stages": ("a", "b")}  # else Optuna would not know its own choice
+    (kept,) = log.candidates()
+    assert kept.settings == {"model.stages": ("a", "b")}  # else Optuna would not know its own choice
 
 
 @pytest.mark.parametrize(("space", "start"), [(Range(1e-5, 1e-1), 1), (Range(0.5, 0.9), 0), ((1e-3, 2e-4), 0)])
@@ -120,8 +120,8 @@ def go(folder: Path, known: list[Candidate], first: list[float], num: int) -> li
 @pytest.mark.ray
 def test_asha_stops_what_falls_behind_and_a_failure_costs_itself(ray_local: None, tmp_path: Path) -> None:
     noted = go(tmp_path, [], [0.9, 0.1, 0.75], 3)
-    ended = {one.settings["model.lr"]: one for one in noted if one.state != "running"}
-    assert [one.state for one in noted].count("running") >= 3
+    ended = {each.settings["model.lr"]: each for each in noted if each.state != "running"}
+    assert [each.state for each in noted].count("running") >= 3
     assert (ended[0.9].state, ended[0.9].auc, ended[0.9].epochs) == ("finished", 0.95, 9)
     assert (ended[0.1].state, ended[0.1].auc) == ("stopped", 0.5)
     assert ended[0.1].epochs < 9
@@ -133,7 +133,7 @@ def test_asha_stops_what_falls_behind_and_a_failure_costs_itself(ray_local: None
 def test_what_is_known_is_learnt_from_and_not_trained_again(ray_local: None, tmp_path: Path) -> None:
     """Two dozen known values say where it is good; the next proposals lie there."""
     known = [candidate(x / 24, "finished", 0.95 if x > 12 else 0.5) for x in range(24)]
-    proposed = [one.settings["model.lr"] for one in go(tmp_path, known, [], 2) if one.state == "running"]
+    proposed = [each.settings["model.lr"] for each in go(tmp_path, known, [], 2) if each.state == "running"]
     assert len(proposed) == 2
     assert all(value > 0.5 for value in proposed)
     assert not {x / 24 for x in range(24)} & set(proposed)
