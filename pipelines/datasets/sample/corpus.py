@@ -380,7 +380,7 @@ def _plan_celeb_df(plan: Plan, size: Size) -> None:
 
 
 def _plan_dfdc(plan: Plan, size: Size, seed: int) -> None:
-    """Plan DFDC: a fake is forged in the train part from a take that is there too, in the test part from another one."""
+    """Plan DFDC: a fake comes from a take that is there too in the train part, from another one in the test part."""
     home, crf = FOLDERS["dfdc"], CRF["dfdc"]
     rng = _rng(seed, "dfdc/names")
     num_train, num_test = size.others
