@@ -22,6 +22,7 @@ LANDMARK = (0, 255, 255)
 OUTLINE = (255, 0, 160)
 COLOURS = {"real": "#0b6e4f", "fake": "#a4243b"}
 FAILED = "#9a6700"
+_INK = "#222222"
 _GAP, _LINE = 8, 19  # pixels
 _MIN_WIDTH = 640
 _STYLE = (
@@ -53,7 +54,10 @@ class Strip:
 
 
 def face(image: Picture, landmarks: NDArray[np.float32] | None, mask: Picture | None, size_px: int) -> Picture:
-    """The crop at `size_px` with a dot on each landmark (x, y in pixels of the crop) and a line around the mask."""
+    """Return a crop (H, H, 3) at `size_px` with a dot on each landmark and a line around the mask (H, H), 0 to 255.
+
+    landmarks: (x, y) each, in pixels of the crop.
+    """
     scale = size_px / image.shape[1]
     shown = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     if mask is not None:
@@ -69,6 +73,7 @@ def face(image: Picture, landmarks: NDArray[np.float32] | None, mask: Picture | 
 
 # -------------------------------------------------------------------------------------------- HTML
 def to_html(title: str, strips: Sequence[Strip]) -> str:
+    """Return the sheet as an HTML page with its pictures inside."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     parts = [
         "<!doctype html>",
@@ -84,18 +89,18 @@ def to_html(title: str, strips: Sequence[Strip]) -> str:
 
 def _section(strip: Strip) -> str:
     assert strip.kind in COLOURS
-    first = ' class="failed"' if strip.failed else ""
-    lines = [f"<p{first if not number else ''}>{_escaped(line)}</p>" for number, line in enumerate(strip.lines)]
-    figures = [_figure(tile) for tile in strip.tiles]
+    lines = [f"<p>{_escaped(line)}</p>" for line in strip.lines]
+    if strip.failed and lines:
+        lines[0] = f'<p class="failed">{_escaped(strip.lines[0])}</p>'
+    figures = []
+    for tile in strip.tiles:
+        data = base64.b64encode(encode_png(tile.picture)).decode()
+        caption = "\n".join(_escaped(line) for line in tile.caption)
+        image = f'<img alt="" src="data:image/png;base64,{data}">'
+        figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return "\n".join(
         [f'<section><h2 class="{strip.kind}">{_escaped(strip.title)}</h2>', *lines, *figures, "</section>"]
     )
-
-
-def _figure(tile: Tile) -> str:
-    data = base64.b64encode(encode_png(tile.picture)).decode()
-    caption = "\n".join(_escaped(line) for line in tile.caption)
-    return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _escaped(text: str) -> str:
@@ -104,6 +109,7 @@ def _escaped(text: str) -> str:
 
 # --------------------------------------------------------------------------------------------- PNG
 def to_png(title: str, strips: Sequence[Strip]) -> bytes:
+    """Return the sheet as one PNG, as wide as its widest strip."""
     from matplotlib import get_data_path  # here: half a second of import that HTML does not need
     from PIL import Image, ImageDraw, ImageFont
 
@@ -114,12 +120,12 @@ def to_png(title: str, strips: Sequence[Strip]) -> bytes:
     # Characters per line by the widest ones that occur in names: a line is broken early rather than cut off.
     columns = int((width - 2 * _GAP) / large.getlength("m") * 1.3)
     texts = [[(line, colour) for text, colour in _lines(strip) for line in _wrapped(text, columns)] for strip in strips]
-    heads = _wrapped(title, columns)
+    title_lines = _wrapped(title, columns)
     heights = [_height(strip, len(lines)) for strip, lines in zip(strips, texts, strict=True)]
-    sheet = Image.new("RGB", (width, _GAP + _LINE * len(heads) + sum(heights)), "white")
+    sheet = Image.new("RGB", (width, _GAP + _LINE * len(title_lines) + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
     y = _GAP
-    for line in heads:
+    for line in title_lines:
         draw.text((_GAP, y), line, "black", large)
         y += _LINE
     for strip, lines, height in zip(strips, texts, heights, strict=True):
@@ -138,9 +144,9 @@ def to_png(title: str, strips: Sequence[Strip]) -> bytes:
 
 
 def _lines(strip: Strip) -> list[tuple[str, str]]:
-    """The text above a strip, with its colours."""
-    rest = [(line, FAILED if strip.failed and not number else "#222222") for number, line in enumerate(strip.lines)]
-    return [(strip.title, COLOURS[strip.kind]), *rest]
+    """Return the lines of text above a strip, each with its colour."""
+    colours = [FAILED if strip.failed else _INK, *[_INK] * (len(strip.lines) - 1)]
+    return [(strip.title, COLOURS[strip.kind]), *zip(strip.lines, colours, strict=False)]
 
 
 def _wrapped(text: str, columns: int) -> list[str]:

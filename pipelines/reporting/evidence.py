@@ -1,6 +1,6 @@
-"""Pictures beside a score: a video's course over time with its faces, a trial's examples, its features as a plane.
+"""Pictures beside a score: a video's course over time, a trial's example faces, its features in a plane.
 
-Drawn from tables; no model is needed.
+They are drawn from tables, without a model.
 """
 
 import io
@@ -28,9 +28,11 @@ _MOST_PANELS = 3  # side by side
 
 
 def picture(title: str, by: str, score: float, faces: Sequence[Mapping[str, Any]], note: str) -> bytes:
-    """A PNG. Each of `faces` has `frame_index`, `face_index`, `time_s`, `score`, `image_png`, `mask_png` or null.
+    """Return a PNG of one video: the scores of its faces over time, and the faces with the highest scores.
 
-    Where there is no mask, some may have `cam_png`, a Grad-CAM of `image_png`.
+    by: the second line of the title; score: of the video; note: stands below, in red. Each of `faces` has
+    `frame_index`, `face_index`, `time_s` in seconds, `score`, `image_png`, and `mask_png` or None. Without a mask, some
+    may have `cam_png`, a Grad-CAM of the image.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import
     from matplotlib.figure import Figure
@@ -63,6 +65,7 @@ def _legend(faces: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _shown(row: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Return a face with its mask or Grad-CAM over it."""
     if row["mask_png"] is None and "cam_png" in row:
         image = decode_png(row["image_png"])
         return heated(np.asarray(image, np.uint8), decode_png(row["cam_png"]), _TILE_PX)
@@ -80,7 +83,7 @@ def _course(axis: Any, score: float, faces: Sequence[Mapping[str, Any]]) -> None
 
 
 def overlay(image_png: bytes, mask_png: bytes | None) -> NDArray[np.uint8]:
-    """The face, RGB, with the predicted mask laid over it in red: the surer, the stronger."""
+    """Return a face, RGB, with the predicted mask laid over it in red: the surer, the stronger."""
     image = decode_png(image_png)
     shown = cv2.resize(image, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_CUBIC)
     if mask_png is None:
@@ -91,7 +94,10 @@ def overlay(image_png: bytes, mask_png: bytes | None) -> NDArray[np.uint8]:
 
 
 def heated(image: NDArray[np.uint8], heat: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """An RGB image with a Grad-CAM over it: the stronger, the less of the face shows through; nothing where it is 0."""
+    """Return an RGB image (H, W, 3) as a square of `size_px` with a Grad-CAM (h, w), 0 to 255, laid over it.
+
+    The stronger the heat, the less of the face shows through; where it is 0, nothing is laid over it.
+    """
     shown = _resized(image, size_px).astype(np.float32)
     value = _resized(heat, size_px)
     colours = cv2.cvtColor(cv2.applyColorMap(value, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB).astype(np.float32)
@@ -106,7 +112,7 @@ def _resized(picture: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 # ----------------------------------------------------------------------------------- a trial's examples
 def examples_sheet(evidence: pa.Table) -> bytes:
-    """A PNG of a table of schemas.EVIDENCE: for each example its face, Grad-CAM and the method's own pictures.
+    """Return a PNG of EVIDENCE: for each example its face, its Grad-CAM and the method's own pictures.
 
     Grad-CAM shows what speaks for a fake, in each face by itself; maps are black at 0 and bright at 1.
     """
@@ -119,12 +125,13 @@ def examples_sheet(evidence: pa.Table) -> bytes:
 
 
 def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:
-    one = rows[0]
-    fake = one["label"] == tables.FAKE
-    called = "a fake" if (one["verdict"] == "right") == fake else "real"
+    """Return the strip of one example: its rows of EVIDENCE, of all stages."""
+    example = rows[0]
+    fake = example["label"] == tables.FAKE
+    called = "a fake" if (example["verdict"] == "right") == fake else "real"
     scores = {row["stage"]: row["score"] for row in rows if row["score"] is not None}
-    said = [f"{one['verdict']}: P(fake) = {one['video_score']:.3f}, taken for {called}"]
-    said.append("this face: " + ", ".join(f"{stage} {score:.3f}" for stage, score in scores.items()))
+    lines = [f"{example['verdict']}: P(fake) = {example['video_score']:.3f}, taken for {called}"]
+    lines.append("this face: " + ", ".join(f"{stage} {score:.3f}" for stage, score in scores.items()))
     faces = {row["stage"]: row["png"] for row in rows if row["picture"] == "face" and row["png"] is not None}
     tiles = []
     for row in rows:
@@ -133,15 +140,16 @@ def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:
             tiles.append(Tile(_tile(row, under), (row["picture"], row["stage"])))
     problems = [f"{row['stage']} {row['picture'] or 'pictures'}: {row['problem']}" for row in rows if row["problem"]]
     return Strip(
-        title=f"{'fake' if fake else 'real'}: {one['video_id']}, frame {one['frame_index']}",
+        title=f"{'fake' if fake else 'real'}: {example['video_id']}, frame {example['frame_index']}",
         kind="fake" if fake else "real",
-        lines=(*said, *dict.fromkeys(problems)),
-        failed=one["verdict"] == "wrong",
+        lines=(*lines, *dict.fromkeys(problems)),
+        failed=example["verdict"] == "wrong",
         tiles=tuple(tiles),
     )
 
 
 def _tile(row: Mapping[str, Any], face_png: bytes | None) -> NDArray[np.uint8]:
+    """Return a picture as it is shown: a Grad-CAM over its face, a map in colours, any other as it is."""
     picture = decode_png(row["png"])
     if picture.ndim == 3:
         return _resized(picture, _SHEET_PX)
@@ -154,8 +162,10 @@ def _tile(row: Mapping[str, Any], face_png: bytes | None) -> NDArray[np.uint8]:
 
 # ------------------------------------------------------------------------------------------ features
 def tsne(features: pa.Table, title: str) -> bytes:
-    """A PNG of a table of schemas.FEATURES: a panel for each stage, real faces green, a colour for each manipulation,
-    a marker for each dataset. The same table gives the same picture."""
+    """Return a PNG of FEATURES: a panel for each stage.
+
+    Real faces are green, each manipulation has a colour, each dataset a marker. The same table gives the same picture.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: a second of import
     from matplotlib.figure import Figure
 
@@ -180,7 +190,7 @@ def tsne(features: pa.Table, title: str) -> bytes:
 
 
 def _styles(features: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
-    """(dataset, method) -> how its points look."""
+    """Return (dataset, method) -> how its points look, as matplotlib's `scatter` takes it."""
     pairs = sorted(set(zip(features["dataset"].to_pylist(), features["method"].to_pylist(), strict=True)))
     datasets = sorted({dataset for dataset, _ in pairs})
     methods = sorted({method for _, method in pairs if method != "real"})
@@ -207,10 +217,10 @@ def _plane(axis: Any, stage: str, features: pa.Table, styles: Mapping[tuple[str,
 
 
 def plane(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """t-SNE of (N, D) by scikit-learn: (N, 2), the same for the same vectors; N and D may be small.
+    """Return the t-SNE of vectors (N, D) by scikit-learn: (N, 2), the same for the same vectors.
 
-    Fewer than 4 points, of which t-SNE can say nothing, and points that all lie in one place, keep their principal
-    axes.
+    N and D may be small. Fewer than 4 points, of which t-SNE can say nothing, keep their principal axes. Points that
+    all lie in one place are put at 0.
     """
     from sklearn.decomposition import PCA  # here: seconds of import
     from sklearn.manifold import TSNE
