@@ -181,6 +181,16 @@ def test_a_recipe_whose_frames_are_lost_says_so_whatever_other_recipes_found(tmp
     assert ledger["status"] == alone_ledger["status"] == "unreadable"
     assert together.equals(alone)
     assert (other["status"], other["num_faces"]) == ("ok", 3)
+    assert "1 of 4 sampled frames cannot be decoded" in other["reason"]
+
+
+def test_pictures_none_of_which_can_be_read_are_an_unreadable_video(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    reader = video.VideoReader({"toy": str(tmp_path.parent)}, [Recipe(num_frames=3, size_px=32)])
+    ((_, ledger),) = reader(row(tmp_path.name, face_rule="whole"), [0])
+    assert ledger["status"] == "unreadable"
+    assert str(tmp_path) in ledger["reason"]
 
 
 def test_a_mask_of_another_size_does_not_tell_the_face(read, root, write_video):
