@@ -253,6 +253,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.nightly
 def test_two_workers_have_the_memory_and_centres_of_one(tmp_path: Path):
     torch.manual_seed(0)
     keys = torch.randint(0, 40, (6, 8))  # some faces come twice, on one worker or on both

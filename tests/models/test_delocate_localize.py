@@ -376,6 +376,7 @@ def test_distributed_wrapper_sees_every_parameter(batch):
 
 
 # ------------------------------------------------------------------------------------- paper's size
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("stage_name", ["recover", "finetune", "localize"])
 def test_one_step_at_the_papers_size(stage_name, sample):

@@ -45,7 +45,7 @@ def test_alone_nothing_happens():
     assert all(call(x) is x for call in (total, gather, broadcast))
 
 
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_two_workers_normalise_as_one(number: int, tmp_path: Path):
     """Also if they are the first two of three, the last of which leaves."""
     torch.manual_seed(0)

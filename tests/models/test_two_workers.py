@@ -29,6 +29,7 @@ def traced(tmp_path_factory, prepared) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("paper", "stage_name"), STAGES)
 def test_two_workers_learn_what_one_learns(paper, stage_name, traced):
     alone, first, second = (torch.load(traced / f"{paper}-{stage_name}.{name}") for name in ("1.0", "2.0", "2.1"))

@@ -302,9 +302,10 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(whole: Ended, des
         assert [point.step for point in history] == [1, 2]
 
 
-KILLS = int(os.environ.get("CROSSFORGE_TEST_KILLS", "1"))  # each costs half a minute and more
+KILLS = 10  # each costs half a minute and more
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(240 + 90 * KILLS)
@@ -482,6 +483,7 @@ def candidates(storage: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(storage.glob("searches/*/*.json"))]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_search_ends_with_the_best_setting_beside_the_declared_one(searched: Ended, desk: Desk) -> None:
@@ -504,6 +506,7 @@ def test_a_search_ends_with_the_best_setting_beside_the_declared_one(searched: E
     assert best["settings"]["model.localize.lr"] in rates
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_search_scores_no_test_video_of_a_candidate_that_was_not_chosen(searched: Ended, desk: Desk) -> None:
@@ -516,6 +519,7 @@ def test_a_search_scores_no_test_video_of_a_candidate_that_was_not_chosen(search
     assert len(localized) > len(predicted)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_larger_search_adds_to_a_smaller_one(searched: Ended, desk: Desk) -> None:

@@ -19,7 +19,7 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.scoring import predict
 from pipelines.tracking import client, lookup
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.nightly]
 
 PREFIX = "crossforge/mlflow/artifacts"
 CHANGES = {"model.stages": ["recover", "finetune"]}

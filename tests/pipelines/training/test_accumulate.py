@@ -52,6 +52,7 @@ def off(one: dict[str, Any], other: dict[str, Any]) -> float:
     return worst
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [*EXACT, WITHOUT_BATCH_NORM])
 @pytest.mark.parametrize(("workers", "cuts"), [(1, 2), (1, 4), (2, 1), (2, 2)])
 def test_gradients_and_losses_are_those_of_the_whole_step(name, workers, cuts, trained):
@@ -61,11 +62,13 @@ def test_gradients_and_losses_are_those_of_the_whole_step(name, workers, cuts, t
     assert cut["summary"]["accumulate"] == cuts
 
 
+@pytest.mark.nightly
 def test_workers_share_gradients_of_all_parts(trained):
     for name in EXACT:
         assert off(found(trained, name, 2, 2, rank=0), found(trained, name, 2, 2, rank=1)) == 0
 
 
+@pytest.mark.nightly
 def test_batch_norm_sees_one_part_at_a_time(trained):
     """So its stage says that other weights come out."""
     assert STAGES["lre", "detect"].accumulates == "but_batch_norm"

@@ -23,6 +23,7 @@ from pipelines.trials.trial import Trial
 pytestmark = pytest.mark.ray  # the faces are extracted by Ray; training and scoring are in this process
 
 STAGES = [(paper, stage.name) for paper in models.names() for stage in models.stages(paper)]
+EACH_DAY = [("delocate", "recover"), ("plain", "detect")]  # the others are nightly
 NUM_EPOCHS, STEPS = 3, 2
 
 
@@ -76,7 +77,10 @@ def job_of(tiny: Any, paper: str, stage_name: str, storage: Path) -> tuple[Trial
     raise AssertionError(f"{paper} has no stage {stage_name}")
 
 
-@pytest.mark.parametrize(("paper", "stage_name"), STAGES)
+@pytest.mark.parametrize(
+    ("paper", "stage_name"),
+    [pytest.param(*stage, marks=[] if stage in EACH_DAY else pytest.mark.nightly) for stage in STAGES],
+)
 def test_a_killed_training_goes_on_and_its_stage_scores(paper, stage_name, tiny, short, tmp_path):
     trial, whole = job_of(tiny, paper, stage_name, tmp_path / "whole")
     train_stage(whole)

@@ -58,6 +58,7 @@ def finished() -> None:
     pass
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_as_long_as_there_is_progress_no_number_of_lost_nodes_ends_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -68,6 +69,7 @@ def test_as_long_as_there_is_progress_no_number_of_lost_nodes_ends_it(
     assert len(started) == len(ends) + 1
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_without_progress_it_ends_with_the_last_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ray.train import TrainingFailedError
@@ -82,6 +84,7 @@ def test_without_progress_it_ends_with_the_last_error(monkeypatch: pytest.Monkey
     assert len(started) == len(stuck) + 1 + MAX_FAILURES
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     job, started = attempts(
@@ -146,6 +149,7 @@ def undisturbed(tiny: Any, storage: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
@@ -157,6 +161,7 @@ def test_a_worker_too_many_idles(tiny: Any, tmp_path: Path) -> None:
     assert distance(weights(job), undisturbed(tiny, tmp_path / "here")) < SLACK
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
