@@ -86,6 +86,7 @@ def test_a_link_leads_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
 
 
+@pytest.mark.nightly
 def test_switches_of_our_commands_exist() -> None:
     unknown = []
     for command in commands():
@@ -95,6 +96,7 @@ def test_switches_of_our_commands_exist() -> None:
     assert unknown == []
 
 
+@pytest.mark.nightly
 def test_switches_named_without_a_command_are_of_ours() -> None:
     ours = frozenset().union(*(own_switches(*found) for found in TARGETS if is_own(*found) and "<" not in found[1]))
     bare = {word.split("=")[0] for command in commands() if command[0].startswith("--") for word in command}

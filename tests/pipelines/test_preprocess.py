@@ -63,6 +63,7 @@ def test_a_setting_that_makes_no_sense_is_refused(setting, message):
         changed(Recipe(), [setting])
 
 
+@pytest.mark.nightly
 def test_the_plan_has_an_extraction_for_each_dataset_and_distinct_crop(tiny_roots, tmp_path):
     recipes = {recipe_of(method) for method in METHODS}
     planned = preprocess.plan(
@@ -128,6 +129,7 @@ def storage(tmp_path: Path, tiny_roots, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, ray_local, monkeypatch):
     monkeypatch.setattr(preprocess.cluster, "connect", lambda address: nullcontext())  # the tests' Ray is there

@@ -141,7 +141,7 @@ import json, logging, sys
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from pipelines import cluster
+from pipelines.common import cluster
 
 roles = json.loads(sys.argv[1])
 own = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "labels": roles[0]})
@@ -185,6 +185,7 @@ def told(roles: list[dict[str, str]], home: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 def test_work_goes_where_roles_say_with_the_drivers_code(tmp_path: Path) -> None:

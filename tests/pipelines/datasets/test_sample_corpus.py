@@ -251,6 +251,7 @@ def test_people_look_different(people):
     assert np.abs(people[0].landmarks - people[1].landmarks).max() > 3
 
 
+@pytest.mark.nightly
 def test_the_seed_decides_everything_whatever_else_is_made(roots, tmp_path):
     names = ("dfdc", "wild_deepfake", "dfd", "ffiw")
     again = corpus.make(tmp_path, size="tiny", names=names)
@@ -259,6 +260,7 @@ def test_the_seed_decides_everything_whatever_else_is_made(roots, tmp_path):
         assert contents(Path(again[name])) == contents(Path(roots[name]))
 
 
+@pytest.mark.nightly
 def test_another_seed_gives_other_people():
     pair = portraits()
     one, other = (make_person(pair, corpus._rng(seed, "person ffpp/000")) for seed in (0, 1))

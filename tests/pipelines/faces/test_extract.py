@@ -325,6 +325,7 @@ def test_the_child_is_replaced_after_its_calls():
 # The whole of it
 
 
+@pytest.mark.nightly
 @ray_test
 def test_the_rows_are_those_of_the_videos_with_one_actor_or_two(tmp_path, ray_local, corpus, roots, reader):
     videos = [row("real"), row("other", split="val"), row("fake", **FORGED, real_uri="real.mp4"), *BAD]
@@ -351,6 +352,7 @@ def test_the_rows_are_those_of_the_videos_with_one_actor_or_two(tmp_path, ray_lo
     assert not list((tmp_path / "1" / "parts").iterdir())
 
 
+@pytest.mark.nightly
 @ray_test
 def test_several_recipes_in_one_pass_give_the_folders_of_each_alone(tmp_path, ray_local, corpus, roots):
     """Also where one of them was there in part, and where they want different videos."""
@@ -376,6 +378,7 @@ def test_two_recipes_cannot_share_a_folder(tmp_path, roots):
         extract_all([Target(folder=tmp_path, recipe=RECIPE, videos=table(row("real")))] * 2, roots)
 
 
+@pytest.mark.nightly
 @ray_test
 def test_a_folder_grows_by_what_is_missing(tmp_path, ray_local, roots):
     first, second = [row("a"), row("b", split="test")], [row("c"), row("a")]
@@ -407,6 +410,7 @@ def test_a_video_that_kills_its_reader_costs_that_video(tmp_path, ray_local, roo
     assert Faces(tmp_path).summary["num_by_status"]["crashed"] == 5
 
 
+@pytest.mark.nightly
 @ray_test
 def test_a_lost_actor_costs_nothing(tmp_path, ray_local, roots):
     marker = str(tmp_path / "killed once")
@@ -423,6 +427,7 @@ def test_a_lost_actor_costs_nothing(tmp_path, ray_local, roots):
     assert ledger["status"].to_pylist() == ["no_face"] * 3
 
 
+@pytest.mark.nightly
 @ray_test
 def test_models_that_cannot_be_loaded_stop_the_extraction(tmp_path, ray_local, roots):
     with pytest.raises(ExtractionError, match=r"landmark predictor .*none\.dat: no such file"):
@@ -431,6 +436,7 @@ def test_models_that_cannot_be_loaded_stop_the_extraction(tmp_path, ray_local, r
     extract(table(row("a")), roots, tmp_path, RECIPE, reader=nothing_special)
 
 
+@pytest.mark.nightly
 @ray_test
 def test_a_full_disk_stops_the_extraction_and_is_no_videos_fault(tmp_path, ray_local, roots):
     def fill():
@@ -703,6 +709,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 @ray_test
 @pytest.mark.slow
 def test_killed_in_the_middle_and_started_again_the_rows_are_the_same(tmp_path, corpus, reader):

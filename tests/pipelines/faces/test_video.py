@@ -292,8 +292,17 @@ def bucket(odd_names) -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.parametrize("storage", ["web", "bucket"])
-@pytest.mark.parametrize("kind", ["film", "pictures", "archive"])
+@pytest.mark.parametrize(
+    ("kind", "storage"),
+    [
+        ("film", "web"),
+        ("archive", "bucket"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.nightly)
+            for pair in (("film", "bucket"), ("pictures", "web"), ("pictures", "bucket"), ("archive", "web"))
+        ),
+    ],
+)
 def test_a_video_gives_the_same_rows_from_a_server_as_from_disk(odd_names, storage, kind, request):
     film, mask, crops, archived = NAMES[storage]
     item = {

@@ -383,6 +383,7 @@ def until(ready: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
 
 
 # ---------------------------------------------------------------------------------------- failures
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_row_that_fails_says_why_and_the_others_go_on(whole: Ended, desk: Desk, storage: Path) -> None:
@@ -440,14 +441,14 @@ def bad_number(desk: Desk, roots: Mapping[str, str]) -> list[str]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (unknown_dataset, "unknown dataset 'celebdf'; known: celeb_df"),
+        pytest.param(unknown_dataset, "unknown dataset 'celebdf'; known: celeb_df", marks=pytest.mark.nightly),
         (missing_root, "root of celeb_df: /data/nowhere does not exist"),
-        (no_root, "no root for celeb_df; add a line to datasets.toml"),
-        (no_file, "nowhere.toml cannot be read"),
-        (unwritable, "--storage /proc/x can't be written"),
-        (bucket, "--storage s3://bucket/storage: only folders"),
+        pytest.param(no_root, "no root for celeb_df; add a line to datasets.toml", marks=pytest.mark.nightly),
+        pytest.param(no_file, "nowhere.toml cannot be read", marks=pytest.mark.nightly),
+        pytest.param(unwritable, "--storage /proc/x can't be written", marks=pytest.mark.nightly),
+        pytest.param(bucket, "--storage s3://bucket/storage: only folders", marks=pytest.mark.nightly),
         (unknown_switch, "unrecognized arguments: --epochs"),
-        (bad_number, "--seeds: must be 1 or more"),
+        pytest.param(bad_number, "--seeds: must be 1 or more", marks=pytest.mark.nightly),
     ],
 )
 def test_wrong_input_is_one_message(desk: Desk, tiny_roots: Any, wrong: Any, message: str) -> None:
@@ -455,6 +456,7 @@ def test_wrong_input_is_one_message(desk: Desk, tiny_roots: Any, wrong: Any, mes
     refused(ended, message)
 
 
+@pytest.mark.nightly
 def test_a_wrong_row_is_one_message(desk: Desk) -> None:
     desk.script("wrong_row", {"1.5": {"model.recover.mask_ratio": 1.5}})
     refused(desk.run("wrong_row", "wrong"), "mask_ratio must be in (0, 1], got 1.5")

@@ -117,6 +117,7 @@ def go(folder: Path, known: list[Candidate], first: list[float], num: int) -> li
     return noted
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_asha_stops_what_falls_behind_and_a_failure_costs_itself(ray_local: None, tmp_path: Path) -> None:
     noted = go(tmp_path, [], [0.9, 0.1, 0.75], 3)
@@ -129,6 +130,7 @@ def test_asha_stops_what_falls_behind_and_a_failure_costs_itself(ray_local: None
     assert "this one can't be planned" in ended[0.75].reason
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_what_is_known_is_learnt_from_and_not_trained_again(ray_local: None, tmp_path: Path) -> None:
     """Two dozen known values say where it is good; the next proposals lie there."""

@@ -106,6 +106,7 @@ def curve(job: Job, *names: str) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------- batches
+@pytest.mark.nightly
 def test_batches_made_by_ray_are_the_batches_made_here(lab: Any) -> None:
     """Clips for both of two workers, faces for one; from a step in the middle, as after a resume."""
     for stage, ranks in (("recover", (0, 1)), ("localize", (1,))):
@@ -144,6 +145,7 @@ def test_one_worker_ends_where_this_process_ends(lab: Any) -> None:
     assert not folders(worker.planned.folder, "checkpoint")
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_two_workers_finetune_as_one(lab: Any) -> None:
     finetune = lab(**{"finetune.num_epochs": 4, "finetune.base_lr": 0.3})
@@ -158,6 +160,7 @@ def test_two_workers_finetune_as_one(lab: Any) -> None:
 LONG = {"recover.num_epochs": 15}
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_two_workers_recover_as_one_and_a_killed_one_goes_on(lab: Any) -> None:
     recover = lab(**LONG)
@@ -207,6 +210,7 @@ class Killer:
         return self.at
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_two_workers_localize(lab: Any) -> None:
     """Meta-learning with its second derivatives, and batch norm, over all workers."""
@@ -218,6 +222,7 @@ def test_two_workers_localize(lab: Any) -> None:
     assert distance(one, two) < 0.01 * travelled(one)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_all_workers_and_names_the_samples(lab: Any) -> None:
     """Not one of them is left waiting for another, and Ray Train does not start them again."""
