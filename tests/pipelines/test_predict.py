@@ -160,6 +160,7 @@ def test_a_picture_of_each_scored_video(report: Any) -> None:
         assert pixels.std() > 10
 
 
+@pytest.mark.nightly
 def test_a_method_without_masks_shows_grad_cam(trial: Trial, storage: Path, files: Any, tmp_path: Path) -> None:
     """Of the faces that the picture has, and of no other; the scores are the same with and without."""
     paths = list(files.values())[:1]
@@ -197,6 +198,7 @@ def test_grad_cam_that_fails_costs_no_score(
     assert not any("cam_png" in row for row in video.faces)
 
 
+@pytest.mark.nightly
 def test_many_videos_go_through_ray_and_score_alike(
     trial: Trial, inputs: Path, report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

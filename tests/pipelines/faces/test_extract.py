@@ -392,6 +392,7 @@ def test_a_folder_grows_by_what_is_missing(tmp_path, ray_local, roots):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.nightly
 @ray_test
 def test_a_video_that_kills_its_reader_costs_that_video(tmp_path, ray_local, roots):
     evil = {

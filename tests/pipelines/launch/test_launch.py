@@ -263,6 +263,7 @@ def test_the_same_command_again_only_prints_the_table(whole: Ended, desk: Desk, 
         assert (new.info.run_id, new.info.end_time) == (old.info.run_id, old.info.end_time)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, storage: Path) -> None:
@@ -535,6 +536,7 @@ def test_a_larger_search_adds_to_a_smaller_one(searched: Ended, desk: Desk) -> N
     assert before < after
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_space_of_a_search_that_is_none_is_refused(desk: Desk) -> None:

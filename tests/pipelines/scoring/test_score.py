@@ -354,6 +354,7 @@ def test_every_frame_is_derived_once_and_a_video_is_a_row_group(
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.nightly
 def test_actors_derive_what_one_process_derives(
     trial: Trial, finished: Mapping[str, FinishedStage], tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def test_they_are_made_once_and_made_up_for(trial: Trial, tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in late.folder.iterdir()} == before
 
 
+@pytest.mark.nightly
 def test_a_worker_makes_the_same(trial: Trial, tmp_path: Path) -> None:
     late = copied(trial, tmp_path)
     pictures.write_missing(late, Compute(num_workers=1))

@@ -182,6 +182,7 @@ def test_its_results_follow_from_its_folder_alone(trial: Trial) -> None:
     assert saved.made_again(saved.tables()).equals(saved.results)
 
 
+@pytest.mark.nightly
 def test_a_shared_stage_derives_for_the_videos_of_each_trial(trial: Trial, storage: Path, tiny: Any) -> None:
     """`recover` sees real videos only, so trials on other fakes share it; `localize` reads what it made of each."""
     two = {"manipulations": ("Deepfakes", "FaceSwap"), "test_on": ("celeb_df",)}
@@ -234,6 +235,7 @@ def test_a_failed_video_can_count_as_a_half(storage: Path, tiny: Any, trial: Tri
     assert [row["value"] for row in by_frame[0]] == [row["value"] for row in by_frame[1]]
 
 
+@pytest.mark.nightly
 def test_a_test_part_with_one_class_left_is_not_a_number(storage: Path, tiny: Any, trial: Trial) -> None:
     ledgers = tiny.ledgers
     for video_id in videos_of(tiny, "dfdc", "test", tables.REAL):
