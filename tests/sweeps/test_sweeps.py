@@ -357,6 +357,7 @@ def test_every_sweep_ends_as_a_script_does(name: str) -> None:
     assert ast.unparse(last) == "if __name__ == '__main__':\n    main(SWEEP, __doc__)"
 
 
+@pytest.mark.nightly
 def test_a_dry_run_without_data_plans_on_the_sample_corpus_and_makes_nothing(tmp_path: Path) -> None:
     said, names = run_all("--dry-run", "--storage", "empty", cwd=tmp_path)
     for name, text in said.items():

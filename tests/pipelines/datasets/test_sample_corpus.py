@@ -284,6 +284,7 @@ def two_shots(monkeypatch) -> None:
     monkeypatch.setattr(corpus, "_plan", lambda size, seed: corpus.Plan(shots, {"DFDC/a.txt": "text"}))
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("two_shots")
 def test_only_what_is_asked_for_is_made_and_the_rest_later(tmp_path):
     calls = []

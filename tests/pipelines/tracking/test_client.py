@@ -372,7 +372,7 @@ def _interrupted(tracker: Tracker, run_id: str) -> None:
 LAUNCH = """
 import sys
 from pathlib import Path
-from pipelines.tracking import Tracker
+from pipelines.tracking.client import Tracker
 
 uri, storage, sweep = sys.argv[1:]
 tracker = Tracker(uri, sweep, Path(storage))
@@ -423,6 +423,7 @@ def test_launches_at_once_make_one_database_and_no_run_twice(tmp_path: Path) -> 
 
 
 # --------------------------------------------------------------------------------------- a real server
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_launches_at_once_on_a_server_make_no_run_twice(mlflow_server: Any, tmp_path: Path) -> None:
     """Two of one storage, and one of another machine, as far as a server can tell."""
@@ -432,6 +433,7 @@ def test_launches_at_once_on_a_server_make_no_run_twice(mlflow_server: Any, tmp_
     check_launches(mlflow_server.uri, sweeps)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_what_is_logged_while_the_server_is_away_is_there_in_the_end(mlflow_server: Any, tmp_path: Path) -> None:
     tracker = Tracker(mlflow_server.uri, "away", tmp_path)

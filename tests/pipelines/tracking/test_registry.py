@@ -252,6 +252,7 @@ def test_nothing_global_is_left(registered: Registered) -> None:
     assert registered.uri not in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_over_a_server_that_keeps_the_artifacts(
     mlflow_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

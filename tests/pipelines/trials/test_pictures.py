@@ -67,6 +67,7 @@ def pixels(row: Mapping[str, Any]) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------- contents
+@pytest.mark.nightly
 def test_each_example_has_the_pictures_of_every_stage(trial: Trial) -> None:
     evidence, _ = tables(trial)
     assert evidence.schema.equals(EVIDENCE)

@@ -259,6 +259,7 @@ def test_a_failed_training_video_makes_another_stage(tiny: Any, storage: Path) -
 
 
 # -------------------------------------------------------------------------------- other protocols
+@pytest.mark.nightly
 def test_in_dataset_scores_the_test_part_of_the_training_dataset(storage: Path, tiny: Any, trial: Trial) -> None:
     same = ran(planned(tiny, storage, protocol="in_dataset"))
     assert [stage.digest for stage in same.planned] == [stage.digest for stage in trial.planned]
@@ -282,6 +283,7 @@ def perturbed(tiny: Any, storage: Path, trial: Trial) -> Trial:
 SIX = ("blur-1", "blur-2", "blur-3", "blur-4", "blur-5", "jpeg-50")
 
 
+@pytest.mark.nightly
 def test_perturbations_make_another_trial_of_the_same_stages(perturbed: Trial, trial: Trial, tiny: Any) -> None:
     assert perturbed.digest != trial.digest
     assert [stage.digest for stage in perturbed.planned] == [stage.digest for stage in trial.planned]
@@ -363,6 +365,7 @@ def others(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return replace(tiny, experiment=experiment, roots=roots, videos=videos, faces=faces, ledgers=ledgers)
 
 
+@pytest.mark.nightly
 def test_a_frame_of_several_people_scores_as_its_highest_face(others: Any, storage: Path, trial: Trial) -> None:
     """End to end on parts without training videos: the published numbers, counted from PREDICTIONS pair by pair."""
     scored = ran(planned(others, storage))
