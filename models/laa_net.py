@@ -51,7 +51,7 @@ from models._layers import batch_norm_at_rest
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 1
+VERSION = 2
 
 MAP_STRIDE = 4  # S / D
 SCHEDULES = {
@@ -144,6 +144,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 1.5  # side of the face crop in sides of the detector's box
+    constant_box: bool = False  # each frame has a crop of its own
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
