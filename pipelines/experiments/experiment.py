@@ -16,7 +16,12 @@ Preset = Literal["paper", "small"]
 PRESETS: tuple[Preset, ...] = ("paper", "small")
 FAILED_RULES = ("exclude", "half")
 # Settings of a paper's Config that are the default of one of the extraction; only the first two must be there.
-IN_RECIPE = {"video_frames": "num_frames", "crop_margin": "margin", "constant_box": "constant_box"}
+IN_RECIPE = {
+    "video_frames": "num_frames",
+    "crop_margin": "margin",
+    "constant_box": "constant_box",
+    "max_faces": "max_faces",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
