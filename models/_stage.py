@@ -117,6 +117,14 @@ class Stage(nn.Module):
         return cls.reads
 
     @staticmethod
+    def codec_of(cfg: Any) -> str | None:
+        """Return the compression of the videos that the stage trains on; None: the experiment's.
+
+        Another one is for stages whose view holds real videos only.
+        """
+        return None
+
+    @staticmethod
     def feed(cfg: Any) -> Feed:
         """Return what the stage asks for in training."""
         raise NotImplementedError

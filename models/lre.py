@@ -20,8 +20,8 @@ Differs from the paper, or settles what it leaves open:
   (`detect.num_masks`).
 - Adam at a constant rate, the same for both stages; MAE's own recipe can be had (`reconstruct.recipe`).
 - An epoch of `reconstruct` shows every real video `video_frames` times, of `detect` 200 batches, half real, half fake.
-- The autoencoder sees real faces in the experiment's compression, c40 in the rows of c40. The paper's saw high quality
-  only, to which it puts down its results in c40; ours may do better there for that reason.
+- The autoencoder sees real faces in the experiment's compression or in one of its own (`reconstruct.codec`). The
+  paper's saw high quality only, to which it puts down its results in c40: so does ours in the tables' rows of c40.
 - Faces: dlib's box and landmarks, not RetinaFace's; turned until the eyes are level. Flips are the only augmentation.
 
 Shapes: B images, N patches, P values of a patch, R masks of a face, h x w places of a feature map, C channels.
@@ -97,6 +97,7 @@ class ReconstructConfig:
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
+    codec: str | None = None  # compression of the real videos: raw, c23 or c40; None: the experiment's
     recipe: Recipe = "paper"  # mae: AdamW, warm-up, cosine, the rate per 256 images
     batch_size: int = 32
     num_epochs: int = 300
@@ -110,6 +111,7 @@ class ReconstructConfig:
         for width, heads in ((self.width, self.num_heads), (self.decoder_width, self.decoder_heads)):
             check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
         check_choices(self)
+        check(self.codec in (None, "raw", "c23", "c40"), f"codec must be raw, c23, c40 or none, got {self.codec!r}")
         check_not_negative(self, "weight_decay")
         check(
             0 <= self.warmup_epochs < self.num_epochs,
@@ -265,9 +267,14 @@ class Reconstruct(Stage):
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
         reconstruct = asdict(cfg.reconstruct)
+        del reconstruct["codec"]  # says which videos; these name the stage too
         if cfg.reconstruct.recipe == "paper":  # at a constant rate
             del reconstruct["warmup_epochs"]
         return {"face": asdict(cfg.face), "mask": asdict(cfg.mask), "reconstruct": reconstruct}
+
+    @staticmethod
+    def codec_of(cfg: Config) -> str | None:
+        return cfg.reconstruct.codec
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

@@ -57,6 +57,14 @@ class Experiment:
         """Return the paper's `Config`: the preset's, with `model_args` applied."""
         return models.override(models.config(self.model, self.preset), self.model_args)
 
+    def own_codecs(self) -> dict[str, str]:
+        """Return stage -> compression of the real videos that it trains on, where that is not the experiment's."""
+        config = self.config()
+        wanted = {stage.name: stage.codec_of(config) for stage in models.stages(self.model)}
+        return {
+            name: codec for name, codec in wanted.items() if name in config.stages and codec and codec != self.codec
+        }
+
     def recipe(self) -> Recipe:
         """Return how faces are cut, in training and test datasets alike.
 

@@ -509,9 +509,18 @@ def test_a_warm_up_counts_only_where_there_is_one():
     assert settings(recipe="mae", warmup_epochs=5) != settings(recipe="mae")
 
 
+def test_the_codec_of_the_autoencoder_says_which_videos_and_nothing_else():
+    cfg = models.override(PAPER, {"reconstruct.codec": "c23"})
+    assert (lre.Reconstruct.codec_of(PAPER), lre.Reconstruct.codec_of(cfg)) == (None, "c23")
+    assert lre.Detect.codec_of(cfg) is None
+    assert lre.Reconstruct.settings(cfg) == lre.Reconstruct.settings(PAPER)
+    assert lre.Detect.settings(cfg) == lre.Detect.settings(PAPER)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"reconstruct.codec": "h264"}, "codec must be raw, c23, c40 or none, got 'h264'"),
         ({"mask.ratio": 1.0}, r"ratio must be in \(0, 1\)"),
         ({"mask.key_fraction": 1.5}, "key_fraction"),
         ({"detect.taps": []}, "taps must be different blocks from 1 to 12"),

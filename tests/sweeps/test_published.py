@@ -322,6 +322,7 @@ PRINTED: Mapping[str, tuple[str, str]] = {
         """
         c23: 91.78 97.4
         c40: 80.75 90.12
+        c40, autoencoder too: - -
         """,
     ),
     "lre_cross_manipulation": (  # Table II
