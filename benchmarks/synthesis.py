@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image as Pillow
+from PIL.Image import Resampling
 from scipy.ndimage import gaussian_filter
 from scipy.stats import ks_2samp
 from skimage.transform import PiecewiseAffineTransform
@@ -190,13 +192,12 @@ def plain_bi(face: Face, donor: Face, rng: np.random.Generator) -> Made:
     fore = np.clip(fore + (back[inside].mean(0) - fore[inside].mean(0)), 0, 255)
     weight = plain_feather(mask)
     fake = (weight[..., None] * fore + (1 - weight[..., None]) * back).astype(np.uint8)
-    images = [cv2.resize(image, (317, 317)) for image in (face[0], fake)]
+    images = [face[0], cv2.resize(fake, (317, 317))]
     weight = cv2.resize(weight, (317, 317))
     if rng.random() < 0.5:
-        size, how = int(rng.integers(64, 318)), int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_NEAREST]))
-        images = [cv2.resize(image, (size, size), interpolation=how) for image in images]
-        images = [cv2.resize(image, (317, 317), interpolation=how) for image in images]
-    real, fake = (image[60:317, 30:287] for image in images)
+        size, how = int(rng.integers(64, 318)), rng.choice([Resampling.BILINEAR, Resampling.NEAREST])
+        images = [np.asarray(Pillow.fromarray(image).resize((size, size), how)) for image in images]
+    real, fake = (cv2.resize(image, (317, 317))[60:317, 30:287] for image in images)
     return real, fake, weight[60:317, 30:287]
 
 
@@ -212,14 +213,13 @@ def plain_piecewise(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def plain_feather(mask: np.ndarray) -> np.ndarray:
-    """Weigh the mask by the signed distance to its convex hull, pixel by pixel within its box."""
+    """Weigh the mask's pixels by their signed distance to its convex hull, one by one."""
     hull = cv2.convexHull(cv2.findNonZero(mask.astype(np.uint8)))
-    x, y, width, height = cv2.boundingRect(hull)
+    longer = max(cv2.boundingRect(hull)[2:]) - 1
     weight = np.zeros(mask.shape)
-    for row in range(y, y + height):
-        for column in range(x, x + width):
-            distance = cv2.pointPolygonTest(hull, (column, row), True)
-            weight[row, column] = np.clip(distance / (0.2 * max(width, height)), 0, 1)
+    for row, column in np.argwhere(mask).tolist():
+        distance = cv2.pointPolygonTest(hull, (column, row), True)
+        weight[row, column] = np.clip(distance / (0.2 * longer), 0, 1)
     return weight
 
 

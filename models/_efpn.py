@@ -64,7 +64,7 @@ def upsample(width_in: int, width: int) -> nn.Sequential:
 class Fuse(nn.Module):
     """F'(l) of Eq. 9 for E(l) and F(l) of the same shape: E beside what F adds to it.
 
-    efpn: F weighted by (1 - sigmoid(E))^gamma. fpn: F as it is beside ReLU(E), "traditional FPN" of Table 4.
+    efpn: F weighted by (1 - sigmoid(E))^gamma. fpn: F as it is, "traditional FPN" of Table 4.
     """
 
     def __init__(self, merge: Merge, gamma: float) -> None:
@@ -72,9 +72,8 @@ class Fuse(nn.Module):
         self.merge, self.gamma = merge, gamma
 
     def forward(self, e_NCHW: Tensor, f_NCHW: Tensor) -> Tensor:
-        if self.merge == "fpn":
-            return torch.cat([e_NCHW.relu(), f_NCHW], 1)
-        return torch.cat([e_NCHW, f_NCHW * torch.sigmoid(-e_NCHW) ** self.gamma], 1)
+        weighted_NCHW = f_NCHW if self.merge == "fpn" else f_NCHW * torch.sigmoid(-e_NCHW) ** self.gamma
+        return torch.cat([e_NCHW, weighted_NCHW], 1)
 
 
 class Inception(nn.Module):
@@ -98,6 +97,7 @@ class Decoder(nn.Module):
     """E-FPN: from F6 down to 1/4 of the input's side, merging F5 .. F(lowest) on the way. `channels`: of F2 .. F6.
 
     Table 4: lowest 5, 4, 3 and 2 are its rows (b), (c), (d), which is the published model, and (e). Row (a) is `Plain`.
+    E4 and E3 are merged without ReLU, E2 with one in FPN and without in E-FPN: as in the released code.
     """
 
     def __init__(self, channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float) -> None:
@@ -120,7 +120,9 @@ class Decoder(nn.Module):
             x = step(x)
             x = self.fuse(x, kept[level]) if level in kept else x.relu()
         x = self.level2(x)
-        return x.relu() if self.skip2 is None else self.fuse(x, self.skip2(kept[2]))
+        if self.skip2 is None:
+            return x.relu()
+        return self.fuse(x.relu() if self.fuse.merge == "fpn" else x, self.skip2(kept[2]))
 
 
 class Plain(nn.Module):

@@ -46,11 +46,14 @@ def fit_square(array: Pixels, side_px: int) -> Pixels:
     return square
 
 
-def geometric(arrays: Sequence[Pixels], rng: np.random.Generator, canvas_px: int) -> list[Pixels]:
-    """Augment arrays of one size, all by the same steps with the same parameters; their size may change.
+def geometric(arrays: Sequence[Pixels], rng: np.random.Generator, canvas_px: int, *, keep_size: bool) -> list[Pixels]:
+    """Augment arrays of one size, all by the same steps with the same parameters.
 
     With probability 0.5 they are mirrored; with probability 0.5 cropped, scaled, or a rectangle is erased, each as
-    likely. canvas_px: side of the face crop before its border was cut; the area to erase is a share of it.
+    likely. canvas_px: side of the square on which the rectangle is drawn; what of it lies outside is lost.
+
+    keep_size: what was cropped or scaled is put in the upper left corner of the size that the arrays had, black to the
+    right of and below it, so that a crop shifts a face and a scale is a zoom. Otherwise the size may change.
     """
     height, width = arrays[0].shape[:2]
     if rng.random() < 0.5:
@@ -59,7 +62,17 @@ def geometric(arrays: Sequence[Pixels], rng: np.random.Generator, canvas_px: int
         draw = (_draw_crop, _draw_scale, _draw_erasing)[rng.integers(3)]
         step = draw(rng, height, width, canvas_px)
         arrays = [step(array) for array in arrays]
+        if keep_size:
+            arrays = [_at_upper_left(array, height, width) for array in arrays]
     return list(arrays)
+
+
+def _at_upper_left(array: Pixels, height: int, width: int) -> Pixels:
+    """Return what of the array lies on a black canvas of that size when their upper left corners meet."""
+    canvas = np.zeros((height, width, *array.shape[2:]), np.uint8)
+    array = array[:height, :width]
+    canvas[: array.shape[0], : array.shape[1]] = array
+    return canvas
 
 
 def _draw_crop(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
@@ -70,23 +83,25 @@ def _draw_crop(rng: np.random.Generator, height: int, width: int, canvas_px: int
 
 
 def _draw_scale(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
-    """Draw a scale of 0.85 to 1.15. As all is brought to one size later, what stays is the blur of the resampling."""
+    """Draw a scale of 0.85 to 1.15. Maps are scaled to the nearest pixel, so that they keep their values."""
     factor = rng.uniform(0.85, 1.15)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return lambda array: cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
+    size = max(1, int(width * factor)), max(1, int(height * factor))
+    return lambda array: cv2.resize(
+        array, size, interpolation=cv2.INTER_LINEAR if array.ndim == 3 else cv2.INTER_NEAREST
+    )
 
 
 def _draw_erasing(rng: np.random.Generator, height: int, width: int, canvas_px: int) -> Step:
-    """Draw a black rectangle of 2 to 33 % of the canvas, its sides related as 0.3 to 3.33."""
+    """Draw a black rectangle of 2 to 33 % of the canvas, anywhere on it, its sides related as 0.3 to 3.33."""
     for _ in range(TRIES):
         area = rng.uniform(0.02, 1 / 3) * canvas_px**2
         aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
         rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if rows < height and columns < width:
+        if rows < canvas_px and columns < canvas_px:
             break
     else:
         return lambda array: array
-    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    top, left = int(rng.integers(canvas_px - rows + 1)), int(rng.integers(canvas_px - columns + 1))
 
     def erase(array: Pixels) -> Pixels:
         array = array.copy()

@@ -27,9 +27,10 @@ def corner_points(landmarks: Landmarks, size_px: int) -> dict[str, int]:
 
 
 def key_patches(landmarks: Landmarks, grid: int, patch_px: int, margin_px: float = 0.0) -> NDArray[np.bool_]:
-    """Return T (grid, grid): the patches that the rectangle around P1 to P4 touches, `margin_px` wider on each side.
+    """Return T (grid, grid): the patches that the rectangle around P1 to P4 covers, also those it covers in part.
 
-    Where the landmarks are no use (NaN, or the rectangle lies outside the image) it is `USUAL_REGION`.
+    The rectangle is `margin_px` wider on each side. Where the landmarks are no use (NaN, or the rectangle lies outside
+    the image) it is `USUAL_REGION`.
     """
     size_px = grid * patch_px
     x0, y0, x1, y1 = (edge * size_px for edge in USUAL_REGION)
@@ -38,9 +39,11 @@ def key_patches(landmarks: Landmarks, grid: int, patch_px: int, margin_px: float
         low, high = edges.min(0) - margin_px, edges.max(0) + margin_px
         if (high > 0).all() and (low < size_px).all():
             (x0, y0), (x1, y1) = low, high
-    first, last = np.clip([x0, y0], 0, size_px - 1) // patch_px, np.clip([x1, y1], 0, size_px - 1) // patch_px
+    first = np.clip(np.floor(np.array([x0, y0]) / patch_px).astype(int), 0, grid - 1)
+    # The far edges are exclusive: a patch that begins where the rectangle ends has nothing of it.
+    stop = np.clip(np.ceil(np.array([x1, y1]) / patch_px).astype(int), first + 1, grid)
     cells = np.zeros((grid, grid), bool)
-    cells[int(first[1]) : int(last[1]) + 1, int(first[0]) : int(last[0]) + 1] = True
+    cells[first[1] : stop[1], first[0] : stop[0]] = True
     return cells
 
 

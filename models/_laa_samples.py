@@ -62,6 +62,7 @@ class DataConfig:
     align: bool = True  # in training and validation
     augment: bool = True  # geometry in training, colours; without, faces are mirrored only
     points: vulnerable.Search = "quadrant"  # global: Eq. 3
+    heatmap_centre: vulnerable.Centre = "point"  # Eq. 4; released: one pixel off for about half of the points
     anchor: Literal["first", "random"] = "first"  # among the highest of B; random: Sec. 3.1.2
     real_consistency: Literal["zeros", "ones"] = "zeros"  # ones: Eq. 7, where B is 0
     ratio_in_boundary: bool = False  # M of Eq. 2 with SBI's ratio of blending: as in Eq. 1
@@ -116,10 +117,10 @@ def _aligned(cfg: DataConfig, face: Sample) -> tuple[Image, Landmarks]:
 def ground_truth(cfg: DataConfig, edges: Pixels, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Return `heatmap` H and `consistency` C (D, D), and `anchor`, the place in the flattened maps C compares with.
 
-    edges: B at the size of the maps, all zero for a real face. H is 255 at vulnerable points only.
+    edges: B at the size of the maps, all zero for a real face. H is 255 at the middles of the Gaussians only.
     """
     points = vulnerable.vulnerable_points(edges, cfg.points)
-    heat = np.floor(vulnerable.heatmap(edges, points) * 255).astype(np.uint8)
+    heat = np.floor(vulnerable.heatmap(edges, points, cfg.heatmap_centre) * 255).astype(np.uint8)
     similar = vulnerable.consistency(edges, cfg.points)
     if cfg.real_consistency == "ones" and not len(points):
         similar = np.full_like(edges, 255)

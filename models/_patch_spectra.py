@@ -99,7 +99,7 @@ class Mixer(nn.Module):
 
 # ----------------------------------------------------------------------------------------- stream
 class FrequencyStream(nn.Module):
-    """Sec. 3.3: RGB in [0, 1] (B, 3, input_px, input_px) -> AF, PF (B, D).
+    """Sec. 3.3: RGB in [0, 1] (B, 3, input_px, input_px) -> AF, PF (B, D), float32 whatever autocast says.
 
     amplitude: AS as it is, in [0, 1] and next to the mean brightness of a patch mostly below 0.01; log(1 + AS),
     which is nearly the same; or log(max(AS, `ZERO_BIN`)), where all bins are of one size.
@@ -131,14 +131,16 @@ class FrequencyStream(nn.Module):
         self.mix_phase = Mixer(num_layers, num_patches, width, mixer_dropout)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(image.device.type, enabled=False):  # half precision has no FFT of other sizes than 2^n
+        # All of it in float32: what a forgery changes in AS is smaller than the rounding of bf16; and half precision
+        # has an FFT of sizes 2^n only.
+        with torch.autocast(image.device.type, enabled=False):
             amplitude, phase = spectra(to_patches(to_gray(image.float()), self.patch_px), self.phase)
             if self.amplitude == "log1p":
                 amplitude = amplitude.log1p()
             elif self.amplitude == "log":
                 amplitude = amplitude.clamp(min=ZERO_BIN).log()
-        amplitude_BND = self.embed_amplitude(amplitude.flatten(2))
-        phase_BND = self.embed_phase(phase.flatten(2))
-        if self.papda is not None:
-            amplitude_BND, phase_BND = self.papda(amplitude_BND, phase_BND)
-        return self.mix_amplitude(amplitude_BND), self.mix_phase(phase_BND)
+            amplitude_BND = self.embed_amplitude(amplitude.flatten(2))
+            phase_BND = self.embed_phase(phase.flatten(2))
+            if self.papda is not None:
+                amplitude_BND, phase_BND = self.papda(amplitude_BND, phase_BND)
+            return self.mix_amplitude(amplitude_BND), self.mix_phase(phase_BND)

@@ -20,6 +20,7 @@ A sample, as `prepare` gets it (clip views have a leading T, frame views have no
     label       int      0 real, 1 fake
     mask        uint8    (T, H, W)     1 = manipulated; all zero for a real face
     mask_valid  bool     (T,)          False where the manipulated pixels are not known
+    native_px   float32  (T,)          side that the crop has in its frame, before it is resized
     key         int64    (T,)          the same number whenever it is the same face of the same frame
     domain      int      0 .. D-1 in `domain_frames`, else -1
     donor       a face of another video with a similar pose: {image, landmarks}; only with `Feed.donors`
@@ -68,6 +69,7 @@ class Feed:
     num_epochs: int = 1
     steps_per_epoch: int | None = None  # None: every training video `samples_per_video` times
     samples_per_video: int = 1  # in an epoch
+    fixed_frames: bool = False  # in views of single real faces: in each epoch the same, evenly spaced; else random ones
     donors: int = 0  # each sample brings one of so many faces of other videos with the nearest landmarks
 
 
@@ -96,6 +98,8 @@ class Stage(nn.Module):
     # Which epoch is kept: that of the highest AUC on val, the lowest loss, the last to be best so far in both accuracy
     # and loss, or the last of all.
     selects_by: ClassVar[Literal["auc", "loss", "accuracy_and_loss", "last"]] = "auc"
+    # Loss on val: the mean over samples, or the mean of those over real and over fake samples.
+    balances_val_loss: ClassVar[bool] = False
     pooling: ClassVar[Pooling] = Pooling()  # scores of faces -> score of a video
     starts_from: ClassVar[str | None] = None  # earlier stage whose weights `load_start` gets
     reads: ClassVar[str | None] = None  # earlier stage whose `derive` output joins each sample
@@ -111,6 +115,14 @@ class Stage(nn.Module):
     def reads_of(cls, cfg: Any) -> str | None:
         """Return `reads`, or None where `cfg` switches off what needs it."""
         return cls.reads
+
+    @staticmethod
+    def codec_of(cfg: Any) -> str | None:
+        """Return the compression of the videos that the stage trains on; None: the experiment's.
+
+        Another one is for stages whose view holds real videos only.
+        """
+        return None
 
     @staticmethod
     def feed(cfg: Any) -> Feed:
@@ -141,6 +153,7 @@ class Stage(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return `loss` () and its named parts, detached; classifiers also `score` (B,), P(fake).
 
+        In evaluation mode `loss` may be (B,), that of each sample.
         In view `real_pairs` in evaluation mode `score` is (B, 2): of the real face and of its pseudo-fake.
         In training mode `batch["step_seed"]` (int64, ()) is the same on every worker: the source of
         randomness that all must share; `batch["repeat"]` (bool, ()) is True from the second time on that an

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 Boundary = NDArray[np.uint8]  # (D, D)
 Map = NDArray[np.float32]  # (D, D) in [0, 1]
 Search = Literal["quadrant", "global"]  # where a maximum of B is looked for
+Centre = Literal["point", "released"]  # where a Gaussian is 1
 
 OVERLAP = 0.7  # t: IoU of the boxes that a radius allows
+MIN_SIGMA = 1e-4  # px
 BOUNDARY_LEVEL = 128  # where B is above it, a pixel belongs to the blending boundary around a point
 
 
@@ -32,12 +34,13 @@ def vulnerable_points(boundary: Boundary, search: Search = "quadrant") -> NDArra
     return np.argwhere((boundary == peak) & (peak > 0))
 
 
-def heatmap(boundary: Boundary, points: NDArray[np.intp]) -> Map:
-    """Return H: at each pixel the largest of the Gaussians around the points; exactly 1 at the points only (Eq. 4).
+def heatmap(boundary: Boundary, points: NDArray[np.intp], centre: Centre = "point") -> Map:
+    """Return H: at each pixel the largest of the Gaussians around the points (Eq. 4).
 
-    A Gaussian is centred on its point, with sigma a third of the point's radius, and cut off at that radius.
+    A Gaussian has a sigma of a third of its point's radius, and is cut off at that radius. point: it is centred on its
+    point, so that H is exactly 1 at the points only. released: as the released code places it, one pixel to the left of
+    and above its point where the radius has a fraction below one half.
     """
-    side = boundary.shape[0]
     is_boundary = boundary > BOUNDARY_LEVEL
     heat = np.zeros(boundary.shape, np.float32)
     heights, widths = _run_lengths(is_boundary.T).T, _run_lengths(is_boundary)
@@ -45,13 +48,22 @@ def heatmap(boundary: Boundary, points: NDArray[np.intp]) -> Map:
         # The released code counts the point itself once more; where B is low the runs are empty, the radius is 0.
         extra = int(is_boundary[y, x])
         radius_px = radius(float(heights[y, x] + extra), float(widths[y, x] + extra))
-        reach, sigma = int(radius_px), radius_px / 3 + 1e-4
-        top, bottom = max(y - reach, 0), min(y + reach + 1, side)
-        left, right = max(x - reach, 0), min(x + reach + 1, side)
-        dy, dx = np.arange(top, bottom)[:, None] - y, np.arange(left, right) - x
-        window = heat[top:bottom, left:right]
-        np.maximum(window, np.exp(-(dy**2 + dx**2) / (2 * sigma**2)), out=window)
+        rows, middle_y = _placed(int(y), radius_px, len(heat), centre)
+        columns, middle_x = _placed(int(x), radius_px, len(heat), centre)
+        dy, dx = np.arange(rows.start, rows.stop)[:, None] - middle_y, np.arange(columns.start, columns.stop) - middle_x
+        window = heat[rows, columns]
+        np.maximum(window, np.exp(-(dy**2 + dx**2) / (2 * (radius_px / 3 + MIN_SIGMA) ** 2)), out=window)
     return heat
+
+
+def _placed(place: int, radius_px: float, side: int, centre: Centre) -> tuple[slice, int]:
+    """Return along one axis what part of the map a point's Gaussian covers, and where its middle is."""
+    if centre == "point":
+        reach = int(radius_px)
+        return slice(max(place - reach, 0), min(place + reach + 1, side)), place
+    reach_px = radius_px + 3 * MIN_SIGMA
+    start = int(place - reach_px)  # towards 0, so that a Gaussian that begins just outside the map is not moved
+    return slice(max(start, 0), min(int(place + reach_px + 1), side)), start + int(reach_px + 0.5)
 
 
 def consistency(boundary: Boundary, search: Search = "quadrant") -> NDArray[np.uint8]:

@@ -15,9 +15,15 @@ Differs from the paper, or settles what it leaves open; "SBI" is its released co
 - BBMG's face region is SBI's with landmark masks, its features are SLADD's regions, its blur is SBI's routine, on each
   of the two masks alone. 68 or 81 landmarks, as the predictor gives them.
 - The real face of a pair is the blend's target, with its transforms, as in SBI.
-- Faces are blended in a crop of 2 boxes at 512 px, not in the frame at its own size; so the region that SBI blends in
-  is clipped there. The box is dlib's, tighter than RetinaFace's; margins are SBI's 5 to 20 %, not 4 to 20 %.
-- An epoch shows 8 random ones of a video's 32 frames; SBI keeps to a fixed 8.
+- Faces are blended in a crop of 2 boxes, not in the frame; so the region that SBI blends in is clipped there. Crops are
+  stored at 640 px and brought back to the size that they have in the frame, so that steps of so many pixels change a
+  face as much as in SBI (`data.native_size`); of faces above 320 px some detail is lost, above 640 px they are blended
+  smaller. The box is dlib's, tighter than RetinaFace's; margins are SBI's 5 to 20 %, not 4 to 20 %.
+- Nothing is blended of frames in which no face was found, as in SBI; such frames are scored, with the box of the
+  nearest frame that has one, where SBI leaves them out. Of a frame 4 faces at most are scored (`max_faces`), in SBI
+  all of them.
+- An epoch shows 8 random ones of a video's 32 frames; SBI keeps to a fixed 8 (`optim.fixed_frames`).
+- A video without a face scores 0.5 in the sweeps, as in Sec. 4.1.
 - RGB in [0, 1] without mean and deviation, as in SBI (`net.normalize`), though the weights are AdvProp's.
 - SGD with momentum 0.9, rho 0.05 and the schedule are SBI's. Of SAM's two passes the first gives weights and memory.
 - T_k = 10 (`nrs.start_epoch`). The memory takes features of the training's passes (Algorithm 1), not of a further pass
@@ -46,7 +52,7 @@ from models._noise_refinement import NoiseRefinement, NrsConfig
 from models._sam import SAM
 from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 1
+VERSION = 2
 
 REAL, FAKE = 0, 1
 Box = np.ndarray  # float (4,): x0, y0, x1, y1, edges in pixels
@@ -57,7 +63,8 @@ Box = np.ndarray  # float (4,): x0, y0, x1, y1, edges in pixels
 class DataConfig:
     """Faces, pseudo-fakes and what the network sees of them."""
 
-    canvas_px: int = 512  # side of the crop in which faces are blended
+    canvas_px: int = 640  # side of the stored crop, in which faces are blended
+    native_size: bool = True  # blend at the size that the crop has in its frame, as SBI does, not at canvas_px
     input_px: int = 380  # S
     blend: BlendConfig = field(default_factory=lambda: BlendConfig(mask=MaskConfig(kind="bbmg")))
     augment: bool = True  # the photometric augmentation that a pair shares in training
@@ -99,6 +106,7 @@ class OptimConfig:
     num_epochs: int = 100
     decay_start: int = 75  # epoch, from 0, from which on the rate falls linearly to 0 at num_epochs
     samples_per_video: int = 8  # in an epoch
+    fixed_frames: bool = False  # always the same, evenly spaced; False: drawn anew in each epoch
 
     def __post_init__(self) -> None:
         check_positive(self, "lr", "rho", "num_epochs", "samples_per_video", "batch_size")
@@ -116,6 +124,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 2.0  # side of the face crop in sides of the detector's box
+    max_faces: int = 4  # of a frame, the largest: a frame's score is the highest of those that are half as large
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     nrs: NrsConfig = field(default_factory=NrsConfig)
@@ -124,7 +133,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
-        check_positive(self, "video_frames")
+        check_positive(self, "video_frames", "max_faces")
         widest = 1 + 2 * max(self.data.margin[1], self.data.score_margin)
         check(
             self.crop_margin >= widest,
@@ -139,8 +148,10 @@ class Config:
 
 SMALL = Config(
     video_frames=10,
+    max_faces=1,  # looking for small faces takes longer
     data=DataConfig(
         canvas_px=240,  # at 128 px, and with fainter blends, it stays at chance for these few steps
+        native_size=False,
         input_px=144,
         blend=BlendConfig(mask=MaskConfig(kind="bbmg", reference_px=512), ratios=(1.0,)),
     ),
@@ -152,6 +163,21 @@ SMALL = Config(
 
 
 # ----------------------------------------------------------------------------------------- samples
+def native_face(sample: Sample) -> tuple[Image, Landmarks, Box]:
+    """Return image, landmarks and box at the size that the crop has in its frame, at most twice that of the image.
+
+    A crop that was enlarged to be stored is smooth: the pixels that it had are read off again, to 1 of 255 levels.
+    """
+    image = sample["image"]
+    side = round(min(max(float(sample["native_px"]), 32), 2 * image.shape[0]))
+    scale = side / image.shape[0]
+    box, landmarks = np.asarray(sample["box"], np.float64) * scale, sample["landmarks"]
+    if side != image.shape[0]:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LANCZOS4)
+        landmarks = ((landmarks + 0.5) * scale - 0.5).astype(np.float32)
+    return image, landmarks, box
+
+
 def synthesis_region(landmarks: Landmarks, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Return rows and columns of the crop in which a face is blended, clipped to the image.
 
@@ -221,15 +247,19 @@ class Detect(Stage):
             batch_size=cfg.optim.batch_size // 2,
             num_epochs=cfg.optim.num_epochs,
             samples_per_video=cfg.optim.samples_per_video,
+            fixed_frames=cfg.optim.fixed_frames,
         )
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:
-        data, image, box = cfg.data, sample["image"], np.asarray(sample["box"], np.float64)
+        data = cfg.data
+        image, landmarks, box = sample["image"], sample["landmarks"], np.asarray(sample["box"], np.float64)
+        if data.native_size:
+            image, landmarks, box = native_face(sample)
         margins = np.full(4, data.score_margin)
         if mode == "score":
             return {"image": _stretched(image, network_region(box, margins, image.shape), data.input_px)}
-        landmarks, train = sample["landmarks"], mode == "train"
+        train = mode == "train"
         check_landmarks(landmarks, image.shape)
         if train and rng.random() < 0.5:
             image, landmarks = flip(image, landmarks)

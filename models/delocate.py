@@ -13,14 +13,21 @@ Randomly-Located Tampered Traces", IJCAI 2024, arXiv:2401.13516. Sec. 3, Eq. 1 t
 
 Differs from the paper, or settles what it leaves open:
 - A mask is constant in time and one part is drawn per clip (`recover.temporal`); boxes are in `_masking`.
-- A^r comes from the frozen recovery model, one pass for each part: its predictions are pasted into A^o.
+- A^r comes from the frozen recovery model, one pass for each part: its predictions are pasted into A^o. The masks of a
+  face are drawn once: A^r is the same in all epochs.
 - "First convolutional layer ... first three residual blocks" of ResNet-18 are its stem and stages 1 to 3.
 - Each of A^m and the encoder's deepest feature has a linear head; P(fake) is the mean of their two
   probabilities. SE-ResNeXt-50 is the default encoder (`localize.encoder`).
-- Eq. 5 is a threshold for evaluation; L_loc compares the soft mask, because a threshold has no gradient.
-- Eq. 6 is used once; Algorithm 1, line 24, would count three of its terms twice.
-- The inner step of Eq. 6 moves the mapping convolutions and the two heads, not the shared backbones.
+- The encoder starts from random weights; VideoMAE's of Kinetics are not offered. ViT-B is our choice of size.
+- Eq. 5 is a threshold for evaluation, above 0.5 where it prints 0.5 and above; L_loc compares the soft mask, because a
+  threshold has no gradient.
+- Eq. 6 is used once, as means over the meta-train domains of its two brackets; Algorithm 1, line 24, would count three
+  of its terms twice. Without meta-learning the loss counts twice, so that both take steps of one size.
+- The inner step of Eq. 6 moves the mapping convolutions and the two heads, not the shared backbones, along the gradient
+  of the classification loss alone (`localize.inner_loss`).
+- A step holds 8 faces of each manipulation, 32 in all, where Algorithm 1 has 8.
 - lr: 1e-3 in finetune is per 256 samples, as in VideoMAE; SGD in localize starts at 0.01, not 0.1.
+- The paper does not say whether its AUC is of frames or of videos: of videos here.
 - Eq. 3 and 4 motivate and are not computed.
 
 Shapes: B samples, T frames, N tokens, P values of a tubelet, H = W = `input_px`, S = H / 4, K heads.
@@ -49,16 +56,17 @@ from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
-VERSION = 1
+VERSION = 2
 
 MAP_STRIDE = 4  # of the mapped face; the paper's 56 for 224
+BRACKETS = 2  # of Eq. 6: the loss on meta-train domains, and the one on the meta-test domain
 
 
 # ----------------------------------------------------------------------------------------- samples
 def draw_mask(cfg: Config, landmarks: NDArray[np.float32], part: str, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Draw a mask (N,), True for hidden tokens.
 
-    landmarks: (T, 68, 2); part: one of `STRATEGIES[cfg.recover.strategy]`.
+    landmarks: (T, 68 or 81, 2), of which 68 are used; part: one of `STRATEGIES[cfg.recover.strategy]`.
     """
     clip, recover = cfg.clip, cfg.recover
     grid, num_slots = clip.grid, clip.num_slots
@@ -75,7 +83,7 @@ def draw_mask(cfg: Config, landmarks: NDArray[np.float32], part: str, rng: np.ra
     if recover.temporal == "tube" or part == "clip":
         # The same positions in all slots: nothing to copy from the frame before.
         return np.tile(draw_slot(landmarks.mean(0)).ravel(), num_slots)
-    by_slot = landmarks.reshape(num_slots, clip.tubelet_frames, 68, 2).mean(1)
+    by_slot = landmarks[:, :68].reshape(num_slots, clip.tubelet_frames, 68, 2).mean(1)
     return np.concatenate([draw_slot(points).ravel() for points in by_slot])
 
 
@@ -360,6 +368,10 @@ def _mean_terms(losses_by_domain: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([terms[name] for terms in losses_by_domain]).mean().detach() for name in first}
 
 
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
 def _face(batch: Batch) -> Tensor:
     """Return A^o: the faces of a batch as float32 (B, 3, H, W) in [0, 1]."""
     return _to_unit(batch["image"]).permute(0, 3, 1, 2)
@@ -426,11 +438,17 @@ class Localize(Stage):
             return self._meta_forward(batch)
         out = self.net(_face(batch))
         terms = losses(out, batch)
-        loss = torch.stack(list(terms.values())).sum()
+        loss = _sum(terms)
+        if self.training:
+            loss = BRACKETS * loss  # as large as Eq. 6: with and without meta-learning steps are of one size
         return {"loss": loss, "score": _probability(out)} | {name: term.detach() for name, term in terms.items()}
 
     def _meta_forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute Eq. 6: over the meta-train domains, the sum of the loss and of the meta-test loss after a step."""
+        """Compute Eq. 6: the loss, and the meta-test loss after a step; both as means over the meta-train domains.
+
+        Parts: the terms on meta-train and, after the step, on meta-test domains; the sum of the latter before the step
+        (`meta_test_before`) and after it (`meta_test_after`).
+        """
         train_domains, test_domain = split_domains(batch["domain"], int(batch["step_seed"]))
         test = _of_domain(batch, test_domain)
         train_terms, test_terms = [], []
@@ -444,9 +462,13 @@ class Localize(Stage):
             test_terms.append(losses(test_out, test))
             score[batch["domain"] == domain] = _probability(out)
             score[batch["domain"] == test_domain] += _probability(test_out) / len(train_domains)
-        loss = torch.stack([term for terms in train_terms + test_terms for term in terms.values()]).sum()
+        loss = torch.stack([_sum(terms) for terms in train_terms + test_terms]).sum() / len(train_domains)
         parts = _mean_terms(train_terms)
-        parts |= {f"meta_test_{name}": value for name, value in _mean_terms(test_terms).items()}
+        after = _mean_terms(test_terms)
+        with torch.no_grad():
+            before = losses(self._forward_with({}, test), test)
+        parts |= {f"meta_test_{name}": value for name, value in after.items()}
+        parts |= {"meta_test_before": _sum(before), "meta_test_after": _sum(after)}
         return {"loss": loss, "score": score} | parts
 
     def _adapt(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -458,7 +480,7 @@ class Localize(Stage):
         for step in range(cfg.num_inner_steps):
             if step > 0:
                 terms = losses(self._forward_with(adapted, batch), batch)
-            loss = terms["cls"] if cfg.inner_loss == "cls" else torch.stack(list(terms.values())).sum()
+            loss = terms["cls"] if cfg.inner_loss == "cls" else _sum(terms)
             adapted = inner_update(adapted, loss, cfg.inner_lr, first_order=cfg.first_order)
         return adapted
 

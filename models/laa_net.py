@@ -9,12 +9,17 @@ Network for Quality-Agnostic and Generalizable Deepfake Detection", CVPR 2024. S
              (Eq. 7), trained together (Eq. 8)
     score    sigmoid of the class logit: mean over a face and its mirror image, then over frames
 
-Where the paper and its released code differ, the default is what the paper's numbers come from, mostly the code:
+Differs from the paper: 32 frames of a training video are kept, not 128. Where the paper and its released code differ,
+the default is what the paper's numbers come from, mostly the code:
 - Crop: 25 % of the detector's box on each side, 1.5 times its length and not 1.25, without a border of 5 to 24 of its
-  256 px, enlarged to 384. The paper stretches the box to a square; our crop is a square. Its detector is RetinaFace,
-  ours dlib's, whose box is tighter.
+  256 px, enlarged to 384; each frame by its own box (`constant_box`). The code stretches the box to a square; our crop
+  is a square. Its detector is RetinaFace, ours dlib's, whose box is tighter.
 - Eyes are levelled in training only (`data.align`). SBI uses 81 landmarks where the predictor gives them, BI 68.
+- Random cropping shifts a self-blended face, black to the right and below, and random scaling is a zoom of 0.85 to 1.15
+  with the upper left corner fixed; a blended face (BI) fills the square again after both. The paper only names them.
 - Points: B in 8 bits at the size of the maps, one maximum per quadrant, not one in all (`data.points`).
+- Gaussians of the heat-map are centred on their points (Eq. 4). In the code about half of them are one pixel to the
+  left and above (`data.heatmap_centre`), and what makes them wide is counted around the map's upper and left border.
 - C of a real face is 0, by Eq. 7 it is 1 (`data.real_consistency`); C compares with the first of the points, in the
   paper with a random one (`data.anchor`).
 - B is made of the mask before SBI's ratio of blending (`data.ratio_in_boundary`).
@@ -22,9 +27,10 @@ Where the paper and its released code differ, the default is what the paper's nu
   paper's "label smoothing" (`loss`). All three off: Eq. 5.
 - Learning rate and freezing: `optim.variant`, as in Sec. 4.1 or as the name of the published SBI weights says.
 - Noise, blur and colour jitter belong to BI (`data.sbi.listed_augmentation` adds them to SBI).
+- "Traditional FPN" of Table 4 is the code's: E-FPN's layers, F as it is, a ReLU on E5 and E2 only.
 - Resizing maps edges onto edges, in the code corner pixels onto corner pixels; float32 or bf16 where the code has
-  float64; BI picks donors by landmarks that are not aligned; SAM climbs along the gradient of the whole batch of all
-  workers.
+  float64; BI picks donors by landmarks that are not aligned, and deforms its mask bilinearly, not in triangles; SAM
+  climbs along the gradient of the whole batch of all workers.
 
 Shapes: B samples, K images of each (real and fake: 2; BI in training takes one of them: 1), N = B K, S = input_px,
 D = S / 4 side of the maps, E width of the embedding.
@@ -51,7 +57,7 @@ from models._layers import batch_norm_at_rest
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 1
+VERSION = 2
 
 MAP_STRIDE = 4  # S / D
 SCHEDULES = {
@@ -144,6 +150,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 1.5  # side of the face crop in sides of the detector's box
+    constant_box: bool = False  # each frame has a crop of its own
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -329,7 +336,8 @@ class Detect(Stage):
             return {"image": scoring_view(data, sample["image"])}
         real, fake, edges = pseudo_fake(data, sample, rng, mode)
         if mode == "train" and data.augment:
-            real, fake, edges = geometric([real, fake, edges], rng, data.face_px)
+            arrays = [real, fake, edges]
+            real, fake, edges = geometric(arrays, rng, data.face_px + 1, keep_size=data.synthesis == "sbi")
         images = [fit_square(image, data.input_px) for image in (real, fake)]
         if data.synthesis == "sbi" and data.augment:
             images = photometric(images, rng)

@@ -12,14 +12,16 @@ Differs from the paper, or settles what it leaves open:
 - The autoencoder's size is MAE's ViT-B (`reconstruct`); positions are fixed, its targets are pixels in [-1, 1].
 - "Most" of the key region: `mask.key_fraction` of it, and `mask.ratio` of all patches, the same number in every face.
 - The reconstruction shows the face's own pixels where it was visible; the loss says nothing of predictions there.
-- "Middle layers" are the outputs of block1 to block3 (`detect.taps`), before the ReLU: maps then cover 0 to 1.
+- "Middle layers" are the outputs of block1 to block3, before the ReLU: maps then cover 0 to 1. They could as well be
+  those of Xception's middle flow, block4 to block11 (`detect.taps`).
 - The "inner product" of features with a map is a product at every place (`gated`, `detect.gate`); two zero vectors
   point in one direction.
 - Training draws a fresh mask whenever it sees a face; evaluation has one per face, or the mean over several
   (`detect.num_masks`).
 - Adam at a constant rate, the same for both stages; MAE's own recipe can be had (`reconstruct.recipe`).
 - An epoch of `reconstruct` shows every real video `video_frames` times, of `detect` 200 batches, half real, half fake.
-- The autoencoder sees real faces in the experiment's compression; the paper's saw high quality only.
+- The autoencoder sees real faces in the experiment's compression or in one of its own (`reconstruct.codec`). The
+  paper's saw high quality only, to which it puts down its results in c40: so does ours in the tables' rows of c40.
 - Faces: dlib's box and landmarks, not RetinaFace's; turned until the eyes are level. Flips are the only augmentation.
 
 Shapes: B images, N patches, P values of a patch, R masks of a face, h x w places of a feature map, C channels.
@@ -47,7 +49,7 @@ from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._xception import Xception
 
-VERSION = 1
+VERSION = 2
 
 Gate = Literal["mul", "residual", "none"]
 Recipe = Literal["paper", "mae"]
@@ -95,12 +97,13 @@ class ReconstructConfig:
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
+    codec: str | None = None  # compression of the real videos: raw, c23 or c40; None: the experiment's
     recipe: Recipe = "paper"  # mae: AdamW, warm-up, cosine, the rate per 256 images
     batch_size: int = 32
     num_epochs: int = 300
     lr: float = 1e-4  # mae: 1.5e-4 per 256 images is MAE's
     weight_decay: float = 0.0  # mae: 0.05 is MAE's
-    warmup_epochs: int = 0  # of recipe mae; 40 is MAE's
+    warmup_epochs: int = 0  # of recipe mae, without effect in recipe paper; 40 is MAE's
 
     def __post_init__(self) -> None:
         check_positive(self, "patch_px", "width", "depth", "num_heads", "decoder_width", "decoder_depth")
@@ -108,6 +111,7 @@ class ReconstructConfig:
         for width, heads in ((self.width, self.num_heads), (self.decoder_width, self.decoder_heads)):
             check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
         check_choices(self)
+        check(self.codec in (None, "raw", "c23", "c40"), f"codec must be raw, c23, c40 or none, got {self.codec!r}")
         check_not_negative(self, "weight_decay")
         check(
             0 <= self.warmup_epochs < self.num_epochs,
@@ -262,7 +266,15 @@ class Reconstruct(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        return {"face": asdict(cfg.face), "mask": asdict(cfg.mask), "reconstruct": asdict(cfg.reconstruct)}
+        reconstruct = asdict(cfg.reconstruct)
+        del reconstruct["codec"]  # says which videos; these name the stage too
+        if cfg.reconstruct.recipe == "paper":  # at a constant rate
+            del reconstruct["warmup_epochs"]
+        return {"face": asdict(cfg.face), "mask": asdict(cfg.mask), "reconstruct": reconstruct}
+
+    @staticmethod
+    def codec_of(cfg: Config) -> str | None:
+        return cfg.reconstruct.codec
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

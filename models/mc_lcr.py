@@ -21,7 +21,10 @@ Differs from the paper, or settles what it leaves open:
   denominator and a sum over anchors, where Eq. 14 is a mean: `loss.form` and `loss.reduction`.
 - Contrast is among the images of all workers, so that N of them compute what one does (`loss.gather_negatives`).
 - Validation loss, which lowers the learning rate, is the cross-entropy: a validation batch holds frames of one or
-  two videos, often of one class, so that Eq. 13 would depend on how it is cut. The epoch kept has the best AUC.
+  two videos, often of one class, so that Eq. 13 would depend on how it is cut. It is the mean of its means over real
+  and over fake frames, as training is half real, half fake. The epoch kept has the best AUC.
+- The frequency stream computes in float32 also where the rest computes in bf16: what a forgery changes in the
+  amplitudes is less than bf16 rounds.
 - "All dropout layers" are one before the encoder and one before the classifier (`dropout_at`).
 - An epoch is as many steps as it takes to show FF++'s 21,600 real training frames; which ones are shown is drawn.
 - Faces: dlib's box, turned upright about its centre until the eyes are level; 1.3 boxes of it are the picture.
@@ -49,7 +52,7 @@ from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._xception import MEAN, STD, Features, Xception
 
-VERSION = 1
+VERSION = 2
 
 Form = Literal["standard", "eq13"]
 Reduction = Literal["mean", "sum"]
@@ -264,6 +267,17 @@ def supervised_contrastive(
     return loss_B.mean() if reduction == "mean" else loss_B.sum()
 
 
+def _places(cfg: Config) -> tuple[str, ...]:
+    """Return where there is dropout: those of `dropout_at` that the network has, in order."""
+    exists = {
+        "fused": cfg.use_encoder,
+        "encoded": True,
+        "attention": cfg.use_frequency and cfg.frequency.cross_attention,
+        "mixer": cfg.use_frequency,
+    }
+    return tuple(place for place in DROPOUTS if place in cfg.dropout_at and exists[place] and cfg.dropout > 0)
+
+
 def _dropout(cfg: Config, place: str) -> float:
     return cfg.dropout if place in cfg.dropout_at else 0.0
 
@@ -276,12 +290,29 @@ class Detect(Stage):
 
     name = "detect"
     view = "frames"
+    balances_val_loss = True
     accumulates = "no"  # each face is contrasted with all others of the step
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        extraction = ("stages", "video_frames", "crop_margin")
-        return {name: value for name, value in asdict(cfg).items() if name not in extraction}
+        without_effect = {"stages", "video_frames", "crop_margin"}
+        where_used = {
+            "frequency": cfg.use_frequency,
+            "gram_mean": cfg.use_ssrb,
+            "norm_ssf": cfg.use_ssrb,
+            "gf_width": cfg.gf == "fc1024",
+            "encoded_width": cfg.use_encoder,
+            "projected_width": cfg.loss.alpha > 0,
+            "dropout": len(_places(cfg)) > 0,
+        }
+        without_effect |= {name for name, used in where_used.items() if not used}
+        settings = {name: value for name, value in asdict(cfg).items() if name not in without_effect}
+        settings["dropout_at"] = _places(cfg)
+        if cfg.loss.alpha == 0:
+            settings["loss"] = {"alpha": 0.0}
+        if cfg.use_frequency and not cfg.frequency.cross_attention:
+            del settings["frequency"]["num_heads"]
+        return settings
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
@@ -342,8 +373,11 @@ class Detect(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         label_B, encoded = batch["label"].long(), self.encoded(batch["image"])
         logits_B2 = self.classify(encoded).float()
-        loss = ce = F.cross_entropy(logits_B2, label_B)  # Eq. 14
+        ce_B = F.cross_entropy(logits_B2, label_B, reduction="none")
+        loss = ce = ce_B.mean()  # Eq. 14
         terms = {"ce": ce.detach()}
+        if not self.training:
+            loss = ce_B  # of each sample, to be balanced over the classes
         if self.training and self.project is not None:
             cfg = self.cfg.loss
             z_BD = F.normalize(self.project(encoded).float(), dim=1)

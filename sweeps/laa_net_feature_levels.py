@@ -9,7 +9,8 @@ or by E-FPN; AUC on Celeb-DF-v2, DFD, WildDeepfake and DFDC preview ("DFDC" in t
     python sweeps/laa_net_feature_levels.py --dry-run                    # only the plan
 
 Needs FF++ and DFD uncompressed. The paper's columns FPN and E-FPN are rows here; (a), which merges nothing, has one
-value for both. FPN's wiring is our reading: the same network with features as they are, not weighted. No averages.
+value for both. FPN is wired as in the released code: the same network with features as they are, not weighted. No
+averages.
 """
 
 from pipelines.sweep import Sweep, main, printed

@@ -9,8 +9,10 @@ are lower.
     python sweeps/lre_components.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
     python sweeps/lre_components.py --dry-run                    # only the plan
 
-Numbers are of frames: our reading, as the method is one of single images. Not in the paper: the third row, LRE's own
-Xception without attention maps, trained as LRE is.
+Numbers are of frames: our reading, as the method is one of single images. The row "Xception" is the plain classifier,
+which differs from LRE in more than the maps: larger pictures, no alignment, another rate and another length of
+training. The controlled baseline is "LRE w/o maps", which the paper does not have: LRE's own Xception without attention
+maps, trained as LRE is.
 """
 
 from math import nan

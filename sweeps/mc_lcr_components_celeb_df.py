@@ -5,13 +5,16 @@ representations for effective face forgery detection", Knowledge-Based Systems 2
 five variants of Table 5, trained on all four manipulations of FF++, AUC on Celeb-DF-v2.
 
     python sweeps/mc_lcr_components_celeb_df.py                              # no datasets: made-up sample corpus
-    python sweeps/mc_lcr_components_celeb_df.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
+    python sweeps/mc_lcr_components_celeb_df.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
     python sweeps/mc_lcr_components_celeb_df.py --dry-run                    # only the plan
 
 Numbers are of frames. The compression is not given: c23 here, so that the training is that of Table 5
 (sweeps/mc_lcr_components.py). Our reading: without PAPDA the whole frequency branch is gone, as in the paper's
-baseline, which is Xception alone.
+baseline, which is Xception alone. Not in the paper: the rows "Eq. 13", whose denominator holds negatives only, as the
+paper prints it; "as printed" also sums over the anchors of a batch.
 """
+
+from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._ffpp import FOUR
@@ -33,6 +36,8 @@ SWEEP = Sweep(
             "w/o PAPDA": (69.27,),
             "w/o SC loss": (66.76,),
             "MC-LCR": (71.61,),
+            "Eq. 13, mean": (nan,),
+            "Eq. 13, as printed": (nan,),
         },
     ),
 )

@@ -10,7 +10,7 @@ trained on all four manipulations of FF++, AUC on Celeb-DF-v2, beside Xception (
 
 Numbers are of frames. The compression is not given: c23 here, as in the row Xception-c23. Differs from the paper: its
 column FF++ (99.70 for Xception-c23, 99.84 for MC-LCR) is of Deepfakes alone, after training on all four; no protocol
-here scores that, so ours shows all four beside no published value. Its fifteen other methods are not here.
+here scores that, so ours shows all four beside no published value. Its fourteen other methods are not here.
 """
 
 from math import nan

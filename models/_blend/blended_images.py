@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image as Pillow
 
 from models._blend import transforms
 from models._blend.blending_mask import TRIES
@@ -89,8 +90,8 @@ def blend_faces(
 
     size = (config.canvas_px, config.canvas_px)
     mask = cv2.resize(weight, size, interpolation=cv2.INTER_LINEAR)
-    images = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in (background, fake)]
-    images = _degraded(images, rng, config)
+    fake = cv2.resize(fake, size, interpolation=cv2.INTER_LINEAR)
+    images = _degraded([background, fake], rng, config)
     left, top, kept = config.crop or (0, 0, config.canvas_px)
     window = slice(top, top + kept), slice(left, left + kept)
     mask, real, fake = (np.ascontiguousarray(array[window]) for array in (mask, *images))
@@ -155,7 +156,10 @@ def draw_region(landmarks: Landmarks, side: int, rng: np.random.Generator, confi
 
 
 def feathered(region: Region, share: float) -> Mask:
-    """Weigh a region: 0 on the outline of its convex hull and outside, rising to 1 over `share` of its longer side."""
+    """Weigh a region: 0 outside and on the outline of its convex hull, rising to 1 over `share` of its longer side.
+
+    Where the region has a notch or a hole, the weight falls to 0 at once.
+    """
     x, y, width, height = cv2.boundingRect(region)
     outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(outlines))[:, 0].astype(np.float32)
@@ -169,19 +173,24 @@ def feathered(region: Region, share: float) -> Mask:
         np.add((rows - corner[1]) * normal[1], (columns - corner[0]) * normal[0], out=to_edge)
         np.minimum(distance, to_edge, out=distance)
     weight = np.zeros(region.shape, np.float32)
-    weight[y : y + height, x : x + width] = np.clip(distance / (share * max(width, height)), 0, 1)
+    longer = max(width, height, 2) - 1  # between the centres of the outermost pixels
+    weight[y : y + height, x : x + width] = np.clip(distance / (share * longer), 0, 1)
+    weight[region == 0] = 0
     return weight
 
 
 def _degraded(images: list[Image], rng: np.random.Generator, config: BlendFacesConfig) -> list[Image]:
-    """Make real and fake small and enlarge them again, compress them as JPEG, or neither; always both alike."""
+    """Bring images to the canvas: made small first, compressed as JPEG after, or neither; always all alike.
+
+    They are made small by the nearest pixel or by Pillow's bilinear filter, which takes in all pixels that a new one
+    covers (OpenCV's takes four), and enlarged bilinearly in any case.
+    """
     if rng.random() < config.rescale_prob:
-        side = _draw_int(rng, config.rescale_px)
-        how = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_NEAREST
-        images = [
-            cv2.resize(cv2.resize(image, (side, side), interpolation=how), image.shape[1::-1], interpolation=how)
-            for image in images
-        ]
+        small = (_draw_int(rng, config.rescale_px),) * 2
+        how = Pillow.Resampling.BILINEAR if rng.random() < 0.5 else Pillow.Resampling.NEAREST
+        images = [np.asarray(Pillow.fromarray(image).resize(small, how)) for image in images]
+    size = (config.canvas_px, config.canvas_px)
+    images = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in images]
     if rng.random() < config.jpeg_prob:
         quality = _draw_int(rng, config.jpeg_quality)
         images = [transforms.jpeg(image, quality) for image in images]

@@ -15,6 +15,13 @@ from pipelines.faces.recipe import Recipe
 Preset = Literal["paper", "small"]
 PRESETS: tuple[Preset, ...] = ("paper", "small")
 FAILED_RULES = ("exclude", "half")
+# Settings of a paper's Config that are the default of one of the extraction; only the first two must be there.
+IN_RECIPE = {
+    "video_frames": "num_frames",
+    "crop_margin": "margin",
+    "constant_box": "constant_box",
+    "max_faces": "max_faces",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,15 +57,24 @@ class Experiment:
         """Return the paper's `Config`: the preset's, with `model_args` applied."""
         return models.override(models.config(self.model, self.preset), self.model_args)
 
+    def own_codecs(self) -> dict[str, str]:
+        """Return stage -> compression of the real videos that it trains on, where that is not the experiment's."""
+        config = self.config()
+        wanted = {stage.name: stage.codec_of(config) for stage in models.stages(self.model)}
+        return {
+            name: codec for name, codec in wanted.items() if name in config.stages and codec and codec != self.codec
+        }
+
     def recipe(self) -> Recipe:
         """Return how faces are cut, in training and test datasets alike.
 
-        These are the paper's frames per video and margin, at the largest size that one of its stages asks for, with
+        These are the paper's settings named in `IN_RECIPE`, at the largest size that one of its stages asks for, with
         `faces_args` applied.
         """
         config = self.config()
         size = max(stage.feed(config).input_px for stage in models.stages(self.model))
-        of_paper = Recipe(num_frames=config.video_frames, margin=config.crop_margin, size_px=size)
+        settings = {there: getattr(config, own) for own, there in IN_RECIPE.items() if hasattr(config, own)}
+        of_paper = Recipe(size_px=size, **settings)
         try:
             return models.override(of_paper, self.faces_args)
         except ValueError as error:

@@ -13,7 +13,7 @@ source with training is not scored, and is counted.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -75,6 +75,8 @@ class Protocol:
     train: Part
     select: Part
     test: tuple[Part, ...] = ()
+    # Stage -> real videos that train it and select its checkpoint, for stages with a compression of their own.
+    own: Mapping[str, tuple[Part, Part]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.select.dataset, self.select.split) != (self.train.dataset, "val"):
@@ -90,6 +92,7 @@ class Protocol:
         for part in (self.train, self.select, *self.test):
             _refuse_one_class(part)
         sides = [self.train, self.select, *(part for part in self.test if part.dataset == self.train.dataset)]
+        sides += [part for pair in self.own.values() for part in pair]
         for side, other in combinations(sides, 2):
             if side.split != other.split:
                 _refuse_shared_sources(side, other)
@@ -131,9 +134,14 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
         return _part(rows[dataset], name or dataset, dataset, split, experiment.codec, manipulations)
 
     train, select = part(home, "train", trained), part(home, "val", trained)
-    seen = train.sources | select.sources
+    own = {
+        stage: (_real(rows[home], home, "train", codec), _real(rows[home], home, "val", codec))
+        for stage, codec in experiment.own_codecs().items()
+    }
+    trained_on = (train, select, *(of_stage for pair in own.values() for of_stage in pair))
+    seen = {source for side in trained_on for source in side.sources}
     test = tuple(p.without(seen) if p.dataset != home else p for p in _tested(experiment, known, trained, part))
-    return Protocol(train=train, select=select, test=test)
+    return Protocol(train=train, select=select, test=test, own=own)
 
 
 def _part(rows: list[Row], name: str, dataset: str, split: str, codec: str, manipulations: tuple[str, ...]) -> Part:
@@ -152,6 +160,12 @@ def _part(rows: list[Row], name: str, dataset: str, split: str, codec: str, mani
         and (row["label"] == tables.REAL or not manipulations or row["method"] in manipulations)
     )
     return Part(name=name, dataset=dataset, split=split, codec=codec, rows=kept)
+
+
+def _real(rows: list[Row], dataset: str, split: str, codec: str) -> Part:
+    """Return the real videos of a split."""
+    part = _part(rows, dataset, dataset, split, codec, ())
+    return replace(part, rows=tuple(row for row in part.rows if row["label"] == tables.REAL))
 
 
 def _tested(

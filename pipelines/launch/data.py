@@ -53,13 +53,14 @@ def load(request: Request, roots: Mapping[str, str]) -> Data:
         raise datasets.DatasetError("\n\n".join(problems))
 
     distinct = {  # many experiments see the same videos
-        (e.recipe(), e.protocol, e.train_on, e.test_on, e.codec, e.manipulations): e
+        (e.recipe(), e.protocol, e.train_on, e.test_on, e.codec, e.manipulations, *e.own_codecs().values()): e
         for e in request.experiments.values()
     }
     needed: dict[tuple[str, Recipe], set[str]] = {}  # video ids
     for experiment in distinct.values():
         built = protocol.build(experiment, videos)
-        for part in (built.train, built.select, *built.test):
+        of_stages = (part for pair in built.own.values() for part in pair)
+        for part in (built.train, built.select, *built.test, *of_stages):
             needed.setdefault((part.dataset, experiment.recipe()), set()).update(part.video_ids)
     extractions = tuple(
         Extraction(

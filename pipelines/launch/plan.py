@@ -40,12 +40,14 @@ def trials(request: Request, data: Data) -> dict[RowSeed, Trial]:
 def rows_unseen(experiment: Experiment) -> dict[str, str]:
     """Return, for each view, what stands for the digest of its faces before there are any.
 
+    Likewise for each stage with videos of its own, by its name.
     Two experiments get the same text where they will train on the same faces.
     """
     cut = [f"{name} {value}" for name, value in sorted(experiment.faces_args.items())]
     real = [experiment.train_on, experiment.codec, *cut]
     seen = {view: real if view in REAL_VIEWS else [*real, *experiment.manipulations] for view in VIEWS}
-    return {view: f"not extracted yet: {', '.join(names)}" for view, names in seen.items()}
+    seen |= {stage: [experiment.train_on, codec, *cut] for stage, codec in experiment.own_codecs().items()}
+    return {name: f"not extracted yet: {', '.join(names)}" for name, names in seen.items()}
 
 
 def growing(planned: Iterable[PlannedStage], workers: tuple[int, int] | None) -> list[str]:

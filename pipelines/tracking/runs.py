@@ -18,6 +18,7 @@ from rich.console import Console
 
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
+from pipelines.experiments.experiment import IN_RECIPE
 from pipelines.metrics.names import FINAL
 from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
 from pipelines.trials.outcome import Outcome, RowSeed
@@ -27,7 +28,7 @@ START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for M
 PAUSE_S = 60.0  # after a failure while trials run
 IN_TAGS = ("model", "seed", "preset", "codec", "train_on", "test_on")  # settings that are tags, not params
 # Settings of a paper that are the default of one of the extraction, and are logged there.
-IN_FACES = {"model_config.video_frames": "faces.num_frames", "model_config.crop_margin": "faces.margin"}
+IN_FACES = {f"model_config.{own}": f"faces.{there}" for own, there in IN_RECIPE.items()}
 
 Curve = Sequence[Mapping[str, float]]
 

@@ -191,18 +191,22 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         batch = _to_device(stack([arrays for _, arrays in chunk]), world.device)
         with alone(), device.autocast(world.device):  # workers have unequal numbers of batches
             out = module(batch)
-        loss = float(out["loss"])
+        losses = out["loss"].expand(len(chunk)).tolist()  # where the stage gives the batch's mean, each counts as that
         if "score" not in out:
-            mine += [(video.video_id, video.label, loss, None) for video, _ in chunk]
+            mine += [(v.video_id, v.label, loss, None) for (v, _), loss in zip(chunk, losses, strict=True)]
         elif out["score"].ndim == 1:
-            mine += [(v.video_id, v.label, loss, s) for (v, _), s in zip(chunk, out["score"].tolist(), strict=True)]
+            scored = zip(chunk, losses, out["score"].tolist(), strict=True)
+            mine += [(v.video_id, v.label, loss, score) for (v, _), loss, score in scored]
         else:
-            for (video, _), (real, fake) in zip(chunk, out["score"].tolist(), strict=True):
-                mine += [(video.video_id, tables.REAL, loss, real), (video.video_id, tables.FAKE, loss, fake)]
+            for (v, _), loss, (real, fake) in zip(chunk, losses, out["score"].tolist(), strict=True):
+                mine += [(v.video_id, tables.REAL, loss, real), (v.video_id, tables.FAKE, loss, fake)]
     rows = [row for own in world.gather(mine) for row in own]
     if not rows:
         raise BadSample(f"none of the {len(videos)} validation videos has a face that {job.stage.name} can use")
-    result = {"loss": float(np.mean([loss for _, _, loss, _ in rows]))}
+    groups = [[loss for _, _, loss, _ in rows]]
+    if job.stage.balances_val_loss:
+        groups = [[row[2] for row in rows if row[1] == label] for label in (tables.REAL, tables.FAKE)]
+    result = {"loss": float(np.mean([np.mean(losses) for losses in groups if losses]))}
     by_video: dict[tuple[str, int], list[float]] = {}
     for video_id, label, _, score in rows:
         if score is not None:

@@ -94,10 +94,16 @@ class Samples:
 
         Raises BadSample where the stage cannot use it.
         """
-        track = self.track(pick.video.video_id, 0)
+        track = self._of_use(self.track(pick.video.video_id, 0))
+        if not track:
+            raise BadSample(f"in no frame of {pick.video.video_id} a face was found")
         frames = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         start = int(pick.where * (max(0, len(track) - frames) + 1))
         return self._prepare(track, start, pick.video, pick.domain, np.random.default_rng(pick.seed), "train")
+
+    def _of_use(self, track: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows that can be trained on. No pseudo-fake is made with landmarks of another frame."""
+        return _detected(track) if self.stage.view == "real_pairs" else track
 
     def scoring_samples(
         self,
@@ -116,10 +122,12 @@ class Samples:
         rows = self._faces_of(video.video_id).video(video.video_id, ["face_index"])
         for face_index in sorted({index for index in rows["face_index"].to_pylist() if index is not None}):
             track = self.track(video.video_id, face_index)
+            if mode == "select":
+                track = self._of_use(track)
             if self.stage.view in CLIP_VIEWS:
                 starts, length = clip_starts(len(track), self.feed.clip_frames), self.feed.clip_frames
             else:
-                count = min(len(track), most_frames or len(track))
+                count = min(len(track), most_frames or len(track))  # 0 where no frame is of use
                 starts, length = [i * len(track) // count for i in range(count)], 1
             for start in starts:
                 rng = np.random.default_rng((seed, _stable(video.video_id), face_index, start))
@@ -167,7 +175,7 @@ class _Donors:
         faces, points = [], []
         for video in videos:
             if video.label == tables.REAL:
-                for place, row in enumerate(samples.track(video.video_id, 0)):
+                for place, row in enumerate(_detected(samples.track(video.video_id, 0))):
                     faces.append((video.video_id, place))
                     points.append(_landmarks(row))
         if len({video_id for video_id, _ in faces}) < 2:
@@ -183,8 +191,13 @@ class _Donors:
         distance[self.video_ids == video.video_id] = np.inf
         number = min(self.number, int(np.isfinite(distance).sum()))
         video_id, place = self.faces[rng.choice(np.argpartition(distance, number - 1)[:number])]
-        donor = self.samples.face(self.samples.track(video_id, 0)[place])
+        donor = self.samples.face(_detected(self.samples.track(video_id, 0))[place])
         return {name: donor[name] for name in ("image", "landmarks")}
+
+
+def _detected(track: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of frames in which the face was found; in others its box and landmarks are another frame's."""
+    return [row for row in track if row["face_score"] > 0]
 
 
 def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None = None) -> Arrays:
@@ -192,7 +205,7 @@ def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None =
 
     `image` uint8 (S, S, 3) RGB; `landmarks` float32 (68 or 81, 2), x, y, whole numbers are pixel centres; `box` float32
     (4,), x0, y0, x1, y1, edges; `mask` uint8 (S, S), 1 where the face is manipulated; `mask_valid`: whether that is
-    known; `key`: a number of its own for each face of each frame.
+    known; `native_px`: side of the crop in its frame; `key`: a number of its own for each face of each frame.
     image: instead of the row's own, of the same size.
     """
     if image is None:
@@ -213,6 +226,7 @@ def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None =
         "box": _to_crop(row["box_px"], row["crop_px"], size_px),
         "mask": mask,
         "mask_valid": np.asarray(known),
+        "native_px": np.float32(row["crop_px"]["x1"] - row["crop_px"]["x0"]),
         "key": np.int64(_key(row)),
     }
 

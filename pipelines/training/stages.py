@@ -80,7 +80,8 @@ def plan(
 ) -> tuple[PlannedStage, ...]:
     """Return the experiment's stages in order. Raises ValueError where one lacks a stage that it needs.
 
-    `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it.
+    `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it; so does
+    the name of a stage that has videos of its own.
     `accumulate`: as in `job.Compute`; it counts where it changes the weights.
     """
     config = experiment.config()
@@ -97,7 +98,7 @@ def plan(
             "stage": stage.name,
             "version": models.version(experiment.model),
             "settings": stage.settings(config),
-            "rows": rows[stage.view],
+            "rows": rows.get(stage.name, rows[stage.view]),
             "needs": {name: planned[name].digest for name in needs},
             "seed": experiment.seed,
         }

@@ -5,10 +5,11 @@ uninterrupted one sees, and N workers see together what one would see alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -96,6 +97,16 @@ class View:
         where = float(np.random.default_rng((*key, 1)).random())
         return Pick(video, where, domain, (*key, 2))
 
+    def pick_fixed(self, video: Video, position: int) -> Pick:
+        """Return sample number `position` of the training, at one of `samples_per_video` evenly spaced places.
+
+        Each time that the video comes it is at the next place: after so many times all places have been seen once.
+        """
+        count = self.feed.samples_per_video
+        number = (position // len(self.real) + crc32(video.video_id.encode())) % count
+        where = min(number / max(1, count - 1), 1 - 1e-9)
+        return replace(self.pick(video, position), where=where)
+
     def instead(self, pick: Pick, tries: int) -> Pick:
         """Return what replaces a pick that the stage could not use: another frame, later another video of its class."""
         rng = np.random.default_rng((*pick.seed, tries))
@@ -120,7 +131,8 @@ def _permutation(seed: int, salt: int, turn: int, size: int) -> np.ndarray:
 
 def _real_only(view: View, step: int) -> list[Pick]:
     first = step * view.step_size
-    return [view.pick(view.shuffled(view.real, p, 1), p) for p in range(first, first + view.step_size)]
+    pick = view.pick_fixed if view.feed.fixed_frames else view.pick
+    return [pick(view.shuffled(view.real, p, 1), p) for p in range(first, first + view.step_size)]
 
 
 def _real_and_fake(view: View, step: int) -> list[Pick]:

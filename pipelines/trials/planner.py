@@ -48,7 +48,8 @@ class _Parts:
     train: UsablePart
     select: UsablePart
     test: tuple[UsablePart, ...]
-    rows: Mapping[str, str]  # view -> digest of what it sees
+    own: Mapping[str, tuple[UsablePart, UsablePart]]
+    rows: Mapping[str, str]  # view, or stage with parts of its own -> digest of what it sees
     scored: Mapping[str, list[Any]]  # test part -> what decides its numbers
 
 
@@ -90,20 +91,34 @@ class Planner:
             train=parts.train,
             select=parts.select,
             test=parts.test,
+            own=parts.own,
             faces=self.faces,
             folder=self.storage / "runs" / name,
         )
 
     def _parts(self, e: Experiment) -> _Parts:
-        key = (e.protocol, e.train_on, e.test_on, e.codec, e.manipulations)
+        own_codecs = e.own_codecs()
+        key = (
+            e.protocol,
+            e.train_on,
+            e.test_on,
+            e.codec,
+            e.manipulations,
+            e.model if own_codecs else "",
+            *own_codecs.items(),
+        )
         if key not in self._known:
             built = protocol.build(e, self.videos)
-            train, select, *test = (
-                UsablePart.of(part, self.ledgers[part.dataset]) for part in (built.train, built.select, *built.test)
-            )
+
+            def usable(part: protocol.Part) -> UsablePart:
+                return UsablePart.of(part, self.ledgers[part.dataset])
+
+            train, select, *test = map(usable, (built.train, built.select, *built.test))
+            own = {stage: (usable(of_train), usable(of_select)) for stage, (of_train, of_select) in built.own.items()}
             rows = {view: _rows_digest(view, train, select) for view in VIEWS}
+            rows |= {stage: _rows_digest(models.stage(e.model, stage).view, *pair) for stage, pair in own.items()}
             scored = {part.name: _deciding(part) for part in test}
-            self._known[key] = _Parts(train, select, tuple(test), rows, scored)
+            self._known[key] = _Parts(train, select, tuple(test), own, rows, scored)
         return self._known[key]
 
 
@@ -141,5 +156,6 @@ def check(trial: Trial, compute: Compute) -> None:
             )
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)
-        view = View(stage.view, trial.train.videos, stage.feed(config), trial.experiment.seed)
+        train, _ = trial.parts_of(planned.name)
+        view = View(stage.view, train.videos, stage.feed(config), trial.experiment.seed)
         compute.sharing(planned, stage, view).check()

@@ -73,11 +73,12 @@ def job_of(trial: Trial, planned: PlannedStage, compute: Compute) -> Job:
     """Return what it takes to train one of the trial's stages."""
     by_name = {stage.name: stage for stage in trial.planned}
     source = source_of(trial, planned)
+    train, select = trial.parts_of(planned.name)
     return Job(
         planned=planned,
         config=trial.experiment.config(),
-        train=trial.train.videos,
-        select=trial.select.videos,
+        train=train.videos,
+        select=select.videos,
         faces=trial.faces,
         earlier={name: by_name[name] for name in planned.needs},
         derived=derived_path(trial, source) if source else None,

@@ -1,7 +1,7 @@
 """A trial: one row of a sweep with one seed, planned on extracted data; its files, and what is known of it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class Trial:
     train: UsablePart
     select: UsablePart  # chooses the epoch whose weights are kept
     test: tuple[UsablePart, ...]
+    # Stage -> what it trains on and selects by instead: real videos in a compression of its own.
+    own: Mapping[str, tuple[UsablePart, UsablePart]] = field(default_factory=dict)
     faces: Mapping[str, Path]  # dataset -> FACES folder
     folder: Path
 
@@ -98,6 +100,10 @@ class Trial:
     def done(self) -> bool:
         """Whether it is trained, scored and written down."""
         return (self.folder / "_done.json").exists()
+
+    def parts_of(self, stage: str) -> tuple[UsablePart, UsablePart]:
+        """Return what trains a stage, and what selects its checkpoint."""
+        return self.own.get(stage, (self.train, self.select))
 
     @property
     def perturbations(self) -> tuple[str, ...]:

@@ -68,6 +68,7 @@ def _sample(
         "box": np.tile(_box(size_px, crop_scale), (frames, 1)),
         "mask": mask,
         "mask_valid": np.ones(frames, bool),
+        "native_px": np.full(frames, size_px, np.float32),
         "key": rng.integers(1 << 55, size=frames),
     }
     if num_frames is None:

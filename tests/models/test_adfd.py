@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 import models
 from models import adfd
+from models._blend import transforms
 from models._noise_refinement import NoiseRefinement, NrsConfig, k_means
 from models._sam import SAM
 from models._stage import BadSample, Pooling
 from models.adfd import Detect, lr_factor, network_region, synthesis_region
+from pipelines.experiments.experiment import Experiment
+from pipelines.faces.crops import cut
 from pipelines.training.views import Video, View
 
 SMALL = adfd.SMALL
@@ -524,6 +527,94 @@ def test_an_epoch_of_the_paper_has_360_steps_of_16_pairs():
 
 
 # --------------------------------------------------------------------------------------------- samples
+def portrait(box_px: int, landmarks) -> dict:
+    """Make the crop of a face of that size as it is in its frame, 2 boxes wide: noise with a photograph's spectrum."""
+    side, rng = 2 * box_px, np.random.default_rng(box_px)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
+    frequency[0, 0] = np.inf
+    white = rng.standard_normal((side, side, 1)) + 0.3 * rng.standard_normal((side, side, 3))  # colours go together
+    pink = np.fft.ifft2(np.fft.fft2(white, axes=(0, 1)) / frequency[..., None] ** 1.1, axes=(0, 1)).real
+    image = np.clip(pink / pink.std((0, 1)) * 40 + 120, 0, 255).astype(np.uint8)
+    box = np.array([side / 4, side / 4, 3 * side / 4, 3 * side / 4], np.float32)
+    return {"image": image, "landmarks": landmarks(side, 2.0), "box": box, "native_px": np.float32(side), "key": 0}
+
+
+def stored(face: dict) -> dict:
+    """Return the face as extraction stores it: its crop at the size that the stage asks for."""
+    scale = adfd.Config().data.canvas_px / len(face["image"])
+    image = cut(face["image"], (0, 0, len(face["image"]), len(face["image"])), adfd.Config().data.canvas_px)
+    landmarks = ((face["landmarks"] + 0.5) * scale - 0.5).astype(np.float32)
+    return face | {"image": image, "landmarks": landmarks, "box": face["box"] * np.float32(scale)}
+
+
+TRANSFORMS = {
+    "halved": lambda image: transforms.downscale(image, 2),
+    "quartered": lambda image: transforms.downscale(image, 4),
+    "sharpened": lambda image: transforms.sharpen(image, 0.35, 0.75),
+    "jpeg 40": lambda image: transforms.jpeg(image, 40),
+    "jpeg 70": lambda image: transforms.jpeg(image, 70),
+    "jpeg 95": lambda image: transforms.jpeg(image, 95),
+}
+
+
+def change(image: np.ndarray, box: np.ndarray, transform) -> float:
+    """Return by how many levels a transform changes what the network sees, in the mean."""
+    region = network_region(box, np.full(4, 0.125), image.shape)
+    before, after = (
+        cv2.resize(picture[region], (380, 380), interpolation=cv2.INTER_LINEAR).astype(float)
+        for picture in (image, transform(image))
+    )
+    return float(np.abs(after - before).mean())
+
+
+@pytest.mark.parametrize("box_px", [80, 120, 150, 200, 300])
+def test_transforms_change_a_stored_face_as_much_as_the_face_in_its_frame(box_px, landmarks):
+    """SBI's code works in the frame. Within 10 %; without the way back, at 640 px, halving changes a quarter to 0.9."""
+    face = portrait(box_px, landmarks)
+    image, points, box = adfd.native_face(stored(face))
+    assert image.shape == face["image"].shape  # so that elastic deformation and shifts are those of the frame too
+    np.testing.assert_allclose(points, face["landmarks"], atol=0.01)
+    np.testing.assert_allclose(box, face["box"], atol=0.01)
+    for name, transform in TRANSFORMS.items():
+        of_frame = change(face["image"], face["box"], transform)
+        assert change(image, box, transform) == pytest.approx(of_frame, rel=0.1), name
+    if box_px <= 200:
+        enlarged, halved = stored(face), TRANSFORMS["halved"]
+        assert change(enlarged["image"], enlarged["box"], halved) < 0.8 * change(face["image"], face["box"], halved)
+
+
+@pytest.mark.parametrize("box_px", [80, 120, 150, 200, 300])
+def test_pseudo_fakes_of_stored_faces_are_as_strong_as_those_of_faces_in_their_frame(box_px, landmarks):
+    """All steps together, with equal draws: real, fake and their difference as the network sees them."""
+    face = portrait(box_px, landmarks)
+    as_stored, in_frame = (
+        np.stack([Detect.prepare(cfg, sample, np.random.default_rng(s), "select")["image"] for s in range(8)])
+        for cfg, sample in (
+            (adfd.Config(), stored(face)),
+            (models.override(adfd.Config(), {"data.native_size": False}), face),
+        )
+    )
+    strength = [np.abs(pairs[:, 0].astype(float) - pairs[:, 1]).mean() for pairs in (as_stored, in_frame)]
+    assert strength[0] == pytest.approx(strength[1], rel=0.1)
+    if box_px <= 200:  # above, the rounding of a region may move by a pixel
+        assert np.abs(as_stored.astype(float) - in_frame).mean() < 1  # of 255 levels
+
+
+def test_a_face_larger_than_its_picture_is_blended_at_most_twice_as_large(landmarks):
+    face = stored(portrait(100, landmarks)) | {"native_px": np.float32(5000)}
+    image, _, box = adfd.native_face(face)
+    assert image.shape == (1280, 1280, 3)
+    np.testing.assert_allclose(box, [320, 320, 960, 960])
+
+
+def test_a_frame_keeps_several_faces_in_the_papers_recipe():
+    """SBI's score of a frame is the highest of its faces that are at least half as large as the largest one."""
+    experiment = Experiment(model="adfd", train_on="ffpp", test_on=("dfdc",))
+    assert experiment.recipe().max_faces == 4
+    assert experiment.override({"model.max_faces": 2}).recipe().max_faces == 2
+    assert experiment.override({"model": "mc_lcr"}).recipe().max_faces == 1
+
+
 def test_synthesis_region_by_hand():
     points = np.zeros((81, 2), np.float32)
     points[:68] = [100, 120]

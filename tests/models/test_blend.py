@@ -1034,18 +1034,22 @@ def test_bi_erodes_in_half_of_the_draws_and_dilates_in_the_other(face, monkeypat
     assert sizes["dilate"][5] / total == pytest.approx(2 / 5, abs=0.07)
 
 
-def test_bi_weight_is_the_distance_to_the_hull():
+def test_bi_weight_is_the_distance_to_the_hull_inside_the_region():
     region = np.zeros((80, 90), np.uint8)
     cv2.ellipse(region, (40, 42), (30, 20), 25, 0, 360, (1,), -1)
-    region[40:50, 35:45] = 0  # a hole: the hull does not see it
+    region[40:50, 35:45] = 0  # a hole, which the hull does not see
+    region[:32, 40:44] = 0  # a notch
     weight = blended_images.feathered(region, 0.2)
     hull = cv2.convexHull(cv2.findNonZero(region))
-    _, _, width, height = cv2.boundingRect(region)
-    expected = [
-        [np.clip(cv2.pointPolygonTest(hull, (x, y), True) / (0.2 * max(width, height)), 0, 1) for x in range(90)]
-        for y in range(80)
-    ]
-    np.testing.assert_allclose(weight, expected, atol=1e-4)
+    longer = max(cv2.boundingRect(region)[2:]) - 1
+    expected = np.array(
+        [
+            [np.clip(cv2.pointPolygonTest(hull, (x, y), True) / (0.2 * longer), 0, 1) for x in range(90)]
+            for y in range(80)
+        ]
+    )
+    assert expected[region == 0].max() == 1
+    np.testing.assert_allclose(weight, expected * region, atol=1e-4)
     assert weight.max() == 1
 
 

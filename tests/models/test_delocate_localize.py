@@ -184,7 +184,7 @@ def test_switches_remove_exactly_their_terms_and_parameters(variant, batch):
     assert all(parameter.grad is not None for parameter in stage.parameters())
     terms = {"cls", "map", "loc"} - ({"map"} if "use_map_loss" in off else set())
     terms -= {"loc"} if "use_loc_loss" in off else set()
-    meta = set() if variant == "no_meta" else {f"meta_test_{name}" for name in terms}
+    meta = set() if variant == "no_meta" else {f"meta_test_{name}" for name in (*terms, "before", "after")}
     assert out.keys() == {"loss", "score"} | terms | meta
     parts = {name.split(".")[0] for name, _ in stage.net.named_parameters()}
     missing = {
@@ -244,30 +244,55 @@ def meta_parts(batch):
     return [of_domains(batch, domain) for domain in train], of_domains(batch, test)
 
 
+def bracket(stage: delocate.Localize, part) -> torch.Tensor:
+    """One bracket of Eq. 6 on a part of the batch: the sum of its terms."""
+    return sum(delocate.losses(stage.net(part["image"].permute(0, 3, 1, 2) / 255), part).values())
+
+
 def test_without_a_step_the_meta_test_loss_is_the_plain_loss(batch):
-    plain = build(use_meta=False)
+    stage = build(use_meta=False)
     trains, test = meta_parts(batch)
-    expected = sum(plain(part)["loss"] for part in trains) + 2 * plain(test)["loss"]
-    torch.testing.assert_close(build(inner_lr=0.0)(batch)["loss"], expected)
+    expected = sum(bracket(stage, part) for part in trains) / 2 + bracket(stage, test)
+    out = build(inner_lr=0.0)(batch)
+    torch.testing.assert_close(out["loss"], expected)
+    torch.testing.assert_close(out["meta_test_before"], out["meta_test_after"])
     assert abs(build(inner_lr=0.1)(batch)["loss"] - expected) > 1e-3
 
 
 def test_meta_loss_is_eq_6(batch):
-    """The same by hand: copy the net, move the adapted weights of the copy, sum the losses."""
-    total = 0.0
+    """The same by hand: copy the net, move the adapted weights of the copy; two brackets, each a mean over domains."""
+    train_losses, test_losses = [], []
     trains, test = meta_parts(batch)
     for part in trains:
-        stage = build(use_meta=False)
-        out = stage(part)
-        total += out["loss"].item()
-        stage = build(use_meta=False)
+        train_losses.append(bracket(build(), part).item())
+        stage = build()
         delocate.losses(stage.net(part["image"].permute(0, 3, 1, 2) / 255), part)["cls"].backward()
         with torch.no_grad():
             for name, parameter in stage.net.named_parameters():
                 if name.split(".")[0] in ("map", "head_map", "head_loc"):
                     parameter -= 0.1 * parameter.grad
-        total += stage(test)["loss"].item()
-    assert build(inner_lr=0.1)(batch)["loss"].item() == pytest.approx(total, rel=1e-5)
+        test_losses.append(bracket(stage, test).item())
+    out = build(inner_lr=0.1)(batch)
+    assert out["loss"].item() == pytest.approx(np.mean(train_losses) + np.mean(test_losses), rel=1e-5)
+    assert out["meta_test_before"].item() == pytest.approx(bracket(build(), test).item(), rel=1e-5)
+    assert out["meta_test_after"].item() == pytest.approx(np.mean(test_losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("num_domains", [2, 3, 4, 6])
+def test_steps_are_of_one_size_with_and_without_meta_learning(num_domains, batch):
+    """Every domain holds the same faces, and the inner step is 0: then Eq. 6 is twice the loss of the faces."""
+    faces = of_domains(batch, 0)
+    alike = {name: torch.cat([value] * num_domains) for name, value in faces.items() if value.ndim}
+    alike |= {"domain": torch.arange(num_domains).repeat_interleave(2), "step_seed": torch.tensor(7)}
+    meta, plain = build(inner_lr=0.0), build(use_meta=False)
+    losses = {stage: stage(alike)["loss"] for stage in (meta, plain)}
+    expected = 2 * bracket(build(), faces).item()
+    assert losses[meta].item() == pytest.approx(expected, rel=1e-4)
+    assert losses[plain].item() == pytest.approx(expected, rel=1e-4)
+    for loss in losses.values():
+        loss.backward()
+    size = {stage: torch.cat([p.grad.flatten() for p in stage.parameters()]).norm().item() for stage in losses}
+    assert size[meta] == pytest.approx(size[plain], rel=1e-3)
 
 
 def test_the_inner_step_leaves_weights_and_statistics_alone(batch):

@@ -120,6 +120,19 @@ def test_tube_hides_the_same_patches_in_all_slots_and_per_slot_does_not(clip_lan
     assert (per_slot != per_slot[0]).any()
 
 
+@pytest.mark.parametrize("temporal", ["tube", "per_slot"])
+def test_of_81_landmarks_the_first_68_count(temporal, clip_landmarks):
+    points = clip_landmarks(np.random.default_rng(5))
+    forehead = np.full((16, 13, 2), 7, np.float32)
+    cfg = paper(temporal=temporal)
+    for part in PARTS:
+        of_68, of_81 = (
+            delocate.draw_mask(cfg, given, part, np.random.default_rng(6))
+            for given in (points, np.concatenate([points, forehead], 1))
+        )
+        np.testing.assert_array_equal(of_68, of_81)
+
+
 def test_whole_clip_strategies(clip_landmarks):
     rng = np.random.default_rng(3)
     mae = slots(delocate.draw_mask(paper(strategy="mae"), clip_landmarks(), "clip", rng))

@@ -145,7 +145,7 @@ def test_colours_of_bi_are_for_training_and_for_sbi_on_request(face, monkeypatch
 
 def test_without_augmentation_faces_are_mirrored_only(face, monkeypatch):
     called = []
-    monkeypatch.setattr(laa_net, "geometric", lambda arrays, *_: called.append("geometry") or arrays)
+    monkeypatch.setattr(laa_net, "geometric", lambda arrays, *_, **__: called.append("geometry") or arrays)
     monkeypatch.setattr(laa_net, "photometric", lambda images, rng: called.append("colours") or images)
     monkeypatch.setattr("models._laa_samples.photometric_bi", lambda image, rng: called.append("bi") or image)
 
@@ -233,9 +233,10 @@ def test_fit_square_never_stretches():
     np.testing.assert_array_equal(cut_border(np.arange(25).reshape(5, 5), 2), [[12]])
 
 
+@pytest.mark.parametrize("keep_size", [False, True])
 @pytest.mark.parametrize("kind", ["crop", "scale", "erasing"])
-def test_images_and_boundary_share_their_geometry(kind, monkeypatch):
-    """A grey image and a map with the same values stay equal, whatever is done to them."""
+def test_images_and_boundary_share_their_geometry(kind, keep_size, monkeypatch):
+    """A grey image and a map with the same values stay equal, but for how their pixels are interpolated."""
     draw = getattr(geometry, f"_draw_{kind}")
     for drawn in ("crop", "scale", "erasing"):
         monkeypatch.setattr(geometry, f"_draw_{drawn}", draw)
@@ -244,21 +245,60 @@ def test_images_and_boundary_share_their_geometry(kind, monkeypatch):
     before = image.copy()
     sides, black = set(), []
     for seed in range(200):
-        real, fake, edges = geometry.geometric([image, image, grey], np.random.default_rng(seed), 64)
+        rng = np.random.default_rng(seed)
+        real, fake, edges = geometry.geometric([image, image, grey], rng, 64, keep_size=keep_size)
         np.testing.assert_array_equal(real, fake)
-        np.testing.assert_array_equal(real[..., 0], edges)
+        np.testing.assert_array_equal(real[..., 0] == 0, edges == 0)
+        np.testing.assert_allclose(real[..., 0].astype(int), edges, atol=12 if kind == "scale" else 0)
         sides |= set(edges.shape)
         black.append(float((edges == 0).sum()) / 64**2)
     np.testing.assert_array_equal(image, before)
+    if keep_size:
+        assert sides == {60}
+        shown = [1 - share * (64 / 60) ** 2 for share in black]
+        assert {"crop": 0.73, "scale": 0.72, "erasing": 0.6}[kind] < min(shown) < {"crop": 0.8}.get(kind, 0.78)
+        return
     low, high = {"crop": (52, 60), "scale": (51, 69), "erasing": (60, 60)}[kind]
     assert min(sides) in (low - 1, low, low + 1)
     assert max(sides) in (high - 1, high, high + 1)
     assert len(sides) > 5 or kind == "erasing"
     if kind == "erasing":
-        assert 0.02 <= min(share for share in black if share) <= 0.03
-        assert 0.28 <= max(black) <= 0.35
+        assert min(share for share in black if share) <= 0.03
+        assert 0.26 <= max(black) <= 0.35
     else:
         assert not any(black)
+
+
+def test_a_crop_is_shifted_and_a_scale_anchored_at_the_upper_left_corner(monkeypatch):
+    """Self-blended faces keep the scale that they had before: a pixel at (30, 40) moves as it is worked out by hand."""
+    image = np.full((60, 60, 3), 50, np.uint8)
+    image[40, 30] = 255
+
+    def shown(step) -> np.ndarray:
+        for drawn in ("crop", "scale", "erasing"):
+            monkeypatch.setattr(geometry, f"_draw_{drawn}", lambda *args: step)
+        rng = np.random.default_rng(0)  # not mirrored, not left alone
+        return geometry.geometric([image], rng, 61, keep_size=True)[0][..., 0]
+
+    cropped = shown(lambda array: array[5:55, 8:60])
+    assert np.argwhere(cropped == 255).tolist() == [[35, 22]]
+    assert not cropped[50:].any()
+    assert not cropped[:, 52:].any()
+    assert (cropped[:50, :52] > 0).all()
+    larger = shown(lambda array: cv2.resize(array, (90, 90), interpolation=cv2.INTER_NEAREST))  # 1.5 times
+    assert np.argwhere(larger == 255).tolist() == []  # at row 60: outside
+    assert (larger > 0).all()
+    smaller = shown(lambda array: cv2.resize(array, (30, 30), interpolation=cv2.INTER_NEAREST))
+    assert np.argwhere(smaller == 255).tolist() == [[20, 15]]
+    assert not smaller[30:].any()
+
+
+def test_self_blended_faces_keep_their_scale_and_blended_ones_fill_the_square(face, monkeypatch):
+    called = []
+    monkeypatch.setattr(laa_net, "geometric", lambda arrays, rng, px, **how: called.append((px, how)) or arrays)
+    for data in (SMALL, BI):
+        laa_net.Detect.prepare(replace(CFG, data=data), face(), np.random.default_rng(0), "train")
+    assert called == [(97, {"keep_size": True}), (97, {"keep_size": False})]
 
 
 def test_how_often_each_augmentation_is_drawn(monkeypatch):
@@ -271,7 +311,7 @@ def test_how_often_each_augmentation_is_drawn(monkeypatch):
 
         monkeypatch.setattr(geometry, f"_draw_{name}", count)
     ramp = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    augmented = [geometry.geometric([ramp], np.random.default_rng(i), 8)[0] for i in range(1200)]
+    augmented = [geometry.geometric([ramp], np.random.default_rng(i), 8, keep_size=True)[0] for i in range(1200)]
     assert sum(array[0, 0] == 3 for array in augmented) == pytest.approx(600, abs=70)  # mirrored
     for name, times in drawn.items():
         assert times == pytest.approx(200, abs=50), name

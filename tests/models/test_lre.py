@@ -61,6 +61,17 @@ def test_key_region_of_the_mean_face(landmarks, scale, expected):
     assert rectangle(cells) == expected
 
 
+def test_a_patch_that_begins_where_the_region_ends_is_no_part_of_it(landmarks):
+    """Edges at 32 and 64 px, and one at 64.5: patches of 16 px, of which the last is covered by half a pixel."""
+    points = landmarks(224)
+    points[:27] = 48
+    points[[17, 26]] = [[31.5, 31.5], [63.5, 31.5]]  # centres of pixels; the region's edges are half a pixel further
+    points[[4, 12]] = [[31.5, 63.5], [63.5, 63.5]]
+    assert rectangle(key_patches(points, 14, 16)) == (2, 3, 2, 3)
+    points[[4, 12], 1] = 64
+    assert rectangle(key_patches(points, 14, 16)) == (2, 4, 2, 3)
+
+
 def test_corner_points_of_the_mean_face(landmarks):
     assert corner_points(landmarks(224), 224) == {"left brow": 18, "right brow": 25, "left jaw": 5, "right jaw": 11}
 
@@ -99,7 +110,9 @@ def test_landmarks_of_no_use_give_a_region_all_the_same(landmarks, kind):
     assert cells.any()
     assert rectangle(cells)
     if kind in ("nan", "outside"):
-        assert rectangle(cells) == (3, 12, 3, 11)  # what a usual face has
+        # 3/14 to 11/14 of the width and to 12/14 of the height: rows 3 to 11, columns 3 to 10, counted from 0.
+        assert rectangle(cells) == (3, 11, 3, 10)
+        assert cells.sum() == 72
     for fraction in (None, 0.0, 0.9, 1.0):
         assert draw_mask(cells, 0.75, fraction, rng()).sum() == 147
 
@@ -487,9 +500,27 @@ def test_the_papers_settings():
     assert schedule.get_last_lr()[0] == pytest.approx(1.5e-4 * 16 / 256)
 
 
+def test_a_warm_up_counts_only_where_there_is_one():
+    def settings(**changes) -> dict:
+        cfg = models.override(PAPER, {f"reconstruct.{name}": value for name, value in changes.items()})
+        return lre.Reconstruct.settings(cfg)["reconstruct"]
+
+    assert settings(warmup_epochs=5) == settings()
+    assert settings(recipe="mae", warmup_epochs=5) != settings(recipe="mae")
+
+
+def test_the_codec_of_the_autoencoder_says_which_videos_and_nothing_else():
+    cfg = models.override(PAPER, {"reconstruct.codec": "c23"})
+    assert (lre.Reconstruct.codec_of(PAPER), lre.Reconstruct.codec_of(cfg)) == (None, "c23")
+    assert lre.Detect.codec_of(cfg) is None
+    assert lre.Reconstruct.settings(cfg) == lre.Reconstruct.settings(PAPER)
+    assert lre.Detect.settings(cfg) == lre.Detect.settings(PAPER)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"reconstruct.codec": "h264"}, "codec must be raw, c23, c40 or none, got 'h264'"),
         ({"mask.ratio": 1.0}, r"ratio must be in \(0, 1\)"),
         ({"mask.key_fraction": 1.5}, "key_fraction"),
         ({"detect.taps": []}, "taps must be different blocks from 1 to 12"),

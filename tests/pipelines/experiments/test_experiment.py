@@ -77,6 +77,13 @@ def test_extraction_is_the_papers_unless_an_override_says_otherwise():
     assert BASE.override({"faces.margin": 2}).flat()["faces.margin"] == 2.0
 
 
+def test_a_paper_may_say_whether_a_track_has_one_crop_box():
+    assert BASE.override({"model": "laa_net"}).recipe().constant_box is False
+    assert BASE.recipe().constant_box is True  # Delocate's Config does not say
+    assert BASE.override({"model": "laa_net", "model.constant_box": True}).recipe().constant_box is True
+    assert BASE.override({"model": "laa_net", "faces.constant_box": True}).recipe().constant_box is True
+
+
 def test_mask_ratio_of_one_is_allowed():
     assert BASE.override({"model.recover.mask_ratio": 1}).config().recover.mask_ratio == 1.0
 

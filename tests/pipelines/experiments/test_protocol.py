@@ -174,6 +174,24 @@ def test_codecs_do_not_mix(codec):
     assert len(built.train.rows) == 5  # and not twice
 
 
+def test_a_stage_of_real_faces_may_have_a_compression_of_its_own():
+    tables = {"home": table(home(("c23", "c40"))), "away": TABLES["away"]}
+    settings = {"model": "lre", "codec": "c40", "model_args": {"reconstruct.codec": "c23"}}
+    built = build(tables, **settings)
+    assert {r["codec"] for part in (built.train, built.select) for r in part.rows} == {"c40"}
+    ((stage, (train, select)),) = built.own.items()
+    assert stage == "reconstruct"
+    assert train.video_ids == ("home/real/c23/000", "home/real/c23/001")
+    assert select.video_ids == ("home/real/c23/002", "home/real/c23/003")
+    assert build(tables, **settings | {"codec": "c23"}).own == {}  # no other one
+    with pytest.raises(ProtocolError, match="home has no videos in c23; found: c40"):
+        build({"home": table(home(("c40",))), "away": TABLES["away"]}, **settings)
+    moved = [r | {"split": "test"} if r["video_id"] == "home/real/c23/000" else r for r in home(("c23", "c40"))]
+    moved += [row("home", "real", "004", "train", ["home/004"], "c23")]  # a test source among its training videos
+    with pytest.raises(ProtocolError, match="home/004"):
+        build({"home": table(moved), "away": TABLES["away"]}, **settings | {"protocol": "in_dataset"})
+
+
 def test_dataset_of_one_compression_is_scored_whatever_the_training_was_in():
     built = build({"home": table(home(("raw",))), "away": TABLES["away"]}, codec="raw")
     assert {r["codec"] for r in built.test[0].rows} == {"unknown"}

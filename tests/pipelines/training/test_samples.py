@@ -298,6 +298,7 @@ def face_rows(video: Video, num_frames: int, face_index: int = 0, mask: bool = T
             "image_png": png(image),
             "mask_png": png(truth) if mask and video.label else None,
             "landmarks_px": np.tile([4.0, 8.0], 68).tolist(),
+            "face_score": 0.75,
             "box_px": {"x0": 104.0, "y0": 208.0, "x1": 120.0, "y1": 224.0},
             "crop_px": {"x0": 100.0, "y0": 200.0, "x1": 132.0, "y1": 232.0},
         }
@@ -641,6 +642,69 @@ def test_an_epoch_visits_each_video_as_often_as_the_stage_asks():
         view = make_view("real_pairs", reals, samples_per_video=times)
         assert view.steps_per_epoch == steps
         assert set(Counter(pick.video for pick in picks(view, steps)).values()) == {times}
+
+
+class Blended(RawFrames):
+    view = "real_pairs"
+
+
+def test_no_pseudo_fake_is_made_of_a_frame_in_which_no_face_was_found(faces):
+    """Its landmarks are another frame's: SBI drops it. It is scored all the same, and other stages train on it."""
+    rows = face_rows(REAL, 6)
+    for held in (0, 3, 4):
+        rows[held]["face_score"] = 0.0
+    faces[REAL.video_id] = rows
+
+    def trained_on(stage: type[Stage]) -> list[int]:
+        made = samples(stage)
+        return sorted({frame_numbers(made.training_sample(Pick(REAL, w, -1, (1,))))[0] for w in np.arange(0, 1, 0.05)})
+
+    assert trained_on(Blended) == [1, 2, 5]
+    assert trained_on(RawFrames) == [0, 1, 2, 3, 4, 5]
+
+    def looked_at(mode: str) -> list[int]:
+        return [frame_numbers(arrays)[0] for _, arrays in samples(Blended).scoring_samples(REAL, seed=0, mode=mode)]
+
+    assert looked_at("select") == [1, 2, 5]
+    assert looked_at("score") == [0, 1, 2, 3, 4, 5]
+    for row in rows:
+        row["face_score"] = 0.0
+    assert looked_at("select") == []
+    with pytest.raises(BadSample, match="in no frame of ffpp/real/c23/000 a face was found"):
+        samples(Blended).training_sample(Pick(REAL, 0.5, -1, (1,)))
+
+
+def test_a_donor_is_no_frame_in_which_no_face_was_found(faces):
+    videos = [Video(f"ffpp/real/c23/{i:03d}", 0, "real", f"ffpp/{i:03d}") for i in range(2)]
+    for video in videos:
+        faces[video.video_id] = face_rows(video, 4)
+    for held in (0, 1, 3):
+        faces[videos[1].video_id][held]["face_score"] = 0.0
+    made = samples(WithDonor, donors=videos)
+    donors = [made.training_sample(Pick(videos[0], 0.0, -1, (seed,)))["donor"] for seed in range(20)]
+    assert {int(donor[0, 0, 0]) // 10 for donor in donors} == {2}
+
+
+def test_the_crop_says_how_large_it_is_in_its_frame(faces):
+    faces[REAL.video_id] = face_rows(REAL, 4)  # 32 px of the frame, stored at 16
+    assert samples(RawFrames).training_sample(Pick(REAL, 0.0, 0, (1,)))["native_px"] == 32
+
+
+@pytest.mark.parametrize("times", [1, 3, 8])
+def test_fixed_frames_come_once_in_each_epoch(times):
+    """As in SBI, whose 8 of 32 frames are `linspace(0, 31, 8)`, rounded."""
+    reals = some_videos(12, methods=())
+    view = make_view("real_pairs", reals, samples_per_video=times, fixed_frames=True)
+    for epoch in range(2):
+        first = epoch * view.steps_per_epoch
+        chosen = [pick for step in range(first, first + view.steps_per_epoch) for pick in view.step(step)]
+        for video in reals:
+            frames = sorted(int(pick.where * 32) for pick in chosen if pick.video == video)
+            assert frames == [round(i) for i in np.linspace(0, 31, times)]
+    drawn = make_view("real_pairs", reals, samples_per_video=times)
+    assert len({pick.where for pick in picks(drawn, drawn.steps_per_epoch)}) == 12 * times
+    at_once = [int(pick.where * 32) for pick in picks(view, 3)]  # of 12 videos
+    assert times == 1 or len(set(at_once)) > 1
 
 
 # ------------------------------------------------------------------------------------------ ahead

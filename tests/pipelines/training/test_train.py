@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -249,6 +250,32 @@ def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: 
     loop.validate(job, module, job.samples(), alone)
     assert sorted(name for part in parts for name in part.seen) == sorted(alone.seen)
     assert len(alone.seen) == 2 * 2  # two real videos of six frames, clips of four: two clips each
+
+
+@pytest.mark.parametrize(("balances", "expected"), [(False, (0.1 + 0.3 + 4 * 1.0) / 6), (True, (0.2 + 1.0) / 2)])
+def test_the_loss_on_val_may_be_balanced_over_the_classes(balances: bool, expected: float) -> None:
+    """A real video of two frames, losses 0.1 and 0.3; two fakes of two frames, all 1.0; batches of both."""
+    select = (Video("r", 0, "real", "0"), Video("f", 1, "swap", "0"), Video("g", 1, "swap", "0"))
+    losses = {"r": [0.1, 0.3], "f": [1.0, 1.0], "g": [1.0, 1.0]}
+
+    class Stage(torch.nn.Module):
+        balances_val_loss = balances
+        view = "frames"
+
+        @staticmethod
+        def feed(cfg: Any) -> models.Feed:
+            return models.Feed(input_px=1, batch_size=4)
+
+        def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"loss": batch["loss"], "score": batch["loss"]}
+
+    class Made:
+        def scoring_samples(self, video: Video, **options: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
+            return (([], {"loss": np.float32(loss)}) for loss in losses[video.video_id])
+
+    job: Any = SimpleNamespace(select=select, stage=Stage, config=None)
+    stage, made = cast(models.Stage, Stage()), cast(samples_module.Samples, Made())
+    assert loop.validate(job, stage, made, Alone())["loss"] == pytest.approx(expected)
 
 
 def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:

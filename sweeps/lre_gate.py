@@ -1,0 +1,52 @@
+"""Where in its Xception, and how, should LRE's attention maps weigh the features?
+
+Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection", Sec. III-C takes maps from
+"middle layers" and joins them with the features by an "inner product"; there is no table of other readings. Published
+values, those of Table IV, stand in the row of our default only.
+
+    python sweeps/lre_gate.py                              # no datasets: made-up sample corpus
+    python sweeps/lre_gate.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    python sweeps/lre_gate.py --dry-run                    # only the plan
+
+Numbers are of frames: our reading, as the method is one of single images. Trained on all four manipulations of FF++
+(c23); the autoencoder is trained once for all rows. "entry flow" is blocks 1 to 3, "middle flow" blocks 4, 8 and 11,
+the first, one in the middle and the last of Xception's eight (in the small preset its only one). A y is the feature y
+times the map A; (1 + A) y keeps the features where the face could be filled in.
+"""
+
+from math import nan
+
+from pipelines.sweep import Experiment, Sweep, main, printed
+from sweeps._ffpp import FOUR
+from sweeps._lre import SHORT
+
+MULTIPLY, KEEP = {"model.detect.gate": "mul"}, {"model.detect.gate": "residual"}
+MIDDLE, ONLY_MIDDLE = {"model.detect.taps": (4, 8, 11)}, {"model.detect.taps": (4,)}
+
+SWEEP = Sweep(
+    name="lre_gate",
+    title="LRE, Sec. III-C: where and how maps weigh features",
+    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("ffpp", "celeb_df", "dfd")),
+    small=SHORT,
+    small_rows={"middle flow, A y": ONLY_MIDDLE | MULTIPLY, "middle flow, (1 + A) y": ONLY_MIDDLE | KEEP},
+    level="frame",
+    row_name="maps",
+    rows={
+        "entry flow, A y": MULTIPLY,
+        "entry flow, (1 + A) y": KEEP,
+        "middle flow, A y": MIDDLE | MULTIPLY,
+        "middle flow, (1 + A) y": MIDDLE | KEEP,
+    },
+    published=printed(
+        ("ffpp", "celeb_df", "dfd"),
+        {
+            "entry flow, A y": (97.24, 77.47, 95.23),
+            "entry flow, (1 + A) y": (nan, nan, nan),
+            "middle flow, A y": (nan, nan, nan),
+            "middle flow, (1 + A) y": (nan, nan, nan),
+        },
+    ),
+)
+
+if __name__ == "__main__":
+    main(SWEEP, __doc__)
