@@ -3,7 +3,7 @@
 A stage knows tensors only. It names the rows it trains on by a *view* and turns one row into its
 input; where rows are stored, how workers are started and what is logged is not its concern.
 
-Views (made by `pipelines.training.samples`):
+Views (made by `pipelines.training.views`):
     real_clips     T sampled frames of one face track, real videos
     clips          the same of real and fake videos, as many fake as real in an epoch
     real_frames    single faces of real videos

@@ -137,7 +137,10 @@ def options(arguments: argparse.Namespace) -> Options:
 
 # ------------------------------------------------------------------------------------ the command
 def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None) -> None:
-    """Run the sweep and exit: 0 all rows done, 1 a row failed, 2 the input was wrong, 130 interrupted."""
+    """Run the sweep and exit.
+
+    0: all rows done; 1: a row failed or MLflow could not be reached; 2: the input was wrong; 130: interrupted.
+    """
     arguments = parser(sweep, doc).parse_args(argv)
 
     def work(console: Console) -> int:

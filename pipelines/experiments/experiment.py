@@ -31,7 +31,7 @@ class Experiment:
     model: str  # a file of models/
     train_on: str  # also the only dataset that a checkpoint is chosen on (its val part)
     test_on: tuple[str, ...]
-    protocol: str = "cross_dataset"  # a function of pipelines/experiments/protocol.py
+    protocol: str = "cross_dataset"  # one of `protocol.PROTOCOLS`
     codec: str = "c23"  # for the datasets that exist in several compressions
     manipulations: tuple[str, ...] = ()  # trained on; empty: all that the dataset has
     perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/faces/perturb.py

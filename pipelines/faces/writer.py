@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
-from pipelines.common.storage import write_json, write_parquet, writing
+from pipelines.common.storage import make_folder, to_disk, write_json, write_parquet, writing
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.faces.store import FAILED, METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
 
@@ -44,7 +44,7 @@ def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[No
     """
     lock = filelock.FileLock(folder / ".lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -55,7 +55,7 @@ def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[No
     try:
         _check_recipe(folder, recipe, predictor)
         for name in ("parts", "faces"):
-            (folder / name).mkdir(exist_ok=True)
+            make_folder(folder / name)
         yield
     finally:
         lock.release()
@@ -114,6 +114,7 @@ def parts(folder: Path) -> dict[str, Extracted]:
 def forget_failed(folder: Path, video_ids: Collection[str]) -> None:
     """Take those of the videos that were unreadable or crashed out of the files."""
     (folder / "_done.json").unlink(missing_ok=True)  # until they are back, the folder is not complete
+    to_disk(folder)  # also after a power cut
     for path in sorted([*folder.glob("faces/split=*/*.parquet"), *folder.glob("parts/*.parquet")]):
         here = scan([path])
         kept = [name for name, at in here.items() if name not in video_ids or at.ledger["status"] not in FAILED]

@@ -1,5 +1,6 @@
 """Samples -> batches, in the order of their steps: made in this process, or by loaders of Ray Data."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -9,8 +10,10 @@ import numpy as np
 
 from models import BadSample
 from pipelines.common import cluster
-from pipelines.training.samples import Arrays, Samples, log
+from pipelines.training.samples import Arrays, Samples
 from pipelines.training.views import MOST_TRIES, Pick, View
+
+log = logging.getLogger(__name__)
 
 MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
 
@@ -67,11 +70,11 @@ def local_batches(
         return _load(samples, view, view.share(step, rank, world_size))
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(load, step) for step in steps[:2]]
+        coming = [pool.submit(load, step) for step in steps[:2]]
         for step in steps[2:]:
-            yield ahead.pop(0).result()
-            ahead.append(pool.submit(load, step))
-        for future in ahead:
+            yield coming.pop(0).result()
+            coming.append(pool.submit(load, step))
+        for future in coming:
             yield future.result()
 
 

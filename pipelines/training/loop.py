@@ -3,7 +3,7 @@
 A step's samples and randomness depend on (seed, step) alone, so a resumed training ends with the same weights. The
 number of workers may change on the way (`Compute.min_workers`): only what a network draws for itself, such as dropout,
 is then drawn anew, as each worker has its own seed.
-The epoch that is kept is chosen on the validation part of the training dataset.
+The epoch that is kept is chosen on the validation part of the training dataset, by the stage's rule (`selects_by`).
 """
 
 import json
@@ -62,7 +62,8 @@ def loop(job: Job, world: World) -> None:
     for step, (picks, arrays) in zip(steps, world.batches(job, samples, view, steps), strict=True):
         if step % epoch_steps == 0:
             module.start_epoch(step // epoch_steps + 1)
-        if trainable != _trainable(module):  # at the start of an epoch; or a training goes on behind one
+        # A stage may set parameters free when an epoch starts; one that goes on may have done so before.
+        if trainable != _trainable(module):
             model, trainable = world.wrap(module), _trainable(module)
         torch.manual_seed(_seed_of(job.seed, step, world.rank))
         batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(job.seed, step, 0))}

@@ -6,7 +6,7 @@
     checkpoint-<step>/     weights.safetensors, optimizer.pt, state.json
     best-<epoch>/          best epoch on val so far: weights.safetensors
     weights.safetensors    the best epoch's, when training has ended
-    derived.parquet        what later stages read (only where one does)
+    derived/               what later stages read (only where one does): a Parquet file for each set of videos
     predictions/           one Parquet file per scored part
     _done.json             last; a folder without it is resumed, never read
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.common import cluster, progress, storage
-from pipelines.common.storage import digest
+from pipelines.common.storage import digest, make_folder
 from pipelines.experiments.space import Range, Space
 from pipelines.training import job
 from pipelines.trials import run
@@ -33,7 +33,7 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
     from ray import tune  # here: whoever only asks how a trial stands needs no Ray
 
     for trial in trials:
-        trial.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(trial.folder)
         for old in (progress.FILE, FAILURE):
             (trial.folder / old).unlink(missing_ok=True)
     tuner = tune.Tuner(
