@@ -37,8 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("nightly") and not config.option.markexpr:
-        config.option.markexpr = "nightly"
+    if config.getoption("nightly"):
+        asked = config.option.markexpr
+        config.option.markexpr = f"nightly and ({asked})" if asked else "nightly"
     if hasattr(config, "workerinput"):
         config.stash[SHARED] = Path(config.workerinput["shared_ray"])
     else:
@@ -65,10 +66,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     shared = {_file(item.nodeid) for item in items if item.get_closest_marker("shared_ray")}
     ray = {_file(item.nodeid) for item in items if item.get_closest_marker("ray")}
     (config.stash[SHARED] / f"{os.getpid()}").write_text("\n".join(sorted(shared)))
-    named = any("::" in argument for argument in config.args)  # a test by its name runs whatever it is
-    if not named and "nightly" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("nightly")]
-        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+    if "nightly" not in config.option.markexpr:
+        # A test by its name runs whatever it is.
+        named = tuple(argument.rpartition("/")[2] for argument in config.args if "::" in argument)
+        left_out = [
+            item
+            for item in items
+            if item.get_closest_marker("nightly") and not item.nodeid.rpartition("/")[2].startswith(named or ("\0",))
+        ]
+        items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     # So that no process is left alone with the longest files in the end.
     items.sort(key=lambda item: 0 if _file(item.nodeid) in shared else 1 if _file(item.nodeid) in ray else 2)

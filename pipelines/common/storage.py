@@ -6,6 +6,7 @@ folder of files, `tree_to_disk` for a tree that other code has written.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -33,8 +34,14 @@ def writing(path: Path) -> Iterator[Path]:
     Whatever happens, even a power cut, `path` holds either its old content or all of the new. The bytes are fsynced
     before the rename, and the folder is fsynced after it. So a marker file that is written after other files never
     exists without them. Missing folders are made. After an error the temporary file is removed; a killed process
-    leaves it behind as `.<name>.<random>.tmp`.
+    leaves it behind as `.<name>.<random>.tmp`. What a symbolic link names is written; a device or a pipe is written to
+    as it is.
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file():
+        yield path
+        return
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # not the pid: nodes share the folder
     try:
@@ -91,12 +98,16 @@ def tree_to_disk(folder: Path) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Fsync a file, or the list of names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Fsync a file, or the list of names in a folder; of a folder that may not be read, or can't be fsynced, none."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
 
 
 def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes]) -> None:
@@ -138,7 +149,7 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
         return path
     try:
         write_bytes(path / ".writable", b"")
-        (path / ".writable").unlink()
+        (path / ".writable").unlink(missing_ok=True)  # another launch may try at the same moment
     except OSError as error:
         raise StorageError(
             f"--storage {path} can't be written ({error.strerror}); name a folder that can, with some GB free"

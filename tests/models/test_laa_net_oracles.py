@@ -288,7 +288,7 @@ def test_zoom_and_shift_of_training_samples(placed):
         return np.abs(rows[kinds(rows)[kind], column])
 
     zooms = [percentiles([of(rows, "scaled", 0)]) for rows in (placed, expected)]
-    np.testing.assert_allclose(*zooms, atol=0.02)
+    np.testing.assert_allclose(*zooms, atol=0.06)  # 4 standard deviations of the medians of so few
     assert zooms[0][0, 0] < 0.88 and zooms[0][0, -1] > 1.12  # noqa: PT018
     for kind in ("scaled", "cropped", "erased"):
         shares = [percentiles([of(rows, kind, 4)]) for rows in (placed, expected)]
