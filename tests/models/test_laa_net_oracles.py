@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import ks_2samp
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -88,11 +89,11 @@ def test_levels_and_heads_of_table_4(row, monkeypatch):
 
 # ------------------------------------------------------------------------------------------ ground truth
 def boundaries() -> np.ndarray:
-    """Return six B of faces, uint8 (6, 96, 96), the last one of a real face; as in `oracles/make_laa_net.py`."""
+    """Return four B of faces, uint8 (4, 96, 96), the last one of a real face; as in `oracles/make_laa_net.py`."""
     y, x = np.mgrid[:96, :96] - np.array([46.3, 50.2])[:, None, None]
     angle, distance = np.arctan2(y, x), np.hypot(x, y)
     made = []
-    for lobes, depth, width in ((2, 3.0, 2.5), (3, 5.0, 1.2), (5, 4.0, 4.0), (1, 6.0, 0.7), (4, 2.0, 6.0)):
+    for lobes, depth, width in ((2, 3.0, 2.5), (3, 5.0, 1.2), (1, 6.0, 0.7)):
         mask = 1 / (1 + np.exp(np.clip((distance - 26 - depth * np.cos(lobes * angle)) / width, -50, 50)))
         made.append((4 * mask * (1 - mask) * (255 - 10 * lobes)).astype(np.uint8))
     return np.stack([*made, np.zeros_like(made[0])])
@@ -109,7 +110,7 @@ def test_maps():
         centred = vulnerable.heatmap(boundary, points)
         assert (centred == 1).sum() == len(points)  # the paper's: the same Gaussians, on their points
         moved += (released == 1).sum() - ((released == 1) & (centred == 1)).sum()
-        np.testing.assert_array_equal(vulnerable.consistency(boundary)[::4], expected[f"consistency {number}"])
+        np.testing.assert_array_equal(vulnerable.consistency(boundary)[::8], expected[f"consistency {number}"])
     assert moved > 5
 
 
@@ -198,8 +199,8 @@ def describe(made: Blended) -> dict[str, float]:
     mask, real, fake = made.mask.astype(np.float64), made.real, made.fake
     edges = 4 * mask * (1 - mask)
     y, x = np.nonzero(mask > 0.5)
-    change = np.abs(real.astype(int) - fake).mean(2)
-    detail = [np.abs(np.diff(image.astype(int), axis=1)).mean() for image in (real, fake)]
+    change = np.abs(real.astype(np.int16) - fake).mean(2)
+    detail = [np.abs(np.diff(image.astype(np.int16), axis=1)).mean() for image in (real, fake)]
     return {
         "area": mask.mean(),
         "boundary": edges.mean(),
@@ -215,9 +216,9 @@ def describe(made: Blended) -> dict[str, float]:
 
 def test_statistics_of_a_thousand_self_blended_images():
     """The largest distance between the distributions: below 0.073 in 99 of 100 pairs of equal ones (KS, 1000 each)."""
-    points = np.load(ORACLES / "landmarks.npy")
+    points, pictures = np.load(ORACLES / "landmarks.npy"), [picture(i) for i in range(8)]
     rng = np.random.default_rng(0)
-    rows = [describe(self_blend(picture(i % 8), points, rng, SBI)) for i in range(1000)]
+    rows = [describe(self_blend(pictures[i % 8], points, rng, SBI)) for i in range(1000)]
     percent = np.arange(1, 100) / 100
     for name, percentiles in oracle("fakes").items():
         values = np.array([row[name] for row in rows])
@@ -273,32 +274,26 @@ def kinds(placed: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_zoom_and_shift_of_training_samples(placed):
-    """Shares within 4 standard deviations; of each kind, the percentiles of what it does."""
-    expected = oracle("geometry")["placed"].astype(float)
-    ours, theirs = kinds(placed), kinds(expected)
-    assert np.mean(placed[:, 0] < 0) == pytest.approx(np.mean(expected[:, 0] < 0), abs=0.055)
-    assert theirs["scaled"].mean() == pytest.approx(1 / 6, abs=0.03)
+    """Shares within 4 standard deviations; distributions by Kolmogorov and Smirnov, no p below 0.001."""
+    released = oracle("geometry")["placed"].astype(float)
+    ours, theirs = kinds(placed), kinds(released)
+    assert np.mean(placed[:, 0] < 0) == pytest.approx(np.mean(released[:, 0] < 0), abs=0.063)
     for kind in theirs:
-        assert ours[kind].mean() == pytest.approx(theirs[kind].mean(), abs=0.042), kind
-
-    def percentiles(columns: list[np.ndarray], at: tuple[int, ...] = (5, 25, 50, 75, 95)) -> np.ndarray:
-        return np.stack([np.percentile(np.concatenate(columns), at)])
-
-    def of(rows: np.ndarray, kind: str, column: int) -> np.ndarray:
-        return np.abs(rows[kinds(rows)[kind], column])
-
-    zooms = [percentiles([of(rows, "scaled", 0)]) for rows in (placed, expected)]
-    np.testing.assert_allclose(*zooms, atol=0.06)  # 4 standard deviations of the medians of so few
-    assert zooms[0][0, 0] < 0.88 and zooms[0][0, -1] > 1.12  # noqa: PT018
-    for kind in ("scaled", "cropped", "erased"):
-        shares = [percentiles([of(rows, kind, 4)]) for rows in (placed, expected)]
-        np.testing.assert_allclose(*shares, atol=0.03, err_msg=kind)
-        maps = [percentiles([of(rows, kind, 7)]) for rows in (placed, expected)]
-        np.testing.assert_allclose(*maps, atol=0.03, err_msg=kind)
-    for rows in (placed, expected):
-        straight = kinds(rows)["cropped"] & (rows[:, 0] > 0)
-        assert np.abs(np.abs(rows[kinds(rows)["cropped"], :2]) - 1).max() < 0.01  # a crop is shifted, not enlarged
-        assert 15 < rows[straight, 2].max() < 36
-        assert rows[straight, 2].min() > -1.5
-    shifts = [percentiles([rows[kinds(rows)["cropped"] & (rows[:, 0] > 0), 2]]) for rows in (placed, expected)]
-    np.testing.assert_allclose(*shifts, atol=3)
+        assert ours[kind].mean() == pytest.approx(theirs[kind].mean(), abs=0.047), kind
+    columns = {"zoom x": 0, "zoom y": 1, "source px at the left": 2, "source px at the top": 3, "black": 4, "maps": 7}
+    asked = {"scaled": tuple(columns), "cropped": tuple(columns)[2:], "erased": ("black", "maps")}
+    for kind, names in asked.items():
+        for mirrored in (False, True):
+            mine, others = (
+                rows[known[kind] & ((rows[:, 0] < 0) == mirrored)]
+                for rows, known in ((placed, ours), (released, theirs))
+            )
+            for name in names:
+                # Of the samples' shifts, whole px: reading them, and where pixels lie, moves them by a fraction.
+                few, many = (rows[:, columns[name]] for rows in (mine, others))
+                if "px" in name:
+                    few, many = few.round(), many.round()
+                assert ks_2samp(few, many).pvalue > 0.001, (kind, mirrored, name)
+    assert np.abs(np.abs(placed[ours["cropped"], :2]) - 1).max() < 0.01  # a crop is shifted, not enlarged
+    zooms = np.abs(placed[ours["scaled"], 0])
+    assert (zooms.min(), zooms.max()) == pytest.approx((0.85, 1.15), abs=0.01)

@@ -80,18 +80,18 @@ def network() -> dict[str, np.ndarray]:
 
 
 def boundaries() -> np.ndarray:
-    """Return six B of faces, uint8 (6, 96, 96): lobed discs, away from the borders; the last one is all zero."""
+    """Return four B of faces, uint8 (4, 96, 96): lobed discs, away from the borders; the last one is all zero."""
     y, x = np.mgrid[:96, :96] - np.array([46.3, 50.2])[:, None, None]
     angle, distance = np.arctan2(y, x), np.hypot(x, y)
     made = []
-    for lobes, depth, width in ((2, 3.0, 2.5), (3, 5.0, 1.2), (5, 4.0, 4.0), (1, 6.0, 0.7), (4, 2.0, 6.0)):
+    for lobes, depth, width in ((2, 3.0, 2.5), (3, 5.0, 1.2), (1, 6.0, 0.7)):
         mask = 1 / (1 + np.exp(np.clip((distance - 26 - depth * np.cos(lobes * angle)) / width, -50, 50)))
         made.append((4 * mask * (1 - mask) * (255 - 10 * lobes)).astype(np.uint8))
     return np.stack([*made, np.zeros_like(made[0])])
 
 
 def maps() -> dict[str, np.ndarray]:
-    """The heat-map's numbers above 0 and where they are, and every fourth row of the consistency map, of each B."""
+    """The heat-map's numbers above 0 and where they are, and every eighth row of the consistency map, of each B."""
     from datasets.face_forensic_sbi import SBIFaceForensic
 
     encoder = object.__new__(SBIFaceForensic)
@@ -102,7 +102,7 @@ def maps() -> dict[str, np.ndarray]:
         heat, similar = encoder._new_encode_target(np.repeat(boundary[..., None], 3, axis=2))
         made[f"places {number}"] = np.flatnonzero(heat).astype(np.uint16)
         made[f"heat {number}"] = heat[heat > 0].astype(np.float16)
-        made[f"consistency {number}"] = similar[0, ::4].astype(np.uint8)
+        made[f"consistency {number}"] = similar[0, ::8].astype(np.uint8)
     return made
 
 
