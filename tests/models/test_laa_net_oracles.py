@@ -214,6 +214,7 @@ def describe(made: Blended) -> dict[str, float]:
     }
 
 
+@pytest.mark.nightly
 def test_statistics_of_a_thousand_self_blended_images():
     """The largest distance between the distributions: below 0.073 in 99 of 100 pairs of equal ones (KS, 1000 each)."""
     points, pictures = np.load(ORACLES / "landmarks.npy"), [picture(i) for i in range(8)]
@@ -273,6 +274,7 @@ def kinds(placed: np.ndarray) -> dict[str, np.ndarray]:
     return {"scaled": scaled, "cropped": cropped, "erased": erased}
 
 
+@pytest.mark.nightly
 def test_zoom_and_shift_of_training_samples(placed):
     """Shares within 4 standard deviations; distributions by Kolmogorov and Smirnov, no p below 0.001."""
     released = oracle("geometry")["placed"].astype(float)

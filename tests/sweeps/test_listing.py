@@ -59,8 +59,8 @@ def test_stages_are_distinct(tmp_path: Path) -> None:
     assert entry_of("mask_ratio", tmp_path) == "5 rows, 15 stages, 0 trained"
     # one autoencoder for four detectors
     assert entry_of("lre_cross_manipulation", tmp_path) == "4 rows, 5 stages, 0 trained"
-    # two compressions of everything
-    assert entry_of("lre_in_dataset", tmp_path) == "2 rows, 4 stages, 0 trained"
+    # three detectors, of which two share the autoencoder of c23
+    assert entry_of("lre_in_dataset", tmp_path) == "3 rows, 5 stages, 0 trained"
 
 
 def test_a_stage_counts_when_it_is_finished(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_a_stage_without_masks_leaves_them_null(predictions: Any) -> None:
         assert all(table[name].null_count == table.num_rows for name in ("mask_png", "mask_tp", "mask_tn"))
 
 
+@pytest.mark.nightly
 def test_a_scored_part_is_not_scored_again(
     trial: Trial, finished: Mapping[str, FinishedStage], parts: Any, predictions: Any
 ) -> None:
