@@ -178,13 +178,11 @@ def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[
 
 
 def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Return the means of a trial that has perturbations, none of any other.
+    """Return the means of a trial.
 
     They are the mean over the levels of each perturbation that has all of them, and after that, of clean and perturbed
     faces alike, the mean over the datasets not trained on, if these are several.
     """
-    if not any(m.perturbation for m in measurements):
-        return []
     at = {(m.part, m.stage, m.perturbation): m for m in measurements}
     over_levels = []
     for part, stage in dict.fromkeys((m.part, m.stage) for m in measurements):

@@ -43,9 +43,14 @@ def test_a_family_is_the_mean_over_its_levels_on_the_same_resamples() -> None:
     tables.to_table([row], tables.RESULTS)
 
 
-def test_without_all_levels_there_is_no_mean_and_without_perturbations_none_at_all() -> None:
+def test_without_all_levels_and_of_one_dataset_there_is_no_mean() -> None:
     assert results.means(ORIGIN, [measured("dfdc", name, 0.5) for name in FIVE[:4]]) == []
-    assert results.means(ORIGIN, [measured("dfdc", "", 0.5), measured("celeb_df", "", 0.6)]) == []
+    assert results.means(ORIGIN, [measured("ffpp", "", 0.9), measured("dfdc", "", 0.5)]) == []
+
+
+def test_clean_faces_alone_have_a_mean_over_unseen_datasets() -> None:
+    (mean,) = results.means(ORIGIN, [measured(name, "", v) for name, v in (("ffpp", 1), ("dfdc", 0.5), ("ffiw", 0.6))])
+    assert (mean.part, mean.perturbation, mean.numbers[AUC][0]) == ("unseen", "", pytest.approx(0.55))
 
 
 def test_unseen_is_the_mean_over_the_datasets_not_trained_on() -> None:
