@@ -7,6 +7,7 @@ The mean over the levels of a perturbation, or over datasets, has the interval o
 of their videos, datasets are resampled apart.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -173,7 +174,10 @@ def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[
     rows = []
     for (level, metric), (value, resampled) in measurement.numbers.items():
         low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-        rows.append(common | {"level": level, "metric": metric, "value": value, "low": low, "high": high})
+        reason = f"{common['n_real']} real and {common['n_fake']} fake videos with a face" if math.isnan(value) else ""
+        number = {"value": value, "low": low, "high": high, "reason": reason}
+        number["n_clusters"] = min(common["n_real"], common["n_fake"])
+        rows.append(common | {"level": level, "metric": metric, **number})
     return rows
 
 
