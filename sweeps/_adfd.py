@@ -1,13 +1,11 @@
 """What the sweeps of BBMG + NRS have in common."""
 
 from pipelines.sweep import Experiment
-from sweeps._ffpp import FOUR
 
 COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp", "ffiw")
 BASE = Experiment(
     model="adfd",
     train_on="ffpp",
-    manipulations=FOUR,  # nothing is learned from them: they are in the val part
     codec="raw",  # as in SBI's code, which this paper builds on
     test_on=COLUMNS,
     failed_videos="half",  # Sec. 4.1: a video without a face scores 0.5

@@ -20,7 +20,6 @@ from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
-from sweeps._ffpp import FOUR
 
 MAE = {"model.recover.strategy": "mae"}
 VIDEO_MAE = {"model.recover.strategy": "video_mae", "model.recover.mask_ratio": 0.9}
@@ -32,7 +31,6 @@ SWEEP = Sweep(
     base=Experiment(
         model="delocate",
         train_on="ffpp",
-        manipulations=FOUR,
         test_on=("celeb_df", "deeper_forensics", "dfdc"),
     ),
     small=SHORT,

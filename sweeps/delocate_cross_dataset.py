@@ -14,7 +14,6 @@ as in its Table 4) nor the level (here video).
 
 from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
-from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(
     name="delocate_cross_dataset",
@@ -22,7 +21,6 @@ SWEEP = Sweep(
     base=Experiment(
         model="delocate",
         train_on="ffpp",
-        manipulations=FOUR,
         test_on=("celeb_df", "deeper_forensics", "dfdc"),
     ),
     small=SHORT,

@@ -16,7 +16,6 @@ columns stay without a number, and the report says so. Trains what Table 1 train
 
 from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
-from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(
     name="delocate_localization",
@@ -24,7 +23,6 @@ SWEEP = Sweep(
     base=Experiment(
         model="delocate",
         train_on="ffpp",
-        manipulations=FOUR,
         test_on=("celeb_df", "deeper_forensics", "dfdc"),
     ),
     small=SHORT,

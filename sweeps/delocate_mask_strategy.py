@@ -14,7 +14,6 @@ same in all frames; "w/o ROIs" hides 75 % of the patches of a horizontal band ar
 
 from pipelines.sweep import Experiment, Sweep, main, printed
 from sweeps._delocate import SHORT
-from sweeps._ffpp import FOUR
 
 STRATEGY = "model.recover.strategy"
 
@@ -24,7 +23,6 @@ SWEEP = Sweep(
     base=Experiment(
         model="delocate",
         train_on="ffpp",
-        manipulations=FOUR,
         test_on=("celeb_df", "deeper_forensics", "dfdc"),
     ),
     small=SHORT,

@@ -18,12 +18,11 @@ maps, trained as LRE is.
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(
     name="lre_components",
     title="LRE, Table V: against its backbone",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("celeb_df", "dfd")),
+    base=Experiment(model="lre", train_on="ffpp", test_on=("celeb_df", "dfd")),
     level="frame",
     row_name="method",
     rows={"Xception": {"model": "plain"}, "LRE w/o maps": {"model.detect.gate": "none"}, "LRE": {}},

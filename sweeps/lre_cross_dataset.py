@@ -12,13 +12,12 @@ split. Differs from the paper: its fourteen other methods are not here.
 """
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 
 SWEEP = Sweep(
     name="lre_cross_dataset",
     title="LRE, Table IV: datasets never seen",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("ffpp", "celeb_df", "dfd")),
+    base=Experiment(model="lre", train_on="ffpp", test_on=("ffpp", "celeb_df", "dfd")),
     small=SHORT,
     level="frame",
     row_name="method",

@@ -17,7 +17,6 @@ times the map A; (1 + A) y keeps the features where the face could be filled in.
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 
 MULTIPLY, KEEP = {"model.detect.gate": "mul"}, {"model.detect.gate": "residual"}
@@ -26,7 +25,7 @@ MIDDLE, ONLY_MIDDLE = {"model.detect.taps": (4, 8, 11)}, {"model.detect.taps": (
 SWEEP = Sweep(
     name="lre_gate",
     title="LRE, Sec. III-C: where and how maps weigh features",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("ffpp", "celeb_df", "dfd")),
+    base=Experiment(model="lre", train_on="ffpp", test_on=("ffpp", "celeb_df", "dfd")),
     small=SHORT,
     small_rows={"middle flow, A y": ONLY_MIDDLE | MULTIPLY, "middle flow, (1 + A) y": ONLY_MIDDLE | KEEP},
     level="frame",

@@ -15,13 +15,12 @@ both compressions. Not in the paper: the last row, whose autoencoder sees c40. I
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 
 SWEEP = Sweep(
     name="lre_in_dataset",
     title="LRE, Table I: compression",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=(), protocol="in_dataset"),
+    base=Experiment(model="lre", train_on="ffpp", test_on=(), protocol="in_dataset"),
     small=SHORT,
     level="frame",
     row_name="compression",

@@ -7,9 +7,9 @@ on all manipulations of FF++ but the one that is tested (GID), in c23 and in c40
     python sweeps/lre_leave_one_out.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
     python sweeps/lre_leave_one_out.py --dry-run                    # only the plan
 
-Numbers are of frames: our reading, as the method is one of single images. Accuracy is at a threshold of 0.5. Refused
-where the FF++ on disk has a fifth manipulation, FaceShifter: then two are left out. The autoencoder sees
-c23 in all rows, as the paper's saw high quality only. Differs from the paper: its seven other methods are not here.
+Numbers are of frames: our reading, as the method is one of single images. Accuracy is at a threshold of 0.5. The
+autoencoder sees c23 in all rows, as the paper's saw high quality only. Differs from the paper: its seven other methods
+are not here.
 """
 
 from pipelines.sweep import Experiment, Sweep, main, printed

@@ -14,13 +14,12 @@ Numbers are of frames: our reading, as the method is one of single images. Train
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 from sweeps._lre import SHORT
 
 SWEEP = Sweep(
     name="lre_mask_ratio",
     title="LRE, Sec. IV-B: mask ratio",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("ffpp", "celeb_df", "dfd")),
+    base=Experiment(model="lre", train_on="ffpp", test_on=("ffpp", "celeb_df", "dfd")),
     small=SHORT,
     level="frame",
     row_name="mask ratio",

@@ -17,13 +17,12 @@ paper prints it; "as printed" also sums over the anchors of a batch.
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 from sweeps._mc_lcr import SHORT, VARIANTS
 
 SWEEP = Sweep(
     name="mc_lcr_components_celeb_df",
     title="MC-LCR, Table 6: components on Celeb-DF",
-    base=Experiment(model="mc_lcr", train_on="ffpp", manipulations=FOUR, test_on=("celeb_df",)),
+    base=Experiment(model="mc_lcr", train_on="ffpp", test_on=("celeb_df",)),
     small=SHORT,
     level="frame",
     row_name="variant",

@@ -18,12 +18,11 @@ Table 5's 99.62, an AUC in c23 that is 12.25 above Face X-ray's, which makes 99.
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(
     name="mc_lcr_compression",
     title="MC-LCR, Table 2: compression",
-    base=Experiment(model="mc_lcr", train_on="ffpp", manipulations=FOUR, test_on=(), protocol="in_dataset"),
+    base=Experiment(model="mc_lcr", train_on="ffpp", test_on=(), protocol="in_dataset"),
     level="frame",
     row_name="method",
     rows={

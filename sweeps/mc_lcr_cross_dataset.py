@@ -16,12 +16,11 @@ here scores that, so ours shows all four beside no published value. Its fourteen
 from math import nan
 
 from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
 
 SWEEP = Sweep(
     name="mc_lcr_cross_dataset",
     title="MC-LCR, Table 4: a dataset never seen",
-    base=Experiment(model="mc_lcr", train_on="ffpp", manipulations=FOUR, test_on=("ffpp", "celeb_df")),
+    base=Experiment(model="mc_lcr", train_on="ffpp", test_on=("ffpp", "celeb_df")),
     level="frame",
     row_name="method",
     rows={"Xception": {"model": "plain"}, "MC-LCR": {}},

@@ -15,6 +15,7 @@ A dataset's file, its adapter, has
     NEEDS      names of other datasets whose roots it needs as well
     PUBLISHED  (method, split) -> number of videos in one compression, as its owners publish it; split "" where
                only the sum over the splits is known
+    MANIPULATIONS  if it has it: those that papers mean by the dataset's name, where a copy may hold others as well
     videos(roots) -> rows of `tables.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
                split, codec and manipulation; who uses which is decided elsewhere
 
@@ -38,7 +39,7 @@ from pipelines.common.text import first
 from pipelines.datasets import _manifest
 from pipelines.datasets._root import DatasetError, Root
 
-__all__ = ["DatasetError", "Root", "folder_of", "load", "names", "read_config"]
+__all__ = ["DatasetError", "Root", "folder_of", "load", "manipulations", "names", "read_config"]
 
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -66,6 +67,11 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     if twice:
         raise opened[name].error(f"found more than once: {first(twice)}; keep one copy of each")
     return tables.to_table(rows, tables.VIDEOS)
+
+
+def manipulations(name: str) -> tuple[str, ...]:
+    """Return the manipulations that papers mean by a dataset's name; empty where that is all that it has."""
+    return getattr(_adapter(name), "MANIPULATIONS", ()) if name in names() else ()
 
 
 def folder_of(root: str) -> str:

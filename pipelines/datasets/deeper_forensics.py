@@ -26,8 +26,9 @@ LAYOUT = """\
 NEEDS = ("ffpp",)
 
 CODEC = "c23"  # of the real class
+MANIPULATIONS = ("end_to_end",)  # without perturbations; each other folder is a test set of its own
 METHODS = (
-    "end_to_end",
+    *MANIPULATIONS,
     *(f"end_to_end_level_{level}" for level in range(1, 6)),
     "end_to_end_random_level",
     *(f"end_to_end_mix_{number}_distortions" for number in (2, 3, 4)),

@@ -30,10 +30,10 @@ class Experiment:
 
     model: str  # a file of models/
     train_on: str  # also the only dataset that a checkpoint is chosen on (its val part)
-    test_on: tuple[str, ...]
+    test_on: tuple[str, ...]  # datasets, or dataset/manipulation: see `protocol`
     protocol: str = "cross_dataset"  # one of `protocol.PROTOCOLS`
     codec: str = "c23"  # for the datasets that exist in several compressions
-    manipulations: tuple[str, ...] = ()  # trained on; empty: all that the dataset has
+    manipulations: tuple[str, ...] = ()  # trained on; empty: those that papers mean by the dataset's name
     perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/faces/perturb.py
     failed_videos: str = "exclude"  # a video without a usable face: not scored ("exclude"), or score 0.5 ("half")
     preset: Preset = "paper"

@@ -112,7 +112,7 @@ class Sweep:
         tested = set(test_on or datasets)
 
         def narrowed(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-            names = tuple(name for name in overrides.get("test_on", ()) if name in tested)
+            names = tuple(name for name in overrides.get("test_on", ()) if name.partition("/")[0] in tested)
             return {**overrides, "test_on": names} if "test_on" in overrides else overrides
 
         columns = [column.name for column in self.columns if column.test.partition("/")[0] in tested]
@@ -141,7 +141,10 @@ def _scores(experiment: Experiment, test: str) -> bool:
     """Return whether one part that an experiment scores has this name; empty: whether it scores one part only."""
     if experiment.protocol == "cross_dataset":
         if test == UNSEEN:
-            return bool(experiment.perturbations) and len({*experiment.test_on} - {experiment.train_on}) > 1
+            return (
+                bool(experiment.perturbations)
+                and len({n for n in experiment.test_on if n.partition("/")[0] != experiment.train_on}) > 1
+            )
         return test in experiment.test_on or (not test and len(experiment.test_on) == 1)
     if experiment.protocol == "in_dataset":
         return test in ("", experiment.train_on)

@@ -157,7 +157,9 @@ def params(trial: Trial) -> dict[str, Any]:
     for name, elsewhere in IN_FACES.items():
         if flat.get(name) == flat[elsewhere]:
             kept.pop(name, None)
-    kept["manipulations"] = flat["manipulations"] or "all"
+    kept["manipulations"] = ", ".join(
+        sorted({video.method for video in trial.train.videos if video.label == tables.FAKE})
+    )
     return {name: "none" if value == "" else value for name, value in kept.items()}  # a blank tells nothing
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import datasets
 from pipelines.common.tables import FAKE, REAL, SPLITS, VIDEOS, to_table
+from pipelines.datasets import ffpp
 from pipelines.datasets.sample.corpus import make
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
@@ -136,6 +137,69 @@ def test_counts_of_a_part():
     train = build().train
     assert (train.count(REAL), train.count(FAKE)) == (2, 3)
     assert train.video_ids[0] == "home/real/c23/000"
+
+
+# ------------------------------------------------------------------- what papers mean by a dataset
+def with_faceshifter() -> dict[str, pa.Table]:
+    """FaceForensics++ with its fifth manipulation: one fake of each in each split, two ids in each split."""
+    rows = []
+    for id_, split in SPLIT_OF_ID.items():
+        rows.append(row("ffpp", "real", id_, split, [f"ffpp/{id_}"]))
+    for target, source in (("000", "001"), ("002", "003"), ("004", "005")):
+        for method in ffpp.METHODS:
+            ids = [f"ffpp/{target}", f"ffpp/{source}"]
+            rows.append(row("ffpp", method, f"{target}_{source}", SPLIT_OF_ID[target], ids))
+    return {"ffpp": table(rows)}
+
+
+def fakes(part: Part) -> list[str]:
+    return sorted({r["method"] for r in part.rows if r["label"] == FAKE})
+
+
+FOUR = ["Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
+FIVE = sorted([*FOUR, "FaceShifter"])
+
+
+def build_ffpp(**changes) -> Protocol:
+    return build(with_faceshifter(), train_on="ffpp", **changes)
+
+
+def test_ffpp_is_the_papers_four_manipulations_though_faceshifter_is_on_disk():
+    built = build_ffpp(test_on=("ffpp", "ffpp/FaceShifter", "ffpp/all"))
+    assert fakes(built.train) == fakes(built.select) == FOUR
+    assert {part.name: fakes(part) for part in built.test} == {
+        "ffpp": FOUR,
+        "ffpp/FaceShifter": ["FaceShifter"],
+        "ffpp/all": FIVE,
+    }
+    assert [part.count(REAL) for part in built.test] == [2, 2, 2]  # against all real test videos
+    assert [part.name for part in build_ffpp(protocol="cross_manipulation", manipulations=("FaceSwap",)).test] == [
+        f"ffpp/{name}" for name in FOUR
+    ]
+    (part,) = build_ffpp(protocol="in_dataset").test
+    assert fakes(part) == FOUR
+
+
+def test_who_wants_five_manipulations_names_them():
+    built = build_ffpp(test_on=("ffpp",), manipulations=tuple(FIVE))
+    assert fakes(built.train) == fakes(built.select) == fakes(built.test[0]) == FIVE
+
+
+def test_one_manipulation_is_left_out_though_faceshifter_is_on_disk():
+    (part,) = build_ffpp(protocol="leave_one_out", manipulations=tuple(FOUR[1:])).test
+    assert (part.name, fakes(part)) == ("ffpp/Deepfakes", ["Deepfakes"])
+
+
+def test_a_test_set_that_the_dataset_lacks_is_refused():
+    with pytest.raises(ProtocolError, match=r"ffpp has no manipulation FaceShift; found: Deepfakes, Face2Face, FaceSh"):
+        build_ffpp(test_on=("ffpp/FaceShift",))
+
+
+@pytest.mark.parametrize(("name", "meant"), [("celeb_df", "Celeb-synthesis"), ("deeper_forensics", "end_to_end")])
+def test_other_datasets_that_grew_are_what_papers_mean_too(name, meant):
+    rows = [row(name, method, method, "test", [f"{name}/{method}"], "unknown") for method in ("real", meant, "other")]
+    (part,) = build({"home": TABLES["home"], name: table(rows)}, test_on=(name,)).test
+    assert fakes(part) == [meant]
 
 
 # --------------------------------------------------------------------------------------- refusals
