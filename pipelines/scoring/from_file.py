@@ -29,6 +29,7 @@ from pipelines.common.text import first
 KEYS = ("video_id", "path")  # columns that name a video; the first that a file has counts
 FRAME = "frame_index"
 SUFFIXES = (".csv", ".parquet")
+NEARLY_SURE = (2.0**-1022, 1 - 2.0**-53)  # probabilities further out count as these: their log odds are finite
 MOST_SHOWN = 3  # lines that an error shows of each kind of problem
 _EXTENSION = re.compile(r"\.[A-Za-z]\w{1,4}")  # of a file; not the end of a folder such as clip.07
 
@@ -53,17 +54,11 @@ class Meaning:
         return f"{self.score_is}, higher means {self.higher_is}"
 
     def logit(self, value: float) -> float:
-        """Return the log odds of fake; infinite for a probability of 0 or 1."""
+        """Return the log odds of fake."""
         if self.score_is == "probability":
-            value = math.log(value / (1 - value)) if 0 < value < 1 else math.copysign(math.inf, value - 0.5)
+            p = min(max(value, NEARLY_SURE[0]), NEARLY_SURE[1])
+            value = math.log(p / (1 - p))
         return value if self.higher_is == "fake" else -value
-
-    def probability(self, value: float) -> float:
-        """Return P(fake) in [0, 1]."""
-        if self.score_is == "logit":
-            small = math.exp(-abs(value))  # never overflows
-            value = (1 if value >= 0 else small) / (1 + small)
-        return value if self.higher_is == "fake" else 1 - value
 
 
 @dataclass(frozen=True, slots=True)

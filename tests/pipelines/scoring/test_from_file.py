@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,24 @@ def joined(
 
 # ------------------------------------------------------------------------------------------- what a number means
 @pytest.mark.parametrize(
-    ("meaning", "value", "probability"),
+    ("meaning", "value", "logit"),
     [
-        (Meaning(), 0.8, 0.8),
-        (Meaning(higher_is="real"), 0.8, 0.2),
-        (Meaning(score_is="logit"), math.log(4), 0.8),  # odds of 4 to 1
-        (Meaning(score_is="logit", higher_is="real"), math.log(4), 0.2),
-        (Meaning(score_is="logit"), -1000.0, 0.0),
-        (Meaning(score_is="logit"), 1000.0, 1.0),
+        (Meaning(), 0.8, math.log(4)),  # odds of 4 to 1
+        (Meaning(), 0.5, 0.0),
+        (Meaning(higher_is="real"), 0.8, -math.log(4)),
+        (Meaning(score_is="logit"), 1.5, 1.5),
+        (Meaning(score_is="logit"), 1000.0, 1000.0),  # as P(fake) it would be 1, like many others
+        (Meaning(score_is="logit", higher_is="real"), 1.5, -1.5),
     ],
 )
-def test_a_number_becomes_p_fake_and_its_log_odds(meaning: Meaning, value: float, probability: float) -> None:
-    assert meaning.probability(value) == pytest.approx(probability)
-    if 0 < probability < 1:
-        assert meaning.logit(value) == pytest.approx(math.log(probability / (1 - probability)))
+def test_a_number_becomes_the_log_odds_of_fake(meaning: Meaning, value: float, logit: float) -> None:
+    assert meaning.logit(value) == pytest.approx(logit)
 
 
-def test_a_sure_score_has_infinite_log_odds() -> None:
-    assert [Meaning().logit(value) for value in (0.0, 1.0)] == [-math.inf, math.inf]
-    assert Meaning(score_is="logit").logit(40.0) == 40.0  # P(fake) would be 1
+def test_sure_scores_keep_finite_log_odds_and_their_order() -> None:
+    logits = [Meaning().logit(value) for value in (0.0, 1e-300, 1e-20, 0.5, 1 - 1e-15, 1.0)]
+    assert all(map(math.isfinite, logits))
+    assert all(low < high for low, high in pairwise(logits))
 
 
 # ----------------------------------------------------------------------------------------------- which video it is
