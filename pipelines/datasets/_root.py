@@ -259,6 +259,11 @@ def is_video(path: str) -> bool:
     return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
 
 
+def parent(path: str) -> str:
+    """Return the folder or URI that a file lies in."""
+    return path.rpartition("/")[0] if "://" in path else str(Path(path).parent)
+
+
 def join(folder: str, name: str) -> str:
     """Return the path of an entry of a folder; either may be ""."""
     return "/".join(filter(None, (folder, name)))

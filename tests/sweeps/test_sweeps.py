@@ -186,6 +186,12 @@ def test_the_rows_of_the_mask_ratio_sweep_hide_what_they_say() -> None:
         assert (experiment.train_on, experiment.codec, experiment.manipulations) == ("ffpp", "c23", ())
 
 
+def test_a_video_without_a_face_scores_a_half_in_all_tables_of_bbmg_nrs(sweep: Sweep) -> None:
+    """Its paper says so (Sec. 4.1); the others leave such videos out."""
+    experiments = [e for preset in PRESETS for e in sweep.experiments(preset, 1, {}).values()]
+    assert {e.failed_videos for e in experiments} == {"half" if sweep.name.startswith("adfd_") else "exclude"}
+
+
 def test_what_makes_the_small_preset_short_leaves_the_paper_alone(sweep: Sweep) -> None:
     dummy = dataclasses.replace(sweep, small={})
     assert sweep.experiments("paper", 1, {}) == dummy.experiments("paper", 1, {})
