@@ -15,10 +15,12 @@ Differs from the paper, or settles what it leaves open; "SBI" is its released co
 - BBMG's face region is SBI's with landmark masks, its features are SLADD's regions, its blur is SBI's routine, on each
   of the two masks alone. 68 or 81 landmarks, as the predictor gives them.
 - The real face of a pair is the blend's target, with its transforms, as in SBI.
-- Faces are blended in a crop of 2 boxes, not in the frame; so the region that SBI blends in is clipped there. Crops are
-  stored at 640 px and brought back to the size that they have in the frame, so that steps of so many pixels change a
-  face as much as in SBI (`data.native_size`); of faces above 320 px some detail is lost, above 640 px they are blended
-  smaller. The box is dlib's, tighter than RetinaFace's; margins are SBI's 5 to 20 %, not 4 to 20 %.
+- Boxes are RetinaFace's, as in SBI, on MobileNet where SBI has ResNet-50; margins are SBI's 5 to 20 %, not 4 to 20 %.
+- Faces are blended in a crop of 2 boxes, not in the frame, so the region that SBI blends in is clipped there. Of 179
+  faces the crops held 99 % of that region on average, and 92 % or more of it for 19 in 20.
+- Crops are stored at 640 px and brought back to the size that they have in the frame, so that steps of so many pixels
+  change a face as much as in SBI (`data.native_size`); of faces above 320 px some detail is lost, above 640 px they are
+  blended smaller.
 - Nothing is blended of frames in which no face was found, as in SBI; such frames are scored, with the box of the
   nearest frame that has one, where SBI leaves them out. Of a frame 4 faces at most are scored (`max_faces`), in SBI
   all of them.
@@ -124,6 +126,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 2.0  # side of the face crop in sides of the detector's box
+    detector: str = "retinaface"  # that of the extraction
     max_faces: int = 4  # of a frame, the largest: a frame's score is the highest of those that are half as large
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)

@@ -13,7 +13,9 @@ Differs from the paper: 32 frames of a training video are kept, not 128. Where t
 the default is what the paper's numbers come from, mostly the code:
 - Crop: 25 % of the detector's box on each side, 1.5 times its length and not 1.25, without a border of 5 to 24 of its
   256 px, enlarged to 384; each frame by its own box (`constant_box`). The code stretches the box to a square; our crop
-  is a square. Its detector is RetinaFace, ours dlib's, whose box is tighter.
+  is a square. Both boxes are RetinaFace's, here on MobileNet, in the code on ResNet-50.
+- Nothing is blended of frames in which no face was found; they are scored, with the box of the nearest frame that has
+  one. The code leaves them out of both.
 - Eyes are levelled in training only (`data.align`). SBI uses 81 landmarks where the predictor gives them, BI 68.
 - Random cropping shifts a self-blended face, black to the right and below, and random scaling is a zoom of 0.85 to 1.15
   with the upper left corner fixed; a blended face (BI) fills the square again after both. The paper only names them.
@@ -151,6 +153,7 @@ class Config:
     video_frames: int = 32
     crop_margin: float = 1.5  # side of the face crop in sides of the detector's box
     constant_box: bool = False  # each frame has a crop of its own
+    detector: str = "retinaface"  # that of the extraction
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     loss: LossConfig = field(default_factory=LossConfig)

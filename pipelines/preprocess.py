@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("dataset", nargs="*", metavar="DATASET", help="which datasets (default: all in datasets.toml)")
     p.add_argument("--methods", nargs="+", choices=models.names(), default=list(models.names()), metavar="METHOD")
     p.add_argument("--preset", choices=PRESETS, help="whose crops (default: paper; small on the sample corpus)")
-    settings = "name=value, e.g. num_frames=64 margin=1.5 detector=dlib-cnn; a folder of its own"
+    settings = "name=value, e.g. num_frames=64 margin=1.5 detector=retinaface; a folder of its own"
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"change the recipes: {settings}")
     p.add_argument("--splits", nargs="+", choices=tables.SPLITS, default=list(tables.SPLITS))
     p.add_argument("--codec", nargs="+", default=["c23"], help="of datasets in several compressions (default: c23)")

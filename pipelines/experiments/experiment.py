@@ -21,6 +21,7 @@ IN_RECIPE = {
     "crop_margin": "margin",
     "constant_box": "constant_box",
     "max_faces": "max_faces",
+    "detector": "detector",
 }
 
 

