@@ -132,20 +132,16 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
     rows = {name: table.to_pylist() for name, table in videos.items()}
     home, named = experiment.train_on, experiment.manipulations
     there = {name: _manipulations(own) for name, own in rows.items()}
-    usual = {name: tuple(m for m in own if m in (datasets.manipulations(name) or own)) for name, own in there.items()}
+    usual = {name: _usual(name, own) for name, own in there.items()}
     trained = named or usual[home]
     usual[home] = tuple(sorted({*usual[home], *named}))
 
     def part(dataset: str, split: str, manipulations: tuple[str, ...], name: str = "") -> Part:
-        if unknown := sorted(set(manipulations) - set(there[dataset])):
-            found = ", ".join(there[dataset]) or "none"
-            raise ProtocolError(f"{dataset} has no manipulation {', '.join(unknown)}; found: {found}")
         return _part(rows[dataset], name or dataset, dataset, split, experiment.codec, manipulations)
 
     def scored(name: str) -> Part:
-        dataset, _, manipulation = name.partition("/")
-        wanted = {"": usual[dataset], EVERYTHING: there[dataset]}.get(manipulation, (manipulation,))
-        return part(dataset, "test", wanted, name)
+        dataset = name.partition("/")[0]
+        return part(dataset, "test", _named(name, usual[dataset], there[dataset]), name)
 
     train, select = part(home, "train", trained), part(home, "val", trained)
     own = {
@@ -162,11 +158,38 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
     return Protocol(train=train, select=select, test=test, own=own)
 
 
+def test_part(name: str, videos: Mapping[str, pa.Table], codec: str) -> Part:
+    """Return a test part by itself, as for a method of whose training nothing is known: no video is left out.
+
+    name: as in `test_on`. videos: as `build` takes them. Raises ProtocolError for a part without both classes.
+    """
+    dataset = name.partition("/")[0]
+    rows = videos[dataset].to_pylist()
+    there = _manipulations(rows)
+    part = _part(rows, name, dataset, "test", codec, _named(name, _usual(dataset, there), there))
+    _refuse_one_class(part)
+    return part
+
+
+def _usual(dataset: str, there: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the manipulations of a copy that papers mean by the dataset's name."""
+    return tuple(name for name in there if name in (datasets.manipulations(dataset) or there))
+
+
+def _named(test: str, usual: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the manipulations that the name of a test part means."""
+    manipulation = test.partition("/")[2]
+    return {"": usual, EVERYTHING: there}.get(manipulation, (manipulation,))
+
+
 def _part(rows: list[Row], name: str, dataset: str, split: str, codec: str, manipulations: tuple[str, ...]) -> Part:
     """Return a split's rows: all real ones, and the fakes of these manipulations.
 
     Rows of the codec `unknown`, of datasets that come in one compression only, always qualify.
     """
+    if unknown := sorted(set(manipulations) - set(_manipulations(rows))):
+        found = ", ".join(_manipulations(rows)) or "none"
+        raise ProtocolError(f"{dataset} has no manipulation {', '.join(unknown)}; found: {found}")
     codecs = sorted({str(row["codec"]) for row in rows})
     if codecs and not {codec, "unknown"} & set(codecs):
         raise ProtocolError(f"{dataset} has no videos in {codec}; found: {', '.join(codecs)}")

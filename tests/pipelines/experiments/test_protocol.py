@@ -202,6 +202,18 @@ def test_other_datasets_that_grew_are_what_papers_mean_too(name, meant):
     assert fakes(part) == [meant]
 
 
+def test_a_test_part_by_itself_is_that_of_a_protocol_with_nothing_left_out():
+    for name, built in (("ffpp", build_ffpp(test_on=("ffpp",))), ("ffpp/all", build_ffpp(test_on=("ffpp/all",)))):
+        assert (protocol.test_part(name, with_faceshifter(), "c23"),) == built.test
+    part, (of_protocol,) = protocol.test_part("away", TABLES, "c23"), build().test
+    assert set(part.video_ids) == {*of_protocol.video_ids, *of_protocol.excluded}
+    assert part.excluded == ()
+    with pytest.raises(ProtocolError, match="has no manipulation swop; found: swap"):
+        protocol.test_part("away/swop", TABLES, "c23")
+    with pytest.raises(ProtocolError, match="home has no videos in c40"):
+        protocol.test_part("home", TABLES, "c40")
+
+
 # --------------------------------------------------------------------------------------- refusals
 def test_unknown_protocol_lists_those_there_are():
     with pytest.raises(ValueError, match="cross_dataset, in_dataset"):
