@@ -125,6 +125,11 @@ class Stage(nn.Module):
         return None
 
     @staticmethod
+    def pretrained_networks(cfg: Any) -> tuple[str, ...]:
+        """Return the networks of timm whose weights the stage starts from, with the tags of these (`_layers.tagged`)."""
+        return ()
+
+    @staticmethod
     def feed(cfg: Any) -> Feed:
         """Return what the stage asks for in training."""
         raise NotImplementedError

@@ -49,7 +49,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._blend import BlendConfig, Image, Landmarks, MaskConfig, check_landmarks, flip, photometric, self_blend
 from models._config import check, check_choices, check_not_negative, check_positive, check_range
-from models._layers import batch_norm_at_rest, last_maps, set_bn_momentum, timm_model
+from models._layers import batch_norm_at_rest, last_maps, set_bn_momentum, tagged, timm_model
 from models._noise_refinement import NoiseRefinement, NrsConfig
 from models._sam import SAM
 from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
@@ -242,6 +242,10 @@ class Detect(Stage):
     def settings(cfg: Config) -> Mapping[str, Any]:
         parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "nrs", "optim")}
         return parts | {"pretrained": cfg.pretrained}
+
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (tagged(cfg.net.backbone),) if cfg.pretrained else ()
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

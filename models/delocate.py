@@ -49,7 +49,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, RecoverConfig
 from models._distributed import mean_over_workers, total, world_size
-from models._layers import without_prefix
+from models._layers import tagged, without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
@@ -413,6 +413,12 @@ class Localize(Stage):
         )
 
     @classmethod
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        localize = cfg.localize
+        used = [(localize.mapping, localize.use_mapping), (localize.encoder, localize.use_encoder_decoder)]
+        return tuple(tagged(name) for name, is_used in used if is_used and cfg.pretrained)
+
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, NDArray[Any]]:
         images = {name: sample[name] for name in ("image", "mask")}
         if cfg.localize.use_map_loss and (mode == "train" or "recovered" in sample):

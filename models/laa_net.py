@@ -55,7 +55,7 @@ from models._distributed import total, world_size
 from models._efpn import Encoder, Merge, decoder
 from models._face_geometry import fit_square, geometric
 from models._laa_samples import SBI, BiConfig, DataConfig, SbiConfig, ground_truth, pseudo_fake, scoring_view
-from models._layers import batch_norm_at_rest
+from models._layers import batch_norm_at_rest, tagged
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
@@ -328,6 +328,10 @@ class Detect(Stage):
             input_px=cfg.data.face_px,
             batch_size=cfg.optim.batch_size if bi else cfg.optim.batch_size // 2,
             num_epochs=cfg.optim.num_epochs,
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (tagged(cfg.net.encoder),) if cfg.pretrained else ()
+
             samples_per_video=cfg.optim.samples_per_video or (32 if bi else 8),
             donors=cfg.data.bi.donors if bi else 0,
         )

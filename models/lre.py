@@ -47,7 +47,7 @@ from models._layers import to_patches, without_prefix
 from models._masking import flip_landmarks
 from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
-from models._xception import Xception
+from models._xception import TIMM_NAME, Xception
 
 VERSION = 2
 
@@ -348,6 +348,10 @@ class Detect(Stage):
     def settings(cfg: Config) -> Mapping[str, Any]:
         parts = {name: asdict(getattr(cfg, name)) for name in ("face", "mask", "detect")}
         return parts | {"pretrained": cfg.pretrained}
+
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (TIMM_NAME,) if cfg.pretrained else ()
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

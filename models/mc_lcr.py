@@ -50,7 +50,7 @@ from models._config import check, check_choices, check_not_negative, check_posit
 from models._distributed import gather
 from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
-from models._xception import MEAN, STD, Features, Xception
+from models._xception import MEAN, STD, TIMM_NAME, Features, Xception
 
 VERSION = 2
 
@@ -313,6 +313,10 @@ class Detect(Stage):
         if cfg.use_frequency and not cfg.frequency.cross_attention:
             del settings["frequency"]["num_heads"]
         return settings
+
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (TIMM_NAME,) if cfg.pretrained else ()
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

@@ -33,7 +33,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._config import check, check_choices, check_not_negative, check_positive
-from models._layers import last_maps, timm_model
+from models._layers import last_maps, tagged, timm_model
 from models._schedule import warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 
@@ -48,7 +48,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 1.3  # side of the face crop in sides of the detector's box
-    backbone: str = "legacy_xception"  # a timm name, with or without the tag of its weights
+    backbone: str = "legacy_xception.tf_in1k"  # a timm name, with or without the tag of its weights
     input_px: int = 299
     pretrained: bool = True  # ImageNet weights
     dropout: float = 0.0  # before the last layer
@@ -141,6 +141,10 @@ class Detect(Stage):
     def settings(cfg: Config) -> Mapping[str, Any]:
         extraction = ("stages", "video_frames", "crop_margin")
         return {name: value for name, value in asdict(cfg).items() if name not in extraction}
+
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (tagged(cfg.backbone),) if cfg.pretrained else ()
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

@@ -23,6 +23,7 @@ from pipelines.metrics.detection import Resampled
 from pipelines.metrics.names import LEVELS, UNSEEN
 
 LevelMetric = tuple[str, str]
+VERSION = 1  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
 NOT_DEFINED: Resampled = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
 
 

@@ -32,6 +32,7 @@ from pipelines.training.views import Video
 
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
+VERSION = 2  # raise it when scores would come out otherwise, or with other columns: faces are then scored anew
 MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
 
@@ -68,7 +69,7 @@ class FinishedStage:
 def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> Path:
     """Return the file that holds a stage's PREDICTIONS of a part, whether or not it is there."""
     suffix = f"-{perturbation}-v{perturb.VERSION}" if perturbation else ""
-    return planned.folder / "predictions" / f"{part_digest}{suffix}.parquet"
+    return planned.folder / "predictions" / f"{part_digest}-v{VERSION}{suffix}.parquet"
 
 
 def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> pa.Table:

@@ -172,9 +172,11 @@ def _stage(storage: Path, paper: str, name: str, stage_digest: str) -> stages.Pl
     if not (folder / "_done.json").is_file():
         raise ValueError(f"{folder} holds no finished stage; run the sweep again")
     spec = read_json(folder / "spec.json")
-    if spec["version"] != models.version(paper):
-        raise ValueError(
-            f"{folder} was trained by version {spec['version']} of models/{paper}.py, this is version "
-            f"{models.version(paper)}: its scores would not be those of the trial; check out its commit or train anew"
-        )
+    then, now = spec.get("versions", {}), stages.versions(paper)
+    for part, file in ((paper, f"models/{paper}.py"), ("samples", "pipelines/training/samples.py")):
+        if then.get(part) != now[part]:
+            raise ValueError(
+                f"{folder} was trained by version {then.get(part, 'none')} of {file}, this is version {now[part]}: its "
+                "scores would not be those of the trial; check out its commit or train anew"
+            )
     return stages.PlannedStage(paper=paper, name=name, folder=folder, spec=spec)

@@ -25,7 +25,7 @@ class UsablePart:
     """A part of the protocol as it came out of extraction: each of its videos is in `videos` or in `failed`."""
 
     part: protocol.Part
-    videos: tuple[Video, ...]
+    videos: tuple[Video, ...]  # by video_id
     failed: Mapping[str, str]  # video_id -> reason
     contents: tuple[tuple[str, str], ...]  # video_id, SHA-256 of its FACES rows
 
@@ -33,10 +33,12 @@ class UsablePart:
     def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]]) -> "UsablePart":
         """Return the part as a ledger (video_id -> LEDGER row) says it came out."""
         ok = [row for row in part.rows if ledger[str(row["video_id"])]["status"] == "ok"]
+        # Training takes them in this order: it must not depend on that of a list or of a folder.
+        ok.sort(key=lambda row: str(row["video_id"]))
         failed = {
             i: entry["reason"] or entry["status"] for i in part.video_ids if (entry := ledger[i])["status"] != "ok"
         }
-        contents = tuple(sorted((str(row["video_id"]), str(ledger[str(row["video_id"])]["content"])) for row in ok))
+        contents = tuple((str(row["video_id"]), str(ledger[str(row["video_id"])]["content"])) for row in ok)
         return cls(part=part, videos=tuple(Video.of(row) for row in ok), failed=failed, contents=contents)
 
     @property
