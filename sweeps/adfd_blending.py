@@ -11,7 +11,7 @@ on FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 RATIOS = "model.data.blend.ratios"
@@ -22,13 +22,10 @@ SWEEP = Sweep(
     base=BASE.override(SBI),
     small=SHORT,
     row_name="blend",
-    rows={"dynamic": {RATIOS: (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)}, "alpha": {RATIOS: (1.0,)}},
-    published=printed(
-        COLUMNS,
-        {
-            "dynamic": (99.56, 91.23, 72.10, 86.25, 83.68),
-            "alpha": (98.61, 87.02, 67.83, 80.80, 81.25),
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("dynamic", {RATIOS: (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)}, "99.56 91.23 72.10 86.25 83.68"),
+        Row("alpha", {RATIOS: (1.0,)}, "98.61 87.02 67.83 80.80 81.25"),
     ),
 )
 

@@ -13,21 +13,17 @@ Needs FF++ uncompressed, as SBI's code does. The mask is that of Table 4 (sweeps
 sizes span SBI's own range of 5 to 25 px.
 """
 
-from math import nan
-
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
-
-KERNELS = (5, 9, 13, 17, 21, 25)  # px
 
 SWEEP = Sweep(
     name="adfd_blur_degree",
     title="BBMG + NRS, Fig. 5: degree of blurring",
     base=BASE.override(SBI | {"model.data.blend.mask.kind": "facehull", "model.data.blend.mask.fixed_core": True}),
     small=SHORT,
-    row_name="kernel",
-    rows={str(px): {"model.data.blend.mask.blur_kernel": (px, px)} for px in KERNELS},
-    published=printed(COLUMNS, {str(px): (nan,) * len(COLUMNS) for px in KERNELS}),
+    row_name="kernel, px",
+    headings=COLUMNS,
+    rows=tuple(Row(str(px), {"model.data.blend.mask.blur_kernel": (px, px)}) for px in (5, 9, 13, 17, 21, 25)),
 )
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ the paper: the last row trains on the same 8 frames of a video in all epochs, as
 8 of 32 anew.
 """
 
-from math import nan
-
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 LAL, NO_NRS = {"model.data.blend.mask.kind": "lal"}, {"model.nrs.enabled": False}
@@ -27,16 +25,13 @@ SWEEP = Sweep(
     base=BASE,
     small=SHORT,
     row_name="with",
-    rows={"neither": SBI, "BBMG": NO_NRS, "NRS": LAL, "BBMG + NRS": {}, "fixed frames": {FIXED: True}},
-    published=printed(
-        COLUMNS,
-        {
-            "neither": (99.56, 91.23, 72.10, 86.25, 83.68),
-            "BBMG": (99.55, 91.37, 72.57, 85.66, 86.31),
-            "NRS": (nan, 91.38, 72.80, 86.50, 86.18),
-            "BBMG + NRS": (99.52, 91.37, 72.98, 85.89, 87.77),
-            "fixed frames": (nan,) * 5,
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("neither", SBI, "99.56 91.23 72.10 86.25 83.68"),
+        Row("BBMG", NO_NRS, "99.55 91.37 72.57 85.66 86.31"),
+        Row("NRS", LAL, "- 91.38 72.80 86.50 86.18"),
+        Row("BBMG + NRS", {}, "99.52 91.37 72.98 85.89 87.77"),
+        Row("fixed frames", {FIXED: True}),
     ),
 )
 

@@ -12,7 +12,7 @@ in the validation part. Differs from the paper: its column of all four (99.56 fo
 column ffpp of sweeps/adfd_components.py; its three other methods are not here.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, SBI, SHORT
 
 SWEEP = Sweep(
@@ -21,13 +21,10 @@ SWEEP = Sweep(
     base=BASE.override({"protocol": "cross_manipulation", "manipulations": ("Deepfakes",), "test_on": ()}),
     small=SHORT,
     row_name="method",
-    rows={"SBI": SBI, "BBMG + NRS": {}},
-    published=printed(
-        ("ffpp/Deepfakes", "ffpp/Face2Face", "ffpp/FaceSwap", "ffpp/NeuralTextures"),
-        {
-            "SBI": (99.99, 99.77, 99.90, 98.57),
-            "BBMG + NRS": (99.98, 99.83, 99.89, 98.38),
-        },
+    headings=("ffpp/Deepfakes", "ffpp/Face2Face", "ffpp/FaceSwap", "ffpp/NeuralTextures"),
+    rows=(
+        Row("SBI", SBI, "99.99 99.77 99.90 98.57"),
+        Row("BBMG + NRS", {}, "99.98 99.83 99.89 98.38"),
     ),
 )
 

@@ -13,7 +13,7 @@ OpenCV draws float masks without anti-aliasing, so "LINE_AA, float32, 255, faceh
 85.41) is "LINE_8, float32, 1": their difference is the paper's own spread.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 HULL = {"model.data.blend.mask.kind": "facehull"}
@@ -25,20 +25,16 @@ SWEEP = Sweep(
     base=BASE.override(SBI),
     small=SHORT,
     row_name="mask",
-    rows={
-        "LINE_8, uint8, facehull": HULL | IN_8_BIT,
-        "LINE_AA, uint8, facehull": HULL | IN_8_BIT | {"model.data.blend.mask.line": "aa"},
-        "LINE_8, float32, facehull": HULL,
-        "LINE_AA, float32, LAL": {},
-    },
-    published=printed(
-        COLUMNS,
-        {
-            "LINE_8, uint8, facehull": (99.01, 80.31, 70.40, 82.37, 79.58),
-            "LINE_AA, uint8, facehull": (99.05, 79.67, 70.37, 83.19, 79.88),
-            "LINE_8, float32, facehull": (99.36, 89.74, 71.52, 84.05, 85.76),
-            "LINE_AA, float32, LAL": (99.56, 91.23, 72.10, 86.25, 83.68),
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("LINE_8, uint8, facehull", HULL | IN_8_BIT, "99.01 80.31 70.40 82.37 79.58"),
+        Row(
+            "LINE_AA, uint8, facehull",
+            HULL | IN_8_BIT | {"model.data.blend.mask.line": "aa"},
+            "99.05 79.67 70.37 83.19 79.88",
+        ),
+        Row("LINE_8, float32, facehull", HULL, "99.36 89.74 71.52 84.05 85.76"),
+        Row("LINE_AA, float32, LAL", {}, "99.56 91.23 72.10 86.25 83.68"),
     ),
 )
 

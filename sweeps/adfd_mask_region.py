@@ -12,7 +12,7 @@ the convex hull of the landmarks in 8 bit; the local mask is SLADD's, one of its
 local" draws one of the two for each face.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 KIND = "model.data.blend.mask.kind"
@@ -23,20 +23,12 @@ SWEEP = Sweep(
     base=BASE.override(SBI),
     small=SHORT,
     row_name="mask",
-    rows={
-        "global": {KIND: "facehull", "model.data.blend.mask.dtype": "uint8"},
-        "LAL": {KIND: "lal"},
-        "local": {KIND: "local"},
-        "LAL and local": {KIND: "lal_or_local"},
-    },
-    published=printed(
-        COLUMNS,
-        {
-            "global": (99.01, 80.31, 70.40, 82.37, 79.58),
-            "LAL": (99.56, 91.23, 72.10, 86.25, 83.68),
-            "local": (95.89, 73.99, 61.70, 60.89, 72.08),
-            "LAL and local": (99.29, 88.73, 71.70, 81.55, 84.49),
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("global", {KIND: "facehull", "model.data.blend.mask.dtype": "uint8"}, "99.01 80.31 70.40 82.37 79.58"),
+        Row("LAL", {KIND: "lal"}, "99.56 91.23 72.10 86.25 83.68"),
+        Row("local", {KIND: "local"}, "95.89 73.99 61.70 60.89 72.08"),
+        Row("LAL and local", {KIND: "lal_or_local"}, "99.29 88.73 71.70 81.55 84.49"),
     ),
 )
 

@@ -11,7 +11,7 @@ DFDC preview and FFIW-10K.
 Needs FF++ uncompressed, as SBI's code does. The paper's averages are left out.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
 
 SWEEP = Sweep(
@@ -20,20 +20,12 @@ SWEEP = Sweep(
     base=BASE.override(SBI),
     small=SHORT,
     row_name="transforms",
-    rows={
-        "all": {},
-        "w/o color": {"model.data.blend.transform.color": False},
-        "w/o frequency": {"model.data.blend.transform.frequency": False},
-        "w/o affine": {"model.data.blend.transform.affine": False},
-    },
-    published=printed(
-        COLUMNS,
-        {
-            "all": (99.56, 91.23, 72.10, 86.25, 83.68),
-            "w/o color": (99.54, 90.81, 69.70, 82.05, 82.71),
-            "w/o frequency": (91.19, 71.79, 66.99, 86.72, 89.81),
-            "w/o affine": (99.62, 80.50, 61.47, 78.26, 73.66),
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("all", {}, "99.56 91.23 72.10 86.25 83.68"),
+        Row("w/o color", {"model.data.blend.transform.color": False}, "99.54 90.81 69.70 82.05 82.71"),
+        Row("w/o frequency", {"model.data.blend.transform.frequency": False}, "91.19 71.79 66.99 86.72 89.81"),
+        Row("w/o affine", {"model.data.blend.transform.affine": False}, "99.62 80.50 61.47 78.26 73.66"),
     ),
 )
 

@@ -12,7 +12,7 @@ Differs from the paper: the ten other methods of its table are not here. It name
 as in its Table 4) nor the level (here video).
 """
 
-from pipelines.sweep import Experiment, Sweep, main, printed
+from pipelines.sweep import Experiment, Row, Sweep, main
 from sweeps._delocate import SHORT
 
 SWEEP = Sweep(
@@ -25,11 +25,8 @@ SWEEP = Sweep(
     ),
     small=SHORT,
     row_name="method",
-    rows={"Delocate": {}},
-    published=printed(
-        ("celeb_df", "celeb_df eer", "deeper_forensics", "deeper_forensics eer", "dfdc", "dfdc eer"),
-        {"Delocate": (91.3, 14.1, 99.1, 6.6, 84.0, 24.7)},
-    ),
+    headings=("celeb_df", "celeb_df eer", "deeper_forensics", "deeper_forensics eer", "dfdc", "dfdc eer"),
+    rows=(Row("Delocate", {}, "91.3 14.1 99.1 6.6 84.0 24.7"),),
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ time, read from the same dataset. DFDC names none for its test videos, and Deepe
 columns stay without a number, and the report says so. Trains what Table 1 trains.
 """
 
-from pipelines.sweep import Experiment, Sweep, main, printed
+from pipelines.sweep import Experiment, Row, Sweep, main
 from sweeps._delocate import SHORT
 
 SWEEP = Sweep(
@@ -27,11 +27,15 @@ SWEEP = Sweep(
     ),
     small=SHORT,
     row_name="method",
-    rows={"Delocate": {}},
-    published=printed(
-        ("celeb_df iou", "celeb_df pbca", "deeper_forensics iou", "deeper_forensics pbca", "dfdc iou", "dfdc pbca"),
-        {"Delocate": (80.1, 80.2, 93.7, 92.6, 73.8, 72.7)},  # printed as 0.801 and so on
+    headings=(
+        "celeb_df iou",
+        "celeb_df pbca",
+        "deeper_forensics iou",
+        "deeper_forensics pbca",
+        "dfdc iou",
+        "dfdc pbca",
     ),
+    rows=(Row("Delocate", {}, "80.1 80.2 93.7 92.6 73.8 72.7"),),
 )
 
 if __name__ == "__main__":

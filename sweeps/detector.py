@@ -13,9 +13,7 @@ smaller the face, against 20 ms for HOG and 5 ms for RetinaFace. The coverage re
 them found.
 """
 
-from math import nan
-
-from pipelines.sweep import Experiment, Sweep, main
+from pipelines.sweep import Experiment, Row, Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc")
 
@@ -25,8 +23,12 @@ SWEEP = Sweep(
     base=Experiment(model="plain", train_on="ffpp", test_on=COLUMNS),
     small={"model.num_epochs": 4, "faces.num_frames": 4},
     row_name="detector",
-    rows={"dlib": {}} | {name: {"faces.detector": name} for name in ("dlib-cnn", "retinaface")},
-    published={row: dict.fromkeys(COLUMNS, nan) for row in ("dlib", "dlib-cnn", "retinaface")},
+    headings=COLUMNS,
+    rows=(
+        Row("dlib", {}),
+        Row("dlib-cnn", {"faces.detector": "dlib-cnn"}),
+        Row("retinaface", {"faces.detector": "retinaface"}),
+    ),
 )
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ here; average precision goes with the share of fakes, which for DFDC is not that
 
 import dataclasses
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._laa_net import BASE, SHORT
 
 SWEEP = Sweep(
@@ -25,23 +25,20 @@ SWEEP = Sweep(
     base=dataclasses.replace(BASE, test_on=("ffpp", *BASE.test_on)),
     small=SHORT,
     row_name="pseudo-fakes",
-    rows={"BI": {"model.data.synthesis": "bi"}, "SBI": {"model.data.synthesis": "sbi"}},
-    published=printed(
-        (
-            "ffpp",
-            "celeb_df",
-            "celeb_df ap",
-            "wild_deepfake",
-            "wild_deepfake ap",
-            "dfd",
-            "dfd ap",
-            "dfdcp",
-            "dfdcp ap",
-        ),
-        {
-            "BI": (99.95, 86.28, 91.93, 57.13, 56.89, 99.51, 99.80, 69.69, 93.67),
-            "SBI": (99.96, 95.40, 97.64, 80.03, 81.08, 98.43, 99.40, 86.94, 97.70),
-        },
+    headings=(
+        "ffpp",
+        "celeb_df",
+        "celeb_df ap",
+        "wild_deepfake",
+        "wild_deepfake ap",
+        "dfd",
+        "dfd ap",
+        "dfdcp",
+        "dfdcp ap",
+    ),
+    rows=(
+        Row("BI", {"model.data.synthesis": "bi"}, "99.95 86.28 91.93 57.13 56.89 99.51 99.80 69.69 93.67"),
+        Row("SBI", {"model.data.synthesis": "sbi"}, "99.96 95.40 97.64 80.03 81.08 98.43 99.40 86.94 97.70"),
     ),
 )
 

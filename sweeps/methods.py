@@ -11,9 +11,7 @@ both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71
     python sweeps/methods.py --dry-run                    # only the plan
 """
 
-from math import nan
-
-from pipelines.sweep import Experiment, Sweep, main, printed
+from pipelines.sweep import Experiment, Row, Sweep, main
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc", "dfdcp", "dfd", "ffiw", "wild_deepfake")
 
@@ -21,24 +19,20 @@ SWEEP = Sweep(
     name="methods",
     title="All methods, trained on FF++",
     base=Experiment(model="plain", train_on="ffpp", test_on=COLUMNS),
-    small_rows={"EfficientNet-b4": {"model.backbone": "test_efficientnet"}},
     row_name="method",
-    rows={
-        "Xception": {},
-        "EfficientNet-b4": {"model.backbone": "tf_efficientnet_b4.ap_in1k", "model.input_px": 380},
-        **{name: {"model": name} for name in ("lre", "mc_lcr", "delocate", "adfd", "laa_net")},
-    },
-    published=printed(
-        COLUMNS,
-        {
-            "Xception": (nan,) * 8,
-            "EfficientNet-b4": (nan,) * 8,
-            "lre": (nan,) * 8,
-            "mc_lcr": (nan,) * 8,
-            "delocate": (nan, 91.3, 99.1, 84.0, nan, nan, nan, nan),
-            "adfd": (nan, 91.37, nan, 72.98, 85.89, nan, 87.77, nan),
-            "laa_net": (nan, 95.40, nan, nan, 86.94, 98.43, nan, 80.03),
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("Xception", {}),
+        Row(
+            "EfficientNet-b4",
+            {"model.backbone": "tf_efficientnet_b4.ap_in1k", "model.input_px": 380},
+            small={"model.backbone": "test_efficientnet"},
+        ),
+        Row("lre", {"model": "lre"}),
+        Row("mc_lcr", {"model": "mc_lcr"}),
+        Row("delocate", {"model": "delocate"}, "- 91.3 99.1 84.0 - - - -"),
+        Row("adfd", {"model": "adfd"}, "- 91.37 - 72.98 85.89 - 87.77 -"),
+        Row("laa_net", {"model": "laa_net"}, "- 95.40 - - 86.94 98.43 - 80.03"),
     ),
 )
 

@@ -55,15 +55,15 @@ GROWTH = {
 
 SCRIPT = '''"""Sweep of a test."""
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main
+from pipelines.sweep import Row, Sweep, main
 
 SWEEP = Sweep(
     name="losses",
     title="Table 0: rates",
     base=Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",), preset="small").override({base}),
     row_name="rate",
-    rows={rows},
-    published={{row: {{"celeb_df": 0.5}} for row in {rows}}},
+    headings=("celeb_df",),
+    rows=tuple(Row(label, settings, "50.0") for label, settings in {rows}.items()),
 )
 
 if __name__ == "__main__":

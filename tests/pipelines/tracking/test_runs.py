@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
-from pipelines.experiments.sweep import Sweep
+from pipelines.experiments.sweep import Sweep, grid
 from pipelines.launch import publish
 from pipelines.tracking import runs
 from pipelines.training import stages
@@ -24,8 +24,8 @@ SWEEP = Sweep(
     title="Delocate, Table 5: mask ratio",
     base=BASE,
     row_name="mask ratio",
-    rows={"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}},
-    published={row: {"celeb_df": 0.5, "dfdc": 0.5} for row in ("0.5", "0.9")},
+    headings=("celeb_df", "dfdc"),
+    rows=grid("model.recover.mask_ratio", {0.5: "50.0 50.0", 0.9: "50.0 50.0"}),
 )
 
 
