@@ -190,6 +190,7 @@ class ScoreVideos:
         self.device, self.perturbations = device.best(), perturbations
         self.stages = [(stage.planned.name, stage.load(self.device), stage.samples(faces)) for stage in finished]
 
+        self.numerics = {stage.planned.name: stage.planned.numerics for stage in finished}
     def __call__(self, videos: pa.Table) -> pa.Table:
         """Return PREDICTIONS of all faces of the videos, which come as `as_table` makes them."""
         wanted = [Video(**row) for row in videos.to_pylist()]
@@ -202,7 +203,9 @@ class ScoreVideos:
         """Yield one stage's PREDICTIONS. A face that lies in two clips gets the mean of their scores."""
         scores: dict[FaceKey, list[float]] = {}
         measures: dict[FaceKey, dict[str, Any]] = {}
-        for covered, out in _outputs(module.score, samples, videos, self.device, self.perturbations):
+        for covered, out in _outputs(
+            module.score, samples, videos, self.device, self.numerics[name], self.perturbations
+        ):
             for i, sample in enumerate(covered):
                 for row in sample.rows:
                     key = FaceKey(sample.video, sample.perturbation, row["frame_index"], row["face_index"])
@@ -286,8 +289,11 @@ class _DeriveFrames:
     def __call__(self, videos: pa.Table) -> pa.Table:
         rows: dict[tuple[str, int, int, str], dict[str, Any]] = {}
         wanted = [Video(**row) for row in videos.to_pylist()]
-        for covered, out in _outputs(self.module.derive, self.samples, wanted, self.device):
+        for covered, out in _outputs(
+            self.module.derive, self.samples, wanted, self.device, self.numerics
+        ):
             for i, sample in enumerate(covered):
+        self.numerics = finished.planned.numerics
                 for frame, face in enumerate(sample.rows):
                     for name, array in out.items():
                         key = {
@@ -328,6 +334,7 @@ def _outputs(
 
     A video comes under all perturbations before the next one, so that its faces are decoded once for them.
     """
+    numerics: device.Numerics,
     stream = (
         (_Covered(video, perturbation, rows), arrays)
         for video in videos
@@ -336,7 +343,7 @@ def _outputs(
     )
     for entries in batches.ahead(batches.chunks(stream, BATCH_SAMPLES)):
         batch = as_batch([arrays for _, arrays in entries], on)
-        with device.autocast(on):
+        with numerics.in_force(), numerics.autocast(on):
             out = apply(batch)
         # NumPy has no bfloat16.
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in out.items()}

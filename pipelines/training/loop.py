@@ -21,7 +21,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import models
 from models import BadSample
 from models._distributed import alone, total
-from pipelines.common import device, progress, tables
+from pipelines.common import progress, tables
+from pipelines.common.device import Numerics
 from pipelines.common.storage import write_text
 from pipelines.metrics import detection
 from pipelines.training import views
@@ -44,6 +45,11 @@ def loop(job: Job, world: World) -> None:
     if job.planned.done:  # a worker died between the marker and its own end
         return
     view, samples = job.view(), job.samples()
+    with job.planned.numerics.in_force():
+        _train(job, world)
+
+
+def _train(job: Job, world: World) -> None:
     val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
     epoch_steps = view.steps_per_epoch
     num_steps = epoch_steps * job.stage.feed(job.config).num_epochs
@@ -67,7 +73,7 @@ def loop(job: Job, world: World) -> None:
             model, trainable = world.wrap(module), _trainable(module)
         torch.manual_seed(_seed_of(job.seed, step, world.rank))
         batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(job.seed, step, 0))}
-        state.add(_step(model, learner.optimizer, _cut(module, batch, cuts), step, picks, world))
+        state.add(_step(model, learner.optimizer, _cut(module, batch, cuts), step, picks, world, job.planned.numerics))
         if not isinstance(learner.scheduler, ReduceLROnPlateau):
             learner.scheduler.step()
         state.step = step + 1
@@ -118,6 +124,7 @@ def _step(
     picks: Sequence[Pick],
     world: World,
 ) -> dict[str, float]:
+    numerics: Numerics,
     """Take one optimizer step; return its losses. The closure may run more than once (SAM): its first losses count.
 
     cuts: of the worker's samples, with what each one's loss counts; the gradients of all add up.
@@ -129,7 +136,7 @@ def _step(
         repeat, whole = torch.tensor(bool(parts)), torch.zeros(())
         for number, (batch, counts) in enumerate(cuts, 1):
             with _gradients_stay_here(model, number < len(cuts)):
-                with device.autocast(world.device):
+                with numerics.autocast(world.device):
                     out = model({**batch, "repeat": repeat})
                 _check_finite(out["loss"], step, picks, world)
                 (out["loss"] * counts).backward()
@@ -189,8 +196,8 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         for _, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=VAL_FRAMES)
     )
     for chunk in ahead(chunks(loaded, job.stage.feed(job.config).batch_size)):
-        batch = _to_device(stack([arrays for _, arrays in chunk]), world.device)
-        with alone(), device.autocast(world.device):  # workers have unequal numbers of batches
+        batch = _to_device(stack([arrays for _, _, arrays in chunk]), world.device)
+        with alone(), job.planned.numerics.autocast(world.device):  # workers have unequal numbers of batches
             out = module(batch)
         losses = out["loss"].expand(len(chunk)).tolist()  # where the stage gives the batch's mean, each counts as that
         if "score" not in out:

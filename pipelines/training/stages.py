@@ -53,7 +53,7 @@ class PlannedStage:
     @property
     def numerics(self) -> Numerics:
         """How its network computes, in training and in scoring."""
-        return Numerics(precision=self.spec["precision"], deterministic=self.spec["deterministic"])
+        return Numerics(**{name: self.spec[name] for name in ("precision", "deterministic") if name in self.spec})
 
     def finish(self, best_epoch: int, summary: Mapping[str, Any]) -> None:
         """Mark the stage as trained: its weights are the best epoch's."""

@@ -81,7 +81,9 @@ class Samples:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """run(cfg, selects_by, world) -> the trained job and the diary of its stage; `cfg` as `Toy` takes it."""
 
-    def start(cfg: dict[str, Any], selects_by: str = "auc", world: Any = None) -> tuple[Job, list[Any]]:
+    def start(
+        cfg: dict[str, Any], selects_by: str = "auc", world: Any = None, spec: Mapping[str, Any] = {}
+    ) -> tuple[Job, list[Any]]:
         made: list[Toy] = []
 
         class Chosen(Toy):
@@ -92,7 +94,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Chosen.selects_by = selects_by  # type: ignore[assignment]
         monkeypatch.setattr(Job, "stage", Chosen)
         monkeypatch.setattr(Job, "_samples", lambda self, donors: Samples())
-        planned = stages.PlannedStage(paper="toy", name="toy", folder=tmp_path / "toy", spec={"seed": 0})
+        planned = stages.PlannedStage(paper="toy", name="toy", folder=tmp_path / "toy", spec={"seed": 0, **spec})
         planned.folder.mkdir(exist_ok=True)
         job = Job(planned=planned, config=cfg, train=REALS + FAKES, select=REALS + FAKES, faces={}, earlier={})
         loop.loop(job, world or Alone())
@@ -161,3 +163,18 @@ def test_the_curve_has_all_that_val_gives(run):
     job, _ = run({"epochs": 1, "val": [(0.25, 0.9)]})
     (line,) = [json.loads(text) for text in (job.planned.folder / "curves.jsonl").read_text().splitlines()]
     assert (line["val/loss"], line["val/auc"], line["val/accuracy"]) == (0.25, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("precision", "autocast"), [("auto", False), ("fp32", False), ("bf16", True)])
+def test_training_and_validation_compute_as_the_spec_says(run, precision, autocast, monkeypatch):
+    seen: list[tuple[bool, bool, bool]] = []
+    forward = Toy.forward
+
+    def look(self: Toy, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        seen.append((self.training, torch.is_autocast_enabled("cpu"), torch.are_deterministic_algorithms_enabled()))
+        return forward(self, batch)
+
+    monkeypatch.setattr(Toy, "forward", look)
+    run({"epochs": 1, "val": FLAT}, spec={"precision": precision, "deterministic": autocast})
+    assert set(seen) == {(True, autocast, autocast), (False, autocast, autocast)}
+    assert not torch.are_deterministic_algorithms_enabled()
