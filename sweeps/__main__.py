@@ -88,9 +88,8 @@ def entry(name: str, preset: Preset, storage: Path, finished: Counter[str]) -> l
     num_trained = sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items())
     rows = rows_reported(name, storage)
     num_rows = len(sweep.running)
-    facts = f"{_count(num_rows, 'row')}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
-    if others := len(sweep.rows) - num_rows:
-        facts += f"; {others} rows more are published only"
+    others = f" and {more} published only" if (more := len(sweep.rows) - num_rows) else ""
+    facts = f"{_count(num_rows, 'row')}{others}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
     if rows is not None:
         facts += f"; newest report: {rows} of {num_rows} rows"
     texts = (question(name), sweep.title, facts)

@@ -96,7 +96,8 @@ class Sweep:
     row_name: str  # heading of the first column
     headings: tuple[str, ...]  # of the other columns, see `Column.of`
     rows: tuple[Row, ...]
-    small: Mapping[str, Any] = field(default_factory=dict)  # overrides in the small preset: all rows in minutes
+    # Overrides in the small preset: all rows in minutes. Those of the base's model do not reach rows of another.
+    small: Mapping[str, Any] = field(default_factory=dict)
     level: str = "video"
     metric: str = "auc"  # of the columns that name none
     baseline: str = (
@@ -155,10 +156,12 @@ class Sweep:
         Raises ValueError on a bad setting, or a column for which a row scores nothing.
         """
         is_small = preset == "small"
-        base = self.base.override({"preset": preset, **(self.small if is_small else {}), **changes})
         experiments = {}
         for row in self.running:
             settings = row.small if is_small and row.small is not None else row.settings or {}
+            of_base = settings.get("model", self.base.model) == self.base.model
+            shorter = {key: value for key, value in self.small.items() if of_base or not key.startswith("model.")}
+            base = self.base.override({"preset": preset, **(shorter if is_small else {}), **changes})
             for seed in range(num_seeds):
                 experiments[row.label, seed] = base.override({**settings, "seed": seed})
         self._check_columns(experiments)

@@ -421,6 +421,14 @@ def test_a_row_can_be_another_in_the_small_preset() -> None:
     }
 
 
+def test_what_makes_one_model_short_does_not_reach_rows_of_another() -> None:
+    rows = (Row("a", {}), Row("b", {"model": "lre"}))
+    sweep = question(rows=rows, headings=("dfdc",), baseline="", small={"model.num_epochs": 2, "codec": "c40"})
+    a, b = sweep.experiments("small", 1, {"model.pretrained": False}).values()
+    assert (a.config().num_epochs, a.codec, a.config().pretrained) == (2, "c40", False)
+    assert (b.model, b.codec, b.config().pretrained) == ("lre", "c40", False)
+
+
 # --------------------------------------------------------------------------------------- switches
 def test_the_switches_are_these(sweep: Sweep) -> None:
     """The same for every sweep. What varies an experiment belongs into a sweep file: only a search, whose result
