@@ -1,7 +1,7 @@
 """How well does Delocate find the one manipulation of FF++ that it was trained on?
 
 Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with Randomly-Located Tampered
-Traces", IJCAI 2024, Table 4, last row: trained and tested on the same manipulation of FF++ (c23), AUC.
+Traces", IJCAI 2024, Table 4: trained and tested on the same manipulation of FF++ (c23), AUC, beside ten other methods.
 
     python sweeps/delocate_in_dataset.py                              # no datasets: made-up sample corpus
     python sweeps/delocate_in_dataset.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
@@ -23,6 +23,16 @@ SWEEP = Sweep(
     headings=("auc",),
     rows=side_by_side(
         {name: {"manipulations": (name,)} for name in ("Deepfakes", "FaceSwap", "Face2Face", "NeuralTextures")},
+        Row("MultiAtt", published="99.6 100 99.3 98.3"),
+        Row("LipForensics", published="99.8 100 99.3 99.7"),
+        Row("Huang et al.", published="99.6 99.8 99.5 98.4"),
+        Row("OST", published="99.0 98.8 99.1 95.9"),
+        Row("RECCE", published="99.7 99.9 99.2 98.4"),
+        Row("MRL", published="99.2 98.1 97.3 98.6"),
+        Row("DisGRL", published="99.0 99.1 98.3 99.6"),
+        Row("Kong et al.", published="99.7 99.6 99.4 98.9"),
+        Row("Zhao et al.", published="99.8 99.4 99.0 97.9"),
+        Row("Chao et al.", published="100 100 99.9 99.4"),
         Row("Delocate", {}, "99.8 99.7 99.7 99.3"),
         baseline="Delocate",
     ),

@@ -1,9 +1,9 @@
 """How much of a facial part should Delocate hide while it learns to recover faces?
 
 Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with Randomly-Located Tampered
-Traces", IJCAI 2024, Table 5: trained on all of FF++, video-level AUC on Celeb-DF-v2, DeeperForensics and DFDC
-for five mask ratios. The ratio is the share of hidden patches among the regions of interest of the one part
-(eyes, cheek and nose, lips) that is chosen for a clip.
+Traces", IJCAI 2024, Table 5: trained on all of FF++, AUC on Celeb-DF-v2, DeeperForensics and DFDC for five mask
+ratios. The ratio is the share of hidden patches among the regions of interest of the one part (eyes, cheek and nose,
+lips) that is chosen for a clip. The paper names no level: that ours is of videos is our reading.
 
     python sweeps/mask_ratio.py                              # no datasets: made-up sample corpus, small preset
     python sweeps/mask_ratio.py --datasets datasets.toml     # the experiment itself: 5 ratios x 3 seeds

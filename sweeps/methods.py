@@ -2,8 +2,8 @@
 
 No paper has this table: all five methods and two plain classifiers, trained on the same FF++ videos (c23), selected on
 the same validation videos, scored on the same test videos, at video level. Published values stand beside it only where
-a paper trained on FF++ and gave a video-level AUC: Delocate, Table 1; BBMG + NRS, Table 8, and LAA-Net (SBI), Table 1,
-both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6) published frame-level values.
+a paper trained on FF++ and gave a video-level AUC: Delocate, Table 1 (the level is our reading); BBMG + NRS, Table 8,
+and LAA-Net (SBI), Table 1, both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6) published frame-level values.
 
     python sweeps/methods.py                              # no datasets: made-up sample corpus, small preset
     python sweeps/methods.py --datasets datasets.toml     # the experiment itself: 7 methods x 3 seeds
