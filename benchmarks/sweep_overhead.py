@@ -138,7 +138,7 @@ def forward_seconds(one: score.FinishedStage, trial: Trial, videos: tuple) -> fl
     for batch in batches:
         with one.planned.numerics.autocast(on):
             out = module.score(batch)
-        out["score"].cpu()
+        out["logit"].cpu()
     return time.monotonic() - started
 
 

@@ -330,8 +330,8 @@ class Detect(Stage):
                 self._first_pass = self._refine(self.nrs, features_ND.detach(), logits_N2.detach(), batch)
             loss = (self._first_pass["weight_N"] * cross_entropy_N).mean()  # Eq. 9
             parts |= {name: value for name, value in self._first_pass.items() if value.ndim == 0}
-        score = logits_N2.detach().softmax(1)[:, FAKE].view(2, num_pairs).T
-        return {"loss": loss, "score": score} | parts
+        logit = (logits_N2[:, FAKE] - logits_N2[:, REAL]).detach().view(2, num_pairs).T
+        return {"loss": loss, "logit": logit} | parts
 
     @torch.no_grad()
     def _refine(self, nrs: NoiseRefinement, features_ND: Tensor, logits_N2: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -353,7 +353,7 @@ class Detect(Stage):
         }
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logits(self.encoded(batch["image"])).softmax(1)[:, FAKE]}
+        return {"logit": self.logit(batch)}
 
     def cam_layer(self) -> CamLayer:
         return last_maps(self.encoder)

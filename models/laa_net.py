@@ -38,9 +38,9 @@ Shapes: B samples, K images of each (real and fake: 2; BI in training takes one 
 D = S / 4 side of the maps, E width of the embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -203,8 +203,7 @@ SMALL = Config(
 
 
 # ------------------------------------------------------------------------------------------- network
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the heads give; None for a head that is switched off."""
 
     logit_N: Tensor  # above 0 means fake
@@ -290,6 +289,14 @@ def losses(cfg: LossConfig, out: Prediction, target: Batch) -> dict[str, Tensor]
     return terms
 
 
+def _split(out: Prediction, target: Batch, size: int) -> Iterator[tuple[Prediction, Batch]]:
+    """Yield `size` images after the other: what is predicted of them, and what is true."""
+    for first in range(0, len(out.logit_N), size):
+        some = slice(first, first + size)
+        predicted = {name: value[some] for name, value in out._asdict().items() if value is not None}
+        yield out._replace(**predicted), {name: value[some] for name, value in target.items()}
+
+
 def lr_factor(epoch: int, num_epochs: int, boost: float) -> float:
     """Return the factor on the first epoch's learning rate in an epoch, counted from 0.
 
@@ -322,16 +329,16 @@ class Detect(Stage):
         return parts | {"pretrained": cfg.pretrained}
 
     @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (tagged(cfg.net.encoder),) if cfg.pretrained else ()
+
+    @staticmethod
     def feed(cfg: Config) -> Feed:
         bi = cfg.data.synthesis == "bi"
         return Feed(
             input_px=cfg.data.face_px,
             batch_size=cfg.optim.batch_size if bi else cfg.optim.batch_size // 2,
             num_epochs=cfg.optim.num_epochs,
-    @staticmethod
-    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
-        return (tagged(cfg.net.encoder),) if cfg.pretrained else ()
-
             samples_per_video=cfg.optim.samples_per_video or (32 if bi else 8),
             donors=cfg.data.bi.donors if bi else 0,
         )
@@ -380,15 +387,22 @@ class Detect(Stage):
         with batch_norm_at_rest(self.net, second and self.cfg.optim.freeze_bn_second):
             out = self.net(self._input(target["image"]))
         terms = losses(self.cfg.loss, out, target)
+        if self.training:
+            loss = self._weighed(terms)
+        else:  # of each sample: L_H is divided by the number of points, of which images have unequal numbers
+            parts = _split(out, target, batch["label"].shape[1])
+            loss = torch.stack([self._weighed(losses(self.cfg.loss, *part)) for part in parts])
+        logit = out.logit_N.detach().view(batch["label"].shape).squeeze(1)
+        return {"loss": loss, "logit": logit} | {name: term.detach() for name, term in terms.items()}
+
+    def _weighed(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the terms of Eq. 8, weighed."""
         weight = {"heatmap": self.cfg.loss.heatmap_weight, "consistency": self.cfg.loss.consistency_weight}
-        loss = torch.stack([weight.get(name, 1.0) * term for name, term in terms.items()]).sum()  # Eq. 8
-        score = out.logit_N.detach().sigmoid().view(batch["label"].shape).squeeze(1)
-        return {"loss": loss, "score": score} | {name: term.detach() for name, term in terms.items()}
+        return torch.stack([weight.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         x_BCSS = self._input(batch["image"])
-        logit_B = (self.net(x_BCSS).logit_N + self.net(x_BCSS.flip(3)).logit_N) / 2
-        return {"score": logit_B.sigmoid()}
+        return {"logit": (self.net(x_BCSS).logit_N + self.net(x_BCSS.flip(3)).logit_N) / 2}
 
     def cam_layer(self) -> CamLayer:
         """Return the last maps of the class head, a quarter of the face's side."""

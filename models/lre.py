@@ -446,10 +446,10 @@ class Detect(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
         loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())  # Eq. 3
-        return {"loss": loss, "bce": loss.detach(), "score": logit.detach().sigmoid()}
+        return {"loss": loss, "bce": loss.detach(), "logit": logit.detach()}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logit(batch).sigmoid()}
+        return {"logit": self.logit(batch)}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -392,10 +392,10 @@ class Detect(Stage):
             )  # Eq. 13
             loss = cfg.alpha * contrastive + (1 - cfg.alpha) * ce  # Eq. 15
             terms["contrastive"] = contrastive.detach()
-        return {"loss": loss, "score": logits_B2.detach().softmax(1)[:, 1]} | terms
+        return {"loss": loss, "logit": (logits_B2[:, 1] - logits_B2[:, 0]).detach()} | terms
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.classify(self.encoded(batch["image"])).float().softmax(1)[:, 1]}
+        return {"logit": self.logit(batch)}
 
     def cam_layer(self) -> CamLayer:
         """Return the layer of the global feature: style and frequency features have lost their places."""

@@ -182,10 +182,10 @@ class Detect(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
         loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())
-        return {"loss": loss, "score": logit.detach().sigmoid()}
+        return {"loss": loss, "logit": logit.detach()}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logit(batch).sigmoid()}
+        return {"logit": self.logit(batch)}
 
     def cam_layer(self) -> CamLayer:
         return last_maps(self.network)

@@ -9,7 +9,8 @@
     EVIDENCE     one row per picture of what a stage looks at
     FEATURES     one row per face and stage that a plot of features shows
 
-A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction.
+A changed column means a line in the CHANGELOG, and a higher version: of VIDEOS, FACES or LEDGER `VERSION`, which takes
+a new extraction, of PREDICTIONS `scoring.score.VERSION`, which takes a new scoring.
 """
 
 from collections.abc import Iterable, Mapping
@@ -99,7 +100,9 @@ PREDICTIONS = _schema(
     _field("face_index", pa.int8()),
     _field("label", pa.int8(), "0 real, 1 fake"),
     _field("method", pa.string()),
-    _field("score", pa.float32(), "P(fake), 0 to 1"),
+    _field("logit", pa.float64(), "log odds of P(fake), above 0 means fake: ranks also where P(fake) is 1 in 64 bits"),
+    _field("score", pa.float64(), "P(fake), 0 to 1: the sigmoid of `logit`"),
+    _field("num_repeated", pa.int16(), "frames of its clip that repeat the video's last one; 0 where there are enough"),
     _field("face_area_px", pa.float32(), "area of the face box in the source frame, square pixels"),
     _field("mask_png", pa.binary(), "predicted mask, 8 bit, 0 to 255; null for perturbed faces", null=True),
     _field("mask_tp", pa.int32(), "pixels at threshold 0.5; null: no ground truth", null=True),
@@ -126,6 +129,7 @@ RESULTS = _schema(
     _field("reason", pa.string(), "why the value is not defined; empty: it is"),
     _field("n_real", pa.int32(), "videos scored"),
     _field("n_fake", pa.int32(), "videos scored"),
+    _field("n_padded", pa.int32(), "videos scored in clips that are longer than they, so that a frame is repeated"),
     _field("n_missing", pa.int32(), "videos without a usable face"),
     _field("n_excluded", pa.int32(), "videos that share a source with training"),
     _field("n_clusters", pa.int32(), "that hold its videos, of the rarer class; videos of one source are one cluster"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models import Pooling
 from pipelines.common import tables
@@ -123,6 +124,7 @@ def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table
         "codec": part.codec,
         "n_real": labels.count(tables.REAL),
         "n_fake": labels.count(tables.FAKE),
+        "n_padded": len(predictions.filter(pc.greater(predictions["num_repeated"], 0))["video_id"].unique()),
         "n_missing": len(part.failed),
         "n_excluded": len(part.excluded),
     }
@@ -142,21 +144,22 @@ def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table
 
 
 def scores_at(level: str, origin: Origin, part: ScoredPart, predictions: pa.Table) -> pa.Table:
-    """Return what numbers at a level rank, `video_id`, `label`, `score`: of each face (`frame`), or of each video.
+    """Return what numbers at a level rank, `video_id`, `label`, `logit`, `score`: of each face (`frame`), or video.
 
     A frame in which every face counts is one face. Failed videos are in it at level `video`, with score 0.5, where the
     trial's rule is to count them.
     """
-    table = detection.highest_faces(predictions, part.every_face)
     if level == "frame":
-        return table.select(["video_id", "label", "score"])
+        faces = detection.highest_faces(predictions, part.every_face)
+        return detection.with_score(faces.select(["video_id", "label", "logit"]))
+    table = predictions.select(detection.SCORES)
     if origin.failed_rule == "half":
         halves = [
-            {"video_id": video.video_id, "frame_index": 0, "label": video.label, "score": 0.5, "face_area_px": 0}
+            {"video_id": video.video_id, "frame_index": 0, "label": video.label, "logit": 0.0, "face_area_px": 0}
             for video in part.failed
         ]
         table = pa.concat_tables([table, pa.Table.from_pylist(halves, schema=table.schema)])
-    return detection.by_video(table, origin.pooling)
+    return detection.by_video(table, origin.pooling, part.every_face)
 
 
 def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[str, Any]]:

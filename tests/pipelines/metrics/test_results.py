@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import expit
 
 from models import Pooling
 from pipelines.common import tables
@@ -20,7 +21,7 @@ ORIGIN = Origin(
 
 def measured(dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final") -> Measurement:
     counted = {"test_dataset": dataset, "part": "test", "codec": "c23" if dataset == "ffpp" else "unknown"}
-    counted |= {"n_real": 3, "n_fake": 4, "n_missing": 1, "n_excluded": 0}
+    counted |= {"n_real": 3, "n_fake": 4, "n_padded": 0, "n_missing": 1, "n_excluded": 0}
     floats = np.full(detection.NUM_RESAMPLES, value) if resampled is None else resampled
     return Measurement(
         stage=stage, perturbation=perturbation, dataset=dataset, counted=counted, numbers={AUC: (value, floats)}
@@ -95,7 +96,8 @@ def block(perturbation: str, *scores: float) -> tuple[dict[str, str], pa.Table]:
     rows = [
         dict.fromkeys(tables.PREDICTIONS.names)
         | {"stage": "final", "perturbation": perturbation, "dataset": "dfdc", "video_id": f"dfdc/{i}", "method": "x"}
-        | {"frame_index": 0, "face_index": 0, "label": int(i > 0), "score": score, "face_area_px": 1.0}
+        | {"frame_index": 0, "face_index": 0, "label": int(i > 0), "num_repeated": 0, "face_area_px": 1.0}
+        | {"logit": score - 0.5, "score": float(expit(score - 0.5))}
         for i, score in enumerate(scores)
     ]
     return {"part": "dfdc", "stage": "final"}, tables.to_table(rows, tables.PREDICTIONS)

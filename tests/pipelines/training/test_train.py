@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 import models
+from pipelines.common.device import Numerics
 from pipelines.common.storage import folders
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import loop, stages, views
@@ -227,29 +229,51 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> No
     assert job.planned.summary()["best_epoch"] == 1 + int(np.argmin(losses))
 
 
-def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: Path) -> None:
-    job = jobs(tmp_path)["recover"]
-    module = job.stage(job.config)
+class Told(Exception):
+    """What a worker told the others."""
 
-    class Part(Alone):
-        """One of three workers; `gather` only sees its own part."""
 
-        def __init__(self, rank: int) -> None:
-            super().__init__()
-            self.rank, self.size, self.seen = rank, 3, []
+class Part(Alone):
+    """A worker among several, who all told this; while that is not known, what it tells itself is raised."""
 
-        def gather(self, value: Any) -> list[Any]:
-            self.seen = [row[0] for row in value]
-            return [value or [("", 0, 0.0, None)]]
+    def __init__(self, rank: int, size: int, told: list[Any] | None = None) -> None:
+        super().__init__()
+        self.rank, self.size, self.told = rank, size, told
 
-    parts = [Part(rank) for rank in range(3)]
-    for part in parts:
-        loop.validate(job, module, job.samples(), part)
-    alone = Part(0)
-    alone.size = 1
-    loop.validate(job, module, job.samples(), alone)
-    assert sorted(name for part in parts for name in part.seen) == sorted(alone.seen)
-    assert len(alone.seen) == 2 * 2  # two real videos of six frames, clips of four: two clips each
+    def gather(self, value: Any) -> list[Any]:
+        if self.told is None:
+            raise Told(value)
+        return self.told
+
+
+def validated(job: Job, module: models.Stage, samples: Any, num_workers: int = 1) -> dict[str, float]:
+    """What validation gives on so many workers."""
+    told = []
+    for rank in range(num_workers):
+        with pytest.raises(Told) as caught:
+            loop.validate(job, module, samples, Part(rank, num_workers))
+        told.append(caught.value.args[0])
+    return loop.validate(job, module, samples, Part(0, num_workers, told))
+
+
+@pytest.mark.parametrize("stage", ["recover", "finetune"])
+def test_validation_is_the_same_on_any_number_of_workers_and_in_any_batches(stage: str, tmp_path: Path) -> None:
+    """Two real videos, for `finetune` four fakes too, of six frames: two clips of four each. Parts of a face have
+    unequal numbers of patches, so that a mean of the means of batches would depend on these."""
+    (tmp_path / "w").mkdir()
+    job = jobs(tmp_path)[stage]
+    torch.manual_seed(0)
+    module, samples = job.stage(job.config), job.samples()
+    alone = validated(job, module, samples)
+    for num_workers, batch_size in ((1, 1), (1, 3), (2, 2), (3, 1), (3, 4)):
+        cut = replace(job, config=models.override(job.config, {f"{stage}.batch_size": batch_size}))
+        assert validated(cut, module, samples, num_workers) == pytest.approx(alone, rel=1e-6)
+
+
+def face(frame_index: int, face_index: int = 0, side_px: float = 10.0) -> dict[str, Any]:
+    """What validation looks at in a row of FACES."""
+    box = {"x0": 0.0, "y0": 0.0, "x1": side_px, "y1": side_px}
+    return {"frame_index": frame_index, "face_index": face_index, "box_px": box}
 
 
 @pytest.mark.parametrize(("balances", "expected"), [(False, (0.1 + 0.3 + 4 * 1.0) / 6), (True, (0.2 + 1.0) / 2)])
@@ -261,19 +285,21 @@ def test_the_loss_on_val_may_be_balanced_over_the_classes(balances: bool, expect
     class Stage(torch.nn.Module):
         balances_val_loss = balances
         view = "frames"
+        pooling = models.Pooling()
 
         @staticmethod
         def feed(cfg: Any) -> models.Feed:
             return models.Feed(input_px=1, batch_size=4)
 
         def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            return {"loss": batch["loss"], "score": batch["loss"]}
+            return {"loss": batch["loss"], "logit": batch["loss"]}
 
     class Made:
         def scoring_samples(self, video: Video, **options: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
-            return (([], {"loss": np.float32(loss)}) for loss in losses[video.video_id])
+            return (([face(i)], {"loss": np.float32(loss)}) for i, loss in enumerate(losses[video.video_id]))
 
-    job: Any = SimpleNamespace(select=select, stage=Stage, config=None)
+    planned = SimpleNamespace(numerics=Numerics())
+    job: Any = SimpleNamespace(select=select, stage=Stage, config=None, planned=planned)
     stage, made = cast(models.Stage, Stage()), cast(samples_module.Samples, Made())
     assert loop.validate(job, stage, made, Alone())["loss"] == pytest.approx(expected)
 

@@ -52,8 +52,8 @@ class Toy(Stage):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not self.training:
             loss, score = self.cfg["val"][int(self.epoch) - 1]
-            ones = torch.full((len(batch["label"]),), score)
-            return {"loss": torch.tensor(loss), "score": torch.where(batch["label"] == 1, ones, 1 - ones)}
+            right = torch.full((len(batch["label"]),), score).logit()
+            return {"loss": torch.tensor(loss), "logit": torch.where(batch["label"] == 1, right, -right)}
         self.diary.append(("pass", int(self.epoch), bool(batch["repeat"])))
         loss = self.w.sum() + (self.late.sum() if self.late.requires_grad else 0)
         return {"loss": loss}
@@ -74,7 +74,8 @@ class Samples:
 
     def scoring_samples(self, video: Video, seed: int, mode: str, most_frames: int) -> Any:
         assert mode == "select"
-        yield [{}], {"label": np.asarray(video.label)}
+        box = {"x0": 0.0, "y0": 0.0, "x1": 1.0, "y1": 1.0}
+        yield [{"frame_index": 0, "face_index": 0, "box_px": box}], {"label": np.asarray(video.label)}
 
 
 @pytest.fixture
