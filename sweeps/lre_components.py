@@ -16,6 +16,7 @@ maps, trained as LRE is.
 """
 
 from pipelines.sweep import Experiment, Row, Sweep, main
+from sweeps._plain import XCEPTION
 
 SWEEP = Sweep(
     name="lre_components",
@@ -25,7 +26,7 @@ SWEEP = Sweep(
     row_name="method",
     headings=("celeb_df", "dfd"),
     rows=(
-        Row("Xception", {"model": "plain"}),
+        Row("Xception", XCEPTION),
         Row("LRE w/o maps", {"model.detect.gate": "none"}),
         Row("LRE", {}, "77.47 95.23"),
     ),

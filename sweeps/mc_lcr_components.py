@@ -8,10 +8,13 @@ variants, trained and tested on all four manipulations of FF++ in c23 (HQ) and i
     python sweeps/mc_lcr_components.py --datasets datasets.toml     # the experiment itself: 14 x 3 seeds
     python sweeps/mc_lcr_components.py --dry-run                    # only the plan
 
-Numbers are of frames, at a threshold of 0.5 for accuracy, on a test part with four fakes for each real face: the
-paper does not say how it balanced it. Our reading: without PAPDA the whole frequency branch is gone, as in the
-paper's baseline, which is Xception alone. Not in the paper: the rows "Eq. 13", whose denominator holds negatives only,
-as the paper prints it; "as printed" also sums over the anchors of a batch.
+Numbers are of frames, at a threshold of 0.5 for accuracy, on a test part with four fakes for each real face: the paper
+does not say how it balanced it. Our reading: without PAPDA the whole frequency branch is gone, as in the paper's
+baseline, which is Xception alone. Not in the paper: the rows "Eq. 13", whose denominator holds negatives only, as the
+paper prints it; "as printed" also sums over the anchors of a batch.
+
+Fig. 7 of the paper, a t-SNE of the fused features in c40, is in the report's page, below "Example faces": rows
+"baseline, c40", "w/o SC loss, c40" and "MC-LCR, c40" are its (a), (b) and (c).
 """
 
 from pipelines.sweep import Experiment, Row, Sweep, main, side_by_side

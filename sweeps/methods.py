@@ -3,7 +3,8 @@
 No paper has this table: all five methods and two plain classifiers, trained on the same FF++ videos (c23), selected on
 the same validation videos, scored on the same test videos, at video level. Published values stand beside it only where
 a paper trained on FF++ and gave a video-level AUC: Delocate, Table 1 (the level is our reading); BBMG + NRS, Table 8,
-and LAA-Net (SBI), Table 1, both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6) published frame-level values.
+and LAA-Net (SBI), Table 1, both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6)
+published frame-level values.
 
     python sweeps/methods.py                              # no datasets: made-up sample corpus, small preset
     python sweeps/methods.py --datasets datasets.toml     # the experiment itself: 7 methods x 3 seeds
@@ -12,6 +13,7 @@ and LAA-Net (SBI), Table 1, both trained on uncompressed videos. LRE (Celeb-DF 7
 """
 
 from pipelines.sweep import Experiment, Row, Sweep, main
+from sweeps._plain import EFFICIENTNET, EFFICIENTNET_SMALL
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc", "dfdcp", "dfd", "ffiw", "wild_deepfake")
 
@@ -23,11 +25,7 @@ SWEEP = Sweep(
     headings=COLUMNS,
     rows=(
         Row("Xception", {}),
-        Row(
-            "EfficientNet-b4",
-            {"model.backbone": "tf_efficientnet_b4.ap_in1k", "model.input_px": 380},
-            small={"model.backbone": "test_efficientnet"},
-        ),
+        Row("EfficientNet-b4", EFFICIENTNET, small=EFFICIENTNET_SMALL),
         Row("lre", {"model": "lre"}),
         Row("mc_lcr", {"model": "mc_lcr"}),
         Row("delocate", {"model": "delocate"}, "- 91.3 99.1 84.0 - - - -"),

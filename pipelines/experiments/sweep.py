@@ -1,6 +1,7 @@
 """A table of a paper as a value: the base experiment, its rows and columns, and what the paper printed."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from pipelines.faces import perturb
 from pipelines.metrics.names import LEVELS, LOCALIZING, METRICS, UNSEEN
 
 NO_VALUE = "-"  # in place of a value that the paper does not have
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,7 @@ class Row:
 
     def __post_init__(self) -> None:
         for word in self.words:
-            try:
-                known = 0 <= percent(word) <= 100 or word == NO_VALUE
-            except ValueError:
-                known = False
-            if not known:
+            if word != NO_VALUE and not (_NUMBER.fullmatch(word) and percent(word) <= 100):
                 raise ValueError(f"row {self.label!r}: published {word!r}; write a number from 0 to 100, or {NO_VALUE}")
         if self.settings is None and (self.small is not None or self.baseline):
             raise ValueError(f"row {self.label!r} has no settings: it is published only, without `small` or `baseline`")
@@ -79,7 +77,7 @@ class Row:
 
 
 def percent(word: str) -> float:
-    """Return a printed value, in percent; NaN for `-`. Raises ValueError for what is no number."""
+    """Return a printed value, in percent; NaN for `-`."""
     return math.nan if word == NO_VALUE else float(word)
 
 

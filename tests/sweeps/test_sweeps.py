@@ -320,7 +320,7 @@ def test_rows_that_do_not_fit_together_are_refused(rows: tuple[Row, ...], messag
         dataclasses.replace(table("dfdc"), rows=rows)
 
 
-@pytest.mark.parametrize("word", ["91,3", "nan", "101", "-1", "–"])
+@pytest.mark.parametrize("word", ["91,3", "nan", "101", "-1", "–", "9e1", "۰"])
 def test_what_no_paper_prints_in_percent_is_refused(word: str) -> None:
     with pytest.raises(ValueError, match=f"row 'a': published {word!r}; write a number from 0 to 100, or -"):
         Row("a", {}, f"90.1 {word}")
