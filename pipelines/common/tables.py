@@ -79,6 +79,19 @@ FACES = _schema(
     _field("face_score", pa.float32(), "detector confidence, 0 to 1; 0: box held from the nearest frame", null=True),
 )
 
+# What a video's faces were made from: the columns of VIDEOS that decide it, and the state of each file (see
+# `faces.files`): empty where there is none, null where it is not known.
+_SOURCE = pa.struct(
+    [
+        _field("label", pa.int8()),
+        *(_field(name, pa.string()) for name in ("method", "codec", "split", "face_rule", "uri")),
+        *(
+            _field(name, pa.string(), null=True)
+            for name in ("state", "mask_uri", "mask_state", "real_uri", "real_state")
+        ),
+    ]
+)
+
 LEDGER = _schema(
     "ledger",
     _field("video_id", pa.string()),
@@ -88,6 +101,7 @@ LEDGER = _schema(
     _field("num_faces", pa.int32(), "rows in FACES that hold a face"),
     _field("content", pa.string(), "SHA-256 of its FACES rows"),
     _field("seconds", pa.float32(), "time spent, wall clock"),
+    _field("source", _SOURCE, "what it was made from; null: from before this was recorded", null=True),
 )
 
 PREDICTIONS = _schema(

@@ -39,9 +39,20 @@ import pyarrow as pa
 from pipelines.common import tables
 from pipelines.common.text import first
 from pipelines.datasets import _manifest
-from pipelines.datasets._root import DatasetError, Root, parent
+from pipelines.datasets._root import DatasetError, Root, is_remote, parent, told_state
 
-__all__ = ["Config", "DatasetError", "Root", "folder_of", "load", "manipulations", "names", "read_config"]
+__all__ = [
+    "Config",
+    "DatasetError",
+    "Root",
+    "folder_of",
+    "is_remote",
+    "load",
+    "manipulations",
+    "names",
+    "read_config",
+    "told_state",
+]
 
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -124,9 +124,7 @@ class Root:
 
     def state(self, path: str) -> str:
         """Return a text that changes when the file does: its size, and the time or tag of its last change."""
-        info = self._info(path)
-        changed = (info.get(key) for key in ("mtime", "LastModified", "updated", "Last-Modified", "created", "ETag"))
-        return f"{info.get('size')} {next(filter(None, changed), '')}"
+        return told_state(self._info(path))
 
     def videos(self, *parts: str, base: str = "") -> dict[str, str]:
         """Return {stem: path} of the video files in a folder, or in its `videos/`; empty when there is no such folder.
@@ -246,6 +244,12 @@ class Root:
         access = f"; {_ACCESS[self._scheme]}" if self._local is None and self._scheme in _ACCESS else ""
         todo = "" if path else f"; datasets.toml must name a folder with\n{self.layout}"
         return DatasetError(f"{where} {text}{access}{todo}")
+
+
+def told_state(info: Mapping[str, Any]) -> str:
+    """Return a text that changes when a file does, from what fsspec tells of it."""
+    told = ("ETag", "etag", "mtime", "LastModified", "updated", "Last-Modified", "created")
+    return f"{info.get('size')} {next(filter(None, (info.get(key) for key in told)), '')}"
 
 
 def is_remote(uri: str) -> bool:

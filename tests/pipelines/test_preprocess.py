@@ -114,7 +114,9 @@ def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path)
     monkeypatch.setattr(
         plan.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
     )
-    extraction = plan.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
+    extraction = plan.Extraction(
+        dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}), roots={}
+    )
     assert list(extraction.ledger) == names
     assert len(asked) == 1
 
