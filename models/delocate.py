@@ -56,7 +56,7 @@ from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
-VERSION = 2
+VERSION = 3
 
 MAP_STRIDE = 4  # of the mapped face; the paper's 56 for 224
 BRACKETS = 2  # of Eq. 6: the loss on meta-train domains, and the one on the meta-test domain

@@ -222,7 +222,7 @@ def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
 def _auc_text(tables: Sequence[pa.Table], manipulation: str) -> str:
     """Return the mean and spread over seeds of one manipulation's AUC."""
     scores = [of_method(table, manipulation) for table in tables]
-    values = [detection.auc(table["label"], table["score"]) for table in scores if len(table["label"].unique()) == 2]
+    values = [detection.auc(table["label"], table["logit"]) for table in scores if len(table["label"].unique()) == 2]
     if not values:
         return "–"
     spread = f" ± {in_percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else ONE_SEED
@@ -278,7 +278,7 @@ def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, se
 
     Return the line of the mean, and the mean of the areas.
     """
-    curves = [detection.roc(table["label"], table["score"]) for table in tables]
+    curves = [detection.roc(table["label"], table["logit"]) for table in tables]
     area = float(np.mean([np.trapezoid(tpr, fpr) for fpr, tpr in curves]))
     x, y = np.append(0, GRID), np.append(0, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0))
     if len(curves) == 1 and len(curves[0][0]) < len(GRID):
