@@ -95,7 +95,7 @@ class FaceFinder:
         box = detection.box
         x0, y0, x1, y1 = window(box, 2 * longer_side(box), source.rgb.shape)
         corner = np.array([x0, y0], np.float32)
-        around = self.detect.landmark_box(box) - np.tile(corner, 2)
+        around = detection.landmark_box - np.tile(corner, 2)
         points = self.landmarks(np.ascontiguousarray(source.rgb[y0:y1, x0:x1]), around) + corner
         score = float(1 / (1 + np.exp(-detection.score))) if frame is source else 0.0
         image, points = cut(frame.rgb, crop, size_px), to_crop(points, crop, size_px)

@@ -137,8 +137,7 @@ class Follower:
         """Detect in `rgb` resized by `scale`; boxes are in pixels of the frame, where its top left lies at `corner`."""
         size = tuple(max(1, round(side * scale)) for side in rgb.shape[1::-1])
         picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        offset = np.array([*corner, *corner], float)
-        return [Detection(face.box / scale + offset, face.score) for face in self.detect(picture)]
+        return [face.in_frame(scale, corner) for face in self.detect(picture)]
 
 
 def shots(frames: Sequence[Frame]) -> list[range]:

@@ -49,21 +49,30 @@ def test_its_box_around_the_face_is_higher_than_dlibs(detect: RetinaFaceDetector
 
 def test_landmarks_are_those_in_dlibs_box(detect: RetinaFaceDetector, portrait: np.ndarray) -> None:
     predict, (face,), (dlibs,) = Landmarks(), detect(portrait), HogDetector()(portrait)
-    around = detect.landmark_box(face.box)
-    assert overlap(around, dlibs.box) > 0.6
+    assert overlap(face.landmark_box, dlibs.box) > 0.6
     expected = predict(portrait, dlibs.box)
 
     def deviation(box: np.ndarray) -> float:
         return float(np.linalg.norm(predict(portrait, box) - expected, axis=1).mean() / between_eyes(expected))
 
-    assert deviation(around) < 0.03
-    assert deviation(around) < deviation(face.box)
+    assert deviation(face.landmark_box) < 0.03
+    assert deviation(face.landmark_box) < deviation(face.box)
 
 
-def test_landmark_box_by_hand(detect: RetinaFaceDetector) -> None:
-    """9 x 16 has the area of 12 x 12; the centre (14.5, 28) moves down by 0.8."""
-    np.testing.assert_allclose(detect.landmark_box(np.array([10.0, 20.0, 19.0, 36.0])), [8.5, 22.8, 20.5, 34.8])
-    np.testing.assert_array_equal(HogDetector().landmark_box(np.array([1.0, 2.0, 3.0, 4.0])), [1, 2, 3, 4])
+def test_landmark_box_by_hand() -> None:
+    """9 x 16 has the area of 12 x 12; half as large in a picture that begins at (100, 50), all of it moves along."""
+    box = np.array([10.0, 20.0, 19.0, 36.0])
+    assert Detection(box, 0.0).landmark_box is box
+    face = Detection(box, 0.0, middle=np.array([16.0, 30.0]))
+    np.testing.assert_allclose(face.landmark_box, [10, 24, 22, 36])
+    np.testing.assert_allclose(face.in_frame(0.5, (100, 50)).box, [120, 90, 138, 122])
+    np.testing.assert_allclose(face.in_frame(0.5, (100, 50)).landmark_box, [120, 98, 144, 122])
+
+
+def test_the_middle_lies_between_the_packages_five_points(detect: RetinaFaceDetector, portrait: np.ndarray) -> None:
+    (face,), (theirs,) = detect(portrait), detect_faces(portrait)
+    points = [(point.x, point.y) for point in theirs.landmarks]
+    assert face.middle == pytest.approx(np.mean(points, axis=0), abs=1.5)
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 1.5, 3.0])
