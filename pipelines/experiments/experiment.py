@@ -38,6 +38,7 @@ class Experiment:
     manipulations: tuple[str, ...] = ()  # trained on; empty: those that papers mean by the dataset's name
     perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/faces/perturb.py
     failed_videos: str = "exclude"  # a video without a usable face: not scored ("exclude"), or score 0.5 ("half")
+    min_frames: int = 1  # of a video, with a face; one with fewer counts as failed: a clip would repeat its last frame
     preset: Preset = "paper"
     seed: int = 0
     precision: Precision = "auto"  # of training and scoring; auto: bf16 on GPUs that have it, else fp32
@@ -56,6 +57,8 @@ class Experiment:
         perturb.levels(self.perturbations)  # raises on an unknown name
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
+        if not isinstance(self.min_frames, int) or isinstance(self.min_frames, bool) or self.min_frames < 1:
+            raise ValueError(f"min_frames must be a whole number, 1 or more, got {self.min_frames!r}")
         if not isinstance(self.deterministic, bool):
             raise ValueError(f"deterministic must be true or false, got {self.deterministic!r}")
         self.recipe()  # raises on an unknown or bad argument, of the model or of the extraction

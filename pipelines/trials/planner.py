@@ -108,6 +108,7 @@ class Planner:
             e.test_on,
             e.codec,
             e.manipulations,
+            e.min_frames,
             e.model if own_codecs else "",
             *own_codecs.items(),
         )
@@ -115,7 +116,7 @@ class Planner:
             built = protocol.build(e, self.videos)
 
             def usable(part: protocol.Part) -> UsablePart:
-                return UsablePart.of(part, self.ledgers[part.dataset])
+                return UsablePart.of(part, self.ledgers[part.dataset], e.min_frames)
 
             train, select, *test = map(usable, (built.train, built.select, *built.test))
             own = {stage: (usable(of_train), usable(of_select)) for stage, (of_train, of_select) in built.own.items()}

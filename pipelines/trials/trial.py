@@ -30,14 +30,12 @@ class UsablePart:
     contents: tuple[tuple[str, str], ...]  # video_id, SHA-256 of its FACES rows
 
     @classmethod
-    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]]) -> "UsablePart":
-        """Return the part as a ledger (video_id -> LEDGER row) says it came out."""
-        ok = [row for row in part.rows if ledger[str(row["video_id"])]["status"] == "ok"]
+    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]], min_frames: int = 1) -> "UsablePart":
+        """Return the part as a ledger (video_id -> LEDGER row) says it came out. min_frames: as in `Experiment`."""
+        failed = {i: reason for i in part.video_ids if (reason := _failure(ledger[i], min_frames))}
+        ok = [row for row in part.rows if row["video_id"] not in failed]
         # Training takes them in this order: it must not depend on that of a list or of a folder.
         ok.sort(key=lambda row: str(row["video_id"]))
-        failed = {
-            i: entry["reason"] or entry["status"] for i in part.video_ids if (entry := ledger[i])["status"] != "ok"
-        }
         contents = tuple((str(row["video_id"]), str(ledger[str(row["video_id"])]["content"])) for row in ok)
         return cls(part=part, videos=tuple(Video.of(row) for row in ok), failed=failed, contents=contents)
 
@@ -77,6 +75,15 @@ class UsablePart:
     def every_face(self) -> frozenset[str]:
         """Ids of the videos in which every face counts, not only the largest."""
         return self.part.every_face
+
+
+def _failure(entry: Mapping[str, Any], min_frames: int) -> str:
+    """Return why a video can't be used, of its LEDGER row; empty where it can."""
+    if entry["status"] != "ok":
+        return str(entry["reason"] or entry["status"])
+    if min_frames > 1 and (num := min(entry["num_frames"], entry["num_faces"])) < min_frames:
+        return f"a face in too few frames: {num}, at least {min_frames} are asked for (min_frames)"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,8 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"seed": -1}, "seed must be a whole number, 0 or more, got -1"),
         ({"seed": 1.0}, "seed must be a whole number"),
         ({"seed": True}, "seed must be a whole number"),
+        ({"min_frames": 0}, "min_frames must be a whole number, 1 or more, got 0"),
+        ({"min_frames": 1.5}, "min_frames must be a whole number"),
         ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16; got 'fp16'"),
         ({"deterministic": 1}, "deterministic must be true or false, got 1"),
         ({"preset": "tiny"}, "preset must be one of paper, small; got 'tiny'"),

@@ -206,6 +206,30 @@ def bright(finished: Mapping[str, FinishedStage], tmp_path: Path) -> FinishedSta
     return Bright(planned=planned, config=finished["finetune"].config)
 
 
+def test_a_clip_that_is_longer_than_its_video_is_said_to_be_padded(
+    bright: FinishedStage, trial: Trial, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos of four frames, clips of six: the last frame comes three times. Of whole clips none repeats any."""
+    first = next(iter(parts.values()))
+    for frames, num_repeated in ((6, 2), (3, 0)):
+
+        class Clips(Brightness):
+            view = "clips"
+
+            @classmethod
+            def feed(cls, cfg: Any, frames: int = frames) -> models.Feed:
+                return models.Feed(input_px=64, clip_frames=frames)
+
+            def score(self, batch: Any) -> dict[str, torch.Tensor]:
+                return {"logit": batch["image"].float().mean((1, 2, 3, 4))}
+
+        monkeypatch.setattr(Bright, "stage_class", property(lambda self, clips=Clips: clips))
+        monkeypatch.setattr(Bright, "load", lambda self, on, clips=Clips: clips())
+        table = ScoreVideos([bright], trial.faces)(score_module.as_table(first))
+        assert table.num_rows == (CLIP_FRAMES + 1) * len(first)
+        assert set(table["num_repeated"].to_pylist()) == {num_repeated}
+
+
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], list[str]]]:
     """Perturbations and videos of every pass that is made."""

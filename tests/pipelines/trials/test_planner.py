@@ -20,7 +20,7 @@ from pipelines.metrics import results
 from pipelines.scoring import score
 from pipelines.training import stages
 from pipelines.trials import planner
-from pipelines.trials.trial import Trial
+from pipelines.trials.trial import Trial, UsablePart
 
 CODECS = ("c23", "c40")
 
@@ -148,3 +148,27 @@ def test_the_rule_for_the_score_of_a_video_is_in_the_digest(monkeypatch: pytest.
     before = plan_of(DELOCATE, videos())
     monkeypatch.setattr(models.stage("delocate", "localize"), "pooling", models.Pooling(frames="mean_logit"))
     assert plan_of(DELOCATE, videos()).digest != before.digest
+
+
+def test_a_video_with_a_face_in_too_few_frames_fails_where_a_minimum_is_asked_for() -> None:
+    """A clip of 16 frames would show its one face 16 times. With several faces in a frame, frames count."""
+    table = videos()
+    counts = {"ffpp/real/c23/test0": (32, 1), "ffpp/real/c23/test1": (2, 64), "ffpp/Deepfakes/c23/test0": (32, 16)}
+    ledger = {
+        name: {"status": "ok", "reason": "", "content": name}
+        | dict(zip(("num_frames", "num_faces"), counts.get(name, (32, 32)), strict=True))
+        for name in table["video_id"].to_pylist()
+    }
+
+    def test_part(min_frames: int) -> UsablePart:
+        experiment = DELOCATE.override({"min_frames": min_frames})
+        planned = planner.Planner({"ffpp": table}, {"ffpp": ledger}, {"ffpp": Path("faces")}, Path("storage"))
+        assert not planned(DELOCATE).test[0].failed
+        return planned(experiment).test[0]
+
+    assert test_part(16).failed == {
+        "ffpp/real/c23/test0": "a face in too few frames: 1, at least 16 are asked for (min_frames)",
+        "ffpp/real/c23/test1": "a face in too few frames: 2, at least 16 are asked for (min_frames)",
+    }
+    assert [video.video_id for video in test_part(16).videos] == [f"ffpp/Deepfakes/c23/test{i}" for i in range(2)]
+    assert not test_part(1).failed
