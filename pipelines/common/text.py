@@ -27,7 +27,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",  # alone it is a command in some languages
     "[": "{[}",  # behind a line's end it would be taken for the space below the line
     "]": "{]}",
     "–": "--",

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.space import Space
+from pipelines.experiments.space import Space, of_rows
 from pipelines.faces import perturb
 from pipelines.metrics.names import LEVELS, LOCALIZING, METRICS, UNSEEN
 
@@ -143,6 +143,12 @@ class Sweep:
     def baseline_of(self, row: Row) -> str:
         """Return the label of the row that this one is tested against; its own where that is the row itself."""
         return row.baseline or self.baseline or (self.own_row or self.running[0]).label
+
+    def searched(self) -> Space:
+        """Return what `--search` varies: `space`, or the settings in which the rows of the base's model differ."""
+        rows = {row.label: row.settings or {} for row in self.running}
+        own = {label: made for label, made in rows.items() if made.get("model", self.base.model) == self.base.model}
+        return self.space or of_rows(own)
 
     def published(self, row: Row) -> tuple[str, ...]:
         """Return the printed values of a row, one for each column."""

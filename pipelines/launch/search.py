@@ -79,8 +79,7 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     base = replace(sweep, rows=(own,), baseline="")
     request = Request.of(base, replace(options, seeds=1))
     declared = request.experiments[BASE, 0]
-    settings = {row.label: row.settings or {} for row in sweep.running}
-    chosen = space.parse(options.space) or sweep.space or space.of_rows(settings)
+    chosen = space.parse(options.space) or sweep.searched()
     space.check(chosen, declared)
     _print_space(chosen, options.search, console)
     roots = request.roots(console)

@@ -421,6 +421,12 @@ def test_a_row_can_be_another_in_the_small_preset() -> None:
     }
 
 
+def test_a_search_varies_what_the_rows_of_the_same_model_differ_in() -> None:
+    rows = (Row("a", {"model.lr": 0.1}), Row("b", {"model.lr": 0.2}), Row("c", {"model": "lre"}), Row("d"))
+    assert question(rows=rows, headings=(), baseline="").searched() == {"model.lr": (0.1, 0.2)}
+    assert question(space={"model.flip": (True, False)}).searched() == {"model.flip": (True, False)}
+
+
 def test_what_makes_one_model_short_does_not_reach_rows_of_another() -> None:
     rows = (Row("a", {}), Row("b", {"model": "lre"}))
     sweep = question(rows=rows, headings=("dfdc",), baseline="", small={"model.num_epochs": 2, "codec": "c40"})

@@ -29,6 +29,7 @@ from pipelines.reporting.table import (
     ours_width,
     side_by_side,
     to_csv,
+    to_latex,
     two_lines,
 )
 
@@ -40,6 +41,8 @@ COMMON = {
     "test_dataset": "dfdc",
     "perturbation": "",
     "part": "test",
+    "part_version": 2,
+    "part_ids": "0123456789abcdef",
     "codec": "c23",
     "level": "video",
     "metric": "auc",
@@ -236,6 +239,31 @@ def test_no_name_is_markup_in_markdown():
     assert [cell.strip() for cell in re.split(r"(?<!\\)\|", lines[2])[1:3]] == [escaped, f"{escaped} published"]
     assert re.split(r"(?<!\\) \| ", lines[4])[0] == f"| {escaped}"
     assert lines[6:] == [rf"- FAILED {escaped}\\n- more"]
+
+
+def test_latex_has_booktabs_and_a_line_for_each_row():
+    theirs = [Cell.printed("MesoNet", Column.of(name, "video", "auc"), "84.30") for name in ("celeb_df", "dfdc")]
+    lines = to_latex("Table 5", "mask ratio", [*theirs, *CELLS[:2]], ["91 % ± 2"]).splitlines()
+    assert lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")] == [
+        r"& \multicolumn{2}{c}{celeb\_df} & \multicolumn{2}{c}{dfdc} \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}",
+        r"mask ratio & publ. & ours & publ. & ours \\",
+        r"\midrule",
+        r"MesoNet $^{\circ}$ & 84.30 &  & 84.30 &  \\",
+        r"0.55 & 84.0 & 80.0* {[}70.0, 90.0{]} & 84.0 & 80.0* {[}70.0, 90.0{]} \\",
+    ]
+    assert r"\begin{tabular}{@{}lrlrl@{}}" in lines
+    assert r"91 \% $\pm$ 2\par" in lines
+    opened = [line[7:-1].partition("}")[0] for line in lines if line.startswith(r"\begin{")]
+    assert opened[::-1] == [line[5:-1] for line in lines if line.startswith(r"\end{")]
+
+
+def test_no_name_is_markup_in_latex():
+    text = to_latex(r"a\b {c} $d$ e_f^g", "#", [dataclasses.replace(CELLS[0], row="[h] & 5 % ~", column='"<|>"')], [])
+    assert r"\caption{a\textbackslash{}b \{c\} \$d\$ e\_f\textasciicircum{}g}" in text
+    assert r"{[}h{]} \& 5 \% \textasciitilde{} & 84.0 &" in text
+    assert r"\multicolumn{2}{c}{''\textless{}\textbar{}\textgreater{}''}" in text
+    assert r"\# & publ." in text
 
 
 def test_a_heading_stands_above_its_numbers_whatever_their_width():
