@@ -1,8 +1,9 @@
 """Plain classifier: one network, real or fake. Every method here is compared with it.
 
 Paper: Rossler, Cozzolino, Verdoliva, Riess, Thies, Niessner, "FaceForensics++: Learning to Detect Manipulated
-Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supplement's training details. The row
-"Xception" in MC-LCR's and Local Reconstruction Errors' tables is this one, "EfficientNet-b4" in LAA-Net's and ADFD's is
+Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supplement's training details. The rows
+"Xception" in MC-LCR's, LAA-Net's and Local Reconstruction Errors' tables are this one, the rows "EfficientNet-b4" in
+MC-LCR's Table 4 and in Local Reconstruction Errors' Tables II and III are
 `backbone="tf_efficientnet_b4.ap_in1k", input_px=380`.
 
     detect  any network of timm with ImageNet weights, one logit, binary cross-entropy, Adam

@@ -2,8 +2,8 @@
 
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Fig. 5:
 Gaussian blur with kernels of several sizes, around a core of the mask that stays 1. The text gives two values, of sizes
-that it does not name: the lowest and the highest average, 62.39 and 72.03, presumably of the four datasets that were
-not trained on. No other value can be read, nor the sizes: none is published beside ours.
+that it does not name: the lowest and the highest average, 62.39 and 72.03, of datasets that it does not name either;
+both lie below all averages of Table 4. No other value can be read: none is published beside ours.
 
     python sweeps/adfd_blur_degree.py                              # no datasets: made-up sample corpus
     python sweeps/adfd_blur_degree.py --datasets datasets.toml     # the experiment itself: 6 x 3 seeds
