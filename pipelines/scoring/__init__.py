@@ -8,5 +8,6 @@ exactly once; and what makes a score plausible to a person.
     trained  a finished trial, found by folder, digest or method and read back
     predict  videos of one's own, scored by a finished trial
 
+    detector   a detector of one's own over FACES, scored as a stage is
     from_file  scores that were made elsewhere: a file, joined with the videos that a protocol scores
 """

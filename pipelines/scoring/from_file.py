@@ -285,7 +285,7 @@ def _differing(asked: Sequence[Row]) -> Callable[[Row], str]:
 _TELLING = {  # column of VIDEOS -> in words, and what chooses it
     "split": ("split", ""),
     "codec": ("compression", " (--codec)"),
-    "method": ("manipulation", " (--manipulations)"),
+    "method": ("manipulation", " (--test-on DATASET/MANIPULATION)"),
 }
 _TAKE_OUT = "take these lines out, or say --ignore-others"
 

@@ -174,7 +174,7 @@ def test_a_video_id_that_names_no_video_of_the_part(key: str, said: str, tmp_pat
             "'ffpp/Deepfakes/c23/000_003', 'ffpp/FaceSwap/c23/000_003'",
         ),
         ("x/FaceSwap/c40/videos/000_003.mp4", FFPP_TEST, "of compression c40, where c23 is scored (--codec)"),
-        ("FaceSwap/c23/000_003.mp4", FFPP_TEST[:1], "of manipulation FaceSwap, where Deepfakes is scored (--manipul"),
+        ("FaceSwap/c23/000_003.mp4", FFPP_TEST[:1], "of manipulation FaceSwap, where Deepfakes is scored (--test-on "),
         ("000_004.mp4", FFPP_TEST, "a path that fits no video: line 2 '000_004.mp4' is it '000_003'?"),
     ],
 )
