@@ -134,6 +134,8 @@ RESULTS = _schema(
     _field("test_dataset", pa.string(), "dataset, dataset/manipulation, or `unseen`: mean over those not trained on"),
     _field("perturbation", pa.string(), "of the faces, e.g. blur-3, or `blur` for the mean over levels; empty: none"),
     _field("part", pa.string(), "train, val, test"),
+    _field("part_version", pa.int32(), "of the rules that made the part: `experiments.protocol.VERSION`"),
+    _field("part_ids", pa.string(), "digest of the part's video ids: `Part.ids_digest`; several: of a mean over parts"),
     _field("codec", pa.string()),
     _field("level", pa.string(), "frame, video"),
     _field("metric", pa.string(), "auc, ap, eer, acc_at_0_5, iou, pbca"),

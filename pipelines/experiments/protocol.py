@@ -18,6 +18,7 @@ source with training is not scored, and is counted.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import combinations
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipelines.experiments.experiment import Experiment
 
 Row = dict[str, Any]
 
+VERSION = 2  # of the rules that make parts: raise it when the same videos would be parted otherwise
 EVERYTHING = "all"  # in place of a manipulation: all that a copy holds
 PROTOCOLS = ("cross_dataset", "in_dataset", "cross_manipulation", "leave_one_out", "per_manipulation")
 
@@ -52,6 +54,16 @@ class Part:
     def video_ids(self) -> tuple[str, ...]:
         """The ids of the videos, in the order of the rows."""
         return tuple(str(row["video_id"]) for row in self.rows)
+
+    @property
+    def ids_digest(self) -> str:
+        """Names the videos, whatever became of them: 16 hex digits of the SHA-256 of the sorted ids, one on a line."""
+        return sha256("\n".join(sorted(self.video_ids)).encode()).hexdigest()[:16]
+
+    @property
+    def citation(self) -> str:
+        """What to cite it by: name, split, compression, version, videos; e.g. `ffpp test c23 v2 0123456789abcdef`."""
+        return f"{self.name} {self.split} {self.codec} v{VERSION} {self.ids_digest}"
 
     @property
     def every_face(self) -> frozenset[str]:

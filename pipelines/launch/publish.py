@@ -75,6 +75,7 @@ def _saved(outcome: Outcome) -> Saved:
         "numbers": f"{numbers(sweep.columns)} in %, {seeds}; score of a video = {pooling_text(trials.values())}",
         "trained on": ", ".join(sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})),
         "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
+        "parts": "; ".join(dict.fromkeys(part for trial in trials.values() for part in trial.citations)),
         "videos without a face": next(iter(trials.values())).experiment.failed_videos,
         "commit": ", ".join(sorted(commits)) or provenance.commit(),
     }

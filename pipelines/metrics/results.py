@@ -49,6 +49,8 @@ class ScoredPart:
     failed: tuple[Failed, ...] = ()
     excluded: tuple[str, ...] = ()  # video_ids that share a source with training
     every_face: tuple[str, ...] = ()  # video_ids of those in which every face counts
+    version: int = 0  # of the rules that made it; 0: not known
+    ids_digest: str = ""  # names its videos, those that failed included
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +123,8 @@ def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table
     counted = {
         "test_dataset": part.name,
         "part": part.split,
+        "part_version": part.version,
+        "part_ids": part.ids_digest,
         "codec": part.codec,
         "n_real": labels.count(tables.REAL),
         "n_fake": labels.count(tables.FAKE),
@@ -218,7 +222,8 @@ def _over_datasets(several: Sequence[Measurement]) -> Measurement:
     first = several[0]
     counted = dict(first.counted) | {"test_dataset": UNSEEN}
     counted |= {name: sum(m.counted[name] for m in several) for name in counted if name.startswith("n_")}
-    counted["codec"] = ", ".join(dict.fromkeys(str(m.counted["codec"]) for m in several))
+    for name in ("codec", "part_ids"):
+        counted[name] = ", ".join(dict.fromkeys(str(m.counted[name]) for m in several))
     return Measurement(
         stage=first.stage,
         perturbation=first.perturbation,

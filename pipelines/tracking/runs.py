@@ -139,6 +139,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         "trained_on": experiment.train_on,
         "tested_on": ", ".join(part.name for part in trial.test),
         "part": ", ".join(dict.fromkeys(part.split for part in trial.test)),
+        "parts": ", ".join(trial.citations),
         "compression": experiment.codec,
         "seed": str(experiment.seed),
         "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),

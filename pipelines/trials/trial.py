@@ -110,6 +110,12 @@ class Trial:
         """Whether it is trained, scored and written down."""
         return (self.folder / "_done.json").exists()
 
+    @property
+    def citations(self) -> list[str]:
+        """Name, version and digest of the parts that train, select and are scored; see `Part.citation`."""
+        of_stages = (part for pair in self.own.values() for part in pair)
+        return list(dict.fromkeys(u.part.citation for u in (self.train, self.select, *of_stages, *self.test)))
+
     def parts_of(self, stage: str) -> tuple[UsablePart, UsablePart]:
         """Return what trains a stage, and what selects its checkpoint."""
         return self.own.get(stage, (self.train, self.select))
@@ -168,6 +174,7 @@ class Trial:
             "faces": {"folder": recipe.parent.name, **(read_json(recipe) if recipe.exists() else {})},
             "num_real": labels.count(REAL),
             "num_fake": labels.count(FAKE),
+            "parts": self.citations,
             "origin": self.origin().to_json(),
             "commit": commit(),
         }
@@ -192,6 +199,8 @@ def _scored_part(usable: UsablePart) -> ScoredPart:
         failed=failed,
         excluded=usable.excluded,
         every_face=tuple(sorted(usable.every_face)),
+        version=protocol.VERSION,
+        ids_digest=usable.part.ids_digest,
     )
 
 

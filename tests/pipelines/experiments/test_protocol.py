@@ -1,6 +1,7 @@
 """Which videos each protocol trains on, selects on and scores, on tables small enough to read."""
 
 import dataclasses
+import hashlib
 
 import pyarrow as pa
 import pytest
@@ -212,6 +213,35 @@ def test_a_test_part_by_itself_is_that_of_a_protocol_with_nothing_left_out():
         protocol.test_part("away/swop", TABLES, "c23")
     with pytest.raises(ProtocolError, match="home has no videos in c40"):
         protocol.test_part("home", TABLES, "c40")
+
+
+# ---------------------------------------------------------------------------- parts that can be cited
+def test_a_part_is_cited_by_its_rules_and_its_videos():
+    """The digest is that of `sort -u | sha256sum` over the ids, without the last line break."""
+    part = Part(name="d/M", dataset="d", split="test", codec="c23", rows=tuple({"video_id": i} for i in ("b", "a")))
+    assert part.ids_digest == hashlib.sha256(b"a\nb").hexdigest()[:16] == "7e18f737311b2dc3"
+    assert part.citation == f"d/M test c23 v{protocol.VERSION} 7e18f737311b2dc3"
+    turned = dataclasses.replace(part, rows=part.rows[::-1])
+    assert turned.ids_digest == part.ids_digest
+    assert dataclasses.replace(part, rows=part.rows[:1]).ids_digest != part.ids_digest
+
+
+def test_parts_of_other_videos_have_other_names():
+    """Also those that differ in what is left out, or in manipulations that a copy has besides."""
+    digests = [
+        part.ids_digest
+        for built in (
+            build(),
+            build({"home": TABLES["home"], "away": table(away()[:3] + away()[4:])}),
+            build(protocol="in_dataset"),
+        )
+        for part in (*built.test, built.select)
+    ]
+    assert len(set(digests)) == 4  # the same val part three times
+    (four,), (five,) = (build_ffpp(test_on=(name,)).test for name in ("ffpp", "ffpp/all"))
+    assert four.ids_digest != five.ids_digest
+    without = {"ffpp": table([r for r in with_faceshifter()["ffpp"].to_pylist() if r["method"] != "FaceShifter"])}
+    assert build(without, train_on="ffpp", test_on=("ffpp",)).test[0].ids_digest == four.ids_digest
 
 
 # --------------------------------------------------------------------------------------- refusals

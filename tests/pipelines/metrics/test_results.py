@@ -20,7 +20,13 @@ ORIGIN = Origin(
 
 
 def measured(dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final") -> Measurement:
-    counted = {"test_dataset": dataset, "part": "test", "codec": "c23" if dataset == "ffpp" else "unknown"}
+    counted = {
+        "test_dataset": dataset,
+        "part": "test",
+        "part_version": 2,
+        "part_ids": dataset,
+        "codec": "c23" if dataset == "ffpp" else "unknown",
+    }
     counted |= {"n_real": 3, "n_fake": 4, "n_padded": 0, "n_missing": 1, "n_excluded": 0}
     floats = np.full(detection.NUM_RESAMPLES, value) if resampled is None else resampled
     return Measurement(

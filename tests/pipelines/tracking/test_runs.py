@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import Sweep, grid
@@ -90,6 +91,8 @@ def test_a_trial_can_be_found_by_every_fact_of_it(launched: Outcome) -> None:
         "data": "sample",
     }
     assert {name: tags[name] for name in expected} == expected
+    assert tags["parts"] == ", ".join(launched.trials["0.5", 0].citations)
+    assert tags["parts"].startswith(f"ffpp train c23 v{protocol.VERSION} ")
     assert tags["commit"] == tags["mlflow.source.git.commit"]
     own = replace(launched, config_file=Path("datasets.toml"))
     assert runs.common_tags(own)["data"] == "real"
