@@ -193,6 +193,11 @@ COPIED = tuple(field.name for field in _VIDEO_KEYS)
 PER_FACE = tuple(field.name for field in FACES if field.nullable)
 
 
+def dataset_of(video_id: str) -> str:
+    """Return the dataset of a video, with whose name its id begins."""
+    return video_id.partition("/")[0]
+
+
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return the rows as a table of exactly this schema.
 

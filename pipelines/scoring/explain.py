@@ -188,7 +188,7 @@ def _features(
                 continue
             for face, vector in vectors:
                 of_face = {name: scores[name][video.video_id, *face]}
-                about = {"dataset": video.video_id.split("/", 1)[0], "features": vector.tolist()}
+                about = {"dataset": tables.dataset_of(video.video_id), "features": vector.tolist()}
                 rows.append(_row(video, face, name, of_face) | about)
     return rows
 
@@ -248,7 +248,7 @@ def drawn(parts: Sequence[ShownPart], seed: int) -> list[tuple[Video, int]]:
     groups: dict[tuple[str, str], dict[str, Video]] = {}
     for part in parts:
         for video in part.videos:
-            key = video.video_id.split("/", 1)[0], video.method
+            key = tables.dataset_of(video.video_id), video.method
             groups.setdefault(key, {})[video.video_id] = video
     quota = max(1, MOST_FACES // max(1, len(groups)))
     turns = []

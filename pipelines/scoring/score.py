@@ -25,7 +25,7 @@ import models
 from pipelines.common import cluster, device, storage
 from pipelines.common.pictures import encode_png
 from pipelines.common.storage import write_parquet, writing
-from pipelines.common.tables import PREDICTIONS, UNPERTURBED, to_table
+from pipelines.common.tables import PREDICTIONS, UNPERTURBED, dataset_of, to_table
 from pipelines.faces import perturb
 from pipelines.metrics import detection
 from pipelines.training import batches, stages
@@ -227,7 +227,7 @@ class ScoreVideos:
             yield {
                 "stage": name,
                 "perturbation": key.perturbation,
-                "dataset": key.video.video_id.split("/", 1)[0],
+                "dataset": dataset_of(key.video.video_id),
                 "video_id": key.video.video_id,
                 "frame_index": key.frame_index,
                 "face_index": key.face_index,

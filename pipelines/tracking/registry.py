@@ -30,19 +30,21 @@ from pipelines.tracking.runs import Runs
 from pipelines.trials.outcome import Outcome, RowSeed
 from pipelines.trials.trial import Trial
 
+# What a model's code imports when MLflow loads it. A model that was written when this had another name loads no more.
+LOADER = "pipelines.tracking.pyfunc.VideoScores"
 CHAMPION, SAMPLE_CHAMPION = "champion", "sample-champion"  # aliases of the newest winner, by its data
 _MODEL_FILE = '''"""A trained trial of Crossforge, commit {commit}; settings and weights are this model's artifacts."""
 
 from mlflow.models import set_model
 
 try:
-    from pipelines.tracking.pyfunc import VideoScores
+    from {module} import {loader}
 except ImportError as error:
     raise ImportError(
         "this model runs where Crossforge is installed: check out its commit {commit} and run `uv sync`"
     ) from error
 
-set_model(VideoScores())
+set_model({loader}())
 '''
 
 
@@ -99,9 +101,10 @@ def register(outcome: Outcome, runs: Runs) -> str:
 
 
 def _version(tracker: Tracker, name: str, trial: Trial) -> str | None:
-    """Return the number of the newest version that holds this trial, if any does."""
+    """Return the number of the newest version that holds this trial and can still be loaded, if any does."""
     versions = tracker.client.search_model_versions(f"name = '{name}'")
-    numbers = [int(version.version) for version in versions if version.tags.get("trial") == trial.digest]
+    wanted = {"trial": trial.digest, "loader": LOADER}.items()
+    numbers = [int(version.version) for version in versions if wanted <= version.tags.items()]
     return str(max(numbers)) if numbers else None
 
 
@@ -138,7 +141,8 @@ def _add(outcome: Outcome, runs: Runs, name: str, best: Winner) -> str:
 
 def _logged(tracker: Tracker, name: str, trial: Trial) -> Any:
     """Return the model of this trial that an earlier launch has written but not registered, if there is one."""
-    models = tracker.client.search_logged_models([tracker.experiment_id], f"tags.trial = '{trial.digest}'")
+    wanted = f"tags.trial = '{trial.digest}' AND tags.loader = '{LOADER}'"
+    models = tracker.client.search_logged_models([tracker.experiment_id], wanted)
     return next((model for model in models if model.name == name and model.status == "READY"), None)
 
 
@@ -158,6 +162,7 @@ def _tags(outcome: Outcome, best: Winner) -> dict[str, str]:
     row, seed = best.key
     return {
         "trial": best.trial.digest,
+        "loader": LOADER,
         "val_auc": f"{best.auc:.6f}",
         "data": "sample" if outcome.is_sample else "real",
         "preset": outcome.preset,
@@ -204,7 +209,8 @@ def save(trial: Trial, folder: Path, model_id: str | None = None, run_id: str | 
         shutil.copyfile(path, target)
     code = folder / "crossforge_model.py"
     commit = _commit(trial)
-    code.write_text(_MODEL_FILE.format(commit=commit))
+    module, _, loader = LOADER.rpartition(".")
+    code.write_text(_MODEL_FILE.format(commit=commit, module=module, loader=loader))
     with environment():
         mlflow.pyfunc.save_model(
             str(folder / "model"),

@@ -28,6 +28,7 @@ class TrainState:
     curve: list[dict[str, float]] = field(default_factory=list)  # a line for each epoch
     parts: tuple[dict[str, float], int] = field(default_factory=lambda: ({}, 0))  # losses of this epoch: sums, steps
     workers: list[list[int]] = field(default_factory=list)  # [first step, how many trained], each until the next
+    cuts: list[list[int]] = field(default_factory=list)  # [first step, into how many parts each cut its share]
 
     def add(self, parts: Mapping[str, float]) -> None:
         """Count the losses of a step."""
@@ -39,11 +40,15 @@ class TrainState:
         (sums, steps), self.parts = self.parts, ({}, 0)
         return {name: value / steps for name, value in sums.items()}
 
-    def note_workers(self, size: int) -> None:
-        """Note how many train from here on. What a lost group did after this step is done again, by this one."""
-        self.workers = [entry for entry in self.workers if entry[0] < self.step]
-        if not self.workers or self.workers[-1][1] != size:
-            self.workers.append([self.step, size])
+    def note_workers(self, size: int, cuts: int) -> None:
+        """Note how many train from here on, and into how many parts each cuts its share of a step.
+
+        What a lost group did after this step is done again, by this one.
+        """
+        for entries, number in ((self.workers, size), (self.cuts, cuts)):
+            entries[:] = [entry for entry in entries if entry[0] < self.step]
+            if not entries or entries[-1][1] != number:
+                entries.append([self.step, number])
 
 
 @dataclass(kw_only=True)

@@ -60,7 +60,7 @@ def _train(job: Job, world: World) -> None:
     # The first worker's choice: one on a node that was given up for lost may still be writing another.
     learner.resume(world.gather(newest_checkpoint(job))[0], job, world.device)
     module, state = learner.module, learner.state
-    state.note_workers(world.size)
+    state.note_workers(world.size, cuts)
     model, trainable = world.wrap(module), _trainable(module)
     module.train()
     epoch_began = checkpoint_at = noted_at = time.monotonic()
@@ -258,7 +258,7 @@ def _summary(job: Job, learner: Learner, num_steps: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "workers": state.workers,
-        "accumulate": job.compute.cuts(job.planned),
+        "accumulate": state.cuts,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 

@@ -87,7 +87,7 @@ class Samples:
         return self._faces_of(video_id).video(video_id, ("image_png", "mask_png"), rows).to_pylist()
 
     def _faces_of(self, video_id: str) -> Faces:
-        return self.faces[video_id.split("/", 1)[0]]
+        return self.faces[tables.dataset_of(video_id)]
 
     def training_sample(self, pick: Pick) -> Arrays:
         """Return the sample of a pick: the video's largest face, in the frame or clip that `where` points to.

@@ -63,6 +63,8 @@ class PlannedStage:
         half_written = self.folder.glob(".*.new")
         for leftover in (*folders(self.folder, "checkpoint"), *folders(self.folder, "best"), *half_written):
             shutil.rmtree(leftover, ignore_errors=True)
+        for half_written_file in self.folder.glob(".*.tmp"):  # weights of GBs, of a process that was killed
+            half_written_file.unlink(missing_ok=True)
 
     def summary(self) -> Mapping[str, Any]:
         """Return what the training said of itself. Raises StorageError if the stage is not trained."""

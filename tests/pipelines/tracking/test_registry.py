@@ -1,5 +1,6 @@
 """The winner as MLflow keeps it: which row it is, once, without a path of this machine, and back again as a trial."""
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from mlflow.pyfunc import PythonModel
 from mlflow.tracking import MlflowClient
 
 from pipelines.common.storage import write_bytes, write_json
@@ -136,6 +138,11 @@ class Registered:
         self.better = launched(storage, {"0.5": both(0.8), "0.9": both(0.7)})
         self.lines.append(self.register(self.better))
         self.first = first
+        # As by an earlier release, whose loader had another name.
+        version = self.client.get_model_version("crossforge-ratio", "2")
+        self.client.set_model_version_tag("crossforge-ratio", "2", "loader", "pipelines.pyfunc.VideoScores")
+        self.client.set_logged_model_tags(version.source.split("/")[-2], {"loader": "pipelines.pyfunc.VideoScores"})
+        self.lines.append(self.register(self.better))
 
     def register(self, outcome: Outcome) -> str:
         return registry.register(outcome, runs.open_runs(outcome, client.PATIENCE_S))
@@ -154,13 +161,22 @@ def test_an_unchanged_winner_is_not_registered_twice(registered: Registered) -> 
     assert registered.lines[0] == "models:/crossforge-ratio/1 (0.9, seed 0: the best validation AUC, 70.0)"
     assert registered.lines[2].startswith("models:/crossforge-ratio/2 (0.5, seed 0")
     versions = registered.client.search_model_versions("name = 'crossforge-ratio'")
-    assert sorted(int(version.version) for version in versions) == [1, 2]
+    assert sorted(int(version.version) for version in versions) == [1, 2, 3]
+
+
+def test_a_winner_that_mlflow_can_no_longer_load_is_registered_anew(registered: Registered) -> None:
+    old, new = (registered.client.get_model_version("crossforge-ratio", number) for number in ("2", "3"))
+    assert registered.lines[3].startswith("models:/crossforge-ratio/3 (0.5, seed 0")
+    assert old.tags["trial"] == new.tags["trial"]
+    assert old.source != new.source
+    module, _, name = new.tags["loader"].rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), name), PythonModel)
 
 
 def test_the_alias_is_the_newest_winner(registered: Registered) -> None:
     assert int(registered.alias_before) == 1
     model = registered.client.get_registered_model("crossforge-ratio")
-    assert {name: int(number) for name, number in model.aliases.items()} == {"sample-champion": 2}
+    assert {name: int(number) for name, number in model.aliases.items()} == {"sample-champion": 3}
 
 
 def test_made_up_data_never_take_the_alias_of_real_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 
 import models
 from pipelines.common.device import Numerics
-from pipelines.common.storage import folders
+from pipelines.common.storage import folders, write_bytes
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import loop, stages, views
 from pipelines.training import samples as samples_module
@@ -385,6 +385,17 @@ def test_validation_counts_a_face_in_two_clips_once() -> None:
     job: Any = SimpleNamespace(select=select, stage=Given, config=None, planned=planned)
     found = validated(job, Given(), SimpleNamespace(scoring_samples=clips))
     assert (found["auc"], found["accuracy"]) == (0, 1 / 4)
+
+
+def test_what_killed_writers_left_is_gone_when_a_stage_is_finished(tmp_path: Path) -> None:
+    job = jobs(tmp_path)["recover"]
+    folder = job.planned.folder
+    write_bytes(folder / "best-00000001" / "weights.safetensors", b"weights")
+    for name in (".weights.safetensors.0123.tmp", ".curves.jsonl.4567.tmp"):
+        write_bytes(folder / name, b"half")
+    write_bytes(folder / ".best-89ab.new" / "weights.safetensors", b"half")
+    job.planned.finish(1, {})
+    assert sorted(path.name for path in folder.iterdir()) == ["_done.json", "weights.safetensors"]
 
 
 def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:

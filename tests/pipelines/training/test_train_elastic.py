@@ -106,9 +106,10 @@ def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_the_summary_knows_who_trained_what(noted: list[list[int]], found: list[list[int]]) -> None:
-    state = TrainState(step=7, workers=noted)
-    state.note_workers(2)
+    state = TrainState(step=7, workers=noted, cuts=[[0, 1]])
+    state.note_workers(2, 4)
     assert state.workers == found
+    assert state.cuts == [[0, 1], [7, 4]]  # as it was, not as it was asked for
 
 
 @pytest.fixture
@@ -180,4 +181,5 @@ def test_a_lost_node_makes_it_smaller_and_a_new_one_larger(tiny: Any, tmp_path: 
     assert done.returncode == 0, done.stderr[-3000:]
     assert "SEEN [3, 6]" in done.stdout  # steps done when the node went, and when another came
     assert job.planned.summary()["workers"] == [[0, 2], [3, 1], [6, 2]]
+    assert job.planned.summary()["accumulate"] == [[0, 1], [3, 2], [6, 1]]  # none held more samples than at first
     assert distance(weights(job), undisturbed(tiny, tmp_path / "here")) < SLACK
