@@ -181,7 +181,7 @@ def metric_values(results: pa.Table) -> dict[str, float]:
         name = f"{row['test_dataset']}/{row['level']}/{row['metric']}"
         if row["stage"] == FINAL:
             values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
-            for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
+            for count in ("n_real", "n_fake", "n_padded", "n_missing", "n_excluded"):
                 values[f"{row['test_dataset']}/{count}"] = row[count]
         elif (row["level"], row["metric"]) == ("video", "auc"):
             values[f"{row['stage']}/{name}"] = row["value"]

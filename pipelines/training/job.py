@@ -51,6 +51,7 @@ class Job:
     config: Any  # the paper's Config
     train: tuple[Video, ...]
     select: tuple[Video, ...]
+    every_face: frozenset[str] = frozenset()  # ids of those videos of `select` in which every face counts
     faces: Mapping[str, Path]  # FACES folder of each dataset
     earlier: Mapping[str, PlannedStage]  # by name; finished
     derived: Path | None = None  # what the stage `reads`, if it reads anything

@@ -223,17 +223,19 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
     result = {"loss": float(np.mean(means))}
     if scored:
         rows = [face._asdict() | {"logit": float(detection.mean_score(several))} for face, several in scored]
-        table = detection.with_score(pa.Table.from_pylist(rows))
-        of_videos = detection.by_video(table, job.stage.pooling)
+        table = pa.Table.from_pylist(rows)
+        every_face = {_Face.name_of(name, label) for name in job.every_face for label in (tables.REAL, tables.FAKE)}
+        of_videos = detection.by_video(table, job.stage.pooling, every_face)
+        of_frames = detection.with_score(detection.highest_faces(table, every_face))
         result["auc"] = detection.auc(of_videos["label"], of_videos["logit"])
-        result["accuracy"] = detection.accuracy(table["label"], table["score"])
+        result["accuracy"] = detection.accuracy(of_frames["label"], of_frames["score"])
     return result
 
 
 class _Face(NamedTuple):
     """A face of the selection part, or the pseudo-fake made of it."""
 
-    video_id: str  # a video has one for its faces as they are and one for its pseudo-fakes
+    video_id: str  # see `name_of`
     label: int
     frame_index: int
     face_index: int
@@ -241,7 +243,13 @@ class _Face(NamedTuple):
 
     @classmethod
     def of(cls, video_id: str, label: int, face: Mapping[str, Any]) -> "_Face":
-        return cls(f"{video_id} {label}", label, face["frame_index"], face["face_index"], face_area_px(face))
+        name = cls.name_of(video_id, label)
+        return cls(name, label, face["frame_index"], face["face_index"], face_area_px(face))
+
+    @staticmethod
+    def name_of(video_id: str, label: int) -> str:
+        """Return an id of a video's faces as they are, or of the pseudo-fakes made of them."""
+        return f"{video_id} {label}"
 
 
 def _summary(job: Job, learner: Learner, num_steps: int) -> dict[str, Any]:

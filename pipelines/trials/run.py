@@ -79,6 +79,7 @@ def job_of(trial: Trial, planned: PlannedStage, compute: Compute) -> Job:
         config=trial.experiment.config(),
         train=train.videos,
         select=select.videos,
+        every_face=select.every_face,
         faces=trial.faces,
         earlier={name: by_name[name] for name in planned.needs},
         derived=derived_path(trial, source) if source else None,

@@ -293,14 +293,16 @@ class Given(models.Stage):
         return {"loss": batch["loss"], "logit": batch["logit"]}
 
 
-def validated_by_hand(stage: type[Given], made: Made, num_workers: int = 1) -> dict[str, float]:
+def validated_by_hand(
+    stage: type[Given], made: Made, num_workers: int = 1, every_face: frozenset[str] = frozenset()
+) -> dict[str, float]:
     def scoring_samples(video: Video, **options: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
         for row, arrays in made[video.video_id]:
             yield [row], {name: np.float32(value) for name, value in ({"loss": 0, "logit": 0} | arrays).items()}
 
     select = tuple(Video(name, int("f" in name), "swap" if "f" in name else "real", "0") for name in made)
     planned = SimpleNamespace(numerics=Numerics())
-    job: Any = SimpleNamespace(select=select, stage=stage, config=None, planned=planned)
+    job: Any = SimpleNamespace(select=select, every_face=every_face, stage=stage, config=None, planned=planned)
     return validated(job, stage(), SimpleNamespace(scoring_samples=scoring_samples), num_workers)
 
 
@@ -369,6 +371,17 @@ def test_validation_pools_faces_as_the_paper_does(pooling: Any, real: list[Any],
     assert validated_by_hand(Stage, made)["auc"] == auc
 
 
+def test_where_every_face_counts_a_frame_of_val_scores_as_its_highest_face() -> None:
+    """A fake of one frame, with a real person of -9 beside a forged one of 3; a real one of 1: 1/2 is below 0.73."""
+    made = {
+        "r": [(face(0), {"logit": 1.0})],
+        "f": [(face(0), {"logit": -9.0}), (face(0, face_index=1), {"logit": 3.0})],
+    }
+    found, crowd = (validated_by_hand(Given, made, every_face=frozenset(some)) for some in ((), ("f",)))
+    assert (found["auc"], found["accuracy"]) == (0, 1 / 3)
+    assert (crowd["auc"], crowd["accuracy"]) == (1, 1 / 2)
+
+
 def test_validation_counts_a_face_in_two_clips_once() -> None:
     """Frames 0, 1 and 2 in clips of 0, 1 and of 1, 2. P(fake) 1 and 0 make 1, 1/2 and 0, of which 2 are not above 1/2;
     the real video's face is just above 1/2, so the frames' accuracy is 1 of 4."""
@@ -382,7 +395,7 @@ def test_validation_counts_a_face_in_two_clips_once() -> None:
 
     planned = SimpleNamespace(numerics=Numerics())
     select = (Video("r", 0, "real", "0"), Video("f", 1, "swap", "0"))
-    job: Any = SimpleNamespace(select=select, stage=Given, config=None, planned=planned)
+    job: Any = SimpleNamespace(select=select, every_face=frozenset(), stage=Given, config=None, planned=planned)
     found = validated(job, Given(), SimpleNamespace(scoring_samples=clips))
     assert (found["auc"], found["accuracy"]) == (0, 1 / 4)
 
