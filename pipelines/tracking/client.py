@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +67,16 @@ class Dataset:
 
 def default_uri(storage: Path) -> str:
     """Return where runs are logged: `$MLFLOW_TRACKING_URI`, or else a SQLite file in the storage folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
+    path = str(storage / "mlflow.db").replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes them
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of a SQLite database; None for any other place of runs."""
+    from sqlalchemy.engine import make_url
+
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    return Path(file) if file and file != ":memory:" else None
 
 
 def registry_uri(uri: str) -> str:
@@ -85,7 +95,7 @@ def ui_command(uri: str) -> str:
     """Return the command that shows the runs; for a server, its address."""
     if uri.startswith("http"):
         return shown(uri)
-    return f"uv run mlflow ui --backend-store-uri {shown(uri)} --host 127.0.0.1 --workers 1"
+    return f"uv run mlflow ui --backend-store-uri {shlex.quote(shown(uri))} --host 127.0.0.1 --workers 1"
 
 
 def patiently(function: Callable[[], Result], uri: str, patience_s: float) -> Result:
@@ -380,10 +390,8 @@ def _reason(error: Exception) -> str:
 
 def _lock_path(uri: str, storage: Path) -> Path:
     """Return the lock file: beside a SQLite file, else in the storage."""
-    from sqlalchemy.engine import make_url
-
-    if uri.startswith("sqlite") and (file := make_url(uri).database) and file != ":memory:":
-        path = Path(file).absolute()
+    if file := database_file(uri):
+        path = file.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.with_name(f".{path.name}.lock")
     storage.mkdir(parents=True, exist_ok=True)

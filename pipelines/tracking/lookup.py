@@ -14,7 +14,14 @@ from typing import Any
 from pipelines.common.text import printable
 from pipelines.scoring import trained
 from pipelines.scoring.trained import Trained
-from pipelines.tracking.client import PATIENCE_S, TrackingError, default_uri, patiently, registry_uri, shown
+from pipelines.tracking.client import (
+    PATIENCE_S,
+    TrackingError,
+    database_file,
+    default_uri,
+    patiently,
+    registry_uri,
+)
 
 SCHEME = "models:/"
 PACKAGE = "crossforge"  # registered models are named `<package>-<sweep>`
@@ -98,6 +105,6 @@ def _trial_of_run(run_id: str, storage: Path) -> Path:
 def _check_database(storage: Path, name: str) -> None:
     """Raise TrackingError if the SQLite file is not there: to ask it would make it."""
     uri = default_uri(storage)
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and not Path(path).exists():
-        raise TrackingError(f"there is no MLflow database {shown(path)} to look up {printable(name)} in")
+    path = database_file(uri)
+    if path and not path.exists():
+        raise TrackingError(f"there is no MLflow database {path} to look up {printable(name)} in")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from pipelines.common import tables
@@ -29,6 +31,7 @@ from pipelines.tracking.client import (
     Dataset,
     Tracker,
     TrackingError,
+    database_file,
     default_uri,
     patiently,
     ui_command,
@@ -260,6 +263,16 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     assert {"celeb_df/video/auc", "celeb_df/video/auc/low", "celeb_df/video/auc/high"} <= logged.keys()
     assert "finetune/ffpp/NeuralTextures/video/auc" in logged
     assert (logged["celeb_df/n_real"], logged["celeb_df/n_missing"]) == (3, 1)
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "x%20y", "who?=me", "c#d", "it's"])
+def test_a_storage_of_any_name_holds_its_own_database(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    file = tmp_path / name / "mlflow.db"
+    uri = default_uri(file.parent)
+    assert database_file(uri) == file
+    assert make_url(uri).query == {}
+    assert shlex.split(ui_command(uri))[5] == uri
 
 
 def test_the_uri_of_the_environment_wins(no_uri: pytest.MonkeyPatch, tmp_path: Path) -> None:
