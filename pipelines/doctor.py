@@ -1,9 +1,10 @@
 """Examines datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
 
 Looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
-sweep would. Per dataset: layout and lists, number of videos against the published one, both classes in each
-split, people or clips in two splits, real counterparts and masks, files that are missing, files that cannot be
-read. Over all of them: room for the faces and, with --hash, the same content twice.
+sweep would. Per dataset: layout, number of videos against the published one, its owners' lists (what the copy has of
+each, lacks, has besides or labels otherwise), both classes in each split, people or clips in two splits, real
+counterparts and masks, files that are missing, files that cannot be read. Over all of them: room for the faces and,
+with --hash, the same content twice.
 
 Exit code: 0, 1 if something would spoil an experiment, 2 for wrong usage.
 """
@@ -31,6 +32,7 @@ from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_text
 from pipelines.common.text import printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
+from pipelines.datasets._lists import PublishedList
 from pipelines.datasets.sample import corpus
 from pipelines.faces.files import locate
 from pipelines.faces.sources import datasets_file, roots_of
@@ -64,16 +66,17 @@ def examine(
     """Return what the checks of each dataset came to; what concerns all of them is under `ALL`."""
     findings: dict[str, list[Finding]] = {}
     rows: dict[str, list[Row]] = {}
+    published: dict[str, list[PublishedList]] = {}
     for name in names:
         try:
-            rows[name] = datasets.load(name, roots).to_pylist()
+            rows[name], published[name] = datasets.load(name, roots).to_pylist(), datasets.lists(name, roots)
         except datasets.DatasetError as error:
             todo = "correct the folder or the line in datasets.toml"
             findings[name] = [Finding(check="layout", result=ERROR, text=str(error), todo=todo)]
     every = [row for own in rows.values() for row in own]
     missing, unreadable = _look_at_files(every, roots, options, console)
     for name, own in rows.items():
-        findings[name] = _of_dataset(name, own, missing, unreadable, is_sample)
+        findings[name] = _of_dataset(name, own, missing, unreadable, is_sample, published[name])
     findings[ALL] = [_space(every, storage, options)]
     if options.hash:
         findings[ALL].append(_duplicates(every, roots, missing, options, console))
@@ -81,7 +84,12 @@ def examine(
 
 
 def _of_dataset(
-    name: str, rows: list[Row], missing: Mapping[File, str], unreadable: Mapping[File, str], is_sample: bool
+    name: str,
+    rows: list[Row],
+    missing: Mapping[File, str],
+    unreadable: Mapping[File, str],
+    is_sample: bool,
+    published: Sequence[PublishedList] = (),
 ) -> list[Finding]:
     bad = {**missing, **unreadable}
     absent = "finish the download: a video that is not there counts as failed, and is scored or left out by rule"
@@ -89,6 +97,9 @@ def _of_dataset(
     return [
         Finding(check="layout", result=OK, text="as expected"),
         _checks.counts(rows, {} if is_sample else _published(name), missing),
+        _checks.lists(
+            rows, [replace(each, as_published=None) for each in published] if is_sample else published, missing
+        ),
         _checks.classes(rows, bad),
         _checks.identities(name, rows),
         _checks.counterparts(rows, bad),

@@ -7,6 +7,7 @@ folders. Out: rows of VIDEOS, one for each video.
     _manifest  your own videos, listed in a .csv or .parquet file; they need no code
     _root      a dataset's folder, local or remote, as the adapters see it
     _archives  which folders of pictures a tar archive holds
+    _lists     which videos a published list promises
     _checks    what the rows say about a dataset before anything is decoded (for the doctor)
     sample     the sample corpus: made-up videos
 
@@ -19,6 +20,7 @@ A dataset's file, its adapter, has
     OPTIONS    if it has it: option -> the words that it may be, or () for the path of a file of one's own
     videos(roots, **options) -> rows of `tables.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
                split, codec and manipulation; who uses which is decided elsewhere. Options are given as text
+    lists(roots, **options)  if it has it: the owners' lists, as `_lists.PublishedList`s
 
 Two rules hold for all adapters. The split is the dataset's own, read from the dataset's own list; a file that no list
 explains is an error and is never left out. A video that such a list promises but the disk lacks keeps its row, so that
@@ -39,6 +41,7 @@ import pyarrow as pa
 from pipelines.common import tables
 from pipelines.common.text import first
 from pipelines.datasets import _manifest
+from pipelines.datasets._lists import PublishedList
 from pipelines.datasets._root import DatasetError, Root, is_remote, parent, told_state
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "Root",
     "folder_of",
     "is_remote",
+    "lists",
     "load",
     "manipulations",
     "names",
@@ -79,16 +83,22 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     """
     if name not in names() and _manifest.is_manifest(roots.get(name, "")):
         return tables.to_table(_manifest.videos(name, roots[name]), tables.VIDEOS)
-    adapter = _adapter(name)
-    opened = {other: _root(other, roots, needed_by=name) for other in (name, *adapter.NEEDS)}
-    options = roots.options.get(name, {}) if isinstance(roots, Config) else {}
-    rows = adapter.videos(opened, **options)
+    opened, options = _opened(name, roots)
+    rows = _adapter(name).videos(opened, **options)
     if not rows:
         raise opened[name].error("no videos found")
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
     if twice:
         raise opened[name].error(f"found more than once: {first(twice)}; keep one copy of each")
     return tables.to_table(rows, tables.VIDEOS)
+
+
+def lists(name: str, roots: Mapping[str, str]) -> list[PublishedList]:
+    """Return the published lists of a dataset, as its copy holds them. Raise DatasetError as `load` does."""
+    if name not in names() or not hasattr(_adapter(name), "lists"):
+        return []
+    opened, options = _opened(name, roots)
+    return _adapter(name).lists(opened, **options)
 
 
 def manipulations(name: str) -> tuple[str, ...]:
@@ -156,6 +166,12 @@ def _adapter(name: str) -> ModuleType:
     if name not in names():
         raise DatasetError(f"unknown dataset {name!r}; known: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def _opened(name: str, roots: Mapping[str, str]) -> tuple[dict[str, Root], Mapping[str, str]]:
+    """Return the roots that an adapter needs, and the dataset's options. Raise DatasetError as `load` does."""
+    opened = {other: _root(other, roots, needed_by=name) for other in (name, *_adapter(name).NEEDS)}
+    return opened, roots.options.get(name, {}) if isinstance(roots, Config) else {}
 
 
 def _root(name: str, roots: Mapping[str, str], needed_by: str) -> Root:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.common import tables
 from pipelines.common.text import first, printable
+from pipelines.datasets._lists import PublishedList
 from pipelines.media import stills
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -86,6 +87,35 @@ def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: C
         text=f"not the published number of videos: {'; '.join(printable(text) for text in texts)}",
         todo="download the rest, or say with the numbers what they were measured on",
         problems=tuple(problems),
+    )
+
+
+def lists(rows: Sequence[Row], published: Sequence[PublishedList], bad: Collection[File]) -> Finding:
+    """Hold a copy against its owners' lists: what it has and lacks of each, what it has besides, other labels."""
+    by_id = {row["video_id"]: row for row in rows}
+    texts, problems, mislabelled = [], [], []
+    for own in published:
+        here = {video_id: by_id[video_id] for video_id in own.labels.keys() & by_id.keys()}
+        there = {video_id: row for video_id, row in here.items() if file_of(row) not in bad}
+        missing = sorted(own.labels.keys() - there.keys())
+        extra = sorted(row["video_id"] for row in rows if own.covers(row) and row["video_id"] not in own.labels)
+        other = sorted(video_id for video_id, row in here.items() if row["label"] != own.labels[video_id])
+        as_published = {True: ", the published list", False: ", not the published list", None: ""}[own.as_published]
+        told = [f"{len(there)} of {len(own.labels)} there{as_published}"]
+        told += [f"{len(ids)} {what}" for ids, what in ((missing, "missing"), (extra, "besides")) if ids]
+        told += [f"{len(other)} with another label"] if other else []
+        texts.append(f"{own.name}: {', '.join(told)}")
+        problems += [Problem(text=f"{own.name}: not there", video_id=video_id) for video_id in missing]
+        problems += [Problem(text=f"{own.name}: does not name it", video_id=video_id) for video_id in extra]
+        problems += [] if own.as_published in (True, None) else [Problem(text=f"{own.name}: not the published list")]
+        mislabelled += [Problem(text=f"{own.name}: has another label", video_id=video_id) for video_id in other]
+    todo = "say with the numbers on which videos they are, or complete the copy" if problems else ""
+    return Finding(
+        check="lists",
+        result=ERROR if mislabelled else WARNING if problems else OK,
+        text="; ".join(map(printable, texts)) or "no list of its owners to compare with",
+        todo="find out which label is right: numbers would be wrong" if mislabelled else todo,
+        problems=(*mislabelled, *problems),
     )
 
 

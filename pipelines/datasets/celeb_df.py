@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from pipelines.common import tables
+from pipelines.datasets._lists import PublishedList, digest
 from pipelines.datasets._root import Root, by_id, row
 
 LAYOUT = """\
@@ -42,6 +43,8 @@ LIST = "List_of_testing_videos.txt"
 # v2: 590 and 300 real videos, 5,639 fakes; its list holds 178 real videos and 340 fakes.
 PUBLISHED = {("real", "train"): 712, ("real", "test"): 178, (FAKE_FOLDER, "train"): 5299, (FAKE_FOLDER, "test"): 340}
 
+LIST_DIGEST = "7c8233635857146f"  # of the list of v2, of lines such as YouTube-real/00170
+
 Key = tuple[str, str, str]  # folder as in FOLDERS; scenario/method, "" of v2; stem
 
 
@@ -58,6 +61,19 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
         raise root.error(f"none of {', '.join(FOLDERS)} holds a video")
     uris = tested | on_disk
     return by_id(_row(root, key, uris, tested) for key in uris)
+
+
+def lists(roots: Mapping[str, Root]) -> list[PublishedList]:
+    """Return what the test list promises. Raise DatasetError."""
+    listed = _read_list(roots["celeb_df"])
+    return [
+        PublishedList(
+            name=LIST,
+            labels={_video_id(key): tables.FAKE if key[0] == FAKE_FOLDER else tables.REAL for key in listed},
+            covers=lambda row: row["split"] == "test",
+            as_published=digest("/".join(filter(None, key)) for key in listed) == LIST_DIGEST,
+        )
+    ]
 
 
 def _on_disk(root: Root) -> Iterator[tuple[Key, str]]:
@@ -112,19 +128,23 @@ def _row(root: Root, key: Key, uris: Mapping[Key, str], tested: Mapping[Key, str
     if match is None and not part:
         raise root.error(f"{uris[key]} is not named like the videos of {folder}")
     fake, method = folder == FAKE_FOLDER, part.rpartition("/")[2]
-    video_id = "/".join(filter(None, ("celeb_df", folder, method, stem)))
     people = re.findall(r"id\d+", stem)
     swapped = fake and (not part or part.startswith("FaceSwap/"))
     real = ("Celeb-real", "", f"{match[1]}_{match[3]}") if swapped and match else None
     real = real if real in uris else None
     return row(
         "celeb_df",
-        video_id,
+        _video_id(key),
         uris[key],
         label=tables.FAKE if fake else tables.REAL,
         method=(method or FAKE_FOLDER) if fake else "real",
         split="test" if key in tested else "train",
-        real_id="/".join(("celeb_df", real[0], real[2])) if real else None,
+        real_id=_video_id(real) if real else None,
         real_uri=uris[real] if real else None,
         source_ids=[f"celeb_df/{person}" for person in people or [f"{folder}/{stem}"]],
     )
+
+
+def _video_id(key: Key) -> str:
+    folder, part, stem = key
+    return "/".join(filter(None, ("celeb_df", folder, part.rpartition("/")[2], stem)))

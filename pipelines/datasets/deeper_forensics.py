@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 
 from pipelines.common import tables
 from pipelines.datasets import ffpp
+from pipelines.datasets._lists import PublishedList
 from pipelines.datasets._root import Root, by_id, row
 
 LAYOUT = """\
@@ -37,8 +38,11 @@ METHODS = (
     *(f"end_to_end_mix_{number}_distortions" for number in (2, 3, 4)),
     "reenact_postprocess",
 )
-# A fake of every FF++ video, so that by target there are as many; by the owners' lists 703, 96 and 201.
+# A fake of every FF++ video, so that by target there are as many.
 PUBLISHED = {(method, split): ffpp.PUBLISHED["real", split] for method in ("real", *METHODS) for split in tables.SPLITS}
+
+
+OWNERS = {"train": 703, "val": 96, "test": 201}  # fakes in the owners' lists
 
 
 def videos(roots: Mapping[str, Root], split: str = "target") -> list[dict]:
@@ -52,6 +56,38 @@ def videos(roots: Mapping[str, Root], split: str = "target") -> list[dict]:
         splits = {stem: ffpp.split_of(roots["ffpp"], of_ids, stem, [stem.partition("_")[0]]) for stem in splits}
     reals = _reals(roots["ffpp"], of_ids)
     return by_id(reals + _fakes(root, splits, {real["video_id"] for real in reals}))
+
+
+def lists(roots: Mapping[str, Root], split: str = "target") -> list[PublishedList]:
+    """Return what the owners' lists promise of `end_to_end`, and the test part by target. Raise DatasetError.
+
+    split: does not matter here.
+    """
+    owners, of_ids = _read_splits(roots["deeper_forensics"]), ffpp.read_splits(roots["ffpp"])
+    promised = [
+        PublishedList(
+            name=f"lists/splits/{own}.txt",
+            labels={_fake_id(MANIPULATIONS[0], stem): tables.FAKE for stem, part in owners.items() if part == own},
+            covers=lambda row: False,  # what it does not name is an error of the layout
+            as_published=sum(part == own for part in owners.values()) == number,
+        )
+        for own, number in OWNERS.items()
+    ]
+    tested = {id_ for id_, part in of_ids.items() if part == "test"}
+    fakes = [stem for stem in owners if stem.partition("_")[0] in tested]
+    by_target = {_fake_id(MANIPULATIONS[0], stem): tables.FAKE for stem in fakes}
+    by_target |= {_real_id(id_): tables.REAL for id_ in tested}
+    name = "the test targets of FaceForensics++"
+    of_part = ("real", *MANIPULATIONS)
+    return [
+        *promised,
+        PublishedList(
+            name=name,
+            labels=by_target,
+            covers=lambda row: split == "target" and row["split"] == "test" and row["method"] in of_part,
+            as_published=len(fakes) == len(tested) == ffpp.PUBLISHED["real", "test"],
+        ),
+    ]
 
 
 def _reals(root: Root, splits: Mapping[str, str]) -> list[dict]:
@@ -87,7 +123,7 @@ def _fakes(root: Root, splits: Mapping[str, str], real_ids: set[str]) -> list[di
             rows.append(
                 row(
                     "deeper_forensics",
-                    f"deeper_forensics/{method}/{stem}",
+                    _fake_id(method, stem),
                     paths.get(stem, f"{folder}/{stem}.mp4"),
                     label=tables.FAKE,
                     method=method,
@@ -116,3 +152,7 @@ def _read_splits(root: Root) -> dict[str, str]:
 
 def _real_id(stem: str) -> str:
     return f"deeper_forensics/real/{CODEC}/{stem}"
+
+
+def _fake_id(method: str, stem: str) -> str:
+    return f"deeper_forensics/{method}/{stem}"

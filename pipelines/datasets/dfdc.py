@@ -16,9 +16,11 @@ import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipelines.common import tables
 from pipelines.common.text import first
+from pipelines.datasets._lists import PublishedList, digest
 from pipelines.datasets._root import Root, by_id, is_video, parent, row
 
 LAYOUT = """\
@@ -31,6 +33,9 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {"list": ()}
 LABELS_AT = ("labels.csv", "test/labels.csv")
 # The paper's 119,154 training videos with 100,000 fakes; half of the 5,000 videos of labels.csv are fakes.
 PUBLISHED = {("real", "train"): 19154, ("dfdc", "train"): 100000, ("real", "test"): 2500, ("dfdc", "test"): 2500}
+LABELS_DIGEST = "ddfb03b9986285eb"  # of labels.csv, of lines such as "aalscayrfi.mp4 0"
+KNOWN_LISTS = {"a50209c66d9c0eba": "LipForensics' 3,215"}  # digest of lines such as "aalscayrfi.mp4" -> whose it is
+METADATA_AT = ("test/metadata.json", "metadata.json")  # of the test part; not every copy has it
 METHOD = "dfdc"  # eight methods were used; which one made a video is not published
 LABELS = {"REAL": tables.REAL, "FAKE": tables.FAKE, "0": tables.REAL, "1": tables.FAKE}
 
@@ -60,11 +65,40 @@ def videos(roots: Mapping[str, Root], **options: str) -> list[dict]:
     return by_id(_train(root, parts) + _test(root, test, labels, wanted))
 
 
+def lists(roots: Mapping[str, Root], **options: str) -> list[PublishedList]:
+    """Return what labels.csv, or a list of one's own, and the metadata of the test part promise. Raise DatasetError."""
+    root = roots["dfdc"]
+    if not any(root.find(place) for place in LABELS_AT):
+        return []
+    labels = _read_labels(root)
+    if "list" in options:
+        wanted = {name: labels[name] for name in _chosen(options["list"], labels, root)}
+        whose = KNOWN_LISTS.get(digest(wanted))
+        promised = [_promised(f"list: {whose or PurePosixPath(options['list']).name}", wanted, bool(whose) or None)]
+    else:
+        wanted = labels
+        as_published = digest(f"{name} {label}" for name, label in labels.items()) == LABELS_DIGEST
+        promised = [_promised("labels.csv", labels, as_published)]
+    if place := next(filter(None, map(root.find, METADATA_AT)), None):
+        told = _read_metadata(root, place, "is_fake", (0, 1))
+        promised.append(_promised(place, {name: told[name]["is_fake"] for name in wanted if name in told}, None))
+    return promised
+
+
+def _promised(name: str, labels: Mapping[str, int], as_published: bool | None) -> PublishedList:
+    return PublishedList(
+        name=name,
+        labels={f"dfdc/test/{PurePosixPath(video).stem}": label for video, label in labels.items()},
+        covers=lambda row: row["split"] == "test",
+        as_published=as_published,
+    )
+
+
 def _train(root: Root, parts: Iterable[str]) -> list[dict]:
     entries: dict[str, tuple[str, dict]] = {}  # file name -> its uri, its metadata
     for part in parts:
         paths = {PurePosixPath(path).name: path for path in root.videos(base=part).values()}
-        metadata = _read_metadata(root, part)
+        metadata = _read_metadata(root, f"{part}/metadata.json", "label", ("REAL", "FAKE"))
         _check_all_listed(root, paths.values(), metadata, f"{PurePosixPath(part).name}/metadata.json")
         for name, entry in metadata.items():
             if name in entries:
@@ -87,9 +121,8 @@ def _train(root: Root, parts: Iterable[str]) -> list[dict]:
     return rows
 
 
-def _read_metadata(root: Root, part: str) -> dict[str, dict]:
-    """Return {file name: entry} of a train part's metadata.json. Raise DatasetError."""
-    place = f"{part}/metadata.json"
+def _read_metadata(root: Root, place: str, label: str, allowed: tuple[Any, ...]) -> dict[str, dict]:
+    """Return {file name: entry} of a metadata.json, whose `label` must be an allowed one. Raise DatasetError."""
     try:
         metadata = json.loads(root.text(place))
     except json.JSONDecodeError as error:
@@ -97,8 +130,9 @@ def _read_metadata(root: Root, part: str) -> dict[str, dict]:
     if not isinstance(metadata, dict):
         raise root.error(f"{place} must map file names to entries")
     for name, entry in metadata.items():
-        if not isinstance(entry, dict) or entry.get("label") not in ("REAL", "FAKE"):
-            raise root.error(f'{place}: {name} must have "label" REAL or FAKE, got {entry!r}')
+        if not isinstance(entry, dict) or entry.get(label) not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise root.error(f'{place}: {name} must have "{label}" {wanted}, got {entry!r}')
     return metadata
 
 

@@ -12,11 +12,13 @@ video_id: `dfdcp/<path in dataset.json without suffix>`.
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.common import tables
 from pipelines.common.text import first
+from pipelines.datasets._lists import PublishedList
 from pipelines.datasets._root import Root, by_id, is_video, join, row
 
 LAYOUT = """\
@@ -43,6 +45,31 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
         raise root.error(f"none of {', '.join(FOLDERS)} holds a video")
     base = root.folder(NESTED) or ""
     return by_id(_row(name, places.get(name, join(base, name)), entry) for name, entry in listed.items())
+
+
+def lists(roots: Mapping[str, Root]) -> list[PublishedList]:
+    """Return what dataset.json promises; the labels are those that its folders tell. Raise DatasetError."""
+    listed = _read_list(roots["dfdcp"])
+    return [
+        PublishedList(
+            name=f"{LIST}, {split}",
+            labels={
+                _video_id(name): tables.REAL if name.split("/")[0] == FOLDERS[0] else tables.FAKE
+                for name, entry in listed.items()
+                if entry["set"] == split
+            },
+            covers=partial(_is_in, split),
+        )
+        for split in SPLITS
+    ]
+
+
+def _is_in(split: str, row: Mapping[str, Any]) -> bool:
+    return row["split"] == split
+
+
+def _video_id(name: str) -> str:
+    return f"dfdcp/{PurePosixPath(name).with_suffix('')}"
 
 
 def _read_list(root: Root) -> dict[str, Mapping[str, Any]]:
@@ -113,7 +140,7 @@ def _row(name: str, uri: str, entry: Mapping[str, Any]) -> dict:
     people = [entry["target_id"], *([entry["swapped_id"]] if fake else [])]
     return row(
         "dfdcp",
-        f"dfdcp/{PurePosixPath(name).with_suffix('')}",
+        _video_id(name),
         uri,
         label=LABELS[entry["label"]],
         method=name.split("/")[0] if fake else "real",

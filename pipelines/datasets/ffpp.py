@@ -16,9 +16,12 @@ that was unpacked as well.
 
 import json
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from pipelines.common import tables
 from pipelines.common.text import first
+from pipelines.datasets._lists import PublishedList, digest
 from pipelines.datasets._root import Root, by_id, is_video, row
 
 LAYOUT = """\
@@ -38,6 +41,10 @@ PUBLISHED = {
     for method in ("real", *METHODS)
     for split, number in {"train": 720, "val": 140, "test": 140}.items()
 }
+
+
+# Digests of the owners' lists, of lines such as 054_071.
+LISTS = {"train": "18a428b359c4df0e", "val": "b4c469c6f8e9e811", "test": "dcddb61db89bdf60"}
 
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
@@ -65,6 +72,32 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
                 mask = masks.get((stem, is_video(path)))
                 rows.append(_fake(root, splits, method, codec, stem, path, reals[codec], mask))
     return by_id(rows)
+
+
+def lists(roots: Mapping[str, Root]) -> list[PublishedList]:
+    """Return what each split list promises, in each compression of which there are videos. Raise DatasetError."""
+    root = roots["ffpp"]
+    codecs = [codec for codec in dict.fromkeys(CODECS.values()) if originals(root, codec)]
+    promised = []
+    for split in tables.SPLITS:
+        pairs = _read_pairs(root, f"{split}.json")
+        names = {f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])}
+        for codec in codecs:
+            real = {f"ffpp/real/{codec}/{id_}": tables.REAL for pair in pairs for id_ in pair}
+            fake = {f"ffpp/{method}/{codec}/{name}": tables.FAKE for method in MANIPULATIONS for name in names}
+            promised.append(
+                PublishedList(
+                    name=f"{split}.json, {codec}",
+                    labels=real | fake,
+                    covers=partial(_is_in, split, codec),
+                    as_published=digest("_".join(sorted(pair)) for pair in pairs) == LISTS[split],
+                )
+            )
+    return promised
+
+
+def _is_in(split: str, codec: str, row: Mapping[str, Any]) -> bool:
+    return (row["split"], row["codec"]) == (split, codec) and row["method"] in ("real", *MANIPULATIONS)
 
 
 def read_splits(root: Root) -> dict[str, str]:

@@ -20,6 +20,7 @@ from pipelines import doctor
 from pipelines.common import text
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING
+from pipelines.datasets._lists import PublishedList
 from pipelines.media import probe
 
 GB = 10**9
@@ -57,6 +58,36 @@ def test_a_method_that_was_not_downloaded_is_named_once():
     finding = _checks.counts([row("a")], expected, ())
     assert finding.text.endswith(": Swap c23: none")
     assert len(finding.problems) == 3
+
+
+def promised(labels: dict[str, int], as_published: bool | None = None) -> PublishedList:
+    of_test = {f"toy/{name}": label for name, label in labels.items()}
+    return PublishedList(
+        name="test.txt", labels=of_test, covers=lambda row: row["split"] == "test", as_published=as_published
+    )
+
+
+def test_a_copy_is_held_against_its_owners_lists():
+    rows = [row("a"), row("b"), row("c", 1), row("d", split="train")]
+    finding = _checks.lists(rows, [promised({"a": 0, "b": 0, "c": 1}, as_published=True)], ())
+    assert (finding.result, finding.text) == (OK, "test.txt: 3 of 3 there, the published list")
+    finding = _checks.lists(rows, [promised({"b": 0, "c": 1, "x": 1}, as_published=False)], {("toy", "b.mp4")})
+    assert finding.result == WARNING
+    assert finding.text == "test.txt: 1 of 3 there, not the published list, 2 missing, 1 besides"
+    assert [(problem.video_id, problem.text) for problem in finding.problems] == [
+        ("toy/b", "test.txt: not there"),
+        ("toy/x", "test.txt: not there"),
+        ("toy/a", "test.txt: does not name it"),
+        ("", "test.txt: not the published list"),
+    ]
+
+
+def test_a_label_that_two_lists_tell_otherwise_is_an_error():
+    finding = _checks.lists([row("a"), row("b", 1)], [promised({"a": 1, "b": 1})], ())
+    assert (finding.result, finding.text) == (ERROR, "test.txt: 2 of 2 there, 1 with another label")
+    assert [(problem.video_id, problem.text) for problem in finding.problems] == [
+        ("toy/a", "test.txt: has another label")
+    ]
 
 
 def test_a_split_with_one_class_is_an_error_also_where_the_other_has_no_files():
@@ -357,6 +388,16 @@ def test_published_counts_are_the_adapters(monkeypatch, tiny_roots, tmp_path):
 
     assert "real: train 2 of 712" in counts(False)
     assert "712" not in counts(True)
+
+
+def test_the_doctor_says_which_lists_a_copy_fulfils(tiny_roots, tmp_path):
+    def lists(is_sample: bool) -> str:
+        console = Console(quiet=True)
+        findings = doctor.examine(["celeb_df"], tiny_roots, tmp_path, doctor.Options(), console, is_sample=is_sample)
+        return next(finding.text for finding in findings["celeb_df"] if finding.check == "lists")
+
+    assert lists(True) == "List_of_testing_videos.txt: 5 of 5 there"
+    assert lists(False) == "List_of_testing_videos.txt: 5 of 5 there, not the published list"
 
 
 def test_pictures_are_not_compared_and_that_is_said(tmp_path):
