@@ -1,9 +1,19 @@
-"""Which version of the code made a number."""
+"""Which version of the code, and of what it runs on, made a number."""
 
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+
+import torch
+
+from pipelines.common.device import Numerics
+from pipelines.common.text import first
+
+MadeWith = dict[str, str]
+_MOST_ROWS = 5  # named for one value
 
 
 @cache
@@ -25,3 +35,40 @@ def commit() -> str:
 
 def _git(root: Path, *args: str) -> str:
     return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def made_with(numerics: Numerics, on: torch.device) -> MadeWith:
+    """Return what numbers depend on besides code, settings and data: versions, the device, how it computes."""
+    gpu = on.type == "cuda"
+    return {
+        "torch": torch.__version__,
+        "timm": version("timm"),
+        "cuda": str(torch.version.cuda) if gpu else "none",
+        "device": torch.cuda.get_device_name(on) if gpu else "cpu",
+        "precision": numerics.resolved(on),
+        "deterministic": "yes" if numerics.deterministic else "no",
+    }
+
+
+def joined(records: Sequence[MadeWith]) -> MadeWith:
+    """Return the values of all records by name, different ones with commas between."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, value in record.items():
+            values.setdefault(name, {}).update(dict.fromkeys(value.split(", ")))
+    return {name: ", ".join(own) for name, own in values.items()}
+
+
+def told(records: Mapping[str, MadeWith]) -> str:
+    """Return in a line what the rows of a table were made with, by row; and in what they differ, with the rows."""
+    rows: dict[str, dict[str, list[str]]] = {}  # name -> value -> rows
+    for row, record in records.items():
+        for name, value in record.items():
+            rows.setdefault(name, {}).setdefault(value, []).append(row)
+    same = [f"{name} {value}" for name, values in rows.items() for value in values if len(values) == 1]
+    differing = [
+        f"{name} ({'; '.join(f'{value}: {first(names, _MOST_ROWS)}' for value, names in values.items())})"
+        for name, values in rows.items()
+        if len(values) > 1
+    ]
+    return "; ".join(filter(None, (", ".join(same), differing and f"ROWS DIFFER in {', '.join(differing)}")))

@@ -22,9 +22,10 @@ import torch
 from scipy.special import expit
 
 import models
-from pipelines.common import cluster, device, storage
+from pipelines.common import cluster, device, provenance, storage
 from pipelines.common.pictures import encode_png
 from pipelines.common.storage import write_parquet, writing
+from pipelines.common.provenance import MadeWith
 from pipelines.common.tables import PREDICTIONS, UNPERTURBED, dataset_of, to_table
 from pipelines.faces import perturb
 from pipelines.metrics import detection
@@ -38,6 +39,7 @@ VIDEOS_PER_TASK = 8
 MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
 
+_MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `provenance.made_with`
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedStage:
@@ -80,6 +82,14 @@ def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbatio
 
 
 # ----------------------------------------------------------------------------------------- scoring
+def scored_with(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> MadeWith:
+    """Return on what a part was scored that a stage has scored: versions, device, precision."""
+    read: MadeWith = json.loads(
+        pq.read_schema(predictions_path(planned, part_digest, perturbation)).metadata[_MADE_WITH]
+    )
+    return read
+
+
 def score_parts(
     finished: Sequence[FinishedStage],
     parts: Mapping[str, Sequence[Video]],
@@ -110,7 +120,9 @@ def score_parts(
             seen |= set(table["video_id"].unique().to_pylist())
             if on_video:
                 on_video(done + len(seen), total)
-        _write_parts(pa.concat_tables(tables).cast(PREDICTIONS), each, parts)
+        made_with = provenance.joined([json.loads(table.schema.metadata[_MADE_WITH]) for table in tables])
+        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, _MADE_WITH: json.dumps(made_with)})
+        _write_parts(pa.concat_tables(tables).cast(schema), each, parts)
         done += len(each.videos)
 
 
@@ -197,7 +209,9 @@ class ScoreVideos:
         """Return PREDICTIONS of all faces of the videos, which come as `as_table` makes them."""
         wanted = [Video(**row) for row in videos.to_pylist()]
         rows = [row for name, module, samples in self.stages for row in self._rows(name, module, samples, wanted)]
-        return to_table(rows, PREDICTIONS)
+        self.made_with = provenance.joined([provenance.made_with(each, self.device) for each in self.numerics.values()])
+        metadata = {**PREDICTIONS.metadata, _MADE_WITH: json.dumps(self.made_with)}
+        return to_table(rows, PREDICTIONS).replace_schema_metadata(metadata)
 
     def _rows(
         self, name: str, module: models.Stage, samples: Samples, videos: Sequence[Video]

@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import safetensors.torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
+from pipelines.common.provenance import MadeWith
 from pipelines.common.storage import folders, put_folder, read_json
 from pipelines.training.job import Job
 
@@ -29,6 +30,7 @@ class TrainState:
     parts: tuple[dict[str, float], int] = field(default_factory=lambda: ({}, 0))  # losses of this epoch: sums, steps
     workers: list[list[int]] = field(default_factory=list)  # [first step, how many trained], each until the next
     cuts: list[list[int]] = field(default_factory=list)  # [first step, into how many parts each cut its share]
+    made_with: list[MadeWith] = field(default_factory=list)  # all kinds of machines that have trained
 
     def add(self, parts: Mapping[str, float]) -> None:
         """Count the losses of a step."""
@@ -49,6 +51,12 @@ class TrainState:
             entries[:] = [entry for entry in entries if entry[0] < self.step]
             if not entries or entries[-1][1] != number:
                 entries.append([self.step, number])
+
+    def note_made_with(self, of_workers: Sequence[MadeWith]) -> None:
+        """Note what the workers run on from here on."""
+        for record in of_workers:
+            if record not in self.made_with:
+                self.made_with.append(record)
 
 
 @dataclass(kw_only=True)

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import models
 from models import BadSample
 from models._distributed import alone, total
-from pipelines.common import progress, tables
+from pipelines.common import progress, provenance, tables
 from pipelines.common.device import Numerics
 from pipelines.common.storage import write_text
 from pipelines.metrics import detection
@@ -61,6 +61,7 @@ def _train(job: Job, world: World) -> None:
     learner.resume(world.gather(newest_checkpoint(job))[0], job, world.device)
     module, state = learner.module, learner.state
     state.note_workers(world.size, cuts)
+    state.note_made_with(world.gather(provenance.made_with(job.planned.numerics, world.device)))
     model, trainable = world.wrap(module), _trainable(module)
     module.train()
     epoch_began = checkpoint_at = noted_at = time.monotonic()
@@ -263,11 +264,10 @@ def _summary(job: Job, learner: Learner, num_steps: int) -> dict[str, Any]:
         "train_videos": len(job.train),
         "select_videos": len(job.select),
         "seconds": round(sum(line["seconds"] for line in state.curve), 1),
-        "torch": torch.__version__,
+        "made_with": provenance.joined(state.made_with) | {"pretrained": ", ".join(job.planned.pretrained) or "none"},
         "threads": torch.get_num_threads(),
         "workers": state.workers,
         "accumulate": state.cuts,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
 

@@ -51,6 +51,11 @@ class PlannedStage:
         return (self.folder / "_done.json").exists()
 
     @property
+    def pretrained(self) -> tuple[str, ...]:
+        """Names of timm's weights that it starts from."""
+        return tuple(self.spec.get("pretrained", ()))
+
+    @property
     def numerics(self) -> Numerics:
         """How its network computes, in training and in scoring."""
         return Numerics(**{name: self.spec[name] for name in ("precision", "deterministic") if name in self.spec})

@@ -59,7 +59,7 @@ def trial(tiny: Any, storage: Path) -> Trial:
         planned.folder.mkdir(parents=True)
         safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
         write_json(planned.folder / "spec.json", dict(planned.spec))
-        write_json(planned.folder / "_done.json", {"seconds": 0})
+        write_json(planned.folder / "_done.json", {"seconds": 0, "made_with": {}})
     run.run_trial(trial, Compute(), lambda phase, done, total: None)
     return trial
 

@@ -45,7 +45,7 @@ def trial(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Trial:
         planned.folder.mkdir(parents=True)
         safetensors.torch.save_file(module.state_dict(), planned.folder / "weights.safetensors")
         storage.write_json(planned.folder / "spec.json", dict(planned.spec))
-        storage.write_json(planned.folder / "_done.json", {"seconds": 0})
+        storage.write_json(planned.folder / "_done.json", {"seconds": 0, "made_with": {}})
     run.run_trial(trial, HERE, no_report)
     return trial
 

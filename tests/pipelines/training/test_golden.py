@@ -1,0 +1,370 @@
+"""No number of a stage or of its scores moves without a version: what is stored would be taken for what is made now.
+
+`golden.json` holds the numbers of every stage after a few steps on made-up faces, and of its scores, with the versions
+of the code. Faces are stored rows in memory: no extraction takes part. All else is the real thing: views, samples, the
+stage's own preparation, the loop with validation, what a stage derives, scoring. The file is made by
+
+    uv run python tests/pipelines/training/test_golden.py
+
+which refuses as long as a number has moved and no version has.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from pipelines.common import tables
+from pipelines.common.storage import digest, write_json
+from pipelines.experiments.experiment import Experiment
+from pipelines.scoring import score
+from pipelines.scoring.score import FinishedStage, ScoreVideos
+from pipelines.training import samples, stages
+from pipelines.training.job import Job
+from pipelines.training.learner import Learner
+from pipelines.training.train import train_stage
+from pipelines.training.views import VIEWS, Video, View
+
+FILE = Path(__file__).with_name("golden.json")
+LANDMARKS = Path(__file__).parents[2] / "models" / "oracles" / "landmarks.npy"  # of a face of 256 px
+FACE_PX, STORED_PX = 256, 96
+METHODS, NUM_FRAMES, NUM_EPOCHS, STEPS, BATCH = ("Deepfakes", "FaceSwap"), 4, 2, 2, 4
+# Differences that are none, relative to 1 or to the number, if that is larger: what other processors' sums make of it.
+# With the kernels of torch, OneDNN, NumPy and OpenCV for SSE and for AVX2 in place of AVX-512 it was a quarter of them
+# at most. A part of `numbers` without one must be equal.
+TOLERANCES = {"face": 1e-4, "batch": 2e-3, "start": 1e-4, "curve": 1e-2, "update": 4e-2, "scores": 1e-3}
+
+Numbers = dict[str, Any]  # name -> a number, a list of numbers, or a text that must be equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A stage, and with which settings."""
+
+    paper: str
+    stage: str
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of the paper's small preset
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper}.{self.stage}{self.note and f' ({self.note})'}"
+
+
+SMALLER: Mapping[str, Mapping[str, Any]] = {  # so that all of them take seconds
+    "adfd": {"data.canvas_px": 112, "data.input_px": 64, "nrs.memory_size": 8, "optim.lr": 0.01},
+    "delocate": {
+        "clip.input_px": 64,
+        "clip.num_frames": 4,
+        "vit.width": 32,
+        "vit.depth": 1,
+        "vit.num_heads": 2,
+        "localize.map_widths": [8, 8],
+        "localize.decoder_widths": [16, 8, 8, 8, 8],
+    },
+    "laa_net": {"data.face_px": 96, "data.input_px": 64, "optim.lr": 1e-5},
+    "lre": {"face.input_px": 64, "reconstruct.width": 32, "reconstruct.depth": 1, "detect.xception_width": 0.0625},
+    "mc_lcr": {"input_px": 64, "backbone_width": 0.0625, "frequency.num_heads": 4},
+    "plain": {"input_px": 64},
+}
+CASES = [Case(paper=paper, stage=stage.name) for paper in models.names() for stage in models.stages(paper)]
+CASES += [Case(paper="laa_net", stage="detect", changes={"data.synthesis": "sbi", "data.augment": True}, note="sbi")]
+
+
+# ------------------------------------------------------------------------------------------------ made-up faces
+def videos(*numbers: int) -> tuple[Video, ...]:
+    """Return a real video of each person, and a fake by each method."""
+    made = [
+        Video(f"ffpp/{method}/c23/{number}", int(method != "real"), method, f"ffpp/{number}")
+        for method in ("real", *METHODS)
+        for number in numbers
+    ]
+    return tuple(sorted(made, key=lambda video: video.video_id))
+
+
+TRAIN, SELECT, TEST = videos(0, 1, 2, 3), videos(4, 5), videos(6, 7)
+
+
+class Store:
+    """In place of `Faces`: the rows of any video, made up from its name."""
+
+    def __init__(self, folder: Path) -> None:
+        del folder
+
+    def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
+        """Return what `Faces.video` does."""
+        table = _rows(video_id)
+        table = table if rows is None else table.slice(rows.start, len(rows))
+        return table if columns is None else table.select(list(columns))
+
+
+@cache
+def _rows(video_id: str) -> pa.Table:
+    """Return FACES rows: a bright ellipse in noise, that moves; fakes have a smooth, darker mouth."""
+    _, method, codec, person = video_id.split("/")
+    fake, rng = method != "real", np.random.default_rng(list(video_id.encode()))
+    shape = np.load(LANDMARKS)[:68] * (STORED_PX / FACE_PX)
+    y, x = np.mgrid[:STORED_PX, :STORED_PX]
+    rows = []
+    for frame in range(NUM_FRAMES):
+        points = shape + rng.integers(-3, 4, 2) + rng.integers(-1, 2, shape.shape)
+        low, high = points.min(0), points.max(0)
+        middle, radius = (low + high) / 2, (high - low) / 2
+        inside = (((x - middle[0]) / radius[0]) ** 2 + ((y - middle[1]) / radius[1]) ** 2) < 1
+        image = rng.integers(0, 90, (STORED_PX, STORED_PX, 3)) + 100 * inside[..., None] + 5 * int(person)
+        mask = np.zeros((STORED_PX, STORED_PX), np.uint8)
+        if fake:
+            cv2.ellipse(mask, (int(middle[0]), int(middle[1] + 14)), (14, 8), 0, 0, 360, 255, -1)
+            image = np.where(mask[..., None] > 0, cv2.blur(image.astype(np.float32), (5, 5)).astype(int) - 25, image)
+        crop = {"x0": 200.0, "y0": 100.0, "x1": 320.0, "y1": 220.0}  # 120 px in its frame
+        scale = 120.0 / STORED_PX
+        corners = (crop["x0"], crop["y0"]) + scale * np.concatenate([low, high]).reshape(2, 2)
+        rows.append(
+            dict.fromkeys(tables.FACES.names)
+            | {
+                "dataset": "ffpp",
+                "video_id": video_id,
+                "label": int(fake),
+                "method": method,
+                "codec": codec,
+                "split": "train",
+                "status": "ok",
+                "frame_index": 10 * frame,
+                "face_index": 0,
+                "time_s": 0.4 * frame,
+                "image_png": cv2.imencode(".png", np.clip(image, 0, 255).astype(np.uint8)[..., ::-1])[1].tobytes(),
+                "mask_png": cv2.imencode(".png", mask)[1].tobytes() if fake else None,
+                "box_px": dict(zip(("x0", "y0", "x1", "y1"), map(float, corners.ravel()), strict=True)),
+                "crop_px": crop,
+                "landmarks_px": points.astype(np.float32).ravel().tolist(),
+                "face_score": 1.0,
+            }
+        )
+    return tables.to_table(rows, tables.FACES)
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+@contextmanager
+def made_up() -> Iterator[None]:
+    """Faces come from `Store`, and sums are made in one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with patch.object(samples, "Faces", Store):
+        yield
+    torch.set_num_threads(before)
+
+
+def few_steps(feed: models.Feed) -> models.Feed:
+    """Return a feed of two steps in each of two epochs."""
+    return replace(feed, num_epochs=NUM_EPOCHS, steps_per_epoch=STEPS, batch_size=BATCH)
+
+
+def trained(case: Case, storage: Path, precision: Any = "fp32") -> Job:
+    """Return the stage's job, which is done, and so is what it needs."""
+    changes = {f"model.{name}": value for name, value in {**SMALLER[case.paper], **case.changes}.items()}
+    base = Experiment(model=case.paper, train_on="ffpp", test_on=(), protocol="in_dataset", preset="small", seed=3)
+    experiment = base.override({"precision": precision, **changes})
+    config, faces = experiment.config(), {"ffpp": storage}
+    planned = {each.name: each for each in stages.plan(experiment, dict.fromkeys(VIEWS, "made up"), storage)}
+    for name in (*planned[case.stage].needs, case.stage):
+        stage, derived = models.stage(case.paper, name), None
+        if source := stage.reads_of(config):
+            derived = storage / "derived.parquet"
+            finished = FinishedStage(planned=planned[source], config=config)
+            score.derive(finished, (*TRAIN, *SELECT), faces, derived, num_actors=0)
+        job = Job(
+            planned=planned[name],
+            config=config,
+            train=TRAIN,
+            select=SELECT,
+            faces=faces,
+            earlier=planned,
+            derived=derived,
+        )
+        few = few_steps(stage.feed(config))
+        with patch.object(stage, "feed", staticmethod(lambda cfg, few=few: few)):
+            train_stage(job)
+    return job
+
+
+def numbers(case: Case, storage: Path) -> Numbers:
+    """Return what a stage comes to, in the order in which one thing follows from the other."""
+    job = trained(case, storage)
+    view = View(job.stage.view, TRAIN, few_steps(job.stage.feed(job.config)), job.seed)
+    picks = [pick for step in range(STEPS) for pick in view.step(step)]
+    seen = job.samples()
+    face = seen.face(seen.track(picks[0].video.video_id, 0)[0])
+    batch = [seen.training_sample(pick) for pick in picks]
+    start = Learner.begin(job, NUM_EPOCHS * STEPS, torch.device("cpu")).weights()
+    weights = safetensors.torch.load_file(job.planned.folder / "weights.safetensors")
+    return {
+        "picks": digest([asdict(pick) | {"where": round(pick.where, 9)} for pick in picks]),
+        "face": {name: _summary(value) for name, value in face.items() if name != "key"},
+        "batch": {name: _summary(np.stack([each[name] for each in batch])) for name in batch[0] if name != "key"},
+        "start": _by_module(start),
+        "curve": [
+            # Of a few scores that are nearly equal, which of two is higher says nothing.
+            {name: value for name, value in line.items() if name not in ("step", "seconds", "val/auc", "val/accuracy")}
+            for line in job.planned.curve()
+        ],
+        "update": _by_module({name: value.double() - start[name].double() for name, value in weights.items()}),
+        **({"scores": scores(job, storage / "wide")} if job.stage.scores else {}),
+    }
+
+
+def scores(job: Job, folder: Path) -> dict[str, list[float]]:
+    """Return the log odds of all test faces, and how many pixels of masks are what, by a network of wide random heads.
+
+    After so few steps scores hardly differ.
+    """
+    torch.manual_seed(7)
+    module = job.stage(job.config)
+    for name, value in module.named_parameters():
+        if any(word in name for word in ("head", "class", "bias", "fc")):
+            torch.nn.init.normal_(value)
+    folder.mkdir()
+    safetensors.torch.save_file(module.state_dict(), folder / "weights.safetensors")
+    write_json(folder / "_done.json", {})
+    planned = replace(job.planned, folder=folder)
+    scorer = ScoreVideos([FinishedStage(planned=planned, config=job.config)], job.faces)
+    table = scorer(score.as_table(TEST))
+    counts = {name: [value or 0 for value in table[name].to_pylist()] for name in ("mask_tp", "mask_fp")}
+    return {"logit": table["logit"].to_pylist()} | {name: [np.mean(own) / 100] for name, own in counts.items()}
+
+
+def _summary(value: Any) -> list[float]:
+    """Return mean, standard deviation, and the mean difference of neighbours, which a shift of pixels changes."""
+    flat = np.asarray(value, np.float64).ravel()
+    return [float(flat.mean()), float(flat.std()), float(np.abs(np.diff(flat)).mean()) if flat.size > 1 else 0.0]
+
+
+def _by_module(weights: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
+    """Return for each module of a network the norm of its weights, and their direction: a product with drawn signs."""
+    modules: dict[str, list[torch.Tensor]] = {}
+    for name, value in sorted(weights.items()):
+        modules.setdefault(name.split(".")[0], []).append(value.double().nan_to_num(0, 0, 0).ravel())
+    found = {}
+    for name, values in modules.items():
+        flat = torch.cat(values).numpy()
+        norm = float(np.linalg.norm(flat))
+        signs = np.random.default_rng(len(flat)).choice([-1.0, 1.0], len(flat))
+        found[name] = [norm, float(flat @ signs) / norm if norm else 0.0]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- what has moved
+def versions(case: Case) -> dict[str, int]:
+    """Return the versions of all code that has a part in the numbers."""
+    return stages.versions(case.paper) | {"score": score.VERSION}
+
+
+def moved(case: Case, stored: Numbers, found: Numbers) -> str:
+    """Return the first difference that is one, and which version speaks for it; empty where there is none."""
+    stages_file = "pipelines/training/stages.py"
+    paper = f"VERSION in models/{case.paper}.py"
+    to_raise = {
+        "picks": f'VERSIONS["views"] in {stages_file}',
+        "face": f'VERSIONS["samples"] in {stages_file}',
+        "scores": f"VERSION in pipelines/scoring/score.py, or, if it is the network, {paper}",
+    }
+    training = f'{paper}, or, if it is the same in all papers, VERSIONS["loop"] in {stages_file}'
+    for part in stored:
+        old, new = dict(_leaves(stored[part])), dict(_leaves(found.get(part)))
+        for name in old | new:
+            was, now = old.get(name), new.get(name)
+            if was is None or now is None or isinstance(was, str):
+                same = was == now
+            else:
+                same = abs(was - now) <= TOLERANCES[part] * max(1.0, abs(was))
+            if not same:
+                meant = to_raise.get(part, training)
+                return f"{case.name}: {part}{name} was {was}, is {now}. If that is meant, raise {meant}"
+    return ""
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping | list):
+        for key, own in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(own, f"{path} {key}")
+    else:
+        yield path, value
+
+
+def stored_numbers() -> dict[str, Any]:
+    """Return name of a case -> `versions` and `numbers`."""
+    stored: dict[str, Any] = json.loads(FILE.read_text())
+    return stored
+
+
+def main() -> str | None:
+    """Write golden.json. Return why not, if a number has moved and no version has."""
+    stored = stored_numbers() if FILE.exists() else {}
+    made: dict[str, Any] = {}
+    with made_up():
+        for case in CASES:
+            with tempfile.TemporaryDirectory() as folder:
+                made[case.name] = {"versions": versions(case), "numbers": numbers(case, Path(folder))}
+            before = stored.get(case.name, {"versions": None})
+            if before["versions"] == versions(case) and (
+                text := moved(case, before["numbers"], made[case.name]["numbers"])
+            ):
+                return text
+    FILE.write_text(json.dumps(made, indent=1) + "\n")
+    return None
+
+
+# ------------------------------------------------------------------------------------------------- the tests
+AGAIN = "uv run python tests/pipelines/training/test_golden.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _made_up() -> Iterator[None]:
+    with made_up():
+        yield
+
+
+def test_every_stage_is_stored() -> None:
+    assert list(stored_numbers()) == [case.name for case in CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_numbers_move_with_a_version_only(case: Case, tmp_path: Path) -> None:
+    stored, now = stored_numbers()[case.name], versions(case)
+    difference = moved(case, stored["numbers"], numbers(case, tmp_path))
+    if stored["versions"] == now:
+        assert not difference, f"{difference}; then: {AGAIN}"
+    assert stored["versions"] == now, f"{case.name} has other versions than golden.json: {AGAIN}"
+
+
+PLAIN = Case(paper="plain", stage="detect")
+
+
+def test_precision_reaches_training_validation_and_scoring(tmp_path: Path) -> None:
+    made = {}
+    for precision in ("auto", "fp32", "bf16"):
+        job = trained(PLAIN, tmp_path / precision, precision)
+        line = job.planned.curve()[-1]
+        logits = scores(job, tmp_path / precision / "wide")["logit"]
+        made[precision] = (line["train/loss"], line["val/loss"], *logits)
+        assert job.planned.summary()["made_with"]["precision"] == ("bf16" if precision == "bf16" else "fp32")
+    assert made["auto"] == made["fp32"]  # on a CPU
+    assert all(one != other for one, other in zip(made["fp32"], made["bf16"], strict=True))
+    assert made["bf16"] == pytest.approx(made["fp32"], rel=0.1, abs=0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
