@@ -487,15 +487,15 @@ PRINTED: Mapping[str, tuple[str, ...]] = {
     ),
     # --------------------------------------------------------------------------- of several papers
     "methods": (  # Delocate, Table 1; BBMG + NRS, Table 8; LAA-Net, Table 1
-        "ffpp, celeb_df, deeper_forensics, dfdc, dfdcp, dfd, ffiw, wild_deepfake",
+        "ffpp, celeb_df, deeper_forensics, dfdc, dfdcp, dfd, ffiw, wild_deepfake, unseen",
         """
-        Xception: - - - - - - - -
-        EfficientNet-b4: - - - - - - - -
-        lre: - - - - - - - -
-        mc_lcr: - - - - - - - -
-        delocate: - 91.3 99.1 84.0 - - - -
-        adfd: - 91.37 - 72.98 85.89 - 87.77 -
-        laa_net: - 95.40 - - 86.94 98.43 - 80.03
+        Xception: - - - - - - - - -
+        EfficientNet-b4: - - - - - - - - -
+        lre: - - - - - - - - -
+        mc_lcr: - - - - - - - - -
+        delocate: - 91.3 99.1 84.0 - - - - -
+        adfd: - 91.37 - 72.98 85.89 - 87.77 - -
+        laa_net: - 95.40 - - 86.94 98.43 - 80.03 -
         """,
     ),
     # ------------------------------------------------------------------------------- of no paper

@@ -201,18 +201,17 @@ def test_what_makes_the_small_preset_short_leaves_the_paper_alone(sweep: Sweep) 
 def test_a_row_is_tested_against_one_of_the_same_test_set(sweep: Sweep, preset: str) -> None:
     """Where there is one: else its test would be lost without a word."""
 
-    def tested_on(row: Row) -> tuple[str, ...]:
-        experiment = sweep.experiments(preset, 1, {})[row.label, 0]
+    def tested_on(experiment: Experiment) -> set[str]:
         needed = (experiment.train_on, *(name.partition("/")[0] for name in experiment.test_on))
         parts = protocol.build(experiment, {name: videos_of(name, preset) for name in needed}).test
         # Compressions of one video are other videos; what comes in one only is the same in all rows.
-        return tuple(sorted(f"{part.name} {part.codec}" for part in parts))
+        return {f"{part.name} {part.codec}" for part in parts}
 
-    sets = {row.label: tested_on(row) for row in sweep.running}
+    sets = {row: tested_on(experiment) for (row, _), experiment in sweep.experiments(preset, 1, {}).items()}
     for row in sweep.running:
-        others = [label for label, names in sets.items() if label != row.label and {*names} & {*sets[row.label]}]
-        if others:
-            assert {*sets[sweep.baseline_of(row)]} & {*sets[row.label]}, (row.label, sweep.baseline_of(row))
+        own = sets[row.label]
+        if any(own & names for label, names in sets.items() if label != row.label):
+            assert own & sets[sweep.baseline_of(row)], (row.label, sweep.baseline_of(row))
 
 
 def test_the_papers_own_setting_is_the_baseline_unless_a_sweep_says_otherwise() -> None:
