@@ -10,7 +10,8 @@ from torch import nn
 
 import models
 from models import laa_net
-from models._efpn import Encoder, Fuse, decoder
+from models._efpn import Encoder, Fuse, Inception, decoder
+from models._layers import set_bn_momentum
 from models.laa_net import Detect, Network, similarity
 
 SMALL = models.override(laa_net.SMALL, {"data.synthesis": "sbi"})
@@ -203,3 +204,14 @@ def test_other_encoders_are_refused():
         Encoder("test_resnet", pretrained=False, bn_momentum=0.1, drop_path=0.0)
     with pytest.raises(ValueError, match="from 2 to 6"):
         decoder({}, 7, "efpn", 1.0, 0.0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_norm_that_two_branches_share_shifts_them_in_evaluation(shared):
+    torch.manual_seed(0)
+    block = Inception(8, shared=shared)
+    set_bn_momentum(block, 1.0)  # statistics of the last batch
+    images = torch.rand(8, 8, 16, 16)
+    in_training = block(images)
+    in_evaluation = block.eval()(images)
+    assert torch.allclose(in_training, in_evaluation, atol=0.01) is not shared
