@@ -79,9 +79,9 @@ class Fuse(nn.Module):
 class Inception(nn.Module):
     """Four branches of a quarter of the channels each, which 1 x 1 convolutions begin.
 
-    shared: one convolution begins all branches, as in the released code. Its batch norm then sees the map and the
-    pooled map, which lies higher: in training it takes each by its own statistics, in evaluation both by a mixture, so
-    that all scores are shifted. Otherwise the pooled map has a convolution of its own.
+    shared: one convolution begins all branches, as in the released code. Its batch norm then sees the map three times
+    and once the pooled map, which lies higher: in training it takes each by its own statistics, in evaluation both by
+    a mixture, which shifts all scores. Otherwise the pooled map has a convolution of its own.
     """
 
     def __init__(self, channels: int, *, shared: bool) -> None:
@@ -95,9 +95,12 @@ class Inception(nn.Module):
         self.squeeze_pooled = None if shared else conv(channels, channels // 4, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        squeezed = self.squeeze(x_NCHW)
-        pooled = (self.squeeze_pooled or self.squeeze)(self.pool(x_NCHW))
-        return torch.cat([squeezed, self.conv3(squeezed), self.conv5(squeezed), pooled], 1)
+        if self.squeeze_pooled is None:  # a call for each branch: each counts in the running statistics
+            first, second, third, pooled = (self.squeeze(x) for x in (x_NCHW, x_NCHW, x_NCHW, self.pool(x_NCHW)))
+        else:
+            first = second = third = self.squeeze(x_NCHW)
+            pooled = self.squeeze_pooled(self.pool(x_NCHW))
+        return torch.cat([first, self.conv3(second), self.conv5(third), pooled], 1)
 
 
 class Decoder(nn.Module):

@@ -59,7 +59,7 @@ from models._layers import batch_norm_at_rest
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 2
+VERSION = 3
 
 MAP_STRIDE = 4  # S / D
 SCHEDULES = {
