@@ -1,6 +1,6 @@
 """Extraction against the classic way and against its own floor, video by video, in one run on one core.
 
-    uv run python benchmarks/extraction.py [video ...] [--num-frames 32 128] [--no-classic]
+    uv run python benchmarks/extraction.py [video ...] [--num-frames 32 128] [--detector dlib] [--no-classic]
 
 Classic: OpenCV decodes every frame in turn; dlib's HOG detector with one upsampling looks at each sampled frame;
 68 landmarks, crop and PNG of the largest face. Ours: `pipelines.faces.video.VideoReader`, which also makes PNGs and the
@@ -37,7 +37,7 @@ import skimage.data
 from pipelines.common.pictures import encode_png
 from pipelines.faces.boxes import longer_side, overlap
 from pipelines.faces.crops import cut, square_crop
-from pipelines.faces.detect import HogDetector, Landmarks
+from pipelines.faces.detect import DETECTORS, Landmarks
 from pipelines.faces.follow import Follower, shots
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.video import VideoReader
@@ -106,9 +106,9 @@ class Classic:
 class Floor:
     """The operations that no extraction can do without, and nothing else."""
 
-    def __init__(self, landmarks: Landmarks) -> None:
-        self.landmarks = landmarks
-        self.follow = Follower(HogDetector(), several=False)
+    def __init__(self, recipe: Recipe) -> None:
+        self.landmarks = Landmarks()
+        self.follow = Follower(DETECTORS[recipe.detector](), several=False)
 
     def __call__(self, path: Path, wanted: Sequence[int]) -> None:
         frames = list(decode.open_source(path).frames(wanted))
@@ -204,13 +204,12 @@ def warm_up(reader: VideoReader, floor: Floor) -> None:
         floor(path, [0, 1])
 
 
-def measure(paths: Sequence[Path], num_frames: int, with_classic: bool) -> None:
-    """Print the table for so many sampled frames of a video."""
-    recipe = Recipe(num_frames=num_frames)
+def measure(paths: Sequence[Path], recipe: Recipe, with_classic: bool) -> None:
+    """Print the table for a recipe."""
     reader = VideoReader({}, [recipe])
-    classic, floor = Classic(recipe) if with_classic else None, Floor(Landmarks())
+    classic, floor = Classic(recipe) if with_classic else None, Floor(recipe)
     cv2.setNumThreads(1)
-    print(f"\n{num_frames} frames a video")
+    print(f"\n{recipe.num_frames} frames a video, {recipe.detector}")
     print(f"{'':30s} {'frames/s':>17s} {'':7s} {'of':>8s} {'faces':>13s} {'found':>7s} {'land-':>9s}")
     heads = f"{'classic':>8s} {'ours':>8s} {'ratio':>7s} {'floor':>8s} {'class.':>6s} {'ours':>6s}"
     print(f"{'':30s} {heads} {'again':>7s} {'marks':>9s}")
@@ -242,12 +241,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
     parser.add_argument("--num-frames", nargs="+", type=int, default=[32, 128], help="sampled frames of a video")
+    parser.add_argument("--detector", choices=DETECTORS, default="dlib", help="ours and the floor's (default: dlib)")
     parser.add_argument("--no-classic", action="store_true", help="only ours against the floor")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = arguments.videos or make_videos(Path(folder))
         for num_frames in arguments.num_frames:
-            measure(paths, num_frames, not arguments.no_classic)
+            recipe = Recipe(num_frames=num_frames, detector=arguments.detector)
+            measure(paths, recipe, not arguments.no_classic)
 
 
 if __name__ == "__main__":

@@ -136,9 +136,9 @@ def forward_seconds(one: score.FinishedStage, trial: Trial, videos: tuple) -> fl
     batches = [score.as_batch(chunk, on) for chunk in chunks]
     started = time.monotonic()
     for batch in batches:
-        with device.autocast(on):
+        with one.planned.numerics.autocast(on):
             out = module.score(batch)
-        out["score"].cpu()
+        out["logit"].cpu()
     return time.monotonic() - started
 
 

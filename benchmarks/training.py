@@ -195,7 +195,7 @@ class Trained:
         def closure() -> Tensor:
             started = now()
             self.optimizer.zero_grad(set_to_none=True)
-            with device.autocast(self.on):
+            with device.Numerics().autocast(self.on):
                 loss = self.module({**batch, "repeat": torch.tensor(bool(passes))})["loss"]
             loss.backward()
             passes.append(now() - started)
@@ -240,7 +240,7 @@ class Untied:
             return math.nan
         started = now()
         self.net.zero_grad(set_to_none=True)
-        with device.autocast(self.images.device):
+        with device.Numerics().autocast(self.images.device):
             out = self.net(self.images)
         (out.top if isinstance(out, Features) else out).float().mean().backward()
         return now() - started

@@ -138,8 +138,8 @@ class LocalizeConfig:
     use_meta: bool = True
     use_mapping: bool = True
     use_encoder_decoder: bool = True
-    mapping: str = "resnet18"  # timm names
-    encoder: str = "legacy_seresnext50_32x4d"
+    mapping: str = "resnet18.a1_in1k"  # timm names
+    encoder: str = "legacy_seresnext50_32x4d.in1k"
     map_widths: tuple[int, int] = (224, 112)
     decoder_widths: tuple[int, int, int, int, int] = (384, 256, 128, 64, 32)  # at H / 16, 8, 4, 2, 1
     num_inner_steps: int = 1

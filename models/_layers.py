@@ -5,6 +5,7 @@ Shapes: B samples, N tokens, D width, H heads.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -142,6 +143,21 @@ def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
             f"cannot load the ImageNet weights of timm's {name}: {error}. Give this machine access to them, copy"
             " them into its Hugging Face or torch hub cache, or start from random weights with --no-pretrained"
         ) from error
+
+
+@cache
+def tagged(name: str) -> str:
+    """Return the name of a network of timm with the tag of its weights: `resnet18` is `resnet18.a1_in1k`.
+
+    Without a tag a name means the weights that the installed timm takes first; one that timm does not know stays as it
+    is.
+    """
+    if "." in name:
+        return name
+    import timm  # seconds, see `timm_model`: so the papers' own names have tags
+
+    known: Any = timm.get_pretrained_cfg(name)
+    return f"{name}.{known.tag}" if known and known.tag else name
 
 
 def last_maps(network: Any) -> CamLayer:

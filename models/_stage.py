@@ -125,6 +125,11 @@ class Stage(nn.Module):
         return None
 
     @staticmethod
+    def pretrained_networks(cfg: Any) -> tuple[str, ...]:
+        """Return the networks of timm whose weights the stage starts from, with the tags of these (`_layers.tagged`)."""
+        return ()
+
+    @staticmethod
     def feed(cfg: Any) -> Feed:
         """Return what the stage asks for in training."""
         raise NotImplementedError
@@ -151,10 +156,10 @@ class Stage(nn.Module):
         """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `loss` () and its named parts, detached; classifiers also `score` (B,), P(fake).
+        """Return `loss` () and its named parts, detached; in evaluation mode classifiers also `logit` (B,), as `score`.
 
         In evaluation mode `loss` may be (B,), that of each sample.
-        In view `real_pairs` in evaluation mode `score` is (B, 2): of the real face and of its pseudo-fake.
+        In view `real_pairs` `logit` is (B, 2): of the real face and of its pseudo-fake.
         In training mode `batch["step_seed"]` (int64, ()) is the same on every worker: the source of
         randomness that all must share; `batch["repeat"]` (bool, ()) is True from the second time on that an
         optimizer (SAM) asks for the loss of the same batch.
@@ -162,11 +167,12 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def weight(self, batch: Batch) -> float:
-        """Return how much the loss of one of the equal cuts of a step counts beside that of another, over all workers.
+        """Return how much the loss of one part of a step, or of the validation samples, counts beside that of another.
 
-        Only for a loss that is a mean over something of which samples hold unequal numbers: then that number.
+        That is the number, over all workers, of what the loss is a mean over: of samples, unless these hold unequal
+        numbers of it. A loss that is no such mean must be that of each sample in evaluation mode.
         """
-        return 1.0
+        return float(next(len(value) for value in batch.values() if value.ndim))
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler | ReduceLROnPlateau]:
         """Return the optimizer, and its schedule, which is stepped once after each of `num_steps` optimizer steps.
@@ -176,7 +182,10 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `score` (B,) = P(fake); where the paper localizes also `mask` (B, H, W) in [0, 1]."""
+        """Return `logit` (B,), the log odds of P(fake); where the paper localizes also `mask` (B, H, W) in [0, 1].
+
+        Not P(fake) itself: in 32 bits it is 1 from a logit of 17 on.
+        """
         raise NotImplementedError
 
     def derive(self, batch: Batch) -> dict[str, Tensor]:
@@ -190,9 +199,9 @@ class Stage(nn.Module):
         return None
 
     def logit(self, batch: Batch) -> Tensor:
-        """Return the log odds (B,) of `score`: above 0 means fake, differentiable. Needed with a `cam_layer`.
+        """Return the `logit` (B,) of `score`: above 0 means fake, differentiable. Needed with a `cam_layer`.
 
-        Where `score` is a mean over views of a face, those of the face as it is.
+        Where that is a mean over views of a face, the one of the face as it is.
         """
         raise NotImplementedError
 

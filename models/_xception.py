@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models._layers import timm_model
 
-TIMM_NAME = "legacy_xception"
+TIMM_NAME = "legacy_xception.tf_in1k"
 MEAN = STD = (0.5, 0.5, 0.5)  # of the images that its ImageNet weights were trained on
 
 

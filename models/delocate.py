@@ -49,14 +49,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, RecoverConfig
 from models._distributed import mean_over_workers, total, world_size
-from models._layers import without_prefix
+from models._layers import tagged, without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
-VERSION = 2
+VERSION = 3
 
 MAP_STRIDE = 4  # of the mapped face; the paper's 56 for 224
 BRACKETS = 2  # of Eq. 6: the loss on meta-train domains, and the one on the meta-test domain
@@ -281,10 +281,10 @@ class Finetune(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
         loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())  # Eq. 2
-        return {"loss": loss, "cls": loss.detach(), "score": logit.detach().sigmoid()}
+        return {"loss": loss, "cls": loss.detach(), "logit": logit.detach()}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logit(batch).sigmoid()}
+        return {"logit": self.logit(batch)}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         cfg, depth = self.cfg.finetune, self.cfg.vit.depth
@@ -314,17 +314,28 @@ def mean_probability_bce(logits_BK: Tensor, label_B: Tensor) -> Tensor:
     return -torch.where(label_B.bool(), log_fake_B, log_real_B)
 
 
-def losses(out: Localized, batch: Batch) -> dict[str, Tensor]:
-    """Return the terms of one bracket of Eq. 6 that the net and the batch allow: cls, map, loc."""
-    terms = {"cls": mean_probability_bce(out.logits, batch["label"]).mean()}
+def losses_of_faces(out: Localized, batch: Batch) -> dict[str, Tensor]:
+    """Return the terms (B,) of one bracket of Eq. 6 that the net and the batch allow: cls, map, loc.
+
+    loc is 0 for a face whose mask is not known.
+    """
+    terms = {"cls": mean_probability_bce(out.logits, batch["label"])}
     if out.mapped is not None and "recovered" in batch:
         target = _to_unit(batch["recovered"]).permute(0, 3, 1, 2)
-        terms["map"] = F.mse_loss(out.mapped, target)
+        terms["map"] = F.mse_loss(out.mapped, target, reduction="none").mean((1, 2, 3))
     if out.mask is not None:
         error_B = (out.mask - batch["mask"].float()).square().mean((1, 2))
-        known_B = batch["mask_valid"].float()
-        terms["loc"] = mean_over_workers((error_B * known_B).sum(), known_B.sum())
+        terms["loc"] = error_B * batch["mask_valid"]
     return terms
+
+
+def losses(out: Localized, batch: Batch) -> dict[str, Tensor]:
+    """Return the means of `losses_of_faces`: over all faces, of loc over those whose mask is known."""
+    terms = losses_of_faces(out, batch)
+    means = {name: term.mean() for name, term in terms.items()}
+    if "loc" in terms:
+        means["loc"] = mean_over_workers(terms["loc"].sum(), batch["mask_valid"].float().sum())
+    return means
 
 
 def inner_update(parameters: Mapping[str, Tensor], loss: Tensor, lr: float, *, first_order: bool) -> dict[str, Tensor]:
@@ -369,7 +380,7 @@ def _mean_terms(losses_by_domain: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _sum(terms: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
+    return torch.stack(list(terms.values())).sum(0)
 
 
 def _face(batch: Batch) -> Tensor:
@@ -377,9 +388,9 @@ def _face(batch: Batch) -> Tensor:
     return _to_unit(batch["image"]).permute(0, 3, 1, 2)
 
 
-def _probability(out: Localized) -> Tensor:
-    """Return P(fake) (B,), the mean over the heads."""
-    return out.logits.detach().sigmoid().mean(1)
+def mean_probability_logit(logits_BK: Tensor) -> Tensor:
+    """Return the log odds (B,) of the mean of K probabilities, from their logits, without overflow."""
+    return F.logsigmoid(logits_BK).logsumexp(1) - F.logsigmoid(-logits_BK).logsumexp(1)
 
 
 class Localize(Stage):
@@ -401,6 +412,12 @@ class Localize(Stage):
     @classmethod
     def reads_of(cls, cfg: Config) -> str | None:
         return cls.reads if cfg.localize.use_map_loss else None
+
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        localize = cfg.localize
+        used = [(localize.mapping, localize.use_mapping), (localize.encoder, localize.use_encoder_decoder)]
+        return tuple(tagged(name) for name, is_used in used if is_used and cfg.pretrained)
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
@@ -438,10 +455,11 @@ class Localize(Stage):
             return self._meta_forward(batch)
         out = self.net(_face(batch))
         terms = losses(out, batch)
-        loss = _sum(terms)
-        if self.training:
-            loss = BRACKETS * loss  # as large as Eq. 6: with and without meta-learning steps are of one size
-        return {"loss": loss, "score": _probability(out)} | {name: term.detach() for name, term in terms.items()}
+        # In training as large as Eq. 6: with and without meta-learning steps are of one size. In evaluation that of
+        # each face, as the terms are means over unequal numbers of them.
+        loss = BRACKETS * _sum(terms) if self.training else _sum(losses_of_faces(out, batch))
+        logit = mean_probability_logit(out.logits.detach())
+        return {"loss": loss, "logit": logit} | {name: term.detach() for name, term in terms.items()}
 
     def _meta_forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 6: the loss, and the meta-test loss after a step; both as means over the meta-train domains.
@@ -452,7 +470,6 @@ class Localize(Stage):
         train_domains, test_domain = split_domains(batch["domain"], int(batch["step_seed"]))
         test = _of_domain(batch, test_domain)
         train_terms, test_terms = [], []
-        score = torch.zeros(len(batch["domain"]), device=batch["domain"].device)
         for domain in train_domains:
             train = _of_domain(batch, domain)
             out = self.net(_face(train))
@@ -460,8 +477,6 @@ class Localize(Stage):
             adapted = self._adapt(train, train_terms[-1])
             test_out = self._forward_with(adapted, test)
             test_terms.append(losses(test_out, test))
-            score[batch["domain"] == domain] = _probability(out)
-            score[batch["domain"] == test_domain] += _probability(test_out) / len(train_domains)
         loss = torch.stack([_sum(terms) for terms in train_terms + test_terms]).sum() / len(train_domains)
         parts = _mean_terms(train_terms)
         after = _mean_terms(test_terms)
@@ -469,7 +484,7 @@ class Localize(Stage):
             before = losses(self._forward_with({}, test), test)
         parts |= {f"meta_test_{name}": value for name, value in after.items()}
         parts |= {"meta_test_before": _sum(before), "meta_test_after": _sum(after)}
-        return {"loss": loss, "score": score} | parts
+        return {"loss": loss} | parts
 
     def _adapt(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the adapted parameters after the inner steps on `batch`; `terms` are its losses before the first."""
@@ -494,9 +509,8 @@ class Localize(Stage):
         return CamLayer(self.net.deepest() if self.net.use_encoder else self.net.map[5])
 
     def logit(self, batch: Batch) -> Tensor:
-        """Return the log odds (B,) of the mean of the heads' probabilities, without overflow."""
-        logits_BK = self.net(_face(batch)).logits
-        return F.logsigmoid(logits_BK).logsumexp(1) - F.logsigmoid(-logits_BK).logsumexp(1)
+        """Return the log odds (B,) of the mean of the heads' probabilities."""
+        return mean_probability_logit(self.net(_face(batch)).logits)
 
     def features(self, batch: Batch) -> Tensor:
         """Return what the two heads get, side by side."""
@@ -510,7 +524,7 @@ class Localize(Stage):
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         out = self.net(_face(batch))
-        return {"score": _probability(out)} | ({} if out.mask is None else {"mask": out.mask})
+        return {"logit": mean_probability_logit(out.logits)} | ({} if out.mask is None else {"mask": out.mask})
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         cfg = self.cfg.localize

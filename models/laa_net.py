@@ -13,7 +13,9 @@ Differs from the paper: 32 frames of a training video are kept, not 128. Where t
 the default is what the paper's numbers come from, mostly the code:
 - Crop: 25 % of the detector's box on each side, 1.5 times its length and not 1.25, without a border of 5 to 24 of its
   256 px, enlarged to 384; each frame by its own box (`constant_box`). The code stretches the box to a square; our crop
-  is a square. Its detector is RetinaFace, ours dlib's, whose box is tighter.
+  is a square. Both boxes are RetinaFace's, here on MobileNet, in the code on ResNet-50.
+- Nothing is blended of frames in which no face was found; they are scored, with the box of the nearest frame that has
+  one. The code leaves them out of both.
 - Eyes are levelled in training only (`data.align`). SBI uses 81 landmarks where the predictor gives them, BI 68.
 - Random cropping shifts a self-blended face, black to the right and below, and random scaling is a zoom of 0.85 to 1.15
   with the upper left corner fixed; a blended face (BI) fills the square again after both. The paper only names them.
@@ -38,9 +40,9 @@ Shapes: B samples, K images of each (real and fake: 2; BI in training takes one 
 D = S / 4 side of the maps, E width of the embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -55,11 +57,11 @@ from models._distributed import total, world_size
 from models._efpn import Encoder, Merge, decoder
 from models._face_geometry import fit_square, geometric
 from models._laa_samples import SBI, BiConfig, DataConfig, SbiConfig, ground_truth, pseudo_fake, scoring_view
-from models._layers import batch_norm_at_rest
+from models._layers import batch_norm_at_rest, tagged
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 3
+VERSION = 4
 
 MAP_STRIDE = 4  # S / D
 SCHEDULES = {
@@ -154,6 +156,7 @@ class Config:
     video_frames: int = 32
     crop_margin: float = 1.5  # side of the face crop in sides of the detector's box
     constant_box: bool = False  # each frame has a crop of its own
+    detector: str = "retinaface"  # that of the extraction
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -214,8 +217,7 @@ SMALL = Config(
 
 
 # ------------------------------------------------------------------------------------------- network
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the heads give; None for a head that is switched off."""
 
     logit_N: Tensor  # above 0 means fake
@@ -303,6 +305,14 @@ def losses(cfg: LossConfig, out: Prediction, target: Batch) -> dict[str, Tensor]
     return terms
 
 
+def _split(out: Prediction, target: Batch, size: int) -> Iterator[tuple[Prediction, Batch]]:
+    """Yield `size` images after the other: what is predicted of them, and what is true."""
+    for first in range(0, len(out.logit_N), size):
+        some = slice(first, first + size)
+        predicted = {name: value[some] for name, value in out._asdict().items() if value is not None}
+        yield out._replace(**predicted), {name: value[some] for name, value in target.items()}
+
+
 def lr_factor(epoch: int, num_epochs: int, boost: float) -> float:
     """Return the factor on the first epoch's learning rate in an epoch, counted from 0.
 
@@ -333,6 +343,10 @@ class Detect(Stage):
     def settings(cfg: Config) -> Mapping[str, Any]:
         parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "loss", "optim")}
         return parts | {"pretrained": cfg.pretrained}
+
+    @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (tagged(cfg.net.encoder),) if cfg.pretrained else ()
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
@@ -389,15 +403,22 @@ class Detect(Stage):
         with batch_norm_at_rest(self.net, second and self.cfg.optim.freeze_bn_second):
             out = self.net(self._input(target["image"]))
         terms = losses(self.cfg.loss, out, target)
+        if self.training:
+            loss = self._weighed(terms)
+        else:  # of each sample: L_H is divided by the number of points, of which images have unequal numbers
+            parts = _split(out, target, batch["label"].shape[1])
+            loss = torch.stack([self._weighed(losses(self.cfg.loss, *part)) for part in parts])
+        logit = out.logit_N.detach().view(batch["label"].shape).squeeze(1)
+        return {"loss": loss, "logit": logit} | {name: term.detach() for name, term in terms.items()}
+
+    def _weighed(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the terms of Eq. 8, weighed."""
         weight = {"heatmap": self.cfg.loss.heatmap_weight, "consistency": self.cfg.loss.consistency_weight}
-        loss = torch.stack([weight.get(name, 1.0) * term for name, term in terms.items()]).sum()  # Eq. 8
-        score = out.logit_N.detach().sigmoid().view(batch["label"].shape).squeeze(1)
-        return {"loss": loss, "score": score} | {name: term.detach() for name, term in terms.items()}
+        return torch.stack([weight.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         x_BCSS = self._input(batch["image"])
-        logit_B = (self.net(x_BCSS).logit_N + self.net(x_BCSS.flip(3)).logit_N) / 2
-        return {"score": logit_B.sigmoid()}
+        return {"logit": (self.net(x_BCSS).logit_N + self.net(x_BCSS.flip(3)).logit_N) / 2}
 
     def cam_layer(self) -> CamLayer:
         """Return the last maps of the class head, a quarter of the face's side."""

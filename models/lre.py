@@ -47,7 +47,7 @@ from models._layers import to_patches, without_prefix
 from models._masking import flip_landmarks
 from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
-from models._xception import Xception
+from models._xception import TIMM_NAME, Xception
 
 VERSION = 2
 
@@ -350,6 +350,10 @@ class Detect(Stage):
         return parts | {"pretrained": cfg.pretrained}
 
     @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (TIMM_NAME,) if cfg.pretrained else ()
+
+    @staticmethod
     def feed(cfg: Config) -> Feed:
         return Feed(
             input_px=_stored_px(cfg),
@@ -442,10 +446,10 @@ class Detect(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
         loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())  # Eq. 3
-        return {"loss": loss, "bce": loss.detach(), "score": logit.detach().sigmoid()}
+        return {"loss": loss, "bce": loss.detach(), "logit": logit.detach()}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logit(batch).sigmoid()}
+        return {"logit": self.logit(batch)}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

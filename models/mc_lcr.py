@@ -50,7 +50,7 @@ from models._config import check, check_choices, check_not_negative, check_posit
 from models._distributed import gather
 from models._patch_spectra import AmplitudeScale, FrequencyStream, Phase
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
-from models._xception import MEAN, STD, Features, Xception
+from models._xception import MEAN, STD, TIMM_NAME, Features, Xception
 
 VERSION = 2
 
@@ -315,6 +315,10 @@ class Detect(Stage):
         return settings
 
     @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (TIMM_NAME,) if cfg.pretrained else ()
+
+    @staticmethod
     def feed(cfg: Config) -> Feed:
         return Feed(
             input_px=round(cfg.input_px * cfg.crop_margin / cfg.face_margin),  # turned at the scale of the network
@@ -388,10 +392,10 @@ class Detect(Stage):
             )  # Eq. 13
             loss = cfg.alpha * contrastive + (1 - cfg.alpha) * ce  # Eq. 15
             terms["contrastive"] = contrastive.detach()
-        return {"loss": loss, "score": logits_B2.detach().softmax(1)[:, 1]} | terms
+        return {"loss": loss, "logit": (logits_B2[:, 1] - logits_B2[:, 0]).detach()} | terms
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.classify(self.encoded(batch["image"])).float().softmax(1)[:, 1]}
+        return {"logit": self.logit(batch)}
 
     def cam_layer(self) -> CamLayer:
         """Return the layer of the global feature: style and frequency features have lost their places."""

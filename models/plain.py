@@ -1,8 +1,9 @@
 """Plain classifier: one network, real or fake. Every method here is compared with it.
 
 Paper: Rossler, Cozzolino, Verdoliva, Riess, Thies, Niessner, "FaceForensics++: Learning to Detect Manipulated
-Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supplement's training details. The row
-"Xception" in MC-LCR's and Local Reconstruction Errors' tables is this one, "EfficientNet-b4" in LAA-Net's and ADFD's is
+Facial Images", ICCV 2019, arXiv:1901.08971. Sec. 4, "XceptionNet", and the supplement's training details. The rows
+"Xception" in MC-LCR's, LAA-Net's and Local Reconstruction Errors' tables are this one, the rows "EfficientNet-b4" in
+MC-LCR's Table 4 and in Local Reconstruction Errors' Tables II and III are
 `backbone="tf_efficientnet_b4.ap_in1k", input_px=380`.
 
     detect  any network of timm with ImageNet weights, one logit, binary cross-entropy, Adam
@@ -33,7 +34,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._config import check, check_choices, check_not_negative, check_positive
-from models._layers import last_maps, timm_model
+from models._layers import last_maps, tagged, timm_model
 from models._schedule import warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 
@@ -48,7 +49,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 1.3  # side of the face crop in sides of the detector's box
-    backbone: str = "legacy_xception"  # a timm name, with or without the tag of its weights
+    backbone: str = "legacy_xception.tf_in1k"  # a timm name, with or without the tag of its weights
     input_px: int = 299
     pretrained: bool = True  # ImageNet weights
     dropout: float = 0.0  # before the last layer
@@ -143,6 +144,10 @@ class Detect(Stage):
         return {name: value for name, value in asdict(cfg).items() if name not in extraction}
 
     @staticmethod
+    def pretrained_networks(cfg: Config) -> tuple[str, ...]:
+        return (tagged(cfg.backbone),) if cfg.pretrained else ()
+
+    @staticmethod
     def feed(cfg: Config) -> Feed:
         return Feed(
             input_px=cfg.input_px,
@@ -178,10 +183,10 @@ class Detect(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logit = self.logit(batch)
         loss = F.binary_cross_entropy_with_logits(logit, batch["label"].float())
-        return {"loss": loss, "score": logit.detach().sigmoid()}
+        return {"loss": loss, "logit": logit.detach()}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        return {"score": self.logit(batch).sigmoid()}
+        return {"logit": self.logit(batch)}
 
     def cam_layer(self) -> CamLayer:
         return last_maps(self.network)

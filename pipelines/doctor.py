@@ -32,8 +32,8 @@ from pipelines.common.text import printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
 from pipelines.datasets.sample import corpus
+from pipelines.faces.files import locate
 from pipelines.faces.sources import datasets_file, roots_of
-from pipelines.faces.video import locate
 from pipelines.media import probe
 from pipelines.media.sandbox import NotStarted
 

@@ -25,7 +25,7 @@ from pipelines.common import cluster, command, tables
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
-from pipelines.faces.plan import Extraction, extract_missing, faces_folder
+from pipelines.faces.plan import Extraction, extract_missing, faces_folder, notes
 from pipelines.faces.recipe import Recipe, changed
 from pipelines.faces.sources import datasets_file, roots_of
 from pipelines.faces.store import ExtractionError
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("dataset", nargs="*", metavar="DATASET", help="which datasets (default: all in datasets.toml)")
     p.add_argument("--methods", nargs="+", choices=models.names(), default=list(models.names()), metavar="METHOD")
     p.add_argument("--preset", choices=PRESETS, help="whose crops (default: paper; small on the sample corpus)")
-    settings = "name=value, e.g. num_frames=64 margin=1.5 detector=dlib-cnn; a folder of its own"
+    settings = "name=value, e.g. num_frames=64 margin=1.5 detector=retinaface; a folder of its own"
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"change the recipes: {settings}")
     p.add_argument("--splits", nargs="+", choices=tables.SPLITS, default=list(tables.SPLITS))
     p.add_argument("--codec", nargs="+", default=["c23"], help="of datasets in several compressions (default: c23)")
@@ -80,7 +80,9 @@ def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path,
         for recipe, methods in methods_of.items():
             folder = faces_folder(storage, name, recipe, roots[name] if is_sample else None)
             extractions.append(
-                Extraction(dataset=name, recipe=recipe, folder=folder, videos=videos, methods=tuple(methods))
+                Extraction(
+                    dataset=name, recipe=recipe, folder=folder, videos=videos, roots=roots, methods=tuple(methods)
+                )
             )
     if not extractions:
         raise ValueError(f"{', '.join(names)} have no videos in {arguments.splits} and {arguments.codec}")
@@ -103,6 +105,8 @@ def _print_plan(extractions: Sequence[Extraction], console: Console) -> None:
             f"{extraction.bytes_needed / 1e9:.2f} GB" if extraction.num_missing else "–",
         )
     console.print(table)
+    for note in notes(extractions):
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(extractions: Sequence[Extraction], storage: Path, console: Console) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.reporting.foreign import with_registered
 from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import TABLE, Saved, differing
 
@@ -42,7 +43,7 @@ def folders(names: Sequence[str], storage: Path) -> Iterator[Path]:
 
 def make_again(folder: Path, storage: Path, console: Console, *, html: bool) -> bool:
     """Make a report again and return whether all RESULTS are the same as the stored ones."""
-    saved = Saved.read(folder)
+    saved = with_registered(Saved.read(folder), storage)
     materials = gather(saved, storage, again=True)
     lines = list(dict.fromkeys(line for each in materials for line in differing(each.run.results, each.results)))
     number = sum(each.results.num_rows for each in materials)

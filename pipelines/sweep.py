@@ -14,11 +14,11 @@ from pipelines.common import cluster, command
 from pipelines.common.command import not_negative, positive
 from pipelines.common.storage import DEFAULT_STORAGE
 from pipelines.experiments.experiment import PRESETS, Experiment
-from pipelines.experiments.sweep import Sweep, grid, printed
+from pipelines.experiments.sweep import Row, Sweep, grid, side_by_side
 from pipelines.faces.store import ExtractionError
 from pipelines.launch.options import Options
 
-__all__ = ["Experiment", "Sweep", "grid", "main", "printed"]  # for sweep files
+__all__ = ["Experiment", "Row", "Sweep", "grid", "main", "side_by_side"]  # for sweep files
 
 
 # --------------------------------------------------------------------------------------- switches

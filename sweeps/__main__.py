@@ -87,9 +87,11 @@ def entry(name: str, preset: Preset, storage: Path, finished: Counter[str]) -> l
     wanted = stages_of(sweep, preset, sweep.seeds[preset])
     num_trained = sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items())
     rows = rows_reported(name, storage)
-    facts = f"{_count(len(sweep.rows), 'row')}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
+    num_rows = len(sweep.running)
+    others = f" and {more} published only" if (more := len(sweep.rows) - num_rows) else ""
+    facts = f"{_count(num_rows, 'row')}{others}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
     if rows is not None:
-        facts += f"; newest report: {rows} of {len(sweep.rows)} rows"
+        facts += f"; newest report: {rows} of {num_rows} rows"
     texts = (question(name), sweep.title, facts)
     return [f"python sweeps/{name}.py", *("    " + line for text in texts for line in textwrap.wrap(text, WIDTH - 4))]
 

@@ -1,3 +1,3 @@
 """What several sweeps say about FaceForensics++."""
 
-FOUR = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")  # no paper here uses its fifth, FaceShifter
+FOUR = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")  # for rows and columns by manipulation

@@ -1,12 +1,10 @@
 """What LAA-Net's sweeps have in common."""
 
 from pipelines.sweep import Experiment
-from sweeps._ffpp import FOUR
 
 BASE = Experiment(
     model="laa_net",
     train_on="ffpp",
-    manipulations=FOUR,  # nothing is learned from them: they are in the val part
     codec="raw",  # the authors: never c23
     test_on=("celeb_df", "dfd", "dfdcp", "wild_deepfake"),
 )

@@ -1,22 +1,19 @@
 """What do the mask generator (BBMG) and the refinement of noise (NRS) each add to SBI?
 
-Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table
-11: with and without each; AUC on Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
+Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table 11:
+with and without each; AUC on Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
     python sweeps/adfd_components.py                              # no datasets: made-up sample corpus
     python sweeps/adfd_components.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
     python sweeps/adfd_components.py --dry-run                    # only the plan
 
-Needs FF++ uncompressed, as SBI's code does. "neither" is SBI with LAL masks, which "NRS" keeps. The column ffpp
-is not in Table 11 but in Tables 2, 9, 12 and 13; of NRS alone there is none. The paper's averages are left out. Not in
-the paper: the last row trains on the same 8 frames of a video in all epochs, as SBI's code does, where the others draw
-8 of 32 anew.
+Needs FF++ uncompressed, as SBI's code does. "neither" is SBI with LAL masks, which "NRS" keeps. The column ffpp is not
+in Table 11 but in Tables 2, 9, 12 and 13; of NRS alone there is none. Not in the paper: the last row trains on the same
+8 frames of a video in all epochs, as SBI's code does, where the others draw 8 of 32 anew.
 """
 
-from math import nan
-
-from pipelines.sweep import Sweep, main, printed
-from sweeps._adfd import BASE, COLUMNS, SBI, SHORT
+from pipelines.sweep import Row, Sweep, main
+from sweeps._adfd import BASE, HEADINGS, SBI, SHORT
 
 LAL, NO_NRS = {"model.data.blend.mask.kind": "lal"}, {"model.nrs.enabled": False}
 FIXED = "model.optim.fixed_frames"
@@ -27,16 +24,13 @@ SWEEP = Sweep(
     base=BASE,
     small=SHORT,
     row_name="with",
-    rows={"neither": SBI, "BBMG": NO_NRS, "NRS": LAL, "BBMG + NRS": {}, "fixed frames": {FIXED: True}},
-    published=printed(
-        COLUMNS,
-        {
-            "neither": (99.56, 91.23, 72.10, 86.25, 83.68),
-            "BBMG": (99.55, 91.37, 72.57, 85.66, 86.31),
-            "NRS": (nan, 91.38, 72.80, 86.50, 86.18),
-            "BBMG + NRS": (99.52, 91.37, 72.98, 85.89, 87.77),
-            "fixed frames": (nan,) * 5,
-        },
+    headings=HEADINGS,
+    rows=(
+        Row("neither", SBI, "99.56 91.23 72.10 86.25 83.68 83.32"),
+        Row("BBMG", NO_NRS, "99.55 91.37 72.57 85.66 86.31 83.98"),
+        Row("NRS", LAL, "- 91.38 72.80 86.50 86.18 84.22"),
+        Row("BBMG + NRS", {}, "99.52 91.37 72.98 85.89 87.77 84.50"),
+        Row("fixed frames", {FIXED: True}),
     ),
 )
 

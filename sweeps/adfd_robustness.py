@@ -15,7 +15,7 @@ here faces of 380 px, at which its smallest size, 128 px, is a face still (how: 
 
 import dataclasses
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import BASE, SBI, SHORT
 
 PERTURBATIONS = ("resize-128", "resize-256", "gaussian-3", "gaussian-5", "jpeg-50", "jpeg-100")
@@ -26,19 +26,12 @@ SWEEP = Sweep(
     base=dataclasses.replace(BASE, perturbations=PERTURBATIONS),
     small=SHORT,
     row_name="method",
-    rows={"SBI": SBI, "BBMG + NRS": {}},
-    published=printed(
-        [" ".join(filter(None, (part, name))) for name in ("", *PERTURBATIONS) for part in ("ffpp", "unseen")],
-        {
-            "SBI": (
-                *(99.56, 83.32, 98.00, 81.17, 99.29, 83.20),
-                *(99.35, 80.34, 98.81, 79.50, 92.48, 81.95, 99.48, 81.71),
-            ),
-            "BBMG + NRS": (
-                *(99.52, 84.50, 98.16, 82.26, 99.29, 84.34),
-                *(99.32, 82.09, 98.90, 81.33, 93.35, 83.04, 99.51, 82.53),
-            ),
-        },
+    headings=tuple(
+        " ".join(filter(None, (part, name))) for name in ("", *PERTURBATIONS) for part in ("ffpp", "unseen")
+    ),
+    rows=(
+        Row("SBI", SBI, "99.56 83.32 98.00 81.17 99.29 83.20 99.35 80.34 98.81 79.50 92.48 81.95 99.48 81.71"),
+        Row("BBMG + NRS", {}, "99.52 84.50 98.16 82.26 99.29 84.34 99.32 82.09 98.90 81.33 93.35 83.04 99.51 82.53"),
     ),
 )
 

@@ -13,7 +13,7 @@ value for both. FPN is wired as in the released code: the same network with feat
 averages.
 """
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._laa_net import BASE, SHORT
 
 LEVEL, MERGE = "model.net.lowest_level", "model.net.merge"
@@ -24,25 +24,17 @@ SWEEP = Sweep(
     base=BASE,
     small=SHORT,
     row_name="features",
-    rows={"F6": {LEVEL: 6}}
-    | {
-        f"F6 to F{level}, {name}": {LEVEL: level, MERGE: merge}
-        for level in (5, 4, 3, 2)
-        for name, merge in (("FPN", "fpn"), ("E-FPN", "efpn"))
-    },
-    published=printed(
-        ("celeb_df", "dfd", "wild_deepfake", "dfdcp"),
-        {
-            "F6": (91.56, 98.27, 73.02, 78.35),
-            "F6 to F5, FPN": (93.42, 98.59, 73.78, 78.40),
-            "F6 to F5, E-FPN": (91.79, 97.12, 71.39, 75.80),
-            "F6 to F4, FPN": (88.72, 97.96, 69.40, 71.91),
-            "F6 to F4, E-FPN": (92.86, 98.95, 74.93, 83.97),
-            "F6 to F3, FPN": (88.35, 98.89, 70.94, 79.02),
-            "F6 to F3, E-FPN": (95.40, 98.43, 80.03, 86.94),
-            "F6 to F2, FPN": (92.16, 96.58, 65.17, 74.31),
-            "F6 to F2, E-FPN": (94.22, 97.31, 72.54, 82.90),
-        },
+    headings=("celeb_df", "dfd", "wild_deepfake", "dfdcp"),
+    rows=(
+        Row("F6", {LEVEL: 6}, "91.56 98.27 73.02 78.35"),
+        Row("F6 to F5, FPN", {LEVEL: 5, MERGE: "fpn"}, "93.42 98.59 73.78 78.40"),
+        Row("F6 to F5, E-FPN", {LEVEL: 5, MERGE: "efpn"}, "91.79 97.12 71.39 75.80"),
+        Row("F6 to F4, FPN", {LEVEL: 4, MERGE: "fpn"}, "88.72 97.96 69.40 71.91"),
+        Row("F6 to F4, E-FPN", {LEVEL: 4, MERGE: "efpn"}, "92.86 98.95 74.93 83.97"),
+        Row("F6 to F3, FPN", {LEVEL: 3, MERGE: "fpn"}, "88.35 98.89 70.94 79.02"),
+        Row("F6 to F3, E-FPN", {LEVEL: 3, MERGE: "efpn"}, "95.40 98.43 80.03 86.94"),
+        Row("F6 to F2, FPN", {LEVEL: 2, MERGE: "fpn"}, "92.16 96.58 65.17 74.31"),
+        Row("F6 to F2, E-FPN", {LEVEL: 2, MERGE: "efpn"}, "94.22 97.31 72.54 82.90"),
     ),
 )
 

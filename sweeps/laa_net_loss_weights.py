@@ -14,8 +14,10 @@ number of points (`model.loss` has Eq. 5 as printed). The paper's average is lef
 
 import dataclasses
 
-from pipelines.sweep import Sweep, main, printed
+from pipelines.sweep import Row, Sweep, main
 from sweeps._laa_net import BASE, SHORT
+
+HEATMAP, CONSISTENCY = "model.loss.heatmap_weight", "model.loss.consistency_weight"
 
 SWEEP = Sweep(
     name="laa_net_loss_weights",
@@ -23,22 +25,13 @@ SWEEP = Sweep(
     base=dataclasses.replace(BASE, test_on=("celeb_df", "dfdcp", "wild_deepfake")),
     small=SHORT,
     row_name="lambda 1, 2",
-    rows={
-        f"{heatmap}, {consistency}": {
-            "model.loss.heatmap_weight": float(heatmap),
-            "model.loss.consistency_weight": float(consistency),
-        }
-        for heatmap, consistency in ((1, 1), (10, 10), (100, 100), (100, 10), (10, 100))
-    },
-    published=printed(
-        ("celeb_df", "dfdcp", "wild_deepfake"),
-        {
-            "1, 1": (90.69, 78.12, 70.98),
-            "10, 10": (95.73, 85.87, 73.56),
-            "100, 100": (93.72, 78.60, 75.25),
-            "100, 10": (93.05, 83.86, 76.72),
-            "10, 100": (95.40, 86.94, 80.03),
-        },
+    headings=("celeb_df", "dfdcp", "wild_deepfake"),
+    rows=(
+        Row("1, 1", {HEATMAP: 1.0, CONSISTENCY: 1.0}, "90.69 78.12 70.98"),
+        Row("10, 10", {HEATMAP: 10.0, CONSISTENCY: 10.0}, "95.73 85.87 73.56"),
+        Row("100, 100", {HEATMAP: 100.0, CONSISTENCY: 100.0}, "93.72 78.60 75.25"),
+        Row("100, 10", {HEATMAP: 100.0, CONSISTENCY: 10.0}, "93.05 83.86 76.72"),
+        Row("10, 100", {HEATMAP: 10.0, CONSISTENCY: 100.0}, "95.40 86.94 80.03"),
     ),
 )
 

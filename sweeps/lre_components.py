@@ -15,25 +15,20 @@ training. The controlled baseline is "LRE w/o maps", which the paper does not ha
 maps, trained as LRE is.
 """
 
-from math import nan
-
-from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
+from pipelines.sweep import Experiment, Row, Sweep, main
+from sweeps._plain import XCEPTION
 
 SWEEP = Sweep(
     name="lre_components",
     title="LRE, Table V: against its backbone",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("celeb_df", "dfd")),
+    base=Experiment(model="lre", train_on="ffpp", test_on=("celeb_df", "dfd")),
     level="frame",
     row_name="method",
-    rows={"Xception": {"model": "plain"}, "LRE w/o maps": {"model.detect.gate": "none"}, "LRE": {}},
-    published=printed(
-        ("celeb_df", "dfd"),
-        {
-            "Xception": (nan, nan),
-            "LRE w/o maps": (nan, nan),
-            "LRE": (77.47, 95.23),
-        },
+    headings=("celeb_df", "dfd"),
+    rows=(
+        Row("Xception", XCEPTION),
+        Row("LRE w/o maps", {"model.detect.gate": "none"}),
+        Row("LRE", {}, "77.47 95.23"),
     ),
 )
 

@@ -14,10 +14,7 @@ the first, one in the middle and the last of Xception's eight (in the small pres
 times the map A; (1 + A) y keeps the features where the face could be filled in.
 """
 
-from math import nan
-
-from pipelines.sweep import Experiment, Sweep, main, printed
-from sweeps._ffpp import FOUR
+from pipelines.sweep import Experiment, Row, Sweep, main
 from sweeps._lre import SHORT
 
 MULTIPLY, KEEP = {"model.detect.gate": "mul"}, {"model.detect.gate": "residual"}
@@ -26,25 +23,16 @@ MIDDLE, ONLY_MIDDLE = {"model.detect.taps": (4, 8, 11)}, {"model.detect.taps": (
 SWEEP = Sweep(
     name="lre_gate",
     title="LRE, Sec. III-C: where and how maps weigh features",
-    base=Experiment(model="lre", train_on="ffpp", manipulations=FOUR, test_on=("ffpp", "celeb_df", "dfd")),
+    base=Experiment(model="lre", train_on="ffpp", test_on=("ffpp", "celeb_df", "dfd")),
     small=SHORT,
-    small_rows={"middle flow, A y": ONLY_MIDDLE | MULTIPLY, "middle flow, (1 + A) y": ONLY_MIDDLE | KEEP},
     level="frame",
     row_name="maps",
-    rows={
-        "entry flow, A y": MULTIPLY,
-        "entry flow, (1 + A) y": KEEP,
-        "middle flow, A y": MIDDLE | MULTIPLY,
-        "middle flow, (1 + A) y": MIDDLE | KEEP,
-    },
-    published=printed(
-        ("ffpp", "celeb_df", "dfd"),
-        {
-            "entry flow, A y": (97.24, 77.47, 95.23),
-            "entry flow, (1 + A) y": (nan, nan, nan),
-            "middle flow, A y": (nan, nan, nan),
-            "middle flow, (1 + A) y": (nan, nan, nan),
-        },
+    headings=("ffpp", "celeb_df", "dfd"),
+    rows=(
+        Row("entry flow, A y", MULTIPLY, "97.24 77.47 95.23"),
+        Row("entry flow, (1 + A) y", KEEP),
+        Row("middle flow, A y", MIDDLE | MULTIPLY, small=ONLY_MIDDLE | MULTIPLY),
+        Row("middle flow, (1 + A) y", MIDDLE | KEEP, small=ONLY_MIDDLE | KEEP),
     ),
 )
 

@@ -2,8 +2,9 @@
 
 No paper has this table: all five methods and two plain classifiers, trained on the same FF++ videos (c23), selected on
 the same validation videos, scored on the same test videos, at video level. Published values stand beside it only where
-a paper trained on FF++ and gave a video-level AUC: Delocate, Table 1; BBMG + NRS, Table 8, and LAA-Net (SBI), Table 1,
-both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6) published frame-level values.
+a paper trained on FF++ and gave a video-level AUC: Delocate, Table 1 (the level is our reading); BBMG + NRS, Table 8,
+and LAA-Net (SBI), Table 1, both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6)
+published frame-level values.
 
     python sweeps/methods.py                              # no datasets: made-up sample corpus, small preset
     python sweeps/methods.py --datasets datasets.toml     # the experiment itself: 7 methods x 3 seeds
@@ -11,9 +12,8 @@ both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71
     python sweeps/methods.py --dry-run                    # only the plan
 """
 
-from math import nan
-
-from pipelines.sweep import Experiment, Sweep, main, printed
+from pipelines.sweep import Experiment, Row, Sweep, main
+from sweeps._plain import EFFICIENTNET, EFFICIENTNET_SMALL
 
 COLUMNS = ("ffpp", "celeb_df", "deeper_forensics", "dfdc", "dfdcp", "dfd", "ffiw", "wild_deepfake")
 
@@ -21,24 +21,16 @@ SWEEP = Sweep(
     name="methods",
     title="All methods, trained on FF++",
     base=Experiment(model="plain", train_on="ffpp", test_on=COLUMNS),
-    small_rows={"EfficientNet-b4": {"model.backbone": "test_efficientnet"}},
     row_name="method",
-    rows={
-        "Xception": {},
-        "EfficientNet-b4": {"model.backbone": "tf_efficientnet_b4.ap_in1k", "model.input_px": 380},
-        **{name: {"model": name} for name in ("lre", "mc_lcr", "delocate", "adfd", "laa_net")},
-    },
-    published=printed(
-        COLUMNS,
-        {
-            "Xception": (nan,) * 8,
-            "EfficientNet-b4": (nan,) * 8,
-            "lre": (nan,) * 8,
-            "mc_lcr": (nan,) * 8,
-            "delocate": (nan, 91.3, 99.1, 84.0, nan, nan, nan, nan),
-            "adfd": (nan, 91.37, nan, 72.98, 85.89, nan, 87.77, nan),
-            "laa_net": (nan, 95.40, nan, nan, 86.94, 98.43, nan, 80.03),
-        },
+    headings=COLUMNS,
+    rows=(
+        Row("Xception", {}),
+        Row("EfficientNet-b4", EFFICIENTNET, small=EFFICIENTNET_SMALL),
+        Row("lre", {"model": "lre"}),
+        Row("mc_lcr", {"model": "mc_lcr"}),
+        Row("delocate", {"model": "delocate"}, "- 91.3 99.1 84.0 - - - -"),
+        Row("adfd", {"model": "adfd"}, "- 91.37 - 72.98 85.89 - 87.77 -"),
+        Row("laa_net", {"model": "laa_net"}, "- 95.40 - - 86.94 98.43 - 80.03"),
     ),
 )
 

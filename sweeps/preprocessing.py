@@ -12,34 +12,26 @@ Each margin, number of frames and way of cutting is an extraction of its own. Th
 sweeps/detector.py.
 """
 
-from math import nan
-from typing import Any
-
-from pipelines.sweep import Experiment, Sweep, main
-
-COLUMNS = ("ffpp", "celeb_df", "dfdc", "dfdcp")
-ROWS: dict[str, dict[str, Any]] = {
-    "margin 1.3, 32 frames, c23": {},
-    "margin 1.0": {"faces.margin": 1.0},
-    "margin 1.6": {"faces.margin": 1.6},
-    "margin 2.0": {"faces.margin": 2.0},
-    "8 frames": {"faces.num_frames": 8},
-    "64 frames": {"faces.num_frames": 64},
-    "a box for each frame": {"faces.constant_box": False},
-    "c40": {"codec": "c40"},
-}
+from pipelines.sweep import Experiment, Row, Sweep, main
 
 SWEEP = Sweep(
     name="preprocessing",
     title="Preprocessing, Xception trained on FF++",
-    base=Experiment(model="plain", train_on="ffpp", test_on=COLUMNS),
-    # The sample corpus's videos are short: as many frames less as the small preset takes.
+    base=Experiment(model="plain", train_on="ffpp", test_on=("ffpp", "celeb_df", "dfdc", "dfdcp")),
     small={"model.num_epochs": 4},
-    small_rows={"8 frames": {"faces.num_frames": 4}, "64 frames": {"faces.num_frames": 20}},
     row_name="faces",
-    rows=ROWS,
-    published={row: dict.fromkeys(COLUMNS, nan) for row in ROWS},
-    baseline="margin 1.3, 32 frames, c23",
+    headings=("ffpp", "celeb_df", "dfdc", "dfdcp"),
+    rows=(
+        Row("margin 1.3, 32 frames, c23", {}),
+        Row("margin 1.0", {"faces.margin": 1.0}),
+        Row("margin 1.6", {"faces.margin": 1.6}),
+        Row("margin 2.0", {"faces.margin": 2.0}),
+        # The sample corpus's videos are short: as many frames less as the small preset takes.
+        Row("8 frames", {"faces.num_frames": 8}, small={"faces.num_frames": 4}),
+        Row("64 frames", {"faces.num_frames": 64}, small={"faces.num_frames": 20}),
+        Row("a box for each frame", {"faces.constant_box": False}),
+        Row("c40", {"codec": "c40"}),
+    ),
 )
 
 if __name__ == "__main__":

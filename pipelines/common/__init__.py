@@ -9,6 +9,7 @@ It knows no video, face or score, only the columns of their tables.
     pictures    arrays to PNG and back
     progress    the live view of a command, and the notes by which it follows other processes
     provenance  the commit that made a number
+    own_code    Python code of the user's own, loaded from a file that was named
     command     what all commands share: parser, types of switches, errors as lines and exit codes
     text        text from files and errors, made safe and short enough to be shown
 """

@@ -1,4 +1,4 @@
-"""The device and the precision that training and scoring compute with.
+"""What training and scoring compute with: the device, the precision, and whether each time the same.
 
 `CROSSFORGE_FAKE_GPUS=1` is for simulated clusters, whose nodes claim GPUs that they don't have (`ray start
 --num-gpus 1`): work that Ray places on such a GPU then runs on the CPU. Workers inherit the variable from `ray start`.
@@ -6,12 +6,18 @@
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
 FAKE_GPUS = "CROSSFORGE_FAKE_GPUS"
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS computes each time the same only with this set before its first use
+
+Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
 
 
 class MissingGPU(RuntimeError):
@@ -45,8 +51,42 @@ def _promised() -> str | None:
     return str(ray.util.get_node_ip_address())
 
 
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which the GPU computes in bf16 if it can; on other devices it changes nothing."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numerics:
+    """How networks compute in training, validation and scoring: settings of an experiment."""
+
+    precision: Precision = "auto"  # auto: bf16 on GPUs that have it, else fp32
+    deterministic: bool = False  # True: the same result each time on a GPU too, or an error that names the operation
+
+    def resolved(self, on: torch.device) -> Literal["fp32", "bf16"]:
+        """Return what the precision is on a device."""
+        if self.precision != "auto":
+            return self.precision
+        # Emulated, it would be slower than fp32.
+        has_bf16 = on.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has_bf16 else "fp32"
+
+    def autocast(self, on: torch.device) -> AbstractContextManager[Any]:
+        """Return a context in which a network computes on a device at the precision; its weights stay fp32."""
+        if self.resolved(on) == "bf16":
+            return torch.autocast(on.type, torch.bfloat16)
+        return nullcontext()
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Set this process up for the block, backward passes included: fp32 is never TF32; deterministic, if asked for.
+
+        In the block an operation of which CUDA has no deterministic version raises RuntimeError, which names it.
+        """
+        cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+        benchmark, matmul, conv = cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32
+        if self.deterministic:
+            os.environ.setdefault(CUBLAS, ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
+        cudnn.benchmark = cudnn.benchmark and not self.deterministic
+        torch.use_deterministic_algorithms(self.deterministic)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32 = benchmark, matmul, conv

@@ -1,7 +1,11 @@
 """Progress of long work: a live view with bars, or plain lines without a terminal; notes from other processes."""
 
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from pipelines.common import storage
 
 FILE = "progress.json"
+LOG_SECONDS = (2, 30)  # between two lines of a log: at least, and at most while there is progress
 
 
 def note(folder: Path, phase: str, done: int, total: int) -> None:
@@ -24,24 +29,65 @@ def noted(folder: Path) -> Mapping[str, Any] | None:
     return storage.read_json(path) if path.exists() else None
 
 
-class View:
-    """A bar for each item; without a terminal, a line whenever an item enters another phase."""
+@dataclass(slots=True)
+class _Told:
+    """What the log said last of an item."""
 
-    def __init__(self, console: Console, bars: Progress) -> None:
-        self.console, self.bars = console, bars
+    began_s: float
+    first: float  # how much was done when the item was first seen: work of an earlier run tells nothing of the speed
+    word: str = ""  # the phase, without counts
+    at_s: float = -math.inf
+    done: float = 0.0
+    ended: bool = False
+
+
+class View:
+    """A bar for each item. Without a terminal, lines with the time of day, and how long the rest will take.
+
+    Such a line comes when an item enters another phase or ends, and meanwhile at each tenth of it, or after half a
+    minute.
+    """
+
+    def __init__(self, console: Console, bars: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.bars, self.clock = console, bars, clock
         self.tasks: dict[str, TaskID] = {}
-        self.milestones: dict[str, str] = {}
+        self.told: dict[str, _Told] = {}
 
     def update(self, item: str, phase: str, done: float, total: float) -> None:
         """Show that an item is in this phase, with `done` of `total` behind it; a new item gets a bar of its own."""
         if item not in self.tasks:
             self.tasks[item] = self.bars.add_task(item, total=total, phase="")
         self.bars.update(self.tasks[item], completed=done, total=total, phase=phase)
-        milestone = "end" if done >= total else phase.split(" ", 1)[0].rstrip("0123456789") or "begin"
-        if self.milestones.get(item) != milestone:
-            self.milestones[item] = milestone
-            if not self.console.is_terminal:
-                self.console.print(f"  {item}: {phase}", highlight=False)
+        if not self.console.is_terminal:
+            self._log(item, phase, done, total)
+
+    def _log(self, item: str, phase: str, done: float, total: float) -> None:
+        now = self.clock()
+        told = self.told.setdefault(item, _Told(began_s=now, first=done))
+        word, ends = phase.split(" ", 1)[0].rstrip("0123456789"), done >= total
+        quiet_s = now - told.at_s
+        a_tenth = done - told.done >= total / 10 and quiet_s >= LOG_SECONDS[0]
+        goes_on = a_tenth or (quiet_s >= LOG_SECONDS[1] and done > told.done)
+        if word == told.word and not goes_on and ends == told.ended:
+            return
+        told.word, told.at_s, told.done, told.ended = word, now, done, ends
+        share = [f"{100 * done / total:.0f} %"] if total else []
+        passed_s, gone = now - told.began_s, done - told.first
+        if gone > 0 and passed_s >= 1:
+            if isinstance(total, int):  # of equal things; the parts of a trial are not
+                share.append(f"{gone / passed_s:.2g} a second")
+            if not ends:
+                share.append(f"about {duration((total - done) * passed_s / gone)} left")
+        line = f"  {datetime.now():%H:%M:%S} {item}: {phase} ({', '.join(share)})"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people say it: `40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 91:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

@@ -9,7 +9,8 @@
     EVIDENCE     one row per picture of what a stage looks at
     FEATURES     one row per face and stage that a plot of features shows
 
-A changed column means a higher `VERSION`, a line in the CHANGELOG and a new extraction.
+A changed column means a line in the CHANGELOG, and a higher version: of VIDEOS, FACES or LEDGER `VERSION`, which takes
+a new extraction, of PREDICTIONS `scoring.score.VERSION`, which takes a new scoring.
 """
 
 from collections.abc import Iterable, Mapping
@@ -78,6 +79,19 @@ FACES = _schema(
     _field("face_score", pa.float32(), "detector confidence, 0 to 1; 0: box held from the nearest frame", null=True),
 )
 
+# What a video's faces were made from: the columns of VIDEOS that decide it, and the state of each file (see
+# `faces.files`): empty where there is none, null where it is not known.
+_SOURCE = pa.struct(
+    [
+        _field("label", pa.int8()),
+        *(_field(name, pa.string()) for name in ("method", "codec", "split", "face_rule", "uri")),
+        *(
+            _field(name, pa.string(), null=True)
+            for name in ("state", "mask_uri", "mask_state", "real_uri", "real_state")
+        ),
+    ]
+)
+
 LEDGER = _schema(
     "ledger",
     _field("video_id", pa.string()),
@@ -87,6 +101,7 @@ LEDGER = _schema(
     _field("num_faces", pa.int32(), "rows in FACES that hold a face"),
     _field("content", pa.string(), "SHA-256 of its FACES rows"),
     _field("seconds", pa.float32(), "time spent, wall clock"),
+    _field("source", _SOURCE, "what it was made from; null: from before this was recorded", null=True),
 )
 
 PREDICTIONS = _schema(
@@ -99,7 +114,9 @@ PREDICTIONS = _schema(
     _field("face_index", pa.int8()),
     _field("label", pa.int8(), "0 real, 1 fake"),
     _field("method", pa.string()),
-    _field("score", pa.float32(), "P(fake), 0 to 1"),
+    _field("logit", pa.float64(), "log odds of P(fake), above 0 means fake: ranks also where P(fake) is 1 in 64 bits"),
+    _field("score", pa.float64(), "P(fake), 0 to 1: the sigmoid of `logit`"),
+    _field("num_repeated", pa.int16(), "frames of its clip that repeat the video's last one; 0 where there are enough"),
     _field("face_area_px", pa.float32(), "area of the face box in the source frame, square pixels"),
     _field("mask_png", pa.binary(), "predicted mask, 8 bit, 0 to 255; null for perturbed faces", null=True),
     _field("mask_tp", pa.int32(), "pixels at threshold 0.5; null: no ground truth", null=True),
@@ -117,16 +134,21 @@ RESULTS = _schema(
     _field("test_dataset", pa.string(), "dataset, dataset/manipulation, or `unseen`: mean over those not trained on"),
     _field("perturbation", pa.string(), "of the faces, e.g. blur-3, or `blur` for the mean over levels; empty: none"),
     _field("part", pa.string(), "train, val, test"),
+    _field("part_version", pa.int32(), "of the rules that made the part: `experiments.protocol.VERSION`"),
+    _field("part_ids", pa.string(), "digest of the part's video ids: `Part.ids_digest`; several: of a mean over parts"),
     _field("codec", pa.string()),
     _field("level", pa.string(), "frame, video"),
     _field("metric", pa.string(), "auc, ap, eer, acc_at_0_5, iou, pbca"),
-    _field("value", pa.float64(), "0 to 1, never percent; NaN: not defined (only one class left)"),
-    _field("low", pa.float64(), "2.5 % quantile, bootstrap over videos"),
-    _field("high", pa.float64(), "97.5 % quantile"),
+    _field("value", pa.float64(), "0 to 1, never percent; NaN: not defined, see `reason`"),
+    _field("low", pa.float64(), "lower end of the 95 % interval over clusters of videos"),
+    _field("high", pa.float64(), "its upper end"),
+    _field("reason", pa.string(), "why the value is not defined; empty: it is"),
     _field("n_real", pa.int32(), "videos scored"),
     _field("n_fake", pa.int32(), "videos scored"),
+    _field("n_padded", pa.int32(), "videos scored in clips that are longer than they, so that a frame is repeated"),
     _field("n_missing", pa.int32(), "videos without a usable face"),
     _field("n_excluded", pa.int32(), "videos that share a source with training"),
+    _field("n_clusters", pa.int32(), "that hold its videos, of the rarer class; videos of one source are one cluster"),
     _field("failed_rule", pa.string(), "what a video without a face counts as"),
     _field("seed", pa.int32()),
     _field("commit", pa.string()),

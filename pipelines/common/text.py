@@ -20,6 +20,30 @@ def markdown_cell(text: str) -> str:
     return shown
 
 
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # alone it is a command in some languages
+    "[": "{[}",  # behind a line's end it would be taken for the space below the line
+    "]": "{]}",
+    "–": "--",
+    "±": r"$\pm$",
+    "°": r"$^{\circ}$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
+
+
+def latex(text: str) -> str:
+    """Return the text escaped for LaTeX: no part of it acts as markup."""
+    return "".join(LATEX.get(c, c) for c in printable(text))
+
+
 def first(texts: Iterable[str], limit: int = 5) -> str:
     """Return the first `limit` texts, made printable and joined by commas, and how many more there are."""
     texts = list(texts)

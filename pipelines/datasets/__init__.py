@@ -15,8 +15,10 @@ A dataset's file, its adapter, has
     NEEDS      names of other datasets whose roots it needs as well
     PUBLISHED  (method, split) -> number of videos in one compression, as its owners publish it; split "" where
                only the sum over the splits is known
-    videos(roots) -> rows of `tables.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
-               split, codec and manipulation; who uses which is decided elsewhere
+    MANIPULATIONS  if it has it: those that papers mean by the dataset's name, where a copy may hold others as well
+    OPTIONS    if it has it: option -> the words that it may be, or () for the path of a file of one's own
+    videos(roots, **options) -> rows of `tables.VIDEOS`, sorted by `video_id`: every video of the dataset, in every
+               split, codec and manipulation; who uses which is decided elsewhere. Options are given as text
 
 Two rules hold for all adapters. The split is the dataset's own, read from the dataset's own list; a file that no list
 explains is an error and is never left out. A video that such a list promises but the disk lacks keeps its row, so that
@@ -30,17 +32,37 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pyarrow as pa
 
 from pipelines.common import tables
 from pipelines.common.text import first
 from pipelines.datasets import _manifest
-from pipelines.datasets._root import DatasetError, Root
+from pipelines.datasets._root import DatasetError, Root, is_remote, parent, told_state
 
-__all__ = ["DatasetError", "Root", "folder_of", "load", "names", "read_config"]
+__all__ = [
+    "Config",
+    "DatasetError",
+    "Root",
+    "folder_of",
+    "is_remote",
+    "load",
+    "manipulations",
+    "names",
+    "read_config",
+    "told_state",
+]
 
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Config(dict[str, str]):
+    """What `datasets.toml` says: dataset name -> root, and in `options` dataset name -> option -> value."""
+
+    def __init__(self, roots: Mapping[str, str], options: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(roots)
+        self.options = options
 
 
 def names() -> tuple[str, ...]:
@@ -51,15 +73,16 @@ def names() -> tuple[str, ...]:
 def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     """Return all videos of dataset `name` as a `tables.VIDEOS` table, sorted by `video_id`.
 
-    `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of your own videos. Raise
-    DatasetError when the name is unknown, when a root that the adapter needs is not in `roots` or cannot be read, or
-    when the folder does not hold what the adapter expects.
+    `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of your own videos; options are
+    those of a `Config`. Raise DatasetError when the name is unknown, when a root that the adapter needs is not in
+    `roots` or cannot be read, or when the folder does not hold what the adapter expects.
     """
     if name not in names() and _manifest.is_manifest(roots.get(name, "")):
         return tables.to_table(_manifest.videos(name, roots[name]), tables.VIDEOS)
     adapter = _adapter(name)
     opened = {other: _root(other, roots, needed_by=name) for other in (name, *adapter.NEEDS)}
-    rows = adapter.videos(opened)
+    options = roots.options.get(name, {}) if isinstance(roots, Config) else {}
+    rows = adapter.videos(opened, **options)
     if not rows:
         raise opened[name].error("no videos found")
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
@@ -68,18 +91,25 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     return tables.to_table(rows, tables.VIDEOS)
 
 
+def manipulations(name: str) -> tuple[str, ...]:
+    """Return the manipulations that papers mean by a dataset's name; empty where that is all that it has."""
+    return getattr(_adapter(name), "MANIPULATIONS", ()) if name in names() else ()
+
+
 def folder_of(root: str) -> str:
     """Return the folder or URI that a root's uris start from: the root itself, or the folder that holds a manifest."""
-    return _manifest.folder_of(root) if _manifest.is_manifest(root) else root
+    return parent(root) if _manifest.is_manifest(root) else root
 
 
-def read_config(path: str | Path) -> dict[str, str]:
-    """Read `datasets.toml` as {dataset name: root}.
+def read_config(path: str | Path) -> Config:
+    """Read `datasets.toml`: {dataset name: root}, and the options of datasets.
 
-    The file holds lines `name = "root"`. `~` is the home folder, and a relative root starts at the file's own
+    The file holds lines `name = "root"`, or where a dataset has options (see `OPTIONS` of its adapter) a table:
+    `[name]`, `root = "..."`, `option = "..."`. `~` is the home folder, and a relative path starts at the file's own
     folder; a URI is kept as it is. Any other name may stand for a manifest of videos, a .csv or .parquet file. Raise
     DatasetError when the file is missing, is not TOML, names a dataset that has no adapter and is no manifest, or gives
-    a root that is not a string. Whether a root exists is checked by `load`, not here.
+    a root that is not a string, or an option that the dataset does not have. Whether a root exists is checked by
+    `load`, not here.
     """
     path = Path(path)
     try:
@@ -88,7 +118,9 @@ def read_config(path: str | Path) -> dict[str, str]:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # tomllib.TOMLDecodeError, which names line and column, or UnicodeDecodeError
         raise DatasetError(f"{path} is not valid TOML: {error}") from error
-    for name, root in entries.items():
+    tables_of = {name: entry if isinstance(entry, dict) else {"root": entry} for name, entry in entries.items()}
+    roots = {name: table.pop("root", None) for name, table in tables_of.items()}
+    for name, root in roots.items():
         own = isinstance(root, str) and _manifest.is_manifest(root)
         if name not in names() and not own:
             raise DatasetError(
@@ -98,11 +130,26 @@ def read_config(path: str | Path) -> dict[str, str]:
         if not _OWN_NAME.fullmatch(name):
             raise DatasetError(f"{path}: {name!r} cannot be a name; use small letters, digits and _, a letter first")
         if not isinstance(root, str) or not root:
-            raise DatasetError(f'{path}: {name} must be a folder, as in {name} = "/data/{name}", got {root!r}')
-    return {
-        name: root if "://" in root else str(path.absolute().parent / Path(root).expanduser())
-        for name, root in entries.items()
-    }
+            raise DatasetError(f'{path}: {name} must be a folder, as in {name} = "/data/{name}", got {entries[name]!r}')
+    options = {name: _options(path, name, table) for name, table in tables_of.items() if table}
+    return Config({name: _absolute(path, root) for name, root in roots.items()}, options)
+
+
+def _options(path: Path, name: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a dataset, files with their whole path. Raise DatasetError for what it has not got."""
+    known = getattr(_adapter(name), "OPTIONS", {}) if name in names() else {}
+    for option, value in given.items():
+        if option not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise DatasetError(f"{path}: {name} has no option {option!r}; {has}")
+        if not isinstance(value, str) or not value or (known[option] and value not in known[option]):
+            wanted = " or ".join(f'"{word}"' for word in known[option]) or "the path of a file"
+            raise DatasetError(f"{path}: {option} of {name} must be {wanted}, got {value!r}")
+    return {option: value if known[option] else _absolute(path, value) for option, value in given.items()}
+
+
+def _absolute(config: Path, place: str) -> str:
+    return place if "://" in place else str(config.absolute().parent / Path(place).expanduser())
 
 
 def _adapter(name: str) -> ModuleType:

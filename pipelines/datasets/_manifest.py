@@ -19,14 +19,14 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
-from pipelines.datasets._root import DatasetError, Root, by_id, row
+from pipelines.datasets._root import DatasetError, Root, by_id, parent, row
 
 SUFFIXES = (".csv", ".parquet")
 REQUIRED = ("path", "label")
@@ -40,11 +40,6 @@ Line = Mapping[str, str]
 def is_manifest(root: str) -> bool:
     """Say whether a root is a manifest, by its name."""
     return root.lower().endswith(SUFFIXES)
-
-
-def folder_of(root: str) -> str:
-    """Return the folder or URI that a manifest lies in."""
-    return root.rpartition("/")[0] if "://" in root else str(Path(root).parent)
 
 
 def videos(name: str, uri: str) -> list[dict]:
@@ -128,7 +123,7 @@ def _path(place: str, line: Line, column: str) -> str:
 def _read(name: str, uri: str) -> Iterator[tuple[str, Line]]:
     """Yield (where it stands, {column: text without spaces around it}) for each row."""
     file_name = PurePosixPath(uri).name
-    with Root(name, folder_of(uri), f"    {file_name}").open(file_name) as file:
+    with Root(name, parent(uri), f"    {file_name}").open(file_name) as file:
         data = file.read()
     lines = _csv_lines(uri, data) if uri.lower().endswith(".csv") else _parquet_lines(uri, data)
     for number, (place, line) in enumerate(lines):

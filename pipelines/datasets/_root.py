@@ -124,9 +124,7 @@ class Root:
 
     def state(self, path: str) -> str:
         """Return a text that changes when the file does: its size, and the time or tag of its last change."""
-        info = self._info(path)
-        changed = (info.get(key) for key in ("mtime", "LastModified", "updated", "Last-Modified", "created", "ETag"))
-        return f"{info.get('size')} {next(filter(None, changed), '')}"
+        return told_state(self._info(path))
 
     def videos(self, *parts: str, base: str = "") -> dict[str, str]:
         """Return {stem: path} of the video files in a folder, or in its `videos/`; empty when there is no such folder.
@@ -248,6 +246,12 @@ class Root:
         return DatasetError(f"{where} {text}{access}{todo}")
 
 
+def told_state(info: Mapping[str, Any]) -> str:
+    """Return a text that changes when a file does, from what fsspec tells of it."""
+    told = ("ETag", "etag", "mtime", "LastModified", "updated", "Last-Modified", "created")
+    return f"{info.get('size')} {next(filter(None, (info.get(key) for key in told)), '')}"
+
+
 def is_remote(uri: str) -> bool:
     """Say whether fsspec is needed to read this root; a file:// URI is local."""
     return "://" in uri and not uri.startswith("file://")
@@ -257,6 +261,11 @@ def is_video(path: str) -> bool:
     """Say whether a file of this name is a video. Hidden files are not: macOS leaves files such as `._x.mp4`."""
     name = path.rpartition("/")[2]
     return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
+
+
+def parent(path: str) -> str:
+    """Return the folder or URI that a file lies in."""
+    return path.rpartition("/")[0] if "://" in path else str(Path(path).parent)
 
 
 def join(folder: str, name: str) -> str:

@@ -30,6 +30,7 @@ LAYOUT = """\
 NEEDS: tuple[str, ...] = ()
 
 FAKE_FOLDER = "Celeb-synthesis"
+MANIPULATIONS = (FAKE_FOLDER,)  # Celeb-DF-v2; those of Celeb-DF++ are test sets of their own
 FOLDERS = {  # folder -> how its files are named
     "Celeb-real": re.compile(r"(id\d+)_(\d+)"),
     "YouTube-real": re.compile(r"\d+"),

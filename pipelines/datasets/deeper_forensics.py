@@ -1,14 +1,16 @@
 """DeeperForensics-1.0 (Jiang et al., CVPR 2020): actors' faces swapped onto the videos of FaceForensics++.
 
 Licence: the form at https://github.com/EndlessSora/DeeperForensics-1.0 gives the download link.
-Split: fakes by the dataset's own `lists/splits/{train,val,test}.txt`. The real class is not `source_videos`
-(actors in a studio) but the targets: FaceForensics++ youtube in c23, whose rows here have `root` "ffpp" and
-the split of that dataset's own lists. The two lists were drawn apart, so that a fake's split can differ from
-its target's; `source_ids` tell.
+Split: that of the target in FaceForensics++'s own lists, for real and fake alike. So the field tests on it after
+training on FaceForensics++ (LipForensics' code takes the fake of every FF++ test target): 140 fakes against 140 real
+videos, of whose sources none was trained on. With `split = "owners"` in datasets.toml fakes go by the dataset's own
+`lists/splits/{train,val,test}.txt`, which were drawn apart from FF++'s: only 21 to 32 of its 201 test fakes have a
+target outside FF++'s train and val. The real class is not `source_videos` (actors in a studio) but the targets:
+youtube in c23, whose rows here have `root` "ffpp".
 
 `TTT_<actor>`: TTT is the FaceForensics++ target and so the real counterpart. It lies below another root,
-hence `real_id` but no `real_uri`. Every folder of `manipulated_videos` is a method of its own; a listed test
-video that one of them lacks keeps its row. video_id: `deeper_forensics/<method>/<stem>` and
+hence `real_id` but no `real_uri`. Every folder of `manipulated_videos` is a method of its own; a test video that the
+lists name and one of them lacks keeps its row. video_id: `deeper_forensics/<method>/<stem>` and
 `deeper_forensics/real/c23/<id>`.
 """
 
@@ -24,30 +26,36 @@ LAYOUT = """\
     manipulated_videos/{end_to_end,end_to_end_level_1,...}/TTT_<actor>.mp4
   and, in the root of ffpp, original_sequences/youtube/c23 and its train.json, val.json, test.json"""
 NEEDS = ("ffpp",)
+OPTIONS = {"split": ("target", "owners")}
 
 CODEC = "c23"  # of the real class
+MANIPULATIONS = ("end_to_end",)  # without perturbations; each other folder is a test set of its own
 METHODS = (
-    "end_to_end",
+    *MANIPULATIONS,
     *(f"end_to_end_level_{level}" for level in range(1, 6)),
     "end_to_end_random_level",
     *(f"end_to_end_mix_{number}_distortions" for number in (2, 3, 4)),
     "reenact_postprocess",
 )
-# The dataset's lists name 703, 96 and 201 fakes, for each of the folders that it comes with.
-PUBLISHED = {("real", split): ffpp.PUBLISHED["real", split] for split in tables.SPLITS} | {
-    (method, split): number for method in METHODS for split, number in {"train": 703, "val": 96, "test": 201}.items()
-}
+# A fake of every FF++ video, so that by target there are as many; by the owners' lists 703, 96 and 201.
+PUBLISHED = {(method, split): ffpp.PUBLISHED["real", split] for method in ("real", *METHODS) for split in tables.SPLITS}
 
 
-def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Return rows of VIDEOS for the fakes on disk or in the test list, and for the real class. Raise DatasetError."""
-    reals = _reals(roots["ffpp"])
-    fakes = _fakes(roots["deeper_forensics"], {real["video_id"] for real in reals})
-    return by_id(reals + fakes)
+def videos(roots: Mapping[str, Root], split: str = "target") -> list[dict]:
+    """Return rows of VIDEOS for the fakes on disk or in a test part, and for the real class. Raise DatasetError.
+
+    split: by which list fakes are in a part, as in `OPTIONS`.
+    """
+    root, of_ids = roots["deeper_forensics"], ffpp.read_splits(roots["ffpp"])
+    splits = _read_splits(root)
+    if split == "target":
+        splits = {stem: ffpp.split_of(roots["ffpp"], of_ids, stem, [stem.partition("_")[0]]) for stem in splits}
+    reals = _reals(roots["ffpp"], of_ids)
+    return by_id(reals + _fakes(root, splits, {real["video_id"] for real in reals}))
 
 
-def _reals(root: Root) -> list[dict]:
-    splits, originals = ffpp.read_splits(root), ffpp.originals(root, CODEC)
+def _reals(root: Root, splits: Mapping[str, str]) -> list[dict]:
+    originals = ffpp.originals(root, CODEC)
     if not originals:
         raise root.error(f"original_sequences/youtube/{CODEC}, the real class of deeper_forensics, has no videos")
     return [
@@ -65,8 +73,7 @@ def _reals(root: Root) -> list[dict]:
     ]
 
 
-def _fakes(root: Root, real_ids: set[str]) -> list[dict]:
-    splits = _read_splits(root)
+def _fakes(root: Root, splits: Mapping[str, str], real_ids: set[str]) -> list[dict]:
     methods = root.folder("manipulated_videos")
     if methods is None:
         raise root.error("manipulated_videos is missing")

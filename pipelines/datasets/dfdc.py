@@ -2,7 +2,9 @@
 
 Licence: that of https://ai.meta.com/datasets/dfdc (an account and a form give the download).
 Split: the folders `dfdc_train_part_*`, labelled by their `metadata.json`, are `train`; the 5,000 videos of
-`labels.csv` are `test`. There is no `val`.
+`labels.csv` are `test`. There is no `val`. With `list = "names.txt"` in datasets.toml only those of the 5,000 that this
+file names are (several papers test on the 3,215 that LipForensics chose): text with a name in each line, or CSV with a
+column `filename` and maybe `label`, as labels.csv. A name that labels.csv lacks, or another label, is an error.
 
 A video that a metadata.json or labels.csv names keeps its row when it is not on disk. Who was swapped in is
 not told: the source of a fake is its original, in the test part, where none is told, the video itself.
@@ -17,13 +19,14 @@ from pathlib import PurePosixPath
 
 from pipelines.common import tables
 from pipelines.common.text import first
-from pipelines.datasets._root import Root, by_id, row
+from pipelines.datasets._root import Root, by_id, is_video, parent, row
 
 LAYOUT = """\
     dfdc_train_part_N/{*.mp4,metadata.json}                here or in train/
     labels.csv                                             here or in test/; columns filename,label
     test/*.mp4                                             or test/videos/, or videos/"""
 NEEDS: tuple[str, ...] = ()
+OPTIONS: Mapping[str, tuple[str, ...]] = {"list": ()}
 
 LABELS_AT = ("labels.csv", "test/labels.csv")
 # The paper's 119,154 training videos with 100,000 fakes; half of the 5,000 videos of labels.csv are fakes.
@@ -32,8 +35,11 @@ METHOD = "dfdc"  # eight methods were used; which one made a video is not publis
 LABELS = {"REAL": tables.REAL, "FAKE": tables.FAKE, "0": tables.REAL, "1": tables.FAKE}
 
 
-def videos(roots: Mapping[str, Root]) -> list[dict]:
-    """Return rows of VIDEOS for every video that the dataset's own lists name. Raise DatasetError."""
+def videos(roots: Mapping[str, Root], **options: str) -> list[dict]:
+    """Return rows of VIDEOS for every video that the dataset's own lists name. Raise DatasetError.
+
+    options: `list`, the path of a file that says which of the test videos count.
+    """
     root = roots["dfdc"]
     train = root.folder("train")
     parts = [
@@ -47,7 +53,11 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
     listed = any(root.find(place) for place in LABELS_AT)
     if not parts and not test and not listed:
         raise root.error("neither train parts nor a test part")
-    return by_id(_train(root, parts) + (_test(root, test) if test or listed else []))
+    if not (test or listed):
+        return by_id(_train(root, parts))
+    labels = _read_labels(root)
+    wanted = _chosen(options["list"], labels, root) if "list" in options else labels
+    return by_id(_train(root, parts) + _test(root, test, labels, wanted))
 
 
 def _train(root: Root, parts: Iterable[str]) -> list[dict]:
@@ -92,8 +102,7 @@ def _read_metadata(root: Root, part: str) -> dict[str, dict]:
     return metadata
 
 
-def _test(root: Root, test: Mapping[str, str]) -> list[dict]:
-    labels = _read_labels(root)
+def _test(root: Root, test: Mapping[str, str], labels: Mapping[str, int], wanted: Iterable[str]) -> list[dict]:
     if not test:
         raise root.error(f"labels.csv names {len(labels)} test videos, but test/, test/videos/ and videos/ hold none")
     paths = {PurePosixPath(path).name: path for path in test.values()}
@@ -101,9 +110,13 @@ def _test(root: Root, test: Mapping[str, str]) -> list[dict]:
     folder = PurePosixPath(next(iter(paths.values()))).parent
     return [
         _row(
-            f"dfdc/test/{PurePosixPath(name).stem}", paths.get(name, f"{folder}/{name}"), label, "test", f"test/{name}"
+            f"dfdc/test/{PurePosixPath(name).stem}",
+            paths.get(name, f"{folder}/{name}"),
+            labels[name],
+            "test",
+            f"test/{name}",
         )
-        for name, label in labels.items()
+        for name in wanted
     ]
 
 
@@ -121,6 +134,32 @@ def _read_labels(root: Root) -> dict[str, int]:
             raise root.error(f"labels.csv, line {reader.line_num}: {name} is listed twice")
         labels[name] = LABELS[label]
     return labels
+
+
+def _chosen(path: str, labels: Mapping[str, int], root: Root) -> list[str]:
+    """Return the file names that a list of one's own chooses. Raise DatasetError where labels.csv says otherwise."""
+    list_name = PurePosixPath(path).name
+    text = Root("dfdc", parent(path), f"    {list_name}").text(list_name)
+    lines = [[field.strip() for field in line] for line in csv.reader(text.splitlines()) if line]
+    has_head = bool(lines) and "filename" in lines[0]
+    head = lines[0] if has_head else ["filename"]
+    entries = [dict(zip(head, line, strict=False)) for line in lines[has_head:]]
+    wanted = {_file_name(entry.get("filename", "")): entry.get("label") for entry in entries}
+    if not wanted:
+        raise root.error(f"{list_name} names no videos")
+    if unknown := [name for name in wanted if name not in labels]:
+        names = f"{len(unknown)} of its {len(wanted)} videos are not in labels.csv: {first(unknown)}"
+        raise root.error(f"{list_name}: {names}")
+    if other := [name for name, label in wanted.items() if label and LABELS.get(label) != labels[name]]:
+        names = f"{len(other)} of its {len(wanted)} labels are not those of labels.csv: {first(other)}"
+        raise root.error(f"{list_name}: {names}")
+    return list(wanted)
+
+
+def _file_name(name: str) -> str:
+    """Return the name of a video's file, of a name with or without folder and suffix."""
+    name = PurePosixPath(name).name
+    return name if is_video(name) else f"{name}.mp4"
 
 
 def _check_all_listed(root: Root, paths: Iterable[str], listed: Mapping[str, object], list_name: str) -> None:

@@ -29,7 +29,8 @@ LAYOUT = """\
   or, for videos/NNN.mp4, pictures in images/NNN/ or frames/NNN/"""
 NEEDS: tuple[str, ...] = ()
 
-METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
+MANIPULATIONS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")  # FaceShifter is later: a test set of its own
+METHODS = (*MANIPULATIONS, "FaceShifter")
 CODECS = {"raw": "raw", "c0": "raw", "c23": "c23", "c40": "c40"}  # folder name -> codec
 # The split lists hold 360, 70 and 70 pairs: two real videos each, and with each method two fakes.
 PUBLISHED = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import models
+from pipelines.common.device import PRECISIONS, Numerics, Precision
 from pipelines.faces import perturb
 from pipelines.faces.recipe import Recipe
 
@@ -21,6 +22,7 @@ IN_RECIPE = {
     "crop_margin": "margin",
     "constant_box": "constant_box",
     "max_faces": "max_faces",
+    "detector": "detector",
 }
 
 
@@ -30,14 +32,17 @@ class Experiment:
 
     model: str  # a file of models/
     train_on: str  # also the only dataset that a checkpoint is chosen on (its val part)
-    test_on: tuple[str, ...]
+    test_on: tuple[str, ...]  # datasets, or dataset/manipulation: see `protocol`
     protocol: str = "cross_dataset"  # one of `protocol.PROTOCOLS`
     codec: str = "c23"  # for the datasets that exist in several compressions
-    manipulations: tuple[str, ...] = ()  # trained on; empty: all that the dataset has
+    manipulations: tuple[str, ...] = ()  # trained on; empty: those that papers mean by the dataset's name
     perturbations: tuple[str, ...] = ()  # besides clean, test parts are scored under these: pipelines/faces/perturb.py
     failed_videos: str = "exclude"  # a video without a usable face: not scored ("exclude"), or score 0.5 ("half")
+    min_frames: int = 1  # of a video, with a face; one with fewer counts as failed: a clip would repeat its last frame
     preset: Preset = "paper"
     seed: int = 0
+    precision: Precision = "auto"  # of training and scoring; auto: bf16 on GPUs that have it, else fp32
+    deterministic: bool = False  # True: on GPUs too the same weights each time, at the cost of speed
     model_args: Mapping[str, Any] = field(default_factory=dict)  # dotted path in the paper's Config -> value
     faces_args: Mapping[str, Any] = field(default_factory=dict)  # setting of `pipelines.faces.recipe.Recipe` -> value
 
@@ -45,17 +50,27 @@ class Experiment:
         _one_of("model", self.model, models.names())
         _one_of("preset", self.preset, PRESETS)
         _one_of("failed_videos", self.failed_videos, FAILED_RULES)
+        _one_of("precision", self.precision, PRECISIONS)
         for name in ("test_on", "manipulations", "perturbations"):
             if isinstance(value := getattr(self, name), str):
                 raise ValueError(f"{name} must be a list of names, got the text {value!r}")
         perturb.levels(self.perturbations)  # raises on an unknown name
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
+        if not isinstance(self.min_frames, int) or isinstance(self.min_frames, bool) or self.min_frames < 1:
+            raise ValueError(f"min_frames must be a whole number, 1 or more, got {self.min_frames!r}")
+        if not isinstance(self.deterministic, bool):
+            raise ValueError(f"deterministic must be true or false, got {self.deterministic!r}")
         self.recipe()  # raises on an unknown or bad argument, of the model or of the extraction
 
     def config(self) -> Any:
         """Return the paper's `Config`: the preset's, with `model_args` applied."""
         return models.override(models.config(self.model, self.preset), self.model_args)
+
+    @property
+    def numerics(self) -> Numerics:
+        """How networks compute."""
+        return Numerics(precision=self.precision, deterministic=self.deterministic)
 
     def own_codecs(self) -> dict[str, str]:
         """Return stage -> compression of the real videos that it trains on, where that is not the experiment's."""

@@ -6,24 +6,32 @@
     leave_one_out       train on all manipulations but the one left out, score that one
     per_manipulation    train on one manipulation, score the same one
 
+"All" are those that papers mean by the dataset's name (`datasets.manipulations`: four of FaceForensics++), whatever
+else a copy holds, and those that `manipulations` names. Of `test_on`, `ffpp` is these, `ffpp/FaceShifter` one
+manipulation, `ffpp/all` everything in the copy; always against all real test videos.
+
 The checkpoint is always chosen on the validation part of the training dataset. A protocol is built from VIDEOS rows,
 before anything is decoded. Refused with `ProtocolError`: a source identity on two sides within the training dataset, a
 compression that the data does not have, a part without both classes. A test video of another dataset that shares a
 source with training is not scored, and is counted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines import datasets
 from pipelines.common import tables
 from pipelines.experiments.experiment import Experiment
 
 Row = dict[str, Any]
 
+VERSION = 2  # of the rules that make parts: raise it when the same videos would be parted otherwise
+EVERYTHING = "all"  # in place of a manipulation: all that a copy holds
 PROTOCOLS = ("cross_dataset", "in_dataset", "cross_manipulation", "leave_one_out", "per_manipulation")
 
 
@@ -46,6 +54,16 @@ class Part:
     def video_ids(self) -> tuple[str, ...]:
         """The ids of the videos, in the order of the rows."""
         return tuple(str(row["video_id"]) for row in self.rows)
+
+    @property
+    def ids_digest(self) -> str:
+        """Names the videos, whatever became of them: 16 hex digits of the SHA-256 of the sorted ids, one on a line."""
+        return sha256("\n".join(sorted(self.video_ids)).encode()).hexdigest()[:16]
+
+    @property
+    def citation(self) -> str:
+        """What to cite it by: name, split, compression, version, videos; e.g. `ffpp test c23 v2 0123456789abcdef`."""
+        return f"{self.name} {self.split} {self.codec} v{VERSION} {self.ids_digest}"
 
     @property
     def every_face(self) -> frozenset[str]:
@@ -124,14 +142,18 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
     if experiment.protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {experiment.protocol!r}")
     rows = {name: table.to_pylist() for name, table in videos.items()}
-    home = experiment.train_on
-    known = tuple(sorted({str(row["method"]) for row in rows[home] if row["label"] == tables.FAKE}))
-    trained = experiment.manipulations or known
-    if unknown := sorted(set(trained) - set(known)):
-        raise ProtocolError(f"{home} has no manipulation {', '.join(unknown)}; found: {', '.join(known) or 'none'}")
+    home, named = experiment.train_on, experiment.manipulations
+    there = {name: _manipulations(own) for name, own in rows.items()}
+    usual = {name: _usual(name, own) for name, own in there.items()}
+    trained = named or usual[home]
+    usual[home] = tuple(sorted({*usual[home], *named}))
 
-    def part(dataset: str, split: str, manipulations: tuple[str, ...] = (), name: str = "") -> Part:
+    def part(dataset: str, split: str, manipulations: tuple[str, ...], name: str = "") -> Part:
         return _part(rows[dataset], name or dataset, dataset, split, experiment.codec, manipulations)
+
+    def scored(name: str) -> Part:
+        dataset = name.partition("/")[0]
+        return part(dataset, "test", _named(name, usual[dataset], there[dataset]), name)
 
     train, select = part(home, "train", trained), part(home, "val", trained)
     own = {
@@ -140,15 +162,46 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
     }
     trained_on = (train, select, *(of_stage for pair in own.values() for of_stage in pair))
     seen = {source for side in trained_on for source in side.sources}
-    test = tuple(p.without(seen) if p.dataset != home else p for p in _tested(experiment, known, trained, part))
+    if experiment.protocol == "in_dataset":
+        tested = [part(home, "test", trained)]
+    else:
+        tested = [scored(name) for name in _test_names(experiment, usual[home], trained)]
+    test = tuple(p.without(seen) if p.dataset != home else p for p in tested)
     return Protocol(train=train, select=select, test=test, own=own)
 
 
+def test_part(name: str, videos: Mapping[str, pa.Table], codec: str) -> Part:
+    """Return a test part by itself, as for a method of whose training nothing is known: no video is left out.
+
+    name: as in `test_on`. videos: as `build` takes them. Raises ProtocolError for a part without both classes.
+    """
+    dataset = name.partition("/")[0]
+    rows = videos[dataset].to_pylist()
+    there = _manipulations(rows)
+    part = _part(rows, name, dataset, "test", codec, _named(name, _usual(dataset, there), there))
+    _refuse_one_class(part)
+    return part
+
+
+def _usual(dataset: str, there: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the manipulations of a copy that papers mean by the dataset's name."""
+    return tuple(name for name in there if name in (datasets.manipulations(dataset) or there))
+
+
+def _named(test: str, usual: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the manipulations that the name of a test part means."""
+    manipulation = test.partition("/")[2]
+    return {"": usual, EVERYTHING: there}.get(manipulation, (manipulation,))
+
+
 def _part(rows: list[Row], name: str, dataset: str, split: str, codec: str, manipulations: tuple[str, ...]) -> Part:
-    """Return a split's rows: all real ones, and the fakes of these manipulations, or of all if none is named.
+    """Return a split's rows: all real ones, and the fakes of these manipulations.
 
     Rows of the codec `unknown`, of datasets that come in one compression only, always qualify.
     """
+    if unknown := sorted(set(manipulations) - set(_manipulations(rows))):
+        found = ", ".join(_manipulations(rows)) or "none"
+        raise ProtocolError(f"{dataset} has no manipulation {', '.join(unknown)}; found: {found}")
     codecs = sorted({str(row["codec"]) for row in rows})
     if codecs and not {codec, "unknown"} & set(codecs):
         raise ProtocolError(f"{dataset} has no videos in {codec}; found: {', '.join(codecs)}")
@@ -157,7 +210,7 @@ def _part(rows: list[Row], name: str, dataset: str, split: str, codec: str, mani
         for row in rows
         if row["split"] == split
         and row["codec"] in (codec, "unknown")
-        and (row["label"] == tables.REAL or not manipulations or row["method"] in manipulations)
+        and (row["label"] == tables.REAL or row["method"] in manipulations)
     )
     return Part(name=name, dataset=dataset, split=split, codec=codec, rows=kept)
 
@@ -168,21 +221,20 @@ def _real(rows: list[Row], dataset: str, split: str, codec: str) -> Part:
     return replace(part, rows=tuple(row for row in part.rows if row["label"] == tables.REAL))
 
 
-def _tested(
-    experiment: Experiment, known: tuple[str, ...], trained: tuple[str, ...], part: Callable[..., Part]
-) -> list[Part]:
-    """Return the parts to score; known: all manipulations of the training dataset; part: makes a part."""
-    home = experiment.train_on
+def _manipulations(rows: list[Row]) -> tuple[str, ...]:
+    return tuple(sorted({str(row["method"]) for row in rows if row["label"] == tables.FAKE}))
+
+
+def _test_names(experiment: Experiment, usual: tuple[str, ...], trained: tuple[str, ...]) -> list[str]:
+    """Return the names of the parts to score. usual: the manipulations that stand for the training dataset."""
     if experiment.protocol == "cross_dataset":
-        return [part(dataset, "test") for dataset in experiment.test_on]
-    if experiment.protocol == "in_dataset":
-        return [part(home, "test", trained)]
+        return list(experiment.test_on)
     if experiment.protocol == "leave_one_out":
-        scored = tuple(manipulation for manipulation in known if manipulation not in trained)
+        scored = tuple(manipulation for manipulation in usual if manipulation not in trained)
         if len(scored) != 1:
             raise ProtocolError(f"leave_one_out leaves out exactly one manipulation, here {scored or 'none'}")
     else:
         if len(trained) != 1:
             raise ProtocolError(f"{experiment.protocol} trains on exactly one manipulation, got {', '.join(trained)}")
-        scored = known if experiment.protocol == "cross_manipulation" else trained
-    return [part(home, "test", (manipulation,), f"{home}/{manipulation}") for manipulation in scored]
+        scored = usual if experiment.protocol == "cross_manipulation" else trained
+    return [f"{experiment.train_on}/{manipulation}" for manipulation in scored]

@@ -1,14 +1,19 @@
-"""A table of a paper as a value: the base experiment, its rows and columns, and what the paper published."""
+"""A table of a paper as a value: the base experiment, its rows and columns, and what the paper printed."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.space import Space
+from pipelines.experiments.space import Space, of_rows
 from pipelines.faces import perturb
 from pipelines.metrics.names import LEVELS, LOCALIZING, METRICS, UNSEEN
+
+NO_VALUE = "-"  # in place of a value that the paper does not have
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,46 @@ class Column:
         return cls(name=name, test=" ".join(words), level=level, metric=metric, perturbation=perturbation)
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what is run for it, and what the paper printed. Published only where nothing is run.
+
+    Raises ValueError for a printed value that is no number in percent, or settings that nothing would use.
+    """
+
+    label: str
+    settings: Mapping[str, Any] | None = None  # changes to the base experiment; None: published only
+    published: str = ""  # in percent, as printed: a word for each column, `-` for no value; empty: no value at all
+    small: Mapping[str, Any] | None = None  # in place of `settings` in the small preset
+    baseline: str = ""  # label of the row that this one is tested against; empty: the sweep's
+    note: str = ""  # what a reader must know of the row; stands below the table
+
+    def __post_init__(self) -> None:
+        for word in self.words:
+            if word != NO_VALUE and not (_NUMBER.fullmatch(word) and percent(word) <= 100):
+                raise ValueError(f"row {self.label!r}: published {word!r}; write a number from 0 to 100, or {NO_VALUE}")
+        if self.settings is None and (self.small is not None or self.baseline):
+            raise ValueError(f"row {self.label!r} has no settings: it is published only, without `small` or `baseline`")
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is trained and scored, not published only."""
+        return self.settings is not None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The printed values; empty where there is none."""
+        return tuple(self.published.split())
+
+
+def percent(word: str) -> float:
+    """Return a printed value, in percent; NaN for `-`."""
+    return math.nan if word == NO_VALUE else float(word)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A question of a paper: the base experiment, the rows of its table, and what was published.
+    """A question of a paper: the base experiment, the table's headings and its rows.
 
     Raises ValueError where rows, columns or settings do not fit together.
     """
@@ -50,80 +92,135 @@ class Sweep:
     title: str  # paper and table
     base: Experiment
     row_name: str  # heading of the first column
-    rows: Mapping[str, Mapping[str, Any]]  # row label -> overrides of the base
-    published: Mapping[str, Mapping[str, float]]  # row label -> heading (see `Column.of`) -> in [0, 1]; NaN: none
-    small: Mapping[str, Any] = field(default_factory=dict)  # overrides in the small preset: all rows in minutes
-    small_rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # for single rows, in place of `rows`
+    headings: tuple[str, ...]  # of the other columns, see `Column.of`
+    rows: tuple[Row, ...]
+    # Overrides in the small preset: all rows in minutes. Those of the base's model do not reach rows of another.
+    small: Mapping[str, Any] = field(default_factory=dict)
     level: str = "video"
     metric: str = "auc"  # of the columns that name none
-    baseline: str | None = None  # the row that the others are tested against; None: the first
+    baseline: str = (
+        ""  # label of the row that the others are tested against; empty: `own_row`, else the first that runs
+    )
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
     space: Space = field(default_factory=dict)  # what `--search` varies; empty: the settings in which the rows differ
     seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1})  # preset -> number of seeds
 
     def __post_init__(self) -> None:
-        if self.rows.keys() != self.published.keys():
-            raise ValueError(f"{self.name}: rows {list(self.rows)} but published values for {list(self.published)}")
         if self.level not in LEVELS or self.metric not in METRICS:
             raise ValueError(f"{self.name}: {self.level} {self.metric}; levels are {LEVELS}, metrics {METRICS}")
-        if self.baseline is not None and self.baseline not in self.rows:
-            raise ValueError(f"{self.name}: baseline {self.baseline!r} is none of the rows {list(self.rows)}")
-        if unknown := self.small_rows.keys() - self.rows.keys():
-            raise ValueError(
-                f"{self.name}: small_rows has {sorted(unknown)}, which is none of the rows {list(self.rows)}"
-            )
-        headings = {row: list(values) for row, values in self.published.items()}
-        for row, names in headings.items():
-            if names != (first := next(iter(headings.values()))):
+        labels = [row.label for row in self.rows]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"{self.name}: several rows are called {', '.join(map(repr, twice))}")
+        if not self.running:
+            raise ValueError(f"{self.name}: no row has settings ({{}}: the base experiment itself), so nothing runs")
+        for row in self.rows:
+            if len(row.words) not in (0, len(self.headings)):
                 raise ValueError(
-                    f"{self.name}: {row} has the columns {names}, the first row {first}; NaN stands for none"
+                    f"{self.name}: row {row.label!r} has {len(row.words)} published values, the table "
+                    f"{len(self.headings)} columns {', '.join(self.headings)}; {NO_VALUE} stands for none"
                 )
+        running = [row.label for row in self.running]
+        for label in (self.baseline, *(row.baseline for row in self.rows)):
+            if label and label not in running:
+                raise ValueError(f"{self.name}: baseline {label!r} is none of the rows that run, {running}")
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The columns, from the headings of the published values."""
-        first: Mapping[str, float] = next(iter(self.published.values()), {})
-        return tuple(Column.of(name, self.level, self.metric) for name in first)
+        """The columns, from their headings."""
+        return tuple(Column.of(name, self.level, self.metric) for name in self.headings)
+
+    @property
+    def running(self) -> tuple[Row, ...]:
+        """The rows that are trained and scored."""
+        return tuple(row for row in self.rows if row.runs)
+
+    @cached_property
+    def own_row(self) -> Row | None:
+        """The row that changes nothing of the base experiment: the paper's own setting. None: there is none."""
+        base = self.base.flat()
+        return next((row for row in self.running if self.base.override(row.settings or {}).flat() == base), None)
+
+    def baseline_of(self, row: Row) -> str:
+        """Return the label of the row that this one is tested against; its own where that is the row itself."""
+        return row.baseline or self.baseline or (self.own_row or self.running[0]).label
+
+    def searched(self) -> Space:
+        """Return what `--search` varies: `space`, or the settings in which the rows of the base's model differ."""
+        rows = {row.label: row.settings or {} for row in self.running}
+        own = {label: made for label, made in rows.items() if made.get("model", self.base.model) == self.base.model}
+        return self.space or of_rows(own)
+
+    def published(self, row: Row) -> tuple[str, ...]:
+        """Return the printed values of a row, one for each column."""
+        return row.words or (NO_VALUE,) * len(self.headings)
 
     def experiments(self, preset: str, num_seeds: int, changes: Mapping[str, Any]) -> dict[tuple[str, int], Experiment]:
-        """Return (row, seed) -> experiment; changes: overrides of the base, which the rows' own overrides come after.
+        """Return (row, seed) -> experiment; changes: overrides of the base, which the rows' own settings come after.
 
         Raises ValueError on a bad setting, or a column for which a row scores nothing.
         """
-        shorter, instead = (self.small, self.small_rows) if preset == "small" else ({}, {})
+        is_small = preset == "small"
         experiments = {}
-        for row, overrides in self.rows.items():
+        for row in self.running:
+            settings = row.small if is_small and row.small is not None else row.settings or {}
+            of_base = settings.get("model", self.base.model) == self.base.model
+            shorter = {key: value for key, value in self.small.items() if of_base or not key.startswith("model.")}
+            base = self.base.override({"preset": preset, **(shorter if is_small else {}), **changes})
             for seed in range(num_seeds):
-                base = self.base.override({"preset": preset, **shorter, **changes})
-                experiments[row, seed] = base.override({**instead.get(row, overrides), "seed": seed})
+                experiments[row.label, seed] = base.override({**settings, "seed": seed})
         self._check_columns(experiments)
         return experiments
 
     def part(self, rows: Sequence[str] | None, test_on: Sequence[str] | None) -> "Sweep":
-        """Return the question for some of its rows or test datasets; None: all.
+        """Return the question for some of the rows that run, or for some test datasets; None: all.
 
-        Raises ValueError that names those there are.
+        Published-only rows stay: before the others, where rows are named. A mean over unseen datasets stays only where
+        all of these do. Raises ValueError that names the rows and datasets there are.
         """
-        kept = list(rows or self.rows)
-        datasets = list(dict.fromkeys(column.test.partition("/")[0] for column in self.columns))
-        for switch, names, known in (("--rows", kept, self.rows), ("--test-on", test_on or (), datasets)):
+        running = {row.label: row for row in self.running}
+        named = (column.test.partition("/")[0] for column in self.columns if column.test != UNSEEN)
+        there = (name.partition("/")[0] for name in self.base.test_on)
+        datasets = [name for name in dict.fromkeys((*named, *there)) if name]
+        for switch, names, known in (("--rows", rows or (), running), ("--test-on", test_on or (), datasets)):
             if unknown := [name for name in names if name not in known]:
-                raise ValueError(f"{switch} {', '.join(unknown)}: {self.name} has {', '.join(map(repr, known))}")
-        tested = set(test_on or datasets)
-
-        def narrowed(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-            names = tuple(name for name in overrides.get("test_on", ()) if name in tested)
-            return {**overrides, "test_on": names} if "test_on" in overrides else overrides
-
-        columns = [column.name for column in self.columns if column.test.partition("/")[0] in tested]
+                choice = ", ".join(map(repr, known)) or "none to choose from"
+                raise ValueError(f"{switch} {', '.join(unknown)}: {self.name} has {choice}")
+        part = self._tested_on(test_on) if test_on else self
+        if not rows:
+            return part
+        others = [row for row in part.rows if not row.runs]
+        kept = [next(row for row in part.rows if row.label == label) for label in dict.fromkeys(rows)]
         return replace(
-            self,
-            base=self.base.override(narrowed({"test_on": self.base.test_on}) if test_on else {}),
-            rows={row: narrowed(self.rows[row]) for row in kept},
-            published={row: {name: self.published[row][name] for name in columns} for row in kept},
-            small_rows={row: narrowed(overrides) for row, overrides in self.small_rows.items() if row in kept},
-            baseline=self.baseline if self.baseline in kept else None,
+            part,
+            rows=(*others, *(row if row.baseline in rows else replace(row, baseline="") for row in kept)),
+            baseline=self.baseline if self.baseline in rows else "",
         )
+
+    def _tested_on(self, datasets: Sequence[str]) -> "Sweep":
+        """Return the question with the columns of these test datasets only."""
+        whole = {name.partition("/")[0] for name in self.base.test_on} <= {*datasets}
+        kept = {*datasets, UNSEEN} if whole else {*datasets}
+        at = [i for i, column in enumerate(self.columns) if column.test.partition("/")[0] in kept]
+        if not at:
+            raise ValueError(f"--test-on {', '.join(datasets)}: {self.name} has no column of it, but {self.headings}")
+
+        def narrowed(overrides: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+            if overrides is None or "test_on" not in overrides:
+                return overrides
+            names = tuple(name for name in overrides["test_on"] if name.partition("/")[0] in kept)
+            return {**overrides, "test_on": names}
+
+        rows = [
+            replace(
+                row,
+                settings=narrowed(row.settings),
+                small=narrowed(row.small),
+                published=" ".join(row.words[i] for i in at if row.words),
+            )
+            for row in self.rows
+        ]
+        base = self.base.override(narrowed({"test_on": self.base.test_on}) or {})
+        return replace(self, base=base, headings=tuple(self.headings[i] for i in at), rows=tuple(rows))
 
     def _check_columns(self, experiments: Mapping[tuple[str, int], Experiment]) -> None:
         """Raise ValueError for a column that a row has no number for: a misspelt one would show only after training."""
@@ -141,7 +238,7 @@ def _scores(experiment: Experiment, test: str) -> bool:
     """Return whether one part that an experiment scores has this name; empty: whether it scores one part only."""
     if experiment.protocol == "cross_dataset":
         if test == UNSEEN:
-            return bool(experiment.perturbations) and len({*experiment.test_on} - {experiment.train_on}) > 1
+            return len({name for name in experiment.test_on if name.partition("/")[0] != experiment.train_on}) > 1
         return test in experiment.test_on or (not test and len(experiment.test_on) == 1)
     if experiment.protocol == "in_dataset":
         return test in ("", experiment.train_on)
@@ -157,13 +254,32 @@ def _perturbs(experiment: Experiment, name: str) -> bool:
     return set(wanted) <= set(perturb.levels(experiment.perturbations))
 
 
-def grid(key: str, values: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Return `Sweep.rows` with a row for each value of one setting."""
-    return {str(value): {key: value} for value in values}
+def grid(key: str, published: Mapping[Any, str]) -> tuple[Row, ...]:
+    """Return a row for each value of one setting; published: value -> what the paper printed for it."""
+    return tuple(Row(str(value), {key: value}, words) for value, words in published.items())
 
 
-def printed(columns: Sequence[str], rows: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Return `Sweep.published` of a table as papers print it: its columns, then row label -> values in percent."""
-    return {
-        row: {name: value / 100 for name, value in zip(columns, values, strict=True)} for row, values in rows.items()
-    }
+def side_by_side(groups: Mapping[str, Mapping[str, Any]], *lines: Row, baseline: str = "") -> tuple[Row, ...]:
+    """Return the rows of a table that prints groups of columns side by side, group by group.
+
+    groups: name -> settings, in the order of the columns. lines: as the paper prints them; of each becomes a row
+    `<label>, <group>` for every group, with the settings of both. baseline: label of the line whose row of the same
+    group the others are tested against. Raises ValueError where values can't be shared out evenly.
+    """
+    rows = []
+    for i, (group, settings) in enumerate(groups.items()):
+        for line in lines:
+            width, rest = divmod(len(line.words), len(groups))
+            if rest:
+                raise ValueError(f"row {line.label!r}: {len(line.words)} published values for {len(groups)} groups")
+            rows.append(
+                replace(
+                    line,
+                    label=f"{line.label}, {group}",
+                    settings=None if line.settings is None else {**settings, **line.settings},
+                    small=None if line.small is None else {**settings, **line.small},
+                    published=" ".join(line.words[i * width : (i + 1) * width]),
+                    baseline=f"{baseline}, {group}" if baseline and line.runs else "",
+                )
+            )
+    return tuple(rows)

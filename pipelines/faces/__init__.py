@@ -12,6 +12,7 @@ with its faces, or with the reason why it has none.
     video    one video to its rows, for all recipes that are asked for
     extract  all videos, by Ray Data; may be killed anywhere and started again
     writer   the files of an extraction as they are written, so that no kill loses or doubles a row
+    files    where a video's files are, and whether they are those that its faces were cut from
     store    what an extraction left on disk, read without Ray
     plan     which videos still lack faces, in which folder these belong, and the call that extracts them
     sources  where the videos are: datasets.toml or the made-up sample corpus

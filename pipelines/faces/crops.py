@@ -95,7 +95,8 @@ class FaceFinder:
         box = detection.box
         x0, y0, x1, y1 = window(box, 2 * longer_side(box), source.rgb.shape)
         corner = np.array([x0, y0], np.float32)
-        points = self.landmarks(np.ascontiguousarray(source.rgb[y0:y1, x0:x1]), box - np.tile(corner, 2)) + corner
+        around = detection.landmark_box - np.tile(corner, 2)
+        points = self.landmarks(np.ascontiguousarray(source.rgb[y0:y1, x0:x1]), around) + corner
         score = float(1 / (1 + np.exp(-detection.score))) if frame is source else 0.0
         image, points = cut(frame.rgb, crop, size_px), to_crop(points, crop, size_px)
         return Face(frame.frame_index, face_index, frame.time_s, box, crop, points, score, image)

@@ -32,9 +32,9 @@ from ray import cloudpickle
 
 from pipelines.common import cluster
 from pipelines.common.tables import COPIED, LEDGER, VIDEOS, to_table
-from pipelines.faces import writer
+from pipelines.faces import files, writer
 from pipelines.faces.recipe import Recipe
-from pipelines.faces.store import ExtractionError, compacted
+from pipelines.faces.store import FAILED, ExtractionError, compacted
 from pipelines.faces.video import VideoReader, VideoRows, without_faces
 from pipelines.media import sandbox
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 Reader = Callable[[Mapping[str, Any], Sequence[int]], list[VideoRows]]
 
-_NEEDED = (*COPIED, "root", "uri", "mask_uri", "real_uri", "face_rule")  # columns of VIDEOS
+_NEEDED = tuple(dict.fromkeys((*COPIED, *files.NEEDED)))  # columns of VIDEOS
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk that copies and frames wait on: no video is to blame
 # Videos whose actor was lost, with its node or to the out-of-memory killer, are read again, until so many passes in a
 # row over what is left have finished none.
@@ -128,7 +128,8 @@ def extract_all(
 ) -> list[pa.Table]:
     """Make sure that each target's folder holds the faces of its videos; return their LEDGER rows, per target.
 
-    Only what the folders lack is extracted, and a video is decoded once for all that want it. `on_video` is called
+    Only what the folders lack is extracted, and what has changed since it was (see `files.differs`); a video is decoded
+    once for all that want it. `on_video` is called
     in this process for each video that is finished, with a ledger row and the counts `num_done` (earlier runs
     included) and `num_videos`. A video may take `timeout_s` seconds and `memory_gib` of memory.
     With `retry_failed`, videos that were unreadable or crashed before are read again: they may have been repaired.
@@ -146,10 +147,9 @@ def extract_all(
     with ExitStack() as stack:
         for target in sorted(targets, key=lambda target: target.folder):  # in one order: no two can wait for each other
             stack.enter_context(writer.claimed(target.folder, target.recipe, predictor))
-        if retry_failed:
-            for target, videos in zip(targets, asked, strict=True):
-                writer.forget_failed(target.folder, videos.keys())
-        todo = to_do(targets, asked)
+        todo = to_do(targets, asked, retry_failed)
+        for number, target in enumerate(targets):
+            writer.forget(target.folder, {video_id for video_id, row in todo.items() if number in row["targets"]})
         num_done = num_videos - len(todo)
         recipes = tuple(target.recipe for target in targets)
         arguments = {
@@ -173,7 +173,7 @@ def extract_all(
 
 
 def checked(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return video_id -> the columns of VIDEOS that extraction needs.
+    """Return video_id -> the columns of VIDEOS that extraction needs, and `source`: what LEDGER is to record of it.
 
     Raises ValueError for a table without some column, a video named twice, or a root that is not among `roots`.
     """
@@ -187,20 +187,25 @@ def checked(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, A
     unknown = sorted({row["root"] for row in rows} - roots.keys())
     if unknown:
         raise ValueError(f"no path is known for the roots {unknown}; known are {sorted(roots)}")
-    return {row["video_id"]: row for row in rows}
+    sources = files.sources(rows, roots)
+    return {row["video_id"]: row | {"source": sources[row["video_id"]]} for row in rows}
 
 
-def to_do(targets: Sequence[Target], asked: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Return video_id -> its row of `asked`, with `targets`: the numbers of the targets that lack it.
+def to_do(
+    targets: Sequence[Target], asked: Sequence[Mapping[str, dict[str, Any]]], retry_failed: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Return video_id -> its row of `asked`, with `targets`: the numbers of the targets that want it read.
 
-    Raises ValueError when a folder holds a video with another label, split or the like.
+    These lack it, or hold it as it was before something changed (see `files.differs`), or, with `retry_failed`, as one
+    that failed.
     """
     todo: dict[str, dict[str, Any]] = {}
     for number, (target, videos) in enumerate(zip(targets, asked, strict=True)):
         known = compacted(target.folder) | writer.parts(target.folder)
-        writer.check_unchanged(videos, known, target.folder)
         for video_id, row in videos.items():
-            if video_id not in known:
+            at = known.get(video_id)
+            failed = at is not None and retry_failed and at.ledger["status"] in FAILED
+            if at is None or failed or files.differs(row["source"], at.source):
                 todo.setdefault(video_id, row | {"targets": []})["targets"].append(number)
     return todo
 

@@ -15,13 +15,10 @@ import cv2
 import numpy as np
 
 from pipelines.faces.boxes import area, continues, distance, longer_side, overlap, window
-from pipelines.faces.detect import Detection, Detector
+from pipelines.faces.detect import Detection, Detector, Search
 from pipelines.media.frames import Frame
 
-_COARSE_PX = 640  # longer side of the picture in which the whole-frame search begins
-_FINEST_PX = 3840  # ... and at most ends: a 1080p frame with one upsampling, a 4K frame as it is
-_WINDOW_FACE_PX = 100  # width of a followed face in its search window
-_WINDOW_SIDES = 3.0  # side of that window, in sides of the face's box: it may move by one between sampled frames
+_WINDOW_SIDES = 3.0  # side of a followed face's window, in sides of its box: it may move by one between sampled frames
 _LOOK_ROUND = 5  # frames, and
 _LOOK_ROUND_S = 2.0  # seconds after which the whole frame is looked at for faces that came in; also before a cut
 _SAME_FACE = 0.4  # intersection over union of two boxes in one frame that are one face
@@ -97,10 +94,10 @@ class Follower:
         return True
 
     def search_near(self, rgb: np.ndarray, box: np.ndarray) -> Detection | None:
-        """Return the face in a window around `box`, scaled so that it is about 100 pixels wide; None if it is lost."""
+        """Return the face in a window around `box`, at the size that the detector sees well; None if it is lost."""
         side = longer_side(box)
         x0, y0, x1, y1 = window(box, _WINDOW_SIDES * side, rgb.shape)
-        faces = self._detect_scaled(rgb[y0:y1, x0:x1], _WINDOW_FACE_PX / side, (x0, y0))
+        faces = self._detect_scaled(rgb[y0:y1, x0:x1], self.detect.search.face_px / side, (x0, y0))
         following = (face for face in faces if continues(box, face.box))
         return max(following, key=lambda face: face.score, default=None)
 
@@ -111,7 +108,7 @@ class Follower:
         coarse one shows the large faces and costs a fraction, and a sure face there ends the search: a finer picture
         would add smaller faces only.
         """
-        scales = _scales(rgb.shape)
+        scales = _scales(rgb.shape, self.detect.search)
         if self.several or not coarse_first:
             scales = scales[-1:]
         faces: list[Detection] = []
@@ -124,22 +121,23 @@ class Follower:
     def _look_round(self, rgb: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Detection]:
         """Return faces that may have come in: all, or where only the largest is kept, those larger than the known."""
         if self.several:
-            return self._detect_scaled(rgb, _scales(rgb.shape)[-1])
+            return self._detect_scaled(rgb, _scales(rgb.shape, self.detect.search)[-1])
         largest = max(longer_side(box) for box in boxes)
-        return self._detect_scaled(rgb, min(_scales(rgb.shape)[0], _WINDOW_FACE_PX / largest))
+        coarsest = _scales(rgb.shape, self.detect.search)[0]
+        return self._detect_scaled(rgb, min(coarsest, self.detect.search.face_px / largest))
 
     def search_padded(self, rgb: np.ndarray) -> list[Detection]:
         """Return the faces in the picture with a border round it: the detector is blind for a face that fills it."""
         border = max(rgb.shape[:2]) // 4
         padded = cv2.copyMakeBorder(rgb, border, border, border, border, cv2.BORDER_REPLICATE)
-        return self._detect_scaled(padded, min(1.0, _COARSE_PX / max(rgb.shape[:2])), (-border, -border))
+        scale = min(1.0, self.detect.search.coarse_px / max(rgb.shape[:2]))
+        return self._detect_scaled(padded, scale, (-border, -border))
 
     def _detect_scaled(self, rgb: np.ndarray, scale: float, corner: tuple[int, int] = (0, 0)) -> list[Detection]:
         """Detect in `rgb` resized by `scale`; boxes are in pixels of the frame, where its top left lies at `corner`."""
         size = tuple(max(1, round(side * scale)) for side in rgb.shape[1::-1])
         picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        offset = np.array([*corner, *corner], float)
-        return [Detection(face.box / scale + offset, face.score) for face in self.detect(picture)]
+        return [face.in_frame(scale, corner) for face in self.detect(picture)]
 
 
 def shots(frames: Sequence[Frame]) -> list[range]:
@@ -211,11 +209,11 @@ def _assign(faces: Iterable[Detection], place: int, shot: range, tracks: list[Tr
         nearest.detections[place] = face
 
 
-def _scales(shape: Sequence[int]) -> list[float]:
+def _scales(shape: Sequence[int], search: Search) -> list[float]:
     """Return the scales of the whole-frame search, coarse to fine by factors of two."""
     longer = max(shape[:2])
-    scales = [max(1.0, min(2.0, _FINEST_PX / longer)) if longer < _FINEST_PX else _FINEST_PX / longer]
-    while longer * scales[-1] >= 2 * _COARSE_PX:
+    scales = [min(search.enlarge, search.finest_px / longer)]
+    while longer * scales[-1] >= 2 * search.coarse_px:
         scales.append(scales[-1] / 2)
     return scales[::-1]
 

@@ -2,31 +2,49 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from pipelines.common import progress, tables
 from pipelines.common.storage import digest
-from pipelines.faces import store
+from pipelines.faces import files, store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 
 _MOST_FAILURES = 10  # printed for a dataset and recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How many of the videos of an extraction are there, and how they got there."""
+
+    absent: int  # never extracted
+    changed: int  # ... since they were extracted: see `files.differs`
+    unrecorded: int  # extracted by a version that did not record what of: whether they have changed can't be told
+
+    @property
+    def missing(self) -> int:
+        """How many are to be extracted."""
+        return self.absent + self.changed
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extraction:
     """The faces of one dataset as one recipe cuts them, and for which of its videos they are needed.
 
-    What is there already is read from `folder` at each look, so it is up to date after an extraction too.
+    What is there already is read from `folder` at each look, so it is up to date after an extraction too. The videos'
+    own files are looked at once.
     """
 
     dataset: str
     recipe: Recipe
     folder: Path
     videos: pa.Table  # VIDEOS rows
+    roots: Mapping[str, str]  # of all that `videos` names
     methods: tuple[str, ...] = ()  # models whose crop it is
 
     @property
@@ -34,10 +52,27 @@ class Extraction:
         """The video_ids of `videos`."""
         return frozenset(self.videos["video_id"].to_pylist())
 
+    @cached_property
+    def sources(self) -> dict[str, files.Source]:
+        """What each of the videos is made from, by video_id."""
+        return files.sources(self.videos.select(files.NEEDED).to_pylist(), self.roots)
+
+    @property
+    def standing(self) -> Standing:
+        """How many of the videos are extracted, and how."""
+        recorded = store.sources(self.folder)
+        done = self.wanted & recorded.keys()
+        changed = sum(
+            before is not None and files.differs(self.sources[video_id], before)
+            for video_id, before in ((video_id, recorded[video_id]) for video_id in done)
+        )
+        unrecorded = sum(recorded[video_id] is None for video_id in done)
+        return Standing(absent=self.videos.num_rows - len(done), changed=changed, unrecorded=unrecorded)
+
     @property
     def num_missing(self) -> int:
-        """How many of the videos are still to be extracted."""
-        return len(self.wanted - store.ledger(self.folder).keys())
+        """How many of the videos are still to be extracted, or again, since they have changed."""
+        return self.standing.missing
 
     @property
     def ledger(self) -> dict[str, dict[str, Any]]:
@@ -47,7 +82,8 @@ class Extraction:
 
     def ledger_table(self) -> pa.Table:
         """Return `ledger` as a LEDGER table."""
-        return tables.to_table(self.ledger.values(), tables.LEDGER)
+        table = store.ledger_table(self.folder)
+        return table.filter(pc.is_in(table["video_id"], self.videos["video_id"].combine_chunks()))
 
     @property
     def num_failed(self) -> int:
@@ -59,6 +95,25 @@ class Extraction:
         """An estimate of what the missing videos will take on disk."""
         num_faces = self.num_missing * self.recipe.num_frames * self.recipe.max_faces
         return round(num_faces * tables.FACE_BYTES * (self.recipe.size_px / tables.FACE_PX) ** 2)
+
+
+def notes(extractions: Sequence[Extraction]) -> list[str]:
+    """Return what a plan must say besides numbers of videos to extract, a line each."""
+    lines = []
+    for extraction in extractions:
+        standing = extraction.standing
+        if standing.changed:
+            lines.append(f"{_videos(standing.changed, extraction)} changed since they were extracted")
+        if standing.unrecorded:
+            lines.append(
+                f"{_videos(standing.unrecorded, extraction)} were extracted before it was recorded what from: taken as "
+                f"unchanged; remove {extraction.folder} to extract them again"
+            )
+    return lines
+
+
+def _videos(number: int, extraction: Extraction) -> str:
+    return f"{number} of {extraction.videos.num_rows} videos of {extraction.dataset}"
 
 
 def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:

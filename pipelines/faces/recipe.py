@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pipelines.faces.detect import DETECTORS
 from pipelines.media.decode import Sampling
 
-FACES_VERSION = 2  # raise it when the code makes other faces of the same video and recipe
+FACES_VERSION = 3  # raise it when the code makes other faces of the same video and recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class Recipe:
     size_px: int = 224  # side of the stored crop
     constant_box: bool = True  # one crop box for a track; False: each frame its own
     hold_lost: bool = True  # fill a track's gaps with the nearest box, face_score 0
-    detector: Literal["dlib", "dlib-cnn"] = "dlib"
+    detector: Literal["dlib", "dlib-cnn", "retinaface"] = "dlib"
     landmarks: Literal[68, 81] = 68  # 81: with a predictor file of one's own
     mask_source: Literal["auto", "difference", "dataset", "none"] = "auto"  # auto: difference, else dataset
     mask_threshold: float = 0.1  # |fake - real| in gray levels / 255 that counts as manipulated

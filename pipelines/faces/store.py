@@ -1,7 +1,7 @@
 """What an extraction left on disk, read without Ray. `extract` says which files there are, `writer` makes them."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,11 @@ class Extracted:
     row_groups: range  # full ones of ROWS_PER_GROUP rows, then one with the rest
     copied: dict[str, Any]  # columns of VIDEOS
     ledger: dict[str, Any]  # LEDGER row
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """What the rows were made from, as far as it was recorded: LEDGER.source, or of old files `copied`."""
+        return self.ledger["source"] or self.copied
 
 
 class Faces:
@@ -94,13 +99,26 @@ def scan(paths: Iterable[Path]) -> dict[str, Extracted]:
         for record in json.loads(pq.read_schema(path).metadata[METADATA]):
             num_rows = max(1, record["ledger"]["num_faces"])  # a video without faces has one row that says so
             groups = range(first, first - (-num_rows // ROWS_PER_GROUP))
-            videos[record["ledger"]["video_id"]] = Extracted(path, groups, record["copied"], record["ledger"])
+            row = {"source": None} | record["ledger"]
+            videos[row["video_id"]] = Extracted(path, groups, record["copied"], row)
             first = groups.stop
     return videos
 
 
 def ledger(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return video_id -> LEDGER row of a finished extraction; empty where there is none."""
+    """Return video_id -> LEDGER row, without `source`, of a finished extraction; empty where there is none."""
+    names = [name for name in tables.LEDGER.names if name != "source"]
+    return {row["video_id"]: row for row in ledger_table(folder, names).to_pylist()}
+
+
+def sources(folder: Path) -> dict[str, dict[str, Any] | None]:
+    """Return video_id -> LEDGER.source of a finished extraction; empty where there is none."""
+    table = ledger_table(folder, ["video_id", "source"])
+    return dict(zip(table["video_id"].to_pylist(), table["source"].to_pylist(), strict=True))
+
+
+def ledger_table(folder: Path, columns: Sequence[str] = tuple(tables.LEDGER.names)) -> pa.Table:
+    """Return columns of LEDGER of a finished extraction; no rows where there is none."""
     if not (folder / "_done.json").exists():
-        return {}
-    return {row["video_id"]: row for row in pq.read_table(folder / "ledger.parquet", schema=tables.LEDGER).to_pylist()}
+        return tables.LEDGER.empty_table().select(columns)
+    return pq.read_table(folder / "ledger.parquet", schema=tables.LEDGER, columns=list(columns))

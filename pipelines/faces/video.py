@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -23,12 +22,12 @@ import pyarrow as pa
 
 from pipelines.common import tables
 from pipelines.common.pictures import encode_png
-from pipelines.datasets import folder_of
 from pipelines.faces import masks
 from pipelines.faces.crops import Face, FaceFinder
+from pipelines.faces.files import locate
 from pipelines.faces.follow import Track
 from pipelines.faces.recipe import Recipe
-from pipelines.media import decode, fetch, stills
+from pipelines.media import decode, fetch
 from pipelines.media.frames import Frame, UnreadableVideo
 from pipelines.media.spool import Chosen, Spool
 
@@ -183,7 +182,7 @@ class _Sample:
         copied = {name: video[name] for name in tables.COPIED} | {"status": "ok"}
         rows = [copied | _face_row(face, self.masks.get(number)) for number, face in enumerate(self.faces)]
         faces = tables.to_table(rows, tables.FACES)
-        return faces, _ledger_row(faces, "ok", reason, len(self.frames), len(rows))
+        return faces, _ledger_row(video, faces, "ok", reason, len(self.frames), len(rows))
 
 
 def _decode(path: Path, recipes: Sequence[Recipe]) -> list[_Sample]:
@@ -232,7 +231,7 @@ def without_faces(video: Mapping[str, Any], status: str, reason: str, num_frames
     """Return the one FACES row of a video that gave no face, and its LEDGER row, with `seconds` 0."""
     row = {name: video[name] for name in tables.COPIED} | dict.fromkeys(tables.PER_FACE) | {"status": status}
     faces = tables.to_table([row], tables.FACES)
-    return faces, _ledger_row(faces, status, reason, num_frames, 0)
+    return faces, _ledger_row(video, faces, status, reason, num_frames, 0)
 
 
 def _face_row(face: Face, mask: np.ndarray | None) -> dict[str, Any]:
@@ -253,15 +252,18 @@ def _struct(box: Iterable[float]) -> dict[str, float]:
     return {name: float(value) for name, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
 
 
-def _ledger_row(faces: pa.Table, status: str, reason: str, num_frames: int, num_faces: int) -> dict[str, Any]:
+def _ledger_row(
+    video: Mapping[str, Any], faces: pa.Table, status: str, reason: str, num_frames: int, num_faces: int
+) -> dict[str, Any]:
     return {
-        "video_id": faces["video_id"][0].as_py(),
+        "video_id": video["video_id"],
         "status": status,
         "reason": " ".join(reason.split()),
         "num_frames": num_frames,
         "num_faces": num_faces,
         "content": content_digest(faces),
         "seconds": 0.0,
+        "source": video.get("source"),  # not part of VIDEOS; `extract` adds it
     }
 
 
@@ -275,18 +277,3 @@ def content_digest(rows: pa.Table) -> str:
             digest.update(len(text).to_bytes(8, "big"))
             digest.update(text)
     return digest.hexdigest()
-
-
-def locate(roots: Mapping[str, str], root: str, uri: str) -> str:
-    """Return the path or URI of the file `uri` below the root of this name.
-
-    VIDEOS holds names as they are. Some of their characters mean something else in the URL of a web server, and are
-    %-escaped there. Raises ValueError for a root that is not among `roots`.
-    """
-    if root not in roots:
-        raise ValueError(f"root {root!r} is not known; roots are {', '.join(sorted(roots)) or 'none'}")
-    folder, uri = folder_of(roots[root]).rstrip("/"), uri.lstrip("/")
-    if folder.lower().startswith(("http://", "https://")):
-        archive, inside = stills.split(uri) or (uri, "")  # the server knows nothing of what lies inside
-        uri = "/".join(filter(None, (quote(archive), inside)))
-    return f"{folder}/{uri}"

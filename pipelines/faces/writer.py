@@ -23,11 +23,10 @@ import pyarrow.parquet as pq
 from pipelines.common import tables
 from pipelines.common.storage import make_folder, to_disk, write_json, write_parquet, writing
 from pipelines.faces.recipe import FACES_VERSION, Recipe
-from pipelines.faces.store import FAILED, METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
+from pipelines.faces.store import METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
 
 log = logging.getLogger(__name__)
 
-RECORDED = (*tables.COPIED, "face_rule")  # columns of VIDEOS that must not change once a video is extracted
 VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
 
 _WITH_STATISTICS = ("video_id", "label", "method", "codec", "status", "frame_index", "face_index", "time_s")
@@ -88,21 +87,9 @@ def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claim.items() if name != "recipe"} | claim["recipe"]
 
 
-def check_unchanged(videos: Mapping[str, Mapping[str, Any]], known: Mapping[str, Extracted], folder: Path) -> None:
-    """Raise ValueError if a video (video_id -> VIDEOS row) is asked for otherwise than it was extracted."""
-    for video_id in videos.keys() & known.keys():
-        for name in RECORDED:
-            before, now = known[video_id].copied[name], videos[video_id][name]
-            if before != now:
-                raise ValueError(
-                    f"{folder} holds {video_id} with {name} = {before!r}, now it is asked for with {now!r}: "
-                    "extract into a new folder"
-                )
-
-
 def write_part(folder: Path, video: Mapping[str, Any], faces: pa.Table, ledger: Mapping[str, Any]) -> None:
     """Write the FACES rows and the LEDGER row of one video; `video` is its row of VIDEOS."""
-    record = {"copied": {name: video[name] for name in RECORDED}, "ledger": ledger}
+    record = {"copied": {name: video[name] for name in tables.COPIED}, "ledger": ledger}
     _write_faces(_part(folder, video["video_id"]), [faces], [record])
 
 
@@ -111,15 +98,16 @@ def parts(folder: Path) -> dict[str, Extracted]:
     return scan(folder.glob("parts/*.parquet"))
 
 
-def forget_failed(folder: Path, video_ids: Collection[str]) -> None:
-    """Take those of the videos that were unreadable or crashed out of the files."""
+def forget(folder: Path, video_ids: Collection[str]) -> None:
+    """Take those of the videos that are in the files out of them, so that they can be read again."""
+    paths = sorted([*folder.glob("faces/split=*/*.parquet"), *folder.glob("parts/*.parquet")])
+    hit = {path: here for path in paths if not (here := scan([path])).keys().isdisjoint(video_ids)}
+    if not hit:
+        return
     (folder / "_done.json").unlink(missing_ok=True)  # until they are back, the folder is not complete
     to_disk(folder)  # also after a power cut
-    for path in sorted([*folder.glob("faces/split=*/*.parquet"), *folder.glob("parts/*.parquet")]):
-        here = scan([path])
-        kept = [name for name, at in here.items() if name not in video_ids or at.ledger["status"] not in FAILED]
-        if len(kept) == len(here):
-            continue
+    for path, here in hit.items():
+        kept = [name for name in here if name not in video_ids]
         if kept:
             file = pq.ParquetFile(path)
             faces = (file.read_row_groups(list(here[name].row_groups)) for name in kept)
@@ -150,7 +138,7 @@ def compact(folder: Path) -> None:
 def _drop_doubles(folder: Path) -> None:
     """Remove faces files all of whose videos are in others.
 
-    Killed between its two steps, `forget_failed` leaves a file and its copy without the failed videos: the copy goes.
+    Killed between its two steps, `forget` leaves a file and its copy without the forgotten videos: the copy goes.
     """
     files = {path: list(scan([path])) for path in folder.glob("faces/split=*/*.parquet")}
     copies = Counter(name for names in files.values() for name in names)

@@ -10,5 +10,6 @@ code.
     resources  how many trials run at once; workers, loaders and scoring actors of each
     launch     extract, train and score what is missing, then publish
     search     the best setting by validation AUC, in place of the table's rows
+    foreign    scores from elsewhere: which videos they must be of, the run and the report that they become
     publish    the end: report written, table printed, runs logged
 """

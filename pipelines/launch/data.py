@@ -68,6 +68,7 @@ def load(request: Request, roots: Mapping[str, str]) -> Data:
             recipe=recipe,
             folder=faces_folder(request.storage, name, recipe, roots[name] if request.is_sample else None),
             videos=videos[name].filter(pc.is_in(videos[name]["video_id"], pa.array(sorted(video_ids)))),
+            roots=roots,
         )
         for (name, recipe), video_ids in needed.items()
     )

@@ -10,6 +10,7 @@ import models
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
+from pipelines.faces.plan import notes
 from pipelines.faces.recipe import Recipe
 from pipelines.launch.data import Data
 from pipelines.launch.request import Request
@@ -79,6 +80,8 @@ def print_plan(request: Request, data: Data | None, console: Console) -> None:
         ]
     _heading(f"Videos ({source})", console)
     _print_table(("dataset", "needed", "to extract"), videos, console)
+    for note in notes(data.extractions) if data else ():
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     _print_stages(request, data if data and data.extracted else None, console)
 
 

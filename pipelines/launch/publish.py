@@ -1,6 +1,5 @@
 """The end of a launch: its report is written, its table printed, its runs are logged to MLflow."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,9 +12,10 @@ from rich.text import Text
 from pipelines.common import provenance, tables
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
+from pipelines.experiments.sweep import NO_VALUE, percent
 from pipelines.reporting import cache, coverage, report
 from pipelines.reporting.leaks import leak_texts
-from pipelines.reporting.saved import Planned, Saved
+from pipelines.reporting.saved import Line, Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
 from pipelines.tracking import registry
 from pipelines.tracking.client import TrackingError, ui_command
@@ -75,6 +75,7 @@ def _saved(outcome: Outcome) -> Saved:
         "numbers": f"{numbers(sweep.columns)} in %, {seeds}; score of a video = {pooling_text(trials.values())}",
         "trained on": ", ".join(sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})),
         "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
+        "parts": "; ".join(dict.fromkeys(part for trial in trials.values() for part in trial.citations)),
         "videos without a face": next(iter(trials.values())).experiment.failed_videos,
         "commit": ", ".join(sorted(commits)) or provenance.commit(),
     }
@@ -82,10 +83,18 @@ def _saved(outcome: Outcome) -> Saved:
         name=sweep.name,
         title=sweep.title,
         row_name=sweep.row_name,
-        baseline=sweep.baseline or next(iter(sweep.rows)),
         is_sample=outcome.is_sample,
         columns=sweep.columns,
-        published=sweep.published,
+        rows=tuple(
+            Line(
+                label=row.label,
+                published=sweep.published(row),
+                runs=row.runs,
+                baseline=sweep.baseline_of(row) if row.runs else "",
+                note=row.note,
+            )
+            for row in sweep.rows
+        ),
         trials=tuple(
             Planned(
                 row=row,
@@ -106,14 +115,18 @@ def _print_table(outcome: Outcome, cells: Sequence[Cell], lines: Sequence[str], 
     console.print(Text(f"{printable(sweep.title)}: published against ours", style="bold"))
     width = ours_width(cells)
     for columns in side_by_side(sweep.row_name, cells, console.width):
-        table = Table(show_lines=True)
+        table = Table()
         table.add_column(Text(printable(sweep.row_name)))
         for column in columns:
-            table.add_column(Text(heading(column, width)), justify="right")
-        for row in dict.fromkeys(cell.row for cell in cells):
-            own = {cell.column: cell for cell in cells if cell.row == row}
+            table.add_column(Text(heading(column, width)))
+        rows: dict[str, dict[str, Cell]] = {}
+        for cell in cells:
+            rows.setdefault(cell.label, {})[cell.column] = cell
+        runs = [next(iter(own.values())).runs for own in rows.values()]
+        for (label, own), here, below in zip(rows.items(), runs, [*runs[1:], False], strict=True):
             values = [Text(two_lines(own[column], width)) for column in columns]
-            table.add_row(Text(printable(row)), *values)  # as text: a name may hold what is a style to rich
+            # Text: a name may hold what is a style to rich. No lines between rows of the paper alone: they may be many.
+            table.add_row(Text(printable(label)), *values, style="" if here else "dim", end_section=here or below)
         console.print(table)
     for line in lines:
         console.print(f"  {printable(line)}", highlight=False, markup=False)
@@ -141,10 +154,10 @@ def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> bool:
 
 def _published(outcome: Outcome, row: str, trial: Trial) -> dict[str, float]:
     """Return the paper's values of a row as MLflow metrics, named like ours."""
-    values = {}
-    for column in outcome.sweep.columns:
-        value = outcome.sweep.published[row][column.name]
-        if math.isfinite(value):
+    sweep, values = outcome.sweep, {}
+    (own,) = (each for each in sweep.running if each.label == row)
+    for column, word in zip(sweep.columns, sweep.published(own), strict=True):
+        if word != NO_VALUE:
             part = "/".join(filter(None, (column.test or trial.test[0].name, column.perturbation)))
-            values[f"{part}/{column.level}/{column.metric}/published"] = value
+            values[f"{part}/{column.level}/{column.metric}/published"] = percent(word) / 100
     return values

@@ -49,8 +49,8 @@ class Request:
     @property
     def datasets(self) -> tuple[str, ...]:
         """The datasets that the experiments name, in alphabetical order."""
-        experiments = self.experiments.values()
-        return tuple(sorted({e.train_on for e in experiments}.union(*(e.test_on for e in experiments))))
+        names = {name for e in self.experiments.values() for name in (e.train_on, *e.test_on)}
+        return tuple(sorted({name.partition("/")[0] for name in names}))
 
     def roots(self, console: Console) -> dict[str, str] | None:
         """Return dataset -> root; the sample corpus is made if need be. None: a dry run would have to make it."""

@@ -25,7 +25,7 @@ from pipelines.common.storage import digest
 from pipelines.experiments import space
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Range, Space
-from pipelines.experiments.sweep import Sweep
+from pipelines.experiments.sweep import Row, Sweep
 from pipelines.faces.plan import extract_missing
 from pipelines.launch import plan, resources
 from pipelines.launch.data import load
@@ -75,10 +75,11 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     candidate was trained to the end.
     """
     assert options.search is not None
-    base = replace(sweep, rows={BASE: {}}, published={BASE: _published(sweep)})
+    own = Row(BASE, {}, sweep.own_row.published if sweep.own_row else "")
+    base = replace(sweep, rows=(own,), baseline="")
     request = Request.of(base, replace(options, seeds=1))
     declared = request.experiments[BASE, 0]
-    chosen = space.parse(options.space) or sweep.space or space.of_rows(sweep.rows)
+    chosen = space.parse(options.space) or sweep.searched()
     space.check(chosen, declared)
     _print_space(chosen, options.search, console)
     roots = request.roots(console)
@@ -101,23 +102,13 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     if best is None:
         raise ValueError(f"no candidate was trained to the end; the reasons are in {log.folder}")
 
-    rows: dict[str, Mapping[str, Any]] = {BASE: {}}
-    published = dict(base.published)
+    rows = base.rows
     if declared.override(best.settings).config() != declared.config():
-        rows[FOUND] = best.settings
-        published[FOUND] = dict.fromkeys(published[BASE], math.nan)
+        rows = (own, Row(FOUND, best.settings))
     else:
         console.print("No setting did better than the one that the sweep declares.", highlight=False)
     title = f"{sweep.title}: the best of {len(candidates)} settings by validation AUC"
-    return replace(sweep, name=f"{sweep.name}_search", title=title, row_name="setting", rows=rows, published=published)
-
-
-def _published(sweep: Sweep) -> Mapping[str, float]:
-    """Return the published values of the row that changes nothing of the base: the paper's own setting. NaN: none."""
-    for row, overrides in sweep.rows.items():
-        if sweep.base.override(overrides) == sweep.base.override({}):
-            return sweep.published[row]
-    return dict.fromkeys(next(iter(sweep.published.values())), math.nan)
+    return replace(base, name=f"{sweep.name}_search", title=title, row_name="setting", rows=rows)
 
 
 def _search(

@@ -5,30 +5,33 @@ opened; `pipelines.media.fetch` downloads others.
 
 A frame's index is its place in the decoded stream, in order of presentation, whatever the header says about frame rate
 and count. The index comes from the packets' timestamps, which costs a pass over the file without decoding. The decoder
-then starts at the last keyframe before a wanted frame and skips what no wanted frame refers to. Streams without usable
-timestamps are decoded from the start.
+then starts at the last keyframe before a wanted frame and skips what no wanted frame refers to. Streams whose
+timestamps say nothing about the order of presentation are decoded from the start, and frames are counted.
 
 Frames come upright (display matrix applied) as RGB. Pixels are taken as square: a sample aspect ratio is not applied,
 as in the papers' own tools.
 """
 
 import math
+import re
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from os import PathLike
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, get_args
 
 import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -40,6 +43,12 @@ from pipelines.media.frames import Frame, Source, UnreadableVideo
 _MEDIA_ERRORS = (av.error.FFmpegError, OSError)
 _REORDER = 16  # frames that a decoder may be late with: the most that H.264 and HEVC allow
 _SAME_TIME_S = 1e-6  # finer than any container's clock
+# Decoders that can be told packet by packet to leave out frames which no other refers to. dav1d (AV1) reads this once,
+# when it opens.
+_SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
+_CLOCK_MAY_JUMP = 0x0200  # AVFMT_TS_DISCONT: transport and program streams, which may be cut and joined
+_JUMP_S = 10  # a longer step of such a clock is none of the film
+_SHORT_S = 0.5  # by which frames may end before the end that a header promises
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,15 +92,16 @@ class Sampling:
 class Index:
     """What the packets say about a stream.
 
-    `pts` are the frames' timestamps in order of presentation, in units of `time_base` seconds; `keyframes` are those at
-    which a decoder can start; `rank` maps a timestamp to the frame's index. `usable` is False where packets lack
-    timestamps or two share one; then frames have to be counted. `note` says what is damaged.
+    `pts` are the frames' timestamps in order of presentation, in the stream's units, and `times` the same in seconds
+    from the first, both empty where packets lack timestamps or two share one; `keyframes` are those at which a decoder
+    can start; `rank` maps a timestamp to the frame's index. `in_order` is False where timestamps do not say in which
+    order frames are shown; then frames have to be counted. `note` says what is damaged.
     """
 
     pts: list[int]
     keyframes: list[int]
-    time_base: float
-    usable: bool
+    times: list[float]
+    in_order: bool
     note: str = ""
     rank: dict[int, int] = field(init=False)
 
@@ -182,29 +192,37 @@ class _Film:
         self._path = path
         self._index = _index(path)
         self._counted = ""
+        self._doubtful: set[int] = set()  # indices of frames given that may show garbage
 
     @cached_property
     def times(self) -> Sequence[float]:
-        if self._index.usable:
-            first = self._index.pts[0]
-            return [(pts - first) * self._index.time_base for pts in self._index.pts]
-        shown = [_seconds(frame, count) for count, frame in enumerate(_decode(self._path))]
-        return list(accumulate((time_s - shown[0] for time_s in shown), max))  # guesses may go backwards
+        if self._index.times:
+            return self._index.times
+        shown = [_seconds(frame, count) for count, (frame, _) in enumerate(_decode(self._path))]
+        return _from_first(shown, clock_may_jump=True)
 
     @property
     def note(self) -> str:
-        return "; ".join(filter(None, [self._index.note, self._counted]))
+        lines = [self._index.note, self._counted]
+        if self._doubtful:
+            lines.append(f"damaged: {len(self._doubtful)} of the frames taken may show what was lost wrongly")
+        return "; ".join(filter(None, lines))
 
     def frames(self, frame_indices: Iterable[int]) -> Iterator[Frame]:
         wanted = sorted(set(frame_indices))
-        if not self._index.usable:
-            yield from _grab_by_count(self._path, wanted)
-            return
-        try:
-            yield from _grab_by_time(self._path, self._index, wanted)
-        except _ForeignTimes:
-            self._counted = "decoded frames carry other timestamps than the packets: frames are counted"
-            yield from _grab_by_count(self._path, wanted)
+        if self._index.in_order:
+            try:
+                yield from self._known(_grab_by_time(self._path, self._index, wanted))
+                return
+            except _ForeignTimes:
+                self._counted = "decoded frames carry other timestamps than the packets: frames are counted"
+        yield from self._known(_grab_by_count(self._path, wanted, self.times if wanted else ()))
+
+    def _known(self, frames: Iterable[tuple[Frame, bool]]) -> Iterator[Frame]:
+        for frame, sound in frames:
+            if not sound:
+                self._doubtful.add(frame.frame_index)
+            yield frame
 
 
 class _ForeignTimes(Exception):
@@ -214,27 +232,95 @@ class _ForeignTimes(Exception):
 def _index(path: str | PathLike[str]) -> Index:
     """Read all packets of a video file, without decoding. Raise UnreadableVideo."""
     pts: list[int | None] = []
+    dts: list[int] = []
     keyframes: list[int] = []
-    broken = ""
+    num_hidden = 0  # packets that an edit list cuts off: decoded, but not shown
+    damage, ends_broken = "", False
     with _open(path) as (container, stream):
-        promised, time_base = stream.frames, float(stream.time_base or 0)
         try:
             for packet in container.demux(stream):
-                if packet.size and not packet.is_discard and not packet.is_corrupt:  # discard: cut off by an edit list
+                if packet.dts is not None:
+                    dts.append(packet.dts)
+                if packet.is_discard:
+                    num_hidden += 1
+                elif packet.size:
+                    ends_broken = packet.is_corrupt
                     pts.append(packet.pts)
                     if packet.is_keyframe and packet.pts is not None:
                         keyframes.append(packet.pts)
         except _MEDIA_ERRORS as error:
-            broken = f"reading stops after {len(pts)} frames: {one_line(error)}"
-        if not broken and promised > len(pts) > 0:
-            broken = f"truncated: the header promises {promised} frames, the file holds {len(pts)}"
-    known = [value for value in pts if value is not None]
-    usable = bool(time_base) and bool(known) and len(known) == len(pts) == len(set(known))
-    return Index(sorted(known), sorted(keyframes), time_base, usable, broken)
+            damage = f"reading stops after {len(pts)} frames: {one_line(error)}"
+        if pts and ends_broken:  # the rest of a last frame lies behind the end of the file
+            pts.pop()
+        known = [value for value in pts if value is not None]
+        clock_runs_on = all(before <= after for before, after in pairwise(dts))  # not so in joined transport streams
+        usable = bool(stream.time_base) and 0 < len(known) == len(pts) == len(set(known)) and clock_runs_on
+        shown = sorted(known) if usable else []
+        times = _from_first([float(value * (stream.time_base or 0)) for value in shown], _clock_may_jump(container))
+        if not damage and stream.frames > len(pts) + num_hidden > 0:
+            damage = f"truncated: the header promises {stream.frames} frames, the file holds {len(pts) + num_hidden}"
+        damage = damage or _cut_off(Path(path), container, stream, times)
+        in_order = usable and not (
+            # Stored in another order than shown (B-frames), in a container that keeps the order of storing only: AVI,
+            # MP4 without a table of composition offsets.
+            stream.codec_context.has_b_frames and (known == shown or container.format.name == "avi")
+        )
+    return Index(shown, sorted(keyframes), times, in_order, damage)
 
 
-def _grab_by_time(path: str | PathLike[str], index: Index, wanted: Sequence[int]) -> Iterator[Frame]:
-    """Yield frames by timestamp: jump between keyframes, and go on from the start as soon as that misses one.
+def _clock_may_jump(container: InputContainer) -> bool:
+    return bool(container.format.flags & _CLOCK_MAY_JUMP)
+
+
+def _from_first(times: Sequence[float], clock_may_jump: bool) -> list[float]:
+    """Return times as seconds from the first one, never going back.
+
+    A step back, or where the clock may jump one of more than `_JUMP_S`, is taken for one of usual length.
+    """
+    steps = [after - before for before, after in pairwise(times)]
+    usual = median([step for step in steps if step > 0] or [0.0])
+    most = _JUMP_S if clock_may_jump else math.inf
+    kept = (step if 0 <= step <= most else usual for step in steps)
+    return list(accumulate(kept, initial=0.0)) if times else []
+
+
+def _cut_off(path: Path, container: InputContainer, stream: VideoStream, times: Sequence[float]) -> str:
+    """Return how the file ends before the end that it promises itself, or nothing: fragmented MP4, Matroska, WebM."""
+    if "mp4" in container.format.name:
+        return _half_a_box(path)
+    promised_s = None
+    told = next((text for name, text in stream.metadata.items() if name.startswith("DURATION")), "")
+    if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", told):
+        hours, minutes, seconds = map(float, clock.groups())
+        promised_s = 3600 * hours + 60 * minutes + seconds
+    elif "matroska" in container.format.name and len(container.streams) == 1 and container.duration is not None:
+        promised_s = container.duration / av.time_base
+    begins_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    if promised_s is not None and times and begins_s + times[-1] + _SHORT_S < promised_s:
+        return f"truncated: the header promises {promised_s:.1f} s, the frames end at {begins_s + times[-1]:.1f} s"
+    return ""
+
+
+def _half_a_box(path: Path) -> str:
+    """Return that the last of an MP4 file's boxes is not whole, or nothing."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if length == 1:  # the length stands in the next eight bytes
+                length = int.from_bytes(file.read(8), "big")
+            if length < 8:  # 0: to the end of the file
+                return ""
+            place += length
+    if place <= size:
+        return ""
+    return f"truncated: its last part ({kind.decode('latin-1')}) lacks {place - size} bytes"
+
+
+def _grab_by_time(path: str | PathLike[str], index: Index, wanted: Sequence[int]) -> Iterator[tuple[Frame, bool]]:
+    """Yield frames by timestamp, and whether they are sound: jump between keyframes, and go on from the start as soon
+    as that misses one.
 
     Jumping misses frames that are damaged, and those where a container's keyframe flags promise too much
     (gradual refresh, broken seek tables).
@@ -242,36 +328,36 @@ def _grab_by_time(path: str | PathLike[str], index: Index, wanted: Sequence[int]
     queue = deque(index.pts[i] for i in wanted if 0 <= i < len(index.pts))
     if not queue:
         return
-    for frame in _decode(path, queue, index.keyframes):
+    for frame, sound in _decode(path, queue, index.keyframes):
         if frame.pts is None or frame.pts < queue[0]:
             continue
         if frame.pts > queue[0] or frame.is_corrupt:
             break
         queue.popleft()
-        yield _indexed(frame, index)
+        yield _indexed(frame, index), sound
         if not queue:
             return
     yield from _grab_from_start(path, index, queue)
 
 
-def _grab_from_start(path: str | PathLike[str], index: Index, wanted: Iterable[int]) -> Iterator[Frame]:
-    """Yield the frames at the wanted timestamps that can be decoded, in order.
+def _grab_from_start(path: str | PathLike[str], index: Index, wanted: Iterable[int]) -> Iterator[tuple[Frame, bool]]:
+    """Yield the frames at the wanted timestamps that can be decoded, in order, and whether they are sound.
 
     A frame that comes before an earlier one waits for it, for at most `_REORDER` frames. Raise _ForeignTimes when
     frames come, but none with a timestamp of the index.
     """
     missing = set(wanted)
     last = max(missing)
-    held: dict[int, Frame] = {}
+    held: dict[int, tuple[Frame, bool]] = {}
     foreign = seen = False
     behind = 0  # frames at or behind the last wanted one
-    for frame in _decode(path, missing):
+    for frame, sound in _decode(path, missing):
         if frame.pts is None:
             continue
         seen, foreign = seen or frame.pts in index.rank, foreign or frame.pts not in index.rank
         if frame.pts in missing and not frame.is_corrupt:
             missing.discard(frame.pts)
-            held[frame.pts] = _indexed(frame, index)
+            held[frame.pts] = _indexed(frame, index), sound
         while held and (min(held) < min(missing, default=math.inf) or len(held) > _REORDER):
             earliest = min(held)
             missing = {pts for pts in missing if pts > earliest}  # what has not come by now is lost
@@ -287,28 +373,30 @@ def _grab_from_start(path: str | PathLike[str], index: Index, wanted: Iterable[i
 
 def _indexed(frame: VideoFrame, index: Index) -> Frame:
     assert frame.pts is not None
-    return _to_frame(frame, index.rank[frame.pts], (frame.pts - index.pts[0]) * index.time_base)
+    rank = index.rank[frame.pts]
+    return _to_frame(frame, rank, index.times[rank])
 
 
-def _grab_by_count(path: str | PathLike[str], wanted: Sequence[int]) -> Iterator[Frame]:
-    remaining = set(wanted)
-    start: float | None = None
-    for count, frame in enumerate(_decode(path)):
+def _grab_by_count(
+    path: str | PathLike[str], wanted: Iterable[int], times: Sequence[float]
+) -> Iterator[tuple[Frame, bool]]:
+    """Yield the frames at the wanted places of the decoder's output, and whether they are sound."""
+    remaining = {place for place in wanted if 0 <= place < len(times)}
+    for count, (frame, sound) in enumerate(_decode(path)):
         if not remaining:
             break
-        time_s = _seconds(frame, count)
-        start = time_s if start is None else start
         if count in remaining:
             remaining.discard(count)
-            yield _to_frame(frame, count, time_s - start)
+            yield _to_frame(frame, count, times[count]), sound
 
 
 def _decode(
     path: str | PathLike[str], wanted: Iterable[int] | None = None, keyframes: Sequence[int] = ()
-) -> Iterator[VideoFrame]:
-    """Yield decoded frames in order of presentation; damaged packets are passed over.
+) -> Iterator[tuple[VideoFrame, bool]]:
+    """Yield decoded frames in order of presentation, and whether they are sound; damaged packets are passed over.
 
-    With `wanted` timestamps, frames that no other frame refers to are decoded only if wanted. With `keyframes` as well,
+    From damage to the next keyframe, frames refer to what was lost, and may show garbage without a sign of it. With
+    `wanted` timestamps, frames that no other frame refers to are decoded only if wanted. With `keyframes` as well,
     stretches without a wanted frame are jumped over.
     """
     targets = sorted(wanted) if wanted is not None else []
@@ -331,8 +419,8 @@ def _decode(
                     container.seek(start, stream=stream)
                 except _MEDIA_ERRORS:
                     return  # a broken seek table: the caller goes through the file from its start
-            for frame in _drain(container, stream, needed if targets else None):
-                yield frame
+            for frame, sound in _drain(container, stream, needed if targets else None):
+                yield frame, sound
                 if frame.pts is None:
                     continue
                 position = max(position, frame.pts)
@@ -342,22 +430,26 @@ def _decode(
                 return
 
 
-def _drain(container: InputContainer, stream: VideoStream, needed: set[int] | None) -> Iterator[VideoFrame]:
+def _drain(
+    container: InputContainer, stream: VideoStream, needed: set[int] | None
+) -> Iterator[tuple[VideoFrame, bool]]:
+    skips = needed is not None and stream.codec_context.codec.name in _SKIPPING
+    sound = True
     try:
         for packet in container.demux(stream):
-            if needed is not None:  # a packet without a timestamp is the flush at the end
+            if skips and needed is not None:  # a packet without a timestamp is the flush at the end
                 idle = packet.pts is not None and packet.pts not in needed
                 stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
-            yield from _decode_packet(packet)
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                sound = False
+                continue
+            for frame in frames:
+                sound = not frame.is_corrupt and (sound or frame.key_frame)
+                yield frame, sound
     except _MEDIA_ERRORS:
         return  # the rest of the file cannot be read: `Index.note` says so
-
-
-def _decode_packet(packet: Packet) -> list[VideoFrame]:
-    try:
-        return packet.decode()
-    except av.error.FFmpegError:
-        return []
 
 
 @contextmanager
@@ -371,7 +463,7 @@ def _open(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStre
         if Path(name).stat().st_size == 0:
             raise UnreadableVideo(f"{name}: empty file")
         with av.open(name) as container:
-            yield container, _video_stream(name, container)
+            yield container, video_stream(name, container)
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{name}: no such file") from error
     except PermissionError as error:
@@ -382,10 +474,23 @@ def _open(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStre
         raise UnreadableVideo(f"{name}: {one_line(error)}") from error
 
 
-def _video_stream(name: str, container: InputContainer) -> VideoStream:
-    if not container.streams.video:
-        raise UnreadableVideo(f"{name}: holds no video stream")
-    stream = container.streams.video[0]
+def video_stream(name: str, container: InputContainer) -> VideoStream:
+    """Return the film of a container: not a cover picture or preview; of several, the default one, then the largest.
+
+    Raise UnreadableVideo, naming the file, where there is none or no decoder for it.
+    """
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails
+    films = [stream for stream in container.streams.video if not stream.disposition & stills]
+    if not films:
+        raise UnreadableVideo(
+            f"{name}: holds no video stream" + (", only a picture" if container.streams.video else "")
+        )
+
+    def rank(stream: VideoStream) -> tuple[bool, int]:
+        size = stream.codec_context.width * stream.codec_context.height if stream.codec_context else 0
+        return bool(stream.disposition & Disposition.default), size
+
+    stream = max(films, key=rank)
     if stream.codec_context is None:
         raise UnreadableVideo(f"{name}: no decoder for its video stream")
     stream.codec_context.thread_count = 1

@@ -79,11 +79,10 @@ def _look_here(path: Path, decode_all: bool) -> str:
 
 
 def _look_at_video(container: InputContainer, decode_all: bool) -> str:
-    if not container.streams.video:
-        return "holds no video stream"
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        return "no decoder for its video stream"
+    try:
+        stream = decode.video_stream(container.name, container)
+    except UnreadableVideo as error:
+        return str(error).removeprefix(f"{container.name}: ")
     if not (stream.codec_context.width > 0 and stream.codec_context.height > 0):
         return "its frames have no size"
     if (duration := _duration_s(container, stream)) is not None and duration <= 0:

@@ -1,8 +1,10 @@
 """Scores of faces to numbers: AUC, AP, EER and accuracy by frame and by video, IoU and PBCA of masks.
 
-Every value lies in [0, 1]. A video's score is the mean over its faces, or what its method's `Pooling` says. In videos
-in which every face counts (`face_rule` "all"), the score of a frame is the highest of its faces; `highest_faces` has to
-be called first.
+Every value lies in [0, 1]. A video's score is the mean over its faces, or what its method's `Pooling` says: `by_video`.
+In videos in which every face counts (`face_rule` "all"), the score of a frame is the highest of its faces.
+
+Scores are P(fake), and are kept as their log odds, `logit`: P itself is 1, and ranks nothing any more, from a logit of
+17 on in 32 bits and of 37 on in 64. Means of P are therefore computed as log odds too.
 
 Intervals are 95 % percentile intervals over resampled videos. Frames of one video are not independent, so a video is
 drawn whole. Real and fake videos are drawn apart, so that every resample has both.
@@ -15,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit
 
 from models import Pooling
 from pipelines.metrics.names import DETECTING, FINAL
@@ -23,10 +26,9 @@ from pipelines.metrics.ranking import Floats, Ranking, Resamples
 Resampled = tuple[float, Floats]  # a number: its value, and the value in each resample of the videos (R,)
 
 MEAN = Pooling()
-SCORES = ("video_id", "frame_index", "label", "score", "face_area_px")  # columns of PREDICTIONS that make a score
+SCORES = ("video_id", "frame_index", "label", "logit", "face_area_px")  # columns of PREDICTIONS that make a score
 NUM_RESAMPLES = 1000
 CHUNK_VALUES = 2**20  # scores x resamples held at once: some 30 MB, of which a processor's cache takes a part
-_NEARLY_SURE = (1e-7, 1 - 1e-7)  # scores are 32 bit: further out their log odds are noise
 _FACE = ("video_id", "frame_index", "face_index")
 _BY_RANK: dict[str, Callable[[Resamples], Floats]] = {"auc": Resamples.auc, "ap": Resamples.ap, "eer": Resamples.eer}
 
@@ -67,6 +69,22 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], F
 
 
 # -------------------------------------------------------------------------------------- scores of faces, frames, videos
+def mean_score(logits: ArrayLike) -> Floats:
+    """Return the log odds (...) of the mean of the scores whose log odds (K, ...) are given; of one, itself.
+
+    P(real) is averaged beside P(fake), both as logarithms: so a mean of scores that are nearly 1 keeps its digits.
+    """
+    z = np.asarray(logits, np.float64)
+    if len(z) == 1:
+        return z[0]
+    return np.logaddexp.reduce(log_expit(z), axis=0) - np.logaddexp.reduce(log_expit(-z), axis=0)
+
+
+def with_score(table: pa.Table) -> pa.Table:
+    """Return the table with a column `score`, P(fake) in [0, 1], made from its `logit`."""
+    return table.append_column("score", pa.array(expit(table["logit"].to_numpy())))
+
+
 def highest_faces(predictions: pa.Table, video_ids: Collection[str]) -> pa.Table:
     """Return the `SCORES` of PREDICTIONS; a frame of the named videos has one row, with the highest score of its faces.
 
@@ -80,31 +98,31 @@ def highest_faces(predictions: pa.Table, video_ids: Collection[str]) -> pa.Table
     return pa.concat_tables([table.filter(pc.invert(named)), highest.cast(table.schema)])
 
 
-def by_video(predictions: pa.Table, pooling: Pooling = MEAN) -> pa.Table:
-    """Return a row for each video, in alphabetical order: `video_id`, `label`, and `score` pooled from its faces."""
-    table, frame = predictions, ["video_id", "frame_index"]
+def by_video(predictions: pa.Table, pooling: Pooling = MEAN, every_face: Collection[str] = ()) -> pa.Table:
+    """Return a row for each video, in alphabetical order: `video_id`, `label`, and `logit` and `score` of the video.
+
+    Here alone scores of faces become that of a video, on validation as in tests and for videos of one's own.
+    predictions: at least the columns `SCORES`. every_face: ids of videos in which every face counts.
+    """
+    table, frame = highest_faces(predictions, every_face), ["video_id", "frame_index"]
     if pooling.min_area:  # without the faces that are smaller than this share of the largest one in their frame
         largest = table.group_by(frame).aggregate([("face_area_px", "max")])
-        table = table.select([*frame, "label", "score", "face_area_px"]).join(largest, frame)
+        table = table.join(largest, frame)
         smallest = pc.multiply(table["face_area_px_max"], pooling.min_area)
         table = table.filter(pc.greater_equal(table["face_area_px"], smallest))
     if pooling.faces == "max":
-        table = _grouped(table, frame, "max")
+        table = table.group_by(frame).aggregate([("label", "min"), ("logit", "max")])
+        table = table.rename_columns({"label_min": "label", "logit_max": "logit"})
+    table = table.sort_by([(name, "ascending") for name in frame])
+    first = np.flatnonzero(np.diff(_videos(table)[0], prepend=-1))  # where the rows of each video begin
+    logit = table["logit"].to_numpy()
     if pooling.frames == "mean_logit":
-        p = np.clip(table["score"].to_numpy().astype(np.float64), *_NEARLY_SURE)
-        table = table.select(["video_id", "label"]).append_column("score", pa.array(np.log(p / (1 - p))))
-    videos = _grouped(table, ["video_id"], "mean")
-    if pooling.frames == "mean_logit":
-        score = 1 / (1 + np.exp(-videos["score"].to_numpy()))
-        videos = videos.set_column(videos.schema.get_field_index("score"), "score", pa.array(score))
-    return videos.select(["video_id", "label", "score"])
-
-
-def _grouped(table: pa.Table, key: list[str], how: str) -> pa.Table:
-    """Return a row for each value of the key, sorted, with the `max` or `mean` of its scores."""
-    groups = table.group_by(key).aggregate([("label", "min"), ("score", how)])
-    groups = groups.rename_columns({"label_min": "label", f"score_{how}": "score"})
-    return groups.sort_by([(name, "ascending") for name in key])
+        pooled = np.add.reduceat(logit, first) / np.diff(first, append=len(logit))
+    else:  # as in `mean_score`
+        fake, real = (np.logaddexp.reduceat(log_expit(z), first) for z in (logit, -logit))
+        pooled = fake - real
+    videos = table.select(["video_id", "label"]).take(first)
+    return with_score(videos.append_column("logit", pa.array(pooled)))
 
 
 def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
@@ -117,39 +135,45 @@ def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
     for table in ordered[1:]:
         if not all(table[name].equals(ordered[0][name]) for name in _FACE):
             raise ValueError(f"stages scored different faces: {ordered[0].num_rows} and {table.num_rows} rows")
-    score = np.mean([table["score"].to_numpy() for table in ordered], axis=0).astype(np.float32)
+    logit = mean_score([table["logit"].to_numpy() for table in ordered])
     with_mask = [
         table for table in ordered if min(table[name].null_count for name in ("mask_png", "mask_tp")) < table.num_rows
     ]
     final = with_mask[0] if with_mask else ordered[0]
-    for name, values in (("stage", pa.array([FINAL] * len(score))), ("score", pa.array(score))):
+    changed = {
+        "stage": pa.array([FINAL] * len(logit)),
+        "logit": pa.array(logit),
+        "score": pa.array(expit(logit)),
+        "num_repeated": pa.array(np.max([table["num_repeated"].to_numpy() for table in ordered], axis=0)),
+    }
+    for name, values in changed.items():
         final = final.set_column(final.schema.get_field_index(name), final.schema.field(name), values)
     return final
 
 
 # ------------------------------------------------------------------------------------------------------- with resamples
 def ranked(table: pa.Table, drawn: NDArray[np.float32], metrics: Collection[str] = DETECTING) -> dict[str, Resampled]:
-    """Return those of `auc`, `ap`, `eer`, `acc_at_0_5` that `metrics` names, of the rows `video_id`, `label`, `score`.
+    """Return those of `auc`, `ap`, `eer`, `acc_at_0_5` that `metrics` names, of the rows `video_id`, `label`, `logit`.
 
     drawn (V, R): see `draws`. Raises ValueError unless both classes are there, and for labels other than 0 and 1 or
-    scores that are NaN.
+    logits that are NaN.
     """
-    y, s = _checked(table["label"].to_numpy(), table["score"].to_numpy())
+    y, z = _checked(table["label"].to_numpy(), table["logit"].to_numpy())
     video = _videos(table)[0]
     numbers: dict[str, Resampled] = {}
     if wanted := {name: metric for name, metric in _BY_RANK.items() if name in metrics}:
-        ranking = Ranking(y, s, video)
+        ranking = Ranking(y, z, video)
         once = ranking.once()
         numbers = {name: (float(metric(once)[0]), np.empty(drawn.shape[1])) for name, metric in wanted.items()}
-        chunk = max(1, CHUNK_VALUES // len(s))
+        chunk = max(1, CHUNK_VALUES // len(z))
         for first in range(0, drawn.shape[1], chunk):
             some = slice(first, first + chunk)
             resamples = ranking.resamples(drawn[:, some].T.astype(np.int32, order="C"))
             for name, metric in wanted.items():
                 numbers[name][1][some] = metric(resamples)
     if "acc_at_0_5" in metrics:
-        right = ((s > 0.5) == (y == 1)).astype(float)
-        numbers["acc_at_0_5"] = _share(video, right, np.ones(len(s)), drawn)
+        right = ((z > 0) == (y == 1)).astype(float)
+        numbers["acc_at_0_5"] = _share(video, right, np.ones(len(z)), drawn)
     return numbers
 
 

@@ -57,14 +57,15 @@ class CountedClass:
 class Ranking:
     """Scores from high to low; equal ones, a tie, count at once.
 
-    y (N,): 0 real, 1 fake; s (N,): finite scores; video (N,): which video each is of, counted from 0; None: each is of
-    its own.
+    y (N,): 0 real, 1 fake; s (N,): scores, which may be infinite; video (N,): which video each is of, counted from 0;
+    None: each is of its own.
     """
 
     def __init__(self, y: NDArray[np.int64], s: Floats, video: Places | None = None) -> None:
         order = np.argsort(-s, kind="stable")
         is_real = y[order] == 0
-        last = np.append(np.flatnonzero(np.diff(s[order])), len(s) - 1)
+        high_to_low = s[order]
+        last = np.append(np.flatnonzero(high_to_low[:-1] != high_to_low[1:]), len(s) - 1)  # infinite ones tie too
         reals_to = np.cumsum(is_real)[last]
         whose = np.arange(len(s)) if video is None else video
         self.num_videos = int(whose.max()) + 1

@@ -7,12 +7,14 @@ The mean over the levels of a perturbation, or over datasets, has the interval o
 of their videos, datasets are resampled apart.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models import Pooling
 from pipelines.common import tables
@@ -22,6 +24,7 @@ from pipelines.metrics.detection import Resampled
 from pipelines.metrics.names import LEVELS, UNSEEN
 
 LevelMetric = tuple[str, str]
+VERSION = 1  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
 NOT_DEFINED: Resampled = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
 
 
@@ -46,6 +49,8 @@ class ScoredPart:
     failed: tuple[Failed, ...] = ()
     excluded: tuple[str, ...] = ()  # video_ids that share a source with training
     every_face: tuple[str, ...] = ()  # video_ids of those in which every face counts
+    version: int = 0  # of the rules that made it; 0: not known
+    ids_digest: str = ""  # names its videos, those that failed included
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,9 +123,12 @@ def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table
     counted = {
         "test_dataset": part.name,
         "part": part.split,
+        "part_version": part.version,
+        "part_ids": part.ids_digest,
         "codec": part.codec,
         "n_real": labels.count(tables.REAL),
         "n_fake": labels.count(tables.FAKE),
+        "n_padded": len(predictions.filter(pc.greater(predictions["num_repeated"], 0))["video_id"].unique()),
         "n_missing": len(part.failed),
         "n_excluded": len(part.excluded),
     }
@@ -140,21 +148,22 @@ def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table
 
 
 def scores_at(level: str, origin: Origin, part: ScoredPart, predictions: pa.Table) -> pa.Table:
-    """Return what numbers at a level rank, `video_id`, `label`, `score`: of each face (`frame`), or of each video.
+    """Return what numbers at a level rank, `video_id`, `label`, `logit`, `score`: of each face (`frame`), or video.
 
     A frame in which every face counts is one face. Failed videos are in it at level `video`, with score 0.5, where the
     trial's rule is to count them.
     """
-    table = detection.highest_faces(predictions, part.every_face)
     if level == "frame":
-        return table.select(["video_id", "label", "score"])
+        faces = detection.highest_faces(predictions, part.every_face)
+        return detection.with_score(faces.select(["video_id", "label", "logit"]))
+    table = predictions.select(detection.SCORES)
     if origin.failed_rule == "half":
         halves = [
-            {"video_id": video.video_id, "frame_index": 0, "label": video.label, "score": 0.5, "face_area_px": 0}
+            {"video_id": video.video_id, "frame_index": 0, "label": video.label, "logit": 0.0, "face_area_px": 0}
             for video in part.failed
         ]
         table = pa.concat_tables([table, pa.Table.from_pylist(halves, schema=table.schema)])
-    return detection.by_video(table, origin.pooling)
+    return detection.by_video(table, origin.pooling, part.every_face)
 
 
 def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[str, Any]]:
@@ -173,18 +182,19 @@ def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[
     rows = []
     for (level, metric), (value, resampled) in measurement.numbers.items():
         low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-        rows.append(common | {"level": level, "metric": metric, "value": value, "low": low, "high": high})
+        reason = f"{common['n_real']} real and {common['n_fake']} fake videos with a face" if math.isnan(value) else ""
+        number = {"value": value, "low": low, "high": high, "reason": reason}
+        number["n_clusters"] = min(common["n_real"], common["n_fake"])
+        rows.append(common | {"level": level, "metric": metric, **number})
     return rows
 
 
 def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Return the means of a trial that has perturbations, none of any other.
+    """Return the means of a trial.
 
     They are the mean over the levels of each perturbation that has all of them, and after that, of clean and perturbed
     faces alike, the mean over the datasets not trained on, if these are several.
     """
-    if not any(m.perturbation for m in measurements):
-        return []
     at = {(m.part, m.stage, m.perturbation): m for m in measurements}
     over_levels = []
     for part, stage in dict.fromkeys((m.part, m.stage) for m in measurements):
@@ -212,7 +222,8 @@ def _over_datasets(several: Sequence[Measurement]) -> Measurement:
     first = several[0]
     counted = dict(first.counted) | {"test_dataset": UNSEEN}
     counted |= {name: sum(m.counted[name] for m in several) for name in counted if name.startswith("n_")}
-    counted["codec"] = ", ".join(dict.fromkeys(str(m.counted["codec"]) for m in several))
+    for name in ("codec", "part_ids"):
+        counted[name] = ", ".join(dict.fromkeys(str(m.counted[name]) for m in several))
     return Measurement(
         stage=first.stage,
         perturbation=first.perturbation,

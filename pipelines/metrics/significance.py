@@ -43,7 +43,7 @@ class Comparison:
 
 
 # What a row's number is the mean of. For each test part (counted from 0) and each perturbation of it: the rows
-# `video_id`, `label`, `score`, or for iou and pbca the rows that `detection.masked` takes.
+# `video_id`, `label`, `logit`, or for iou and pbca the rows that `detection.masked` takes.
 Terms = Sequence[tuple[int, pa.Table]]
 Pair = tuple[Terms, Terms]  # of a row and of its baseline, in the same order
 ResampledCache = dict[tuple[int, str, frozenset[str]], Resampled]  # id of a table, metric, video_ids

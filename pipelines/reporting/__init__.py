@@ -9,6 +9,7 @@ PNG and one HTML page in `<storage>/reports/<sweep>-<key>/`.
     robustness     a number against the level of each perturbation, as curves
     page           the whole report as one HTML page
     report         the table of a sweep with its notes, and all its files
+    foreign        rows of a sweep's table whose scores were made elsewhere
     cache          a report that is there already is not made again
     evidence       pictures beside a score: course over time, heat-maps, examples, t-SNE
     contact_sheet  strips of pictures with captions, as PNG or HTML

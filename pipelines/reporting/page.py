@@ -41,7 +41,8 @@ h3 { font-size: 15px; margin: 16px 0 4px }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; margin: 8px 0 }
 th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: right; vertical-align: top }
 th { background: #f2f2f2 } th.name, td.name { text-align: left; overflow-wrap: anywhere }
-tr.base td { background: #fafaf0 } td small { color: #555; white-space: nowrap }
+tr.base td { background: #fafaf0 } tr.printed td { color: #666 }
+td small { color: #555; white-space: nowrap }
 .warning { border: 2px solid #9a6700; background: #fff8e1; padding: 8px 12px; font-weight: bold }
 .bad { color: #a4243b } nav a { margin-right: 14px } img { max-width: 100%; height: auto; display: block }
 figure { display: inline-block; margin: 8px 12px 8px 0; vertical-align: top; max-width: 100% }
@@ -62,7 +63,7 @@ def render(
     """
     sections = {
         "table": ("Published and ours", _table(saved, cells) + _items(lines)),
-        "baseline": (f"Against the row {saved.baseline}", _baseline(saved, cells)),
+        "baseline": ("Against the baseline row", _baseline(saved, cells)),
         "plot": ("Plot", _pictures([folder / f"{saved.name}.png"])),
         "roc": ("ROC curves", _rocs(saved, materials)),
         "manipulations": ("By manipulation", _manipulations(saved, materials)),
@@ -96,10 +97,12 @@ def _items(lines: Iterable[str]) -> str:
     return "<ul>" + "\n".join(f"<li{kind}>{_text(line)}</li>" for kind, line in items) + "</ul>\n"
 
 
-def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None = None, names: int = 1) -> str:
+def _grid(
+    head: Sequence[str], body: Iterable[Sequence[str]], classes: Mapping[str, str] | None = None, names: int = 1
+) -> str:
     """Return a table whose texts are HTML already.
 
-    marked: the name of the row that stands out; names: how many columns hold text, not numbers.
+    classes: first text of a row -> CSS class of it; names: how many columns hold text, not numbers.
     """
 
     def line(tag: str, texts: Sequence[str]) -> str:
@@ -108,7 +111,7 @@ def _grid(head: Sequence[str], body: Iterable[Sequence[str]], marked: str | None
 
     rows = [f"<tr>{line('th', head)}</tr>"]
     for texts in body:
-        kind = ' class="base"' if texts[0] == marked else ""
+        kind = f' class="{name}"' if (name := (classes or {}).get(texts[0])) else ""
         rows.append(f"<tr{kind}>{line('td', texts)}</tr>")
     return '<div class="wide"><table>' + "\n".join(rows) + "</table></div>\n"
 
@@ -134,14 +137,22 @@ def _table(saved: Saved, cells: Sequence[Cell]) -> str:
     for name in names:
         head += [f"{_text(name)}<br>published", f"{_text(name)}<br>ours", "diff."]
     body = []
-    for row in saved.published:
-        line = [_text(row)]
+    classes = _classes(saved)
+    for row in saved.rows:
+        line = [_text(row.label) + ("" if row.runs else " <small>published only</small>")]
+        if not row.runs:
+            classes[line[0]] = "printed"
         for name in names:
-            published, ours, difference = cell_texts(at[row, name])
+            published, ours, difference = cell_texts(at[row.label, name])
             value, *interval = _text(ours).split(" [")
             line += [_text(published), value + "".join(f"<br><small>[{rest}</small>" for rest in interval), difference]
         body.append(line)
-    return _grid(head, body, _text(saved.baseline))
+    return _grid(head, body, classes)
+
+
+def _classes(saved: Saved) -> dict[str, str]:
+    """Return the CSS classes of the rows that others are tested against."""
+    return {_text(label): "base" for label in saved.baselines}
 
 
 def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
@@ -150,6 +161,7 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
         [
             _text(cell.row),
             _text(cell.column),
+            _text(against.baseline),
             f"{100 * against.difference:+.1f}",
             f"[{100 * against.low:+.1f}, {100 * against.high:+.1f}]",
             f"{against.p:.3g}",
@@ -163,6 +175,7 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
     head = [
         _text(saved.row_name),
         "column",
+        "against",
         "difference, points",
         "95 % interval",
         "p",
@@ -170,7 +183,7 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
         "by seed",
         "videos",
     ]
-    return _grid(head, body, names=2) if body else ""  # how it was tested stands below the first table
+    return _grid(head, body, names=3) if body else ""  # how it was tested stands below the first table
 
 
 def _by_row(materials: Sequence[Material], part: str, level: str) -> dict[str, list[pa.Table]]:
@@ -202,14 +215,14 @@ def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
         counts = [f"{_text(name)}<br><small>{num_fake[name]} fake</small>" for name in manipulations]
         body = [[_text(row), *(_auc_text(tables, name) for name in manipulations)] for row, tables in by_row.items()]
         text += f"<h3>{_text(part)}: video-level AUC in % against the same real videos</h3>\n"
-        text += _grid([_text(saved.row_name), *counts], body, _text(saved.baseline))
+        text += _grid([_text(saved.row_name), *counts], body, _classes(saved))
     return text
 
 
 def _auc_text(tables: Sequence[pa.Table], manipulation: str) -> str:
     """Return the mean and spread over seeds of one manipulation's AUC."""
     scores = [of_method(table, manipulation) for table in tables]
-    values = [detection.auc(table["label"], table["score"]) for table in scores if len(table["label"].unique()) == 2]
+    values = [detection.auc(table["label"], table["logit"]) for table in scores if len(table["label"].unique()) == 2]
     if not values:
         return "–"
     spread = f" ± {in_percent(float(np.std(values, ddof=1)))}" if len(values) > 1 else ONE_SEED
@@ -247,7 +260,7 @@ def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
         axis.plot([0, 1], [0, 1], ":", color="0.7", linewidth=1)
         lines: dict[str, Any] = {}
         for number, (row, tables) in enumerate(by_row.items()):
-            colour = "black" if row == saved.baseline else f"C{number % 10}"
+            colour = "black" if {row} == saved.baselines else f"C{number % 10}"
             style = "-" if number < 10 else "--"
             line, area = _curve(axis, tables, colour, style, seeds=len(by_row) <= MANY_ROWS)
             lines[f"{row} ({in_percent(area)})"] = line
@@ -265,7 +278,7 @@ def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, se
 
     Return the line of the mean, and the mean of the areas.
     """
-    curves = [detection.roc(table["label"], table["score"]) for table in tables]
+    curves = [detection.roc(table["label"], table["logit"]) for table in tables]
     area = float(np.mean([np.trapezoid(tpr, fpr) for fpr, tpr in curves]))
     x, y = np.append(0, GRID), np.append(0, np.mean([np.interp(GRID, fpr, tpr) for fpr, tpr in curves], axis=0))
     if len(curves) == 1 and len(curves[0][0]) < len(GRID):

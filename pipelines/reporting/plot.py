@@ -13,15 +13,17 @@ from pipelines.common.text import printable
 from pipelines.reporting.table import Cell
 
 PANELS = 4  # side by side
-CHARACTERS = 36  # of a title that fit over one panel
-NAME_CHARACTERS = 26  # of a row's name that fit into a line below a panel
+CHARACTERS = 30  # of a title that fit over one panel
+NAME_CHARACTERS = 32  # of a row's name that fit into a line beside the panels
+LINE = 0.24  # inches that a line of text takes
+CONTEXT, PUBLISHED, OURS = "0.6", "0.25", "C0"
 
 
 def plot(path: Path, title: str, row_name: str, value_name: str, cells: Sequence[Cell], footer: str) -> None:
-    """Write a PNG with a panel for each column of the table.
+    """Write a PNG with a panel for each column of the table, and its rows below each other.
 
-    It shows published (a line) and ours (points with intervals) over the rows. value_name: of the axis; footer: a text
-    below the panels.
+    It shows published values (circles; gray ones where nothing was run) and ours (squares with intervals). value_name:
+    of the axis; footer: a text below the panels.
     """
     from matplotlib import rc_context  # here: a second of import that a dry run does not need
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,49 +32,56 @@ def plot(path: Path, title: str, row_name: str, value_name: str, cells: Sequence
     columns = list(dict.fromkeys(cell.column for cell in cells))
     wide = min(PANELS, len(columns))
     high = -(-len(columns) // wide)
+    names = {cell.row: "\n".join(textwrap.wrap(printable(cell.row), NAME_CHARACTERS)) or " " for cell in cells}
+    lines = sum(name.count("\n") + 1 for name in names.values())
+    beside = 0.09 * max(len(line) for name in (row_name, *names.values()) for line in name.splitlines())
     with rc_context({"text.parse_math": False}):  # a $ in a name is a $
-        names = _row_names(cells)
-        turned = 0.0 if _fit(names) else 0.07 * max(len(line) for name in names for line in name.splitlines())
-        figure = Figure(figsize=(3.6 * wide + 0.6, (3.9 + turned) * high + 0.6), layout="constrained")
+        size = (2.7 * wide + beside, (LINE * lines + 1.1) * high + 1)
+        figure = Figure(figsize=(max(size[0], 5), max(size[1], 4)), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(high, wide, sharey=True, squeeze=False)
         for axis, column in zip(grid.flat, columns, strict=False):
-            _panel(axis, printable(row_name), [cell for cell in cells if cell.column == column])
-            axis.set_title(printable(column))
+            _panel(axis, [cell for cell in cells if cell.column == column])
+            axis.set_title(printable(column), fontsize="medium")
+            axis.set_xlabel(f"{value_name} (%)", fontsize="small")
         for axis in grid.flat[len(columns) :]:
             axis.set_axis_off()
+        runs = {cell.row: cell.runs for cell in cells}
         for axis in grid[:, 0]:
-            axis.set_ylabel(f"{value_name} (%)")
-        figure.suptitle(textwrap.fill(printable(title), CHARACTERS * wide))
+            axis.set_yticks(range(len(names)), names.values(), fontsize="small")
+            axis.set_ylabel(printable(row_name))
+            for text, is_run in zip(axis.get_yticklabels(), runs.values(), strict=True):
+                text.set_color("black" if is_run else "0.45")
+        figure.suptitle(textwrap.fill(printable(title), max(CHARACTERS * wide, 40)))
         _legend(figure, grid.flat, wide, footer)
         with writing(path) as temporary:
             figure.savefig(temporary, dpi=130, format="png")
 
 
-def _panel(axis: Any, row_name: str, cells: Sequence[Cell]) -> None:
-    x = range(len(cells))
+def _panel(axis: Any, cells: Sequence[Cell]) -> None:
+    """Draw one column, the first row on top."""
+    places = list(enumerate(cells))
     several = any(len(cell.seeds) > 1 for cell in cells)
-    axis.plot(x, [100 * cell.published for cell in cells], "o--", color="0.45", label="published")
-    known = [(i, cell) for i, cell in zip(x, cells, strict=True) if math.isfinite(cell.ours)]
+    for label, colour, runs in (("published", PUBLISHED, True), ("published only: nothing was run", CONTEXT, False)):
+        shown = [(y, cell) for y, cell in places if cell.runs is runs and math.isfinite(cell.published)]
+        x = [100 * cell.published for _, cell in shown]
+        if shown:
+            axis.plot(x, [y for y, _ in shown], "o", color=colour, markerfacecolor="white", label=label)
+    known = [(y, cell) for y, cell in places if math.isfinite(cell.ours)]
     if known:
-        ours = np.array([100 * cell.ours for _, cell in known])
         bars = 100 * np.array([[cell.ours - cell.low, cell.high - cell.ours] for _, cell in known]).T
         axis.errorbar(
-            [i for i, _ in known],
-            ours,
-            np.maximum(bars, 0),
-            fmt="s-",
-            color="C0",
-            capsize=4,
-            label=f"ours{', mean over seeds' if several else ''}: 95 % interval over videos",
+            [100 * cell.ours for _, cell in known],
+            [y for y, _ in known],
+            xerr=np.maximum(bars, 0),
+            fmt="s",
+            color=OURS,
+            capsize=3,
+            markersize=5,
+            label=f"ours{', mean over seeds' if several else ''}: 95 % interval",
         )
-    names = _row_names(cells)
-    if _fit(names):
-        axis.set_xticks(list(x), names)
-    else:
-        axis.set_xticks(list(x), names, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_xlabel(row_name)
-    axis.grid(axis="y", alpha=0.3)
+    axis.set_ylim(len(cells) - 0.5, -0.5)
+    axis.grid(alpha=0.3)
 
 
 def _legend(figure: Any, axes: Iterable[Any], wide: int, footer: str) -> None:
@@ -82,21 +91,10 @@ def _legend(figure: Any, axes: Iterable[Any], wide: int, footer: str) -> None:
         shown.values(),
         shown.keys(),
         loc="outside lower center",
-        ncols=min(2, wide),
+        ncols=min(3, wide),
         fontsize="small",
         frameon=False,
-        title=textwrap.fill(printable(footer), 2 * CHARACTERS * wide),
+        title=textwrap.fill(printable(footer), max(2 * CHARACTERS * wide, 60)),
         title_fontsize="x-small",
     )
     legend.get_title().set_color("0.35")
-
-
-def _row_names(cells: Sequence[Cell]) -> list[str]:
-    """Return the rows' names, wrapped so that they leave room for the panel above them."""
-    rows = dict.fromkeys(cell.row for cell in cells)
-    return ["\n".join(textwrap.wrap(printable(row), NAME_CHARACTERS)) for row in rows]
-
-
-def _fit(names: Sequence[str]) -> bool:
-    """Return whether the names can stand side by side below one panel."""
-    return sum(len(name) for name in names) < 30

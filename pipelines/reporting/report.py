@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.common.storage import write_text
 from pipelines.reporting import page, plot, robustness
 from pipelines.reporting.saved import Material, Run, Saved
-from pipelines.reporting.table import Cell, cells, markdown, notes, to_csv
+from pipelines.reporting.table import Cell, cells, markdown, notes, to_csv, to_latex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Report:
     def of(cls, saved: Saved, materials: Sequence[Material]) -> "Report":
         """Work out the table; materials: of the trials that are done."""
         table = cells(saved, materials)
-        lines = [*notes(table, saved.facts), *(f"LEAK {leak}" for leak in saved.leaks)]
+        lines = [*notes(table, saved.facts, saved.rows), *(f"LEAK {leak}" for leak in saved.leaks)]
         return cls(saved=saved, materials=materials, cells=table, lines=lines)
 
     def write(self, folder: Path, *, html: bool = True) -> list[Path]:
@@ -32,13 +32,14 @@ class Report:
         Return the paths, Markdown first. Files that are there are replaced.
         """
         saved = self.saved
-        paths = [folder / f"{saved.name}.{ending}" for ending in ("md", "csv", "png")]
+        paths = [folder / f"{saved.name}.{ending}" for ending in ("md", "csv", "tex", "png")]
         write_text(paths[0], markdown(saved.title, saved.row_name, self.cells, self.lines))
         write_text(paths[1], to_csv(saved.row_name, self.cells))
+        write_text(paths[2], to_latex(saved.title, saved.row_name, self.cells, self.lines))
         kinds = {f"{column.level} {column.metric.upper()}" for column in saved.columns}
         value_name = kinds.pop() if len(kinds) == 1 else "value"
         footer = saved.facts["data"] if saved.is_sample else ""
-        plot.plot(paths[2], saved.title, saved.row_name, value_name, self.cells, footer)
+        plot.plot(paths[3], saved.title, saved.row_name, value_name, self.cells, footer)
         paths += robustness.write(folder / f"{saved.name}-robustness.png", saved, self.materials, footer)
         if html:
             paths.append(folder / f"{saved.name}.html")

@@ -118,7 +118,8 @@ def write(path: Path, saved: Saved, materials: Sequence[Material], footer: str) 
     """
     perturbed = next((column for column in saved.columns if column.perturbation), None)
     level, metric = (perturbed.level, perturbed.metric) if perturbed else ("video", "auc")
-    results = {row: [material.results for material in materials if material.row == row] for row in saved.published}
+    running = [line.label for line in saved.rows if line.runs]
+    results = {row: [material.results for material in materials if material.row == row] for row in running}
     title = f"{saved.title}, by level"
     return [path] if plot(path, title, saved.row_name, results, level=level, metric=metric, footer=footer) else []
 

@@ -26,10 +26,22 @@ from pipelines.metrics.results import Origin
 
 TABLE = "table.json"
 AGAIN = "run its sweep again (nothing is trained or scored anew), then this"
-COUNTS = ("n_real", "n_fake", "n_missing", "n_excluded")  # columns of RESULTS that count videos
+# Columns of RESULTS that count videos.
+COUNTS = ("n_real", "n_fake", "n_clusters", "n_padded", "n_missing", "n_excluded")
 _SAME = 1e-6  # values made again may differ by it: other machines round sums otherwise
 
 ScoredAt = tuple[str, str, str]  # part, level, perturbation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row of a table, without what is run for it."""
+
+    label: str
+    published: tuple[str, ...]  # in percent, as printed, one for each column; `-`: none
+    runs: bool = True  # False: it is published only
+    baseline: str = ""  # the row that it is tested against; empty, or its own label: none
+    note: str = ""  # what a reader must know of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +61,22 @@ class Saved:
     name: str
     title: str
     row_name: str
-    baseline: str
     is_sample: bool
     columns: tuple[Column, ...]
-    published: Mapping[str, Mapping[str, float]]  # row -> column -> value in [0, 1]; NaN: none
+    rows: tuple[Line, ...]
     trials: tuple[Planned, ...]
     facts: Mapping[str, str]
     leaks: tuple[str, ...] = ()
     coverage: tuple[Mapping[str, Any], ...] = ()  # by dataset, split, label, method: videos given, ok, and why not
 
+    @property
+    def baselines(self) -> frozenset[str]:
+        """The labels of the rows that others are tested against."""
+        return frozenset(line.baseline for line in self.rows if line.baseline not in ("", line.label))
+
     def write(self, folder: Path) -> Path:
         """Write `table.json` into the folder; return its path."""
-        told = asdict(self)
-        told["published"] = {
-            row: {name: value if math.isfinite(value) else None for name, value in values.items()}
-            for row, values in self.published.items()
-        }
-        storage.write_text(folder / TABLE, json.dumps(told, indent=2, allow_nan=False) + "\n")
+        storage.write_text(folder / TABLE, json.dumps(asdict(self), indent=2, allow_nan=False) + "\n")
         return folder / TABLE
 
     @classmethod
@@ -78,12 +89,9 @@ class Saved:
         try:
             columns = tuple(Column(**column) for column in told["columns"])
             trials = tuple(Planned(**planned) for planned in told["trials"])
-            published = {
-                row: {name: math.nan if value is None else float(value) for name, value in values.items()}
-                for row, values in told["published"].items()
-            }
+            rows = tuple(Line(**{**line, "published": tuple(line["published"])}) for line in told["rows"])
             rest = {name: tuple(told[name]) for name in ("leaks", "coverage")}
-            return cls(**{**told, "columns": columns, "trials": trials, "published": published, **rest})
+            return cls(**{**told, "columns": columns, "trials": trials, "rows": rows, **rest})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not what this version writes ({error}): {AGAIN}") from error
 

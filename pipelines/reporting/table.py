@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.common.text import markdown_cell, printable
-from pipelines.experiments.sweep import Column
+from pipelines.common.text import latex, markdown_cell, printable
+from pipelines.experiments.sweep import NO_VALUE, Column, percent
 from pipelines.metrics import significance
 from pipelines.metrics.names import FINAL, LOCALIZING
 from pipelines.metrics.significance import Comparison
-from pipelines.reporting.saved import COUNTS, Material, Saved, where
+from pipelines.reporting.saved import COUNTS, Line, Material, Saved, where
 
 ONE_SEED = "*"
+PUBLISHED_ONLY = "°"  # behind the label of a row that nothing runs for
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
 
 
@@ -31,6 +32,8 @@ class Cell:
     row: str
     column: str
     published: float
+    decimals: int = 1  # of the published value in percent, as printed
+    runs: bool = True  # False: a row of the paper's that is published only
     test: str = ""  # the part that was scored
     perturbation: str = ""  # of its faces
     level: str = ""
@@ -42,6 +45,8 @@ class Cell:
     seeds: tuple[int, ...] = ()
     n_real: int = 0
     n_fake: int = 0
+    n_clusters: int = 0
+    n_padded: int = 0
     n_missing: int = 0
     n_excluded: int = 0
     failure: str = ""  # why there is no value of ours
@@ -52,25 +57,38 @@ class Cell:
         """Ours minus published, in [-1, 1]."""
         return self.ours - self.published
 
-    @classmethod
-    def of(cls, row: str, column: Column, published: float, results: Sequence[pa.Table], failure: str = "") -> "Cell":
-        """Return the cell of a row, without a comparison.
+    @property
+    def label(self) -> str:
+        """The row's label, marked where the row is published only."""
+        return self.row if self.runs else f"{self.row} {PUBLISHED_ONLY}"
 
-        results: RESULTS of the row's finished trials, one table for each seed. failure: why another is not finished.
+    @classmethod
+    def printed(cls, row: str, column: Column, word: str) -> "Cell":
+        """Return the cell of a row that is published only. word: the value in percent, as printed, or `-`."""
+        return cls(
+            row=row,
+            column=column.name,
+            published=percent(word) / 100,
+            decimals=0 if word == NO_VALUE else len(word.partition(".")[2]),
+            runs=False,
+            level=column.level,
+            metric=column.metric,
+            perturbation=column.perturbation,
+            test=column.test,
+        )
+
+    @classmethod
+    def of(cls, row: str, column: Column, published: str, results: Sequence[pa.Table], failure: str = "") -> "Cell":
+        """Return the cell of a row that runs, without a comparison.
+
+        published: as `printed` takes it. results: RESULTS of the row's finished trials, one table for each seed.
+        failure: why another is not finished.
         """
         wanted = {"stage": FINAL, "level": column.level, "metric": column.metric, "perturbation": column.perturbation}
         if column.test:
             wanted["test_dataset"] = column.test
         numbers = [number for table in results for number in where(table, wanted).to_pylist()]
-        cell = cls(
-            row=row,
-            column=column.name,
-            published=published,
-            test=column.test,
-            perturbation=column.perturbation,
-            level=column.level,
-            metric=column.metric,
-        )
+        cell = replace(cls.printed(row, column, published), runs=True)
         if not numbers:
             no_number = f"no {column.level} {column.metric}"
             if column.metric in LOCALIZING:
@@ -78,8 +96,8 @@ class Cell:
             return replace(cell, failure=failure or no_number)
         ours = [number["value"] for number in numbers]
         counts = {name: max(number[name] for number in numbers) for name in COUNTS}
-        if not np.isfinite(ours).all():
-            failure = f"{counts['n_real']} real and {counts['n_fake']} fake videos with a face: not defined"
+        if undefined := [number["reason"] for number in numbers if math.isnan(number["value"])]:
+            failure = f"not defined: {undefined[0]}"
         return replace(
             cell,
             test=numbers[0]["test_dataset"],
@@ -97,34 +115,37 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
     """Return the cells of a table, row by row; materials: of the trials that are done."""
     against = {column.name: comparisons(saved, materials, column) for column in saved.columns}
     table = []
-    for row, published in saved.published.items():
-        results = [material.results for material in materials if material.row == row]
-        failure = next((trial.failure for trial in saved.trials if trial.row == row and trial.failure), "")
-        for column in saved.columns:
-            cell = Cell.of(row, column, published[column.name], results, failure)
-            table.append(replace(cell, against=against[column.name].get(row)))
+    for line in saved.rows:
+        results = [material.results for material in materials if material.row == line.label]
+        failure = next((trial.failure for trial in saved.trials if trial.row == line.label and trial.failure), "")
+        for column, word in zip(saved.columns, line.published, strict=True):
+            if line.runs:
+                cell = Cell.of(line.label, column, word, results, failure)
+                table.append(replace(cell, against=against[column.name].get(line.label)))
+            else:
+                table.append(Cell.printed(line.label, column, word))
     return table
 
 
 def comparisons(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
-    """Return row -> its comparison with the baseline row in one column, corrected by Holm's method for the rows.
+    """Return row -> its comparison with its baseline row in one column, corrected by Holm's method for the rows.
 
-    Seeds that both have are compared. Rows that share no test videos with the baseline row are left out.
+    Seeds that both have are compared. Rows that share no test videos with their baseline row are left out.
     """
     made_of: dict[str, dict[int, significance.Terms]] = {}
     for material in materials:
         if terms := material.terms(column):
             made_of.setdefault(material.row, {})[material.seed] = terms
-    base = made_of.get(saved.baseline, {})
     cache: significance.ResampledCache = {}
     uncorrected = {}
-    for row in saved.published:
-        own = made_of.get(row, {}) if row != saved.baseline else {}
+    for line in saved.rows:
+        own = made_of.get(line.label, {}) if line.baseline != line.label else {}
+        base = made_of.get(line.baseline, {})
         pairs = {
             seed: (own[seed], base[seed]) for seed in own.keys() & base.keys() if len(own[seed]) == len(base[seed])
         }
-        if comparison := significance.compare(saved.baseline, column.metric, pairs, cache):
-            uncorrected[row] = comparison
+        if comparison := significance.compare(line.baseline, column.metric, pairs, cache):
+            uncorrected[line.label] = comparison
     adjusted = significance.holm([comparison.p for comparison in uncorrected.values()])
     return {
         row: replace(comparison, adjusted_p=p)
@@ -147,12 +168,19 @@ def in_percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+def published_text(cell: Cell) -> str:
+    """Return the published value in percent, with the decimals that the paper prints; a dash for NaN."""
+    return "–" if math.isnan(cell.published) else f"{100 * cell.published:.{cell.decimals}f}"
+
+
 def ours_text(cell: Cell) -> str:
-    """Return our value: `91.2 ± 0.4 [89.9, 92.5] ↑`.
+    """Return our value: `91.2 ± 0.4 [89.9, 92.5] ↑`; nothing in a row that is published only.
 
     With one seed it is `91.2* [89.9, 92.5]`. An arrow behind it says that it is significantly above or below the
     baseline row.
     """
+    if not cell.runs:
+        return ""
     if math.isnan(cell.ours):
         return "failed" if cell.failure else "–"
     spread = ONE_SEED if math.isnan(cell.spread) else f" ± {in_percent(cell.spread)}"
@@ -163,21 +191,27 @@ def ours_text(cell: Cell) -> str:
 
 
 def difference_text(cell: Cell) -> str:
-    """Return ours minus published in percentage points, signed; a dash where one of them is missing."""
+    """Return ours minus published in percentage points, signed; a dash where one of them is missing.
+
+    Nothing in a row that is published only.
+    """
+    if not cell.runs:
+        return ""
     return "–" if math.isnan(cell.difference) else f"{100 * cell.difference:+.1f}"
 
 
 def cell_texts(cell: Cell) -> tuple[str, str, str]:
     """Return published, ours and the difference."""
-    return in_percent(cell.published), ours_text(cell), difference_text(cell)
+    return published_text(cell), ours_text(cell), difference_text(cell)
 
 
 # ------------------------------------------------------------------------------------------------------- for a terminal
 def two_lines(cell: Cell, ours_width: int = 6) -> str:
-    """Return a cell for a terminal: three numbers, and the interval on a second line."""
+    """Return a cell for a terminal: three numbers, and the interval on a second line. All lines are equally wide."""
     published, ours, difference = cell_texts(cell)
     value, *interval = ours.split(" [")
-    return "\n".join([f"{published} {value:>{ours_width}} {difference:>6}", *(f"[{text}" for text in interval)])
+    line = f"{published:>5} {value:>{ours_width}} {difference:>6}"
+    return "\n".join([line, *(f"[{text}".rjust(len(line)) for text in interval)])
 
 
 def heading(column: str, ours_width: int = 6) -> str:
@@ -197,7 +231,7 @@ def side_by_side(row_name: str, cells: Sequence[Cell], width: int) -> list[list[
     for cell in cells:
         texts[cell.column].append(two_lines(cell, own_width))
     frame = 3  # what a terminal's table adds to a column
-    first = max(len(printable(name)) for name in (row_name, *(cell.row for cell in cells))) + frame + 1
+    first = max(len(printable(name)) for name in (row_name, *(cell.label for cell in cells))) + frame + 1
     groups: list[list[str]] = []
     left = 0
     for column, own in texts.items():
@@ -211,8 +245,11 @@ def side_by_side(row_name: str, cells: Sequence[Cell], width: int) -> list[list[
 
 
 # ------------------------------------------------------------------------------------------------------ below the table
-def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
-    """Return what a reader must know to read the numbers, a line each; facts: what is known of the whole table."""
+def notes(cells: Sequence[Cell], facts: Mapping[str, str], rows: Sequence[Line] = ()) -> list[str]:
+    """Return what a reader must know to read the numbers, a line each; facts: what is known of the whole table.
+
+    rows: those of the table, for what each has to say.
+    """
     lines = [f"{name}: {value}" for name, value in facts.items()]
     scored: dict[str, Cell] = {}
     for cell in cells:
@@ -220,12 +257,21 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str]) -> list[str]:
             scored.setdefault(cell.test or cell.column, cell)
     for part, cell in scored.items():
         excluded = f", {cell.n_excluded} excluded (share a source with training)" if cell.n_excluded else ""
-        counts = f"{cell.n_real} real and {cell.n_fake} fake videos scored, {cell.n_missing} failed"
+        padded = f", {cell.n_padded} of them in clips filled up with a frame repeated" if cell.n_padded else ""
+        clusters = f" ({cell.n_clusters} groups of one source)" if cell.n_clusters else ""
+        counts = f"{cell.n_real} real and {cell.n_fake} fake videos scored{clusters}{padded}, {cell.n_missing} failed"
         lines.append(f"{part}: {counts}{excluded}")
+    if any(not cell.runs for cell in cells):
+        lines.append(f"{PUBLISHED_ONLY} published only: the number that the paper prints; nothing was run here")
     if any(len(cell.seeds) == 1 for cell in cells):
         lines.append(f"{ONE_SEED} one seed only: the spread between seeds is not known")
     lines.append("[low, high]: 95 % interval, bootstrap over test videos; ±: standard deviation over seeds")
     lines += _test_notes(cells)
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            said.setdefault(row.note, []).append(row.label)
+    lines += [f"{'; '.join(labels)}: {note}" for note, labels in said.items()]
     failures: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         if cell.failure:
@@ -240,8 +286,10 @@ def _test_notes(cells: Sequence[Cell]) -> list[str]:
     if not tested:
         return []
     several = any(len(comparison.by_seed) > 1 for comparison in tested)
+    baselines = dict.fromkeys(comparison.baseline for comparison in tested)
+    row = f"the row {next(iter(baselines))}" if len(baselines) == 1 else f"their own of the rows {'; '.join(baselines)}"
     lines = [
-        f"{HIGHER} {LOWER}: higher, lower than the row {tested[0].baseline} on the same test videos (p < "
+        f"{HIGHER} {LOWER}: higher, lower than {row} on the same test videos (p < "
         f"{significance.LEVEL:g}; paired bootstrap over the videos that both scored, {significance.NUM_RESAMPLES} "
         f"resamples{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
     ]
@@ -254,13 +302,49 @@ def _test_notes(cells: Sequence[Cell]) -> list[str]:
 def markdown(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[str]) -> str:
     """Return the table as Markdown, with `lines` as a list below it. No text is taken for markup."""
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    rows = list(dict.fromkeys(cell.row for cell in cells))
-    at = {(cell.row, cell.column): cell for cell in cells}
+    rows = list(dict.fromkeys(cell.label for cell in cells))
+    at = {(cell.label, cell.column): cell for cell in cells}
     kinds = ("published", "ours", "difference")
     head = [markdown_cell(row_name)] + [f"{markdown_cell(column)} {kind}" for column in columns for kind in kinds]
     body = [[markdown_cell(row)] + [text for column in columns for text in cell_texts(at[row, column])] for row in rows]
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
     return "\n".join([f"# {markdown_cell(title)}", "", *table, "", *(f"- {markdown_cell(t)}" for t in lines), ""])
+
+
+def to_latex(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[str]) -> str:
+    """Return the table as a LaTeX `table` with booktabs, with `lines` below it.
+
+    It shows published and ours: the difference follows. One that is too wide for the page is made smaller.
+    """
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    at = {(cell.label, cell.column): cell for cell in cells}
+    heads = [rf"\multicolumn{{2}}{{c}}{{{latex(column)}}}" for column in columns]
+    rules = [rf"\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(columns))]
+    body = [
+        [latex(label)] + [latex(text) for column in columns for text in cell_texts(at[label, column])[:2]]
+        for label in dict.fromkeys(cell.label for cell in cells)
+    ]
+    text = [
+        r"% needs \usepackage{booktabs,adjustbox}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex(title)}}}",
+        r"\begin{adjustbox}{max width=\linewidth}",
+        rf"\begin{{tabular}}{{@{{}}l{'rl' * len(columns)}@{{}}}}",
+        r"\toprule",
+        rf"& {' & '.join(heads)} \\",
+        " ".join(rules),
+        rf"{latex(row_name)} & {' & '.join(['publ. & ours'] * len(columns))} \\",
+        r"\midrule",
+        *(rf"{' & '.join(row)} \\" for row in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{adjustbox}",
+        r"\par\smallskip\footnotesize\raggedright",
+        *(rf"{latex(line)}\par" for line in lines),
+        r"\end{table}",
+    ]
+    return "\n".join([*text, ""])
 
 
 def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
@@ -271,11 +355,12 @@ def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
     tested = ["baseline", "difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos"]
     writer = csv.writer(buffer, lineterminator="\n")
     heads = [name if name == "baseline" else f"baseline_{name}" for name in tested]
-    writer.writerow([row_name, "test_dataset", *names, *heads])
+    writer.writerow([row_name, "test_dataset", *names, *heads, "published_only"])
     for cell in cells:
         values = [getattr(cell, name) for name in names]
         values += [getattr(cell.against, name, "") for name in tested]
-        writer.writerow([cell.row, cell.test or cell.column, *(_csv_value(value) for value in values)])
+        texts = (_csv_value(value) for value in values)
+        writer.writerow([cell.row, cell.test or cell.column, *texts, "" if cell.runs else "yes"])
     return buffer.getvalue()
 
 

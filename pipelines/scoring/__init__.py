@@ -7,4 +7,7 @@ exactly once; and what makes a score plausible to a person.
     explain  Grad-CAM, a paper's own pictures, features: EVIDENCE and FEATURES
     trained  a finished trial, found by folder, digest or method and read back
     predict  videos of one's own, scored by a finished trial
+
+    detector   a detector of one's own over FACES, scored as a stage is
+    from_file  scores that were made elsewhere: a file, joined with the videos that a protocol scores
 """

@@ -182,7 +182,7 @@ def _features(
                 log.warning("%s of %s: features end after %g s", name, stage.planned.paper, MOST_SECONDS)
                 break
             try:
-                vectors = _vectors(module, samples, video, number, on)
+                vectors = _vectors(module, samples, video, number, on, stage.planned.numerics)
             except Exception as error:  # noqa: BLE001
                 _log_problem(stage, video.video_id, error)
                 continue
@@ -328,12 +328,12 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _vectors(
-    module: models.Stage, samples: Samples, video: Video, number: int, on: torch.device
+    module: models.Stage, samples: Samples, video: Video, number: int, on: torch.device, numerics: device.Numerics
 ) -> list[tuple[FaceAt, NDArray[np.float32]]]:
     """Return the features of `number` faces of a video, or of all if it has fewer; a clip stands for its first face."""
     entries = list(islice(samples.scoring_samples(video, seed=0, most_frames=number), number))
     batch = as_batch([arrays for _, arrays in entries], on)
-    with torch.no_grad(), device.autocast(on):
+    with torch.no_grad(), numerics.in_force(), numerics.autocast(on):
         features = module.features(batch)
     assert features is not None, f"{module.name} has no features"
     vectors = features.float().cpu().numpy()

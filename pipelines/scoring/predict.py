@@ -174,12 +174,10 @@ def _scores(trained: Trained, scorer: score.ScoreVideos, faces: store.Faces, nam
     table = scorer(score.as_table([_video(name)]))
     by_stage = {planned.name: table.filter(pc.equal(table["stage"], planned.name)) for planned in trained.planned}
     by_stage[FINAL] = final = detection.mean_of_stages(list(by_stage.values()))
-    of_video = {
-        stage: float(detection.by_video(predictions, trained.pooling)["score"][0].as_py())
-        for stage, predictions in by_stage.items()
-    }
-    if not all(map(math.isfinite, of_video.values())):
+    videos = {stage: detection.by_video(table, trained.pooling).to_pylist()[0] for stage, table in by_stage.items()}
+    if not all(math.isfinite(video["logit"]) for video in videos.values()):
         raise ValueError("the model gives no finite number for it")
+    of_video = {stage: video["score"] for stage, video in videos.items()}
     scores: dict[FaceAt, dict[str, float]] = {}
     for stage, predictions in by_stage.items():
         for row in predictions.select(["face_index", "frame_index", "score"]).to_pylist():

@@ -1,8 +1,8 @@
 """Finished stages and FACES to PREDICTIONS, by Ray Data or in this process; and what one stage derives for another.
 
 In   stage folders with `_done.json`, and the usable videos of the parts to score
-Out  <stage>/predictions/<part digest>.parquet  one row per face; every face exactly once
-     <stage>/predictions/<part digest>-<perturbation>-v<version>.parquet  the same faces, perturbed
+Out  <stage>/predictions/<part digest>-v<version>.parquet  one row per face; every face exactly once
+     <stage>/predictions/<part digest>-v<version>-<perturbation>-v<version>.parquet  the same faces, perturbed
      <stage>/derived/<videos digest>.parquet    one row group per video
 
 Scores are made once per stage, part and perturbation: a file that is there is not made again.
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import safetensors.torch
 import torch
+from scipy.special import expit
 
 import models
 from pipelines.common import cluster, device, storage
@@ -26,10 +27,12 @@ from pipelines.common.pictures import encode_png
 from pipelines.common.storage import write_parquet, writing
 from pipelines.common.tables import PREDICTIONS, UNPERTURBED, to_table
 from pipelines.faces import perturb
+from pipelines.metrics import detection
 from pipelines.training import batches, stages
-from pipelines.training.samples import Arrays, Derived, Samples
+from pipelines.training.samples import Arrays, Derived, Samples, face_area_px
 from pipelines.training.views import Video
 
+VERSION = 2  # raise it when scores would come out otherwise, or with other columns: faces are then scored anew
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
 MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
@@ -68,7 +71,7 @@ class FinishedStage:
 def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> Path:
     """Return the file that holds a stage's PREDICTIONS of a part, whether or not it is there."""
     suffix = f"-{perturbation}-v{perturb.VERSION}" if perturbation else ""
-    return planned.folder / "predictions" / f"{part_digest}{suffix}.parquet"
+    return planned.folder / "predictions" / f"{part_digest}-v{VERSION}{suffix}.parquet"
 
 
 def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> pa.Table:
@@ -102,7 +105,7 @@ def score_parts(
         args = ([stage for stage, _ in each.missing], faces, each.perturbations)
         tables: list[pa.Table] = []
         seen: set[str] = set()
-        for table in _apply_actor(ScoreVideos, args, each.videos, num_actors, gpus_per_actor):
+        for table in apply_actor(ScoreVideos, args, each.videos, num_actors, gpus_per_actor):
             tables.append(table)
             seen |= set(table["video_id"].unique().to_pylist())
             if on_video:
@@ -187,6 +190,7 @@ class ScoreVideos:
     ) -> None:
         """finished: the stages that score. faces: dataset -> FACES folder. perturbations: single levels, "": none."""
         self.device, self.perturbations = device.best(), perturbations
+        self.numerics = {stage.planned.name: stage.planned.numerics for stage in finished}
         self.stages = [(stage.planned.name, stage.load(self.device), stage.samples(faces)) for stage in finished]
 
     def __call__(self, videos: pa.Table) -> pa.Table:
@@ -199,22 +203,27 @@ class ScoreVideos:
         self, name: str, module: models.Stage, samples: Samples, videos: Sequence[Video]
     ) -> Iterator[dict[str, Any]]:
         """Yield one stage's PREDICTIONS. A face that lies in two clips gets the mean of their scores."""
-        scores: dict[FaceKey, list[float]] = {}
+        logits: dict[FaceKey, list[float]] = {}
         measures: dict[FaceKey, dict[str, Any]] = {}
-        for covered, out in _outputs(module.score, samples, videos, self.device, self.perturbations):
+        for covered, out in _outputs(
+            module.score, samples, videos, self.device, self.numerics[name], self.perturbations
+        ):
             for i, sample in enumerate(covered):
                 for row in sample.rows:
                     key = FaceKey(sample.video, sample.perturbation, row["frame_index"], row["face_index"])
-                    scores.setdefault(key, []).append(float(out["score"][i]))
-                    box = row["box_px"]
-                    area = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
-                    measures[key] = {"face_area_px": area, **_NO_MASK}
+                    logits.setdefault(key, []).append(float(out["logit"][i]))
+                    measures[key] = {
+                        "num_repeated": samples.feed.clip_frames - len(sample.rows),
+                        "face_area_px": face_area_px(row),
+                        **_NO_MASK,
+                    }
                     if "mask" in out:
                         mask = out["mask"][i]
                         measures[key] |= _compare(mask, samples.face(row, mask.shape[0]))
                         if sample.perturbation:
                             measures[key]["mask_png"] = None  # dozens of pictures of each face, for nobody to look at
-        for key, values in scores.items():
+        for key, values in logits.items():
+            logit = detection.mean_score(values)
             yield {
                 "stage": name,
                 "perturbation": key.perturbation,
@@ -224,7 +233,8 @@ class ScoreVideos:
                 "face_index": key.face_index,
                 "label": key.video.label,
                 "method": key.video.method,
-                "score": float(np.mean(values)),
+                "logit": float(logit),
+                "score": float(expit(logit)),
                 **measures[key],
             }
 
@@ -263,7 +273,7 @@ def derive(
     if path.exists():
         return
     ordered = sorted(videos, key=lambda video: video.video_id)
-    tables = _apply_actor(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor)
+    tables = apply_actor(_DeriveFrames, (finished, faces), ordered, num_actors, gpus_per_actor)
     for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # GBs, of a process that was killed
         abandoned.unlink(missing_ok=True)
     with (
@@ -281,11 +291,12 @@ class _DeriveFrames:
     def __init__(self, finished: FinishedStage, faces: Mapping[str, Path]) -> None:
         self.device = device.best()
         self.module, self.samples = finished.load(self.device), finished.samples(faces)
+        self.numerics = finished.planned.numerics
 
     def __call__(self, videos: pa.Table) -> pa.Table:
         rows: dict[tuple[str, int, int, str], dict[str, Any]] = {}
         wanted = [Video(**row) for row in videos.to_pylist()]
-        for covered, out in _outputs(self.module.derive, self.samples, wanted, self.device):
+        for covered, out in _outputs(self.module.derive, self.samples, wanted, self.device, self.numerics):
             for i, sample in enumerate(covered):
                 for frame, face in enumerate(sample.rows):
                     for name, array in out.items():
@@ -321,6 +332,7 @@ def _outputs(
     samples: Samples,
     videos: Sequence[Video],
     on: torch.device,
+    numerics: device.Numerics,
     perturbations: Sequence[str] = (UNPERTURBED,),
 ) -> Iterator[tuple[list[_Covered], dict[str, np.ndarray]]]:
     """Yield what `apply` makes of the videos' samples, batch by batch: the faces of each sample, and the arrays.
@@ -335,7 +347,7 @@ def _outputs(
     )
     for entries in batches.ahead(batches.chunks(stream, BATCH_SAMPLES)):
         batch = as_batch([arrays for _, arrays in entries], on)
-        with device.autocast(on):
+        with numerics.in_force(), numerics.autocast(on):
             out = apply(batch)
         # NumPy has no bfloat16.
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in out.items()}
@@ -350,7 +362,7 @@ def as_table(videos: Sequence[Video]) -> pa.Table:
     )
 
 
-def _apply_actor(
+def apply_actor(
     actor: type, args: tuple[Any, ...], videos: Sequence[Video], num_actors: int, gpus_per_actor: float
 ) -> Iterator[pa.Table]:
     """Yield what `actor(*args)` makes of the videos, in their order: by Ray Data, or with no actors in this process."""

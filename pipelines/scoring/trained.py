@@ -19,6 +19,7 @@ from pipelines.faces.recipe import Recipe
 from pipelines.scoring.score import FinishedStage
 from pipelines.training import stages
 
+FOREIGN = "foreign"  # in trial.json: the scores were made elsewhere, and this says where
 TRIAL = "trial.json"  # what it takes to use the trained stages without the sweep that trained them
 
 
@@ -118,8 +119,8 @@ def newest(method: str, storage: Path) -> Trained:
 
 
 def _trials(storage: Path) -> list[Path]:
-    """Return the folders of the storage's trials, done or not."""
-    return sorted(path.parent for path in storage.glob(f"runs/*/{TRIAL}"))
+    """Return the folders of the storage's trials, done or not; scores from elsewhere are none."""
+    return sorted(path.parent for path in storage.glob(f"runs/*/{TRIAL}") if FOREIGN not in read_json(path))
 
 
 def _named(folder: Path) -> str:
@@ -132,6 +133,8 @@ def _record(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is neither a trial's folder (no {TRIAL}) nor a stage's (no spec.json)")
     record = read_json(path)
+    if FOREIGN in record:
+        raise ValueError(f"{folder} holds scores from elsewhere ({record[FOREIGN]['name']}): nothing here made them")
     if not isinstance(record, dict) or not {"experiment", "stages", "faces", "commit"} <= record.keys():
         raise StorageError(f"{path} is not what this code writes; delete {folder} and run the sweep again")
     return record
@@ -172,9 +175,11 @@ def _stage(storage: Path, paper: str, name: str, stage_digest: str) -> stages.Pl
     if not (folder / "_done.json").is_file():
         raise ValueError(f"{folder} holds no finished stage; run the sweep again")
     spec = read_json(folder / "spec.json")
-    if spec["version"] != models.version(paper):
-        raise ValueError(
-            f"{folder} was trained by version {spec['version']} of models/{paper}.py, this is version "
-            f"{models.version(paper)}: its scores would not be those of the trial; check out its commit or train anew"
-        )
+    then, now = spec.get("versions", {}), stages.versions(paper)
+    for part, file in ((paper, f"models/{paper}.py"), ("samples", "pipelines/training/samples.py")):
+        if then.get(part) != now[part]:
+            raise ValueError(
+                f"{folder} was trained by version {then.get(part, 'none')} of {file}, this is version {now[part]}: its "
+                "scores would not be those of the trial; check out its commit or train anew"
+            )
     return stages.PlannedStage(paper=paper, name=name, folder=folder, spec=spec)

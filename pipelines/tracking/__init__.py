@@ -5,6 +5,7 @@ one for each trial, and the best trial as a registered model.
 
     client    calls of MLflow by run id, repeated until they work or patience ends
     runs      what reaches MLflow: names, tags, parameters, metrics, curves, datasets, files
+    foreign   the same for scores that were made elsewhere
     registry  the write side of the model registry: which trial wins, and its registered model
     pyfunc    a registered model as MLflow loads it: video paths in, scores out
     lookup    the read side: run ids and `models:/` names to trials

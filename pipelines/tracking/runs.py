@@ -139,6 +139,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         "trained_on": experiment.train_on,
         "tested_on": ", ".join(part.name for part in trial.test),
         "part": ", ".join(dict.fromkeys(part.split for part in trial.test)),
+        "parts": ", ".join(trial.citations),
         "compression": experiment.codec,
         "seed": str(experiment.seed),
         "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
@@ -157,7 +158,9 @@ def params(trial: Trial) -> dict[str, Any]:
     for name, elsewhere in IN_FACES.items():
         if flat.get(name) == flat[elsewhere]:
             kept.pop(name, None)
-    kept["manipulations"] = flat["manipulations"] or "all"
+    kept["manipulations"] = ", ".join(
+        sorted({video.method for video in trial.train.videos if video.label == tables.FAKE})
+    )
     return {name: "none" if value == "" else value for name, value in kept.items()}  # a blank tells nothing
 
 

@@ -10,9 +10,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,14 +22,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import models
 from models import BadSample
 from models._distributed import alone, total
-from pipelines.common import device, progress, tables
+from pipelines.common import progress, tables
+from pipelines.common.device import Numerics
 from pipelines.common.storage import write_text
 from pipelines.metrics import detection
 from pipelines.training import views
 from pipelines.training.batches import ahead, chunks, stack
 from pipelines.training.job import CHECKPOINT_SECONDS, Job
 from pipelines.training.learner import Learner, newest_checkpoint
-from pipelines.training.samples import VAL_FRAMES, Arrays, Samples
+from pipelines.training.samples import VAL_FRAMES, Arrays, Samples, face_area_px
 from pipelines.training.views import Pick
 from pipelines.training.workers import World
 
@@ -43,6 +45,11 @@ def loop(job: Job, world: World) -> None:
     """Train from the newest checkpoint to the end, and finish the stage."""
     if job.planned.done:  # a worker died between the marker and its own end
         return
+    with job.planned.numerics.in_force():
+        _train(job, world)
+
+
+def _train(job: Job, world: World) -> None:
     view, samples = job.view(), job.samples()
     val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
     epoch_steps = view.steps_per_epoch
@@ -67,7 +74,7 @@ def loop(job: Job, world: World) -> None:
             model, trainable = world.wrap(module), _trainable(module)
         torch.manual_seed(_seed_of(job.seed, step, world.rank))
         batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(job.seed, step, 0))}
-        state.add(_step(model, learner.optimizer, _cut(module, batch, cuts), step, picks, world))
+        state.add(_step(model, learner.optimizer, _cut(module, batch, cuts), step, picks, world, job.planned.numerics))
         if not isinstance(learner.scheduler, ReduceLROnPlateau):
             learner.scheduler.step()
         state.step = step + 1
@@ -117,6 +124,7 @@ def _step(
     step: int,
     picks: Sequence[Pick],
     world: World,
+    numerics: Numerics,
 ) -> dict[str, float]:
     """Take one optimizer step; return its losses. The closure may run more than once (SAM): its first losses count.
 
@@ -129,7 +137,7 @@ def _step(
         repeat, whole = torch.tensor(bool(parts)), torch.zeros(())
         for number, (batch, counts) in enumerate(cuts, 1):
             with _gradients_stay_here(model, number < len(cuts)):
-                with device.autocast(world.device):
+                with numerics.autocast(world.device):
                     out = model({**batch, "repeat": repeat})
                 _check_finite(out["loss"], step, picks, world)
                 (out["loss"] * counts).backward()
@@ -177,45 +185,63 @@ def _trainable(module: nn.Module) -> tuple[str, ...]:
 def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> dict[str, float]:
     """Return `loss` and, for classifiers, video-level `auc` and frame-level `accuracy` on the selection part.
 
-    Every sample counts once. The random parts of validation samples (masks, pseudo-fakes) are the same in every
+    Every sample counts once, whatever the number of workers and however samples are cut into batches; faces make up the
+    score of a video as in tests. The random parts of validation samples (masks, pseudo-fakes) are the same in every
     epoch. In view `real_pairs` the pseudo-fakes of a video count as a fake video.
     """
     module.eval()
     videos = [v for v in job.select if v.label == tables.REAL or job.stage.view not in views.REAL_VIEWS]
-    mine: list[tuple[str, int, float, float | None]] = []  # video, label, loss, score
+    losses: list[tuple[int, float, float]] = []  # label, loss, how much it counts
+    logits: dict[_Face, list[float]] = {}  # of a face in two clips there are two
     loaded = (
-        (video, arrays)
+        (video, faces, arrays)
         for video in videos[world.rank :: world.size]
-        for _, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=VAL_FRAMES)
+        for faces, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=VAL_FRAMES)
     )
     for chunk in ahead(chunks(loaded, job.stage.feed(job.config).batch_size)):
-        batch = _to_device(stack([arrays for _, arrays in chunk]), world.device)
-        with alone(), device.autocast(world.device):  # workers have unequal numbers of batches
+        batch = _to_device(stack([arrays for _, _, arrays in chunk]), world.device)
+        with alone(), job.planned.numerics.autocast(world.device):  # workers have unequal numbers of batches
             out = module(batch)
-        losses = out["loss"].expand(len(chunk)).tolist()  # where the stage gives the batch's mean, each counts as that
-        if "score" not in out:
-            mine += [(v.video_id, v.label, loss, None) for (v, _), loss in zip(chunk, losses, strict=True)]
-        elif out["score"].ndim == 1:
-            scored = zip(chunk, losses, out["score"].tolist(), strict=True)
-            mine += [(v.video_id, v.label, loss, score) for (v, _), loss, score in scored]
-        else:
-            for (v, _), loss, (real, fake) in zip(chunk, losses, out["score"].tolist(), strict=True):
-                mine += [(v.video_id, tables.REAL, loss, real), (v.video_id, tables.FAKE, loss, fake)]
-    rows = [row for own in world.gather(mine) for row in own]
-    if not rows:
+            counts = 1.0 if out["loss"].ndim else module.weight(batch) / len(chunk)  # of each sample
+        pairs = "logit" in out and out["logit"].ndim == 2
+        for i, ((video, faces, _), loss) in enumerate(zip(chunk, out["loss"].expand(len(chunk)).tolist(), strict=True)):
+            labels = (tables.REAL, tables.FAKE) if pairs else (video.label,)
+            losses += [(label, loss, counts) for label in labels]
+            if "logit" in out:
+                for label, logit in zip(labels, out["logit"][i].view(-1).tolist(), strict=True):
+                    for face in faces:
+                        logits.setdefault(_Face.of(video.video_id, label, face), []).append(logit)
+    of_workers = world.gather((losses, list(logits.items())))
+    losses = [entry for of_worker, _ in of_workers for entry in of_worker]
+    scored = [entry for _, of_worker in of_workers for entry in of_worker]
+    if not losses:
         raise BadSample(f"none of the {len(videos)} validation videos has a face that {job.stage.name} can use")
-    groups = [[loss for _, _, loss, _ in rows]]
+    groups = [losses]
     if job.stage.balances_val_loss:
-        groups = [[row[2] for row in rows if row[1] == label] for label in (tables.REAL, tables.FAKE)]
-    result = {"loss": float(np.mean([np.mean(losses) for losses in groups if losses]))}
-    by_video: dict[tuple[str, int], list[float]] = {}
-    for video_id, label, _, score in rows:
-        if score is not None:
-            by_video.setdefault((video_id, label), []).append(score)
-    if by_video:
-        result["auc"] = detection.auc([label for _, label in by_video], [float(np.mean(s)) for s in by_video.values()])
-        result["accuracy"] = detection.accuracy([row[1] for row in rows], [row[3] for row in rows])
+        groups = [[entry for entry in losses if entry[0] == label] for label in (tables.REAL, tables.FAKE)]
+    means = [np.average([e[1] for e in group], weights=[e[2] for e in group]) for group in groups if group]
+    result = {"loss": float(np.mean(means))}
+    if scored:
+        rows = [face._asdict() | {"logit": float(detection.mean_score(several))} for face, several in scored]
+        table = detection.with_score(pa.Table.from_pylist(rows))
+        of_videos = detection.by_video(table, job.stage.pooling)
+        result["auc"] = detection.auc(of_videos["label"], of_videos["logit"])
+        result["accuracy"] = detection.accuracy(table["label"], table["score"])
     return result
+
+
+class _Face(NamedTuple):
+    """A face of the selection part, or the pseudo-fake made of it."""
+
+    video_id: str  # a video has one for its faces as they are and one for its pseudo-fakes
+    label: int
+    frame_index: int
+    face_index: int
+    face_area_px: float
+
+    @classmethod
+    def of(cls, video_id: str, label: int, face: Mapping[str, Any]) -> "_Face":
+        return cls(f"{video_id} {label}", label, face["frame_index"], face["face_index"], face_area_px(face))
 
 
 def _summary(job: Job, learner: Learner, num_steps: int) -> dict[str, Any]:

@@ -231,6 +231,12 @@ def face_arrays(row: Mapping[str, Any], size_px: int, image: np.ndarray | None =
     }
 
 
+def face_area_px(row: Mapping[str, Any]) -> float:
+    """Return the area of a face's box in its source frame, in square pixels."""
+    box = row["box_px"]
+    return float((box["x1"] - box["x0"]) * (box["y1"] - box["y0"]))
+
+
 def _key(row: Mapping[str, Any]) -> int:
     """Return a number of its own for each face of each frame."""
     return _stable(f"{row['video_id']} {row['frame_index']} {row['face_index']}", 7)

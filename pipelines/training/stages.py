@@ -15,15 +15,21 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 import models
+from pipelines.common.device import Numerics
 from pipelines.common.storage import StorageError, digest, folders, make_folder, read_json, write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
+from pipelines.training import samples, views
+
+# Of the files that train, beside `VERSION` of the paper's. Raise one when its file makes something else of the same
+# settings, as a test (`test_golden`) then asks for: all stages are trained anew.
+VERSIONS = {"views": 1, "samples": 1, "loop": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,11 @@ class PlannedStage:
     @property
     def done(self) -> bool:
         return (self.folder / "_done.json").exists()
+
+    @property
+    def numerics(self) -> Numerics:
+        """How its network computes, in training and in scoring."""
+        return Numerics(**{name: self.spec[name] for name in ("precision", "deterministic") if name in self.spec})
 
     def finish(self, best_epoch: int, summary: Mapping[str, Any]) -> None:
         """Mark the stage as trained: its weights are the best epoch's."""
@@ -96,8 +107,13 @@ def plan(
         spec = {
             "paper": experiment.model,
             "stage": stage.name,
-            "version": models.version(experiment.model),
+            "versions": versions(experiment.model),
             "settings": stage.settings(config),
+            "feed": _feed(stage, config),
+            "selection": _selection(stage),
+            "pretrained": stage.pretrained_networks(config),
+            "precision": experiment.precision,
+            "deterministic": experiment.deterministic,
             "rows": rows.get(stage.name, rows[stage.view]),
             "needs": {name: planned[name].digest for name in needs},
             "seed": experiment.seed,
@@ -112,3 +128,29 @@ def plan(
     if not any(models.stage(experiment.model, name).scores for name in planned):
         raise ValueError(f"{experiment.model}: none of the stages {config.stages} gives a score")
     return tuple(planned.values())
+
+
+def versions(paper: str) -> dict[str, int]:
+    """Return the version of each part of the code that decides a stage's weights."""
+    return {paper: models.version(paper), **VERSIONS}
+
+
+def _feed(stage: type[models.Stage], config: Any) -> dict[str, Any]:
+    """Return what decides which samples a stage sees in which step, besides the rows and the seed."""
+    feed = stage.feed(config)
+    decided: dict[str, Any] = asdict(feed) | {
+        "view": stage.view,
+        "tries_per_video": views.TRIES_PER_VIDEO,
+        "most_tries": views.MOST_TRIES,
+    }
+    if stage.view == "domain_frames":
+        decided["meta_train_share"] = views.META_TRAIN_SHARE
+    if feed.donors:
+        decided["most_donors"] = samples.MOST_DONORS
+    return decided
+
+
+def _selection(stage: type[models.Stage]) -> dict[str, Any]:
+    """Return what decides which epoch is kept, besides the rows."""
+    decided = {"by": stage.selects_by, "balances_loss": stage.balances_val_loss}
+    return decided if stage.view in views.CLIP_VIEWS else decided | {"frames_per_video": samples.VAL_FRAMES}

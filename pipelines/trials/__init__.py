@@ -8,4 +8,5 @@ In: an experiment, VIDEOS and LEDGER of its datasets. Out: `<storage>/runs/<dige
     pictures  what its stages look at, after its results
     tune      many trials at once by Ray Tune, and the search by Optuna and ASHA
     outcome   one launch of a sweep, as data: its trials by row and seed
+    foreign   scores that were made elsewhere, written down as a finished trial
 """

@@ -58,8 +58,7 @@ def _shown_parts(trial: Trial) -> list[ShownPart]:
         of_part = table.filter(pc.is_in(table["video_id"], ids))
         stages = of_part["stage"].unique().to_pylist()
         predictions = {stage: of_part.filter(pc.equal(of_part["stage"], stage)) for stage in stages}
-        highest = detection.highest_faces(predictions[names.FINAL], part.every_face)
-        videos = detection.by_video(highest, trial.pooling)
+        videos = detection.by_video(predictions[names.FINAL], trial.pooling, part.every_face)
         scores = dict(zip(videos["video_id"].to_pylist(), videos["score"].to_pylist(), strict=True))
         parts.append(ShownPart(name=part.name, videos=part.videos, predictions=predictions, scores=scores))
     return parts

@@ -7,7 +7,7 @@ Out  `Trial`s; no file is written
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from pipelines.common.tables import FAKE, REAL
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
+from pipelines.metrics import results
+from pipelines.scoring import score
 from pipelines.training import stages
 from pipelines.training.job import Compute
 from pipelines.training.views import REAL_VIEWS, VIEWS, View
@@ -76,16 +78,7 @@ class Planner:
         parts = self._parts(experiment)
         planned = stages.plan(experiment, parts.rows, self.storage, self.accumulate)
         levels = perturb.levels(experiment.perturbations)
-        name = digest(
-            {
-                "stages": {stage.name: stage.digest for stage in planned},
-                "test": parts.scored,
-                "failed_videos": experiment.failed_videos,
-                # Where there are none, none are named: trials from before there were any keep their name.
-                **({"perturbations": [perturb.VERSION, *levels]} if levels else {}),
-            }
-        )
-        return Trial(
+        trial = Trial(
             experiment=experiment,
             planned=planned,
             train=parts.train,
@@ -93,8 +86,19 @@ class Planner:
             test=parts.test,
             own=parts.own,
             faces=self.faces,
-            folder=self.storage / "runs" / name,
+            folder=self.storage / "runs",
         )
+        name = digest(
+            {
+                "stages": {stage.name: stage.digest for stage in planned},
+                "test": parts.scored,
+                "versions": {"score": score.VERSION, "results": results.VERSION},
+                "pooling": trial.pooling,
+                "failed_videos": experiment.failed_videos,
+                "perturbations": [perturb.VERSION, *levels] if levels else [],
+            }
+        )
+        return replace(trial, folder=trial.folder / name)
 
     def _parts(self, e: Experiment) -> _Parts:
         own_codecs = e.own_codecs()
@@ -104,6 +108,7 @@ class Planner:
             e.test_on,
             e.codec,
             e.manipulations,
+            e.min_frames,
             e.model if own_codecs else "",
             *own_codecs.items(),
         )
@@ -111,7 +116,7 @@ class Planner:
             built = protocol.build(e, self.videos)
 
             def usable(part: protocol.Part) -> UsablePart:
-                return UsablePart.of(part, self.ledgers[part.dataset])
+                return UsablePart.of(part, self.ledgers[part.dataset], e.min_frames)
 
             train, select, *test = map(usable, (built.train, built.select, *built.test))
             own = {stage: (usable(of_train), usable(of_select)) for stage, (of_train, of_select) in built.own.items()}
@@ -129,11 +134,20 @@ def _deciding(part: UsablePart) -> list[Any]:
 
 
 def _rows_digest(view: str, *parts: UsablePart) -> str:
-    """Return the digest of what a view sees of parts. Of a view of real clips it does not change with the fakes."""
-    seen = []
+    """Return the digest of what a view sees of parts. Of a view of real clips it does not change with the fakes.
+
+    Label and manipulation are among the contents. Only where one manipulation is cut into domains do targets count.
+    """
+    seen: list[list[tuple[str, ...]]] = []
     for part in parts:
-        fake = {video.video_id for video in part.videos if video.label == FAKE}
-        seen.append([entry for entry in part.contents if view not in REAL_VIEWS or entry[0] not in fake])
+        by_target = view == "domain_frames" and len({video.method for video in part.videos if video.label == FAKE}) == 1
+        seen.append(
+            [
+                (*content, video.target) if by_target else content
+                for video, content in zip(part.videos, part.contents, strict=True)
+                if view not in REAL_VIEWS or video.label != FAKE
+            ]
+        )
     return digest(seen)
 
 

@@ -25,18 +25,18 @@ class UsablePart:
     """A part of the protocol as it came out of extraction: each of its videos is in `videos` or in `failed`."""
 
     part: protocol.Part
-    videos: tuple[Video, ...]
+    videos: tuple[Video, ...]  # by video_id
     failed: Mapping[str, str]  # video_id -> reason
     contents: tuple[tuple[str, str], ...]  # video_id, SHA-256 of its FACES rows
 
     @classmethod
-    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]]) -> "UsablePart":
-        """Return the part as a ledger (video_id -> LEDGER row) says it came out."""
-        ok = [row for row in part.rows if ledger[str(row["video_id"])]["status"] == "ok"]
-        failed = {
-            i: entry["reason"] or entry["status"] for i in part.video_ids if (entry := ledger[i])["status"] != "ok"
-        }
-        contents = tuple(sorted((str(row["video_id"]), str(ledger[str(row["video_id"])]["content"])) for row in ok))
+    def of(cls, part: protocol.Part, ledger: Mapping[str, Mapping[str, Any]], min_frames: int = 1) -> "UsablePart":
+        """Return the part as a ledger (video_id -> LEDGER row) says it came out. min_frames: as in `Experiment`."""
+        failed = {i: reason for i in part.video_ids if (reason := _failure(ledger[i], min_frames))}
+        ok = [row for row in part.rows if row["video_id"] not in failed]
+        # Training takes them in this order: it must not depend on that of a list or of a folder.
+        ok.sort(key=lambda row: str(row["video_id"]))
+        contents = tuple((str(row["video_id"]), str(ledger[str(row["video_id"])]["content"])) for row in ok)
         return cls(part=part, videos=tuple(Video.of(row) for row in ok), failed=failed, contents=contents)
 
     @property
@@ -77,6 +77,15 @@ class UsablePart:
         return self.part.every_face
 
 
+def _failure(entry: Mapping[str, Any], min_frames: int) -> str:
+    """Return why a video can't be used, of its LEDGER row; empty where it can."""
+    if entry["status"] != "ok":
+        return str(entry["reason"] or entry["status"])
+    if min_frames > 1 and (num := min(entry["num_frames"], entry["num_faces"])) < min_frames:
+        return f"a face in too few frames: {num}, at least {min_frames} are asked for (min_frames)"
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One row of a sweep with one seed, planned."""
@@ -100,6 +109,12 @@ class Trial:
     def done(self) -> bool:
         """Whether it is trained, scored and written down."""
         return (self.folder / "_done.json").exists()
+
+    @property
+    def citations(self) -> list[str]:
+        """Name, version and digest of the parts that train, select and are scored; see `Part.citation`."""
+        of_stages = (part for pair in self.own.values() for part in pair)
+        return list(dict.fromkeys(u.part.citation for u in (self.train, self.select, *of_stages, *self.test)))
 
     def parts_of(self, stage: str) -> tuple[UsablePart, UsablePart]:
         """Return what trains a stage, and what selects its checkpoint."""
@@ -159,6 +174,7 @@ class Trial:
             "faces": {"folder": recipe.parent.name, **(read_json(recipe) if recipe.exists() else {})},
             "num_real": labels.count(REAL),
             "num_fake": labels.count(FAKE),
+            "parts": self.citations,
             "origin": self.origin().to_json(),
             "commit": commit(),
         }
@@ -183,6 +199,8 @@ def _scored_part(usable: UsablePart) -> ScoredPart:
         failed=failed,
         excluded=usable.excluded,
         every_face=tuple(sorted(usable.every_face)),
+        version=protocol.VERSION,
+        ids_digest=usable.part.ids_digest,
     )
 
 

@@ -315,8 +315,8 @@ def test_loss_by_hand(batch):
     assert out["nrs_weight"] < 0.9
     assert out["nrs_noise"] == (distance[num_pairs:] < 0.5).float().mean()
     assert distance[num_pairs].item() == pytest.approx(0, abs=1e-6)
-    score = logits.softmax(1)[:, 1]
-    torch.testing.assert_close(out["score"], torch.stack([score[:num_pairs], score[num_pairs:]], 1))
+    logit = logits[:, 1] - logits[:, 0]
+    torch.testing.assert_close(out["logit"], torch.stack([logit[:num_pairs], logit[num_pairs:]], 1))
 
 
 def test_no_gradient_flows_through_the_weights(batch):
@@ -404,7 +404,7 @@ def test_one_pair_is_a_batch(batch):
     one_pair = {name: value[:1] if value.ndim else value for name, value in batch.items()}
     out = stage(one_pair)
     assert torch.isfinite(out["loss"])
-    assert out["score"].shape == (1, 2)
+    assert out["logit"].shape == (1, 2)
 
 
 def test_input_is_checked(batch):
@@ -784,16 +784,16 @@ def test_scores_of_a_video():
 
 
 @torch.no_grad()
-def test_a_score_is_the_probability_of_fake(batch):
+def test_a_logit_is_that_of_the_probability_of_fake(batch):
     torch.manual_seed(0)
     stage = Detect(SMALL).eval()
     images = batch["image"][:, 1]
     stage.classifier.bias.copy_(torch.tensor([0.0, 30.0]))
-    assert (stage.score({"image": images})["score"] > 0.99).all()
+    assert (stage.score({"image": images})["logit"] > 4.6).all()
     stage.classifier.bias.copy_(torch.tensor([30.0, 0.0]))
-    assert (stage.score({"image": images})["score"] < 0.01).all()
-    pairs = stage({"image": batch["image"]})["score"]
-    torch.testing.assert_close(stage.score({"image": images})["score"], pairs[:, adfd.FAKE])
+    assert (stage.score({"image": images})["logit"] < -4.6).all()
+    pairs = stage({"image": batch["image"]})["logit"]
+    torch.testing.assert_close(stage.score({"image": images})["logit"], pairs[:, adfd.FAKE])
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_outputs_are_in_range(batch):
         assert image.min() > 0
         assert image.max() < 1
     scored = stage.score(batch)
-    torch.testing.assert_close(scored["score"], out.logits.sigmoid().mean(1))
+    torch.testing.assert_close(scored["logit"].sigmoid(), out.logits.sigmoid().mean(1))
     torch.testing.assert_close(scored["mask"], out.mask)
 
 
@@ -185,7 +185,7 @@ def test_switches_remove_exactly_their_terms_and_parameters(variant, batch):
     terms = {"cls", "map", "loc"} - ({"map"} if "use_map_loss" in off else set())
     terms -= {"loc"} if "use_loc_loss" in off else set()
     meta = set() if variant == "no_meta" else {f"meta_test_{name}" for name in (*terms, "before", "after")}
-    assert out.keys() == {"loss", "score"} | terms | meta
+    assert out.keys() - {"logit"} == {"loss"} | terms | meta
     parts = {name.split(".")[0] for name, _ in stage.net.named_parameters()}
     missing = {
         "no_mapping": {"backbone", "map", "head_map"},
@@ -202,8 +202,8 @@ def test_evaluation_needs_no_recovered_face(batch):
     without = stage({name: value for name, value in batch.items() if name != "recovered"})
     with_it = stage(batch)
     assert "map" not in without
-    torch.testing.assert_close(without["loss"] + with_it["map"], with_it["loss"])
-    torch.testing.assert_close(without["score"], with_it["score"])
+    torch.testing.assert_close(without["loss"].mean() + with_it["map"], with_it["loss"].mean())
+    torch.testing.assert_close(without["logit"], with_it["logit"])
 
 
 def test_bad_combinations_are_refused():
@@ -349,13 +349,15 @@ def test_inner_loop_options_have_an_effect(batch):
         assert abs(build(**({"inner_lr": 0.1} | option))(batch)["loss"].item() - base) > 1e-6, option
 
 
-def test_scores_of_a_meta_step_cover_the_batch(batch):
-    score = build(inner_lr=0.0)(batch)["score"]
-    plain = build(use_meta=False)
-    trains, test = meta_parts(batch)
-    for part in (*trains, test):
-        rows = batch["domain"] == part["domain"][0]
-        torch.testing.assert_close(score[rows], plain(part)["score"])
+@torch.no_grad()
+def test_the_loss_in_evaluation_is_that_of_each_face(batch):
+    """Of a face whose mask is not known it has no L_loc."""
+    stage, valid = build().eval(), torch.tensor([True, True, False, False, True, False])
+    known, some = stage(batch), stage(batch | {"mask_valid": valid})
+    by_hand = known["cls"] + known["map"] + known["loc"]
+    torch.testing.assert_close(known["loss"].mean(), by_hand)
+    error = (stage.score(batch)["mask"] - batch["mask"]).square().mean((1, 2))
+    torch.testing.assert_close(known["loss"] - some["loss"], error * ~valid)
 
 
 def test_bfloat16(batch):

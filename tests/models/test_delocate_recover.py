@@ -174,8 +174,8 @@ def test_finetune_takes_the_encoder_only(recover, clips):
         torch.testing.assert_close(value, recover.encoder.state_dict()[name], rtol=0, atol=0)
     assert not any(name.startswith("encoder.norm") for name in finetune.state_dict())
     with torch.no_grad():
-        score = finetune.eval().score(clips(0, 1, stage=delocate.Finetune))["score"]
-    assert (score - 0.5).abs().max() < 1e-3  # a head that starts near zero
+        logit = finetune.eval().score(clips(0, 1, stage=delocate.Finetune))["logit"]
+    assert logit.abs().max() < 1e-3  # a head that starts near zero
 
 
 def test_finetune_loss_by_hand(clips):
@@ -184,7 +184,7 @@ def test_finetune_loss_by_hand(clips):
     torch.nn.init.constant_(finetune.head.bias, np.log(3))  # P(fake) = 3 / 4
     out = finetune(clips(0, 1, 1, stage=delocate.Finetune))
     assert out["loss"].item() == pytest.approx(-(np.log(0.25) + 2 * np.log(0.75)) / 3, rel=1e-6)
-    assert out["score"].tolist() == pytest.approx([0.75] * 3)
+    assert out["logit"].tolist() == pytest.approx([np.log(3)] * 3)
 
 
 def test_finetune_learning_rates():

@@ -115,7 +115,7 @@ def test_a_batch_of_one_class(label, batch):
     stage = Detect(SMALL).train()
     out = stage(one_class)
     assert torch.isfinite(out["loss"])
-    assert out["score"].shape == (len(batch["image"]),)
+    assert out["logit"].shape == (len(batch["image"]),)
 
 
 def test_input_is_checked(batch):
@@ -209,19 +209,19 @@ def test_batch_norm_in_the_second_pass(at_rest, batch):
 
 # ------------------------------------------------------------------------------------------ evaluation
 @torch.no_grad()
-def test_score_is_the_sigmoid_of_the_mean_logit_of_a_face_and_its_mirror_image(prepared):
+def test_the_logit_is_the_mean_of_a_face_and_its_mirror_image(prepared):
     _, _, scoring = prepared("laa_net", "detect", "score")
     torch.manual_seed(0)
     stage = Detect(SMALL).eval()
     x = scoring["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
     nn.init.normal_(stage.net.classify[-1].weight, std=3e3)  # or an untrained network would tell nothing apart
     stage.net.classify[-1].bias -= stage.net(x).logit_N.mean()
-    score = stage.score(scoring)["score"]
-    mirrored = stage.score({"image": scoring["image"].flip(2)})["score"]
-    torch.testing.assert_close(score, mirrored)
+    logit = stage.score(scoring)["logit"]
+    mirrored = stage.score({"image": scoring["image"].flip(2)})["logit"]
+    torch.testing.assert_close(logit, mirrored)
     z, z_mirrored = stage.net(x).logit_N, stage.net(x.flip(-1)).logit_N
     assert (z - z_mirrored).abs().max() > 0.1
-    torch.testing.assert_close(score, ((z + z_mirrored) / 2).sigmoid())
+    torch.testing.assert_close(logit, (z + z_mirrored) / 2)
 
 
 def test_frames_are_averaged_as_logits_and_the_epoch_is_chosen_as_in_the_paper():

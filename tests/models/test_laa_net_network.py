@@ -169,7 +169,7 @@ def test_parts_that_are_off_have_no_loss_and_no_parameters(options, kept, batch)
     cfg = replace(SMALL, net=replace(SMALL.net, **options))
     stage = Detect(cfg).train()
     out = stage(batch)
-    assert set(out) == {"loss", "score"} | kept
+    assert set(out) == {"loss", "logit"} | kept
     assert (stage.net.heatmap is not None, stage.net.embed is not None) == ("heatmap" in kept, "consistency" in kept)
     out["loss"].backward()
     assert all(p.grad is not None for p in stage.parameters())

@@ -464,14 +464,14 @@ def test_alpha_switches_the_heads(batch):
 def test_score_does_not_depend_on_the_projection_or_the_batch(batch):
     stage = build().eval()
     with torch.no_grad():
-        before = stage.score(batch)["score"]
+        before = stage.score(batch)["logit"]
         torch.nn.init.normal_(stage.project.weight)
-        assert torch.equal(stage.score(batch)["score"], before)
-        torch.testing.assert_close(stage(batch)["score"], before)
-        alone = stage.score({name: value[2:3] for name, value in batch.items()})["score"]
+        assert torch.equal(stage.score(batch)["logit"], before)
+        torch.testing.assert_close(stage(batch)["logit"], before)
+        alone = stage.score({name: value[2:3] for name, value in batch.items()})["logit"]
         torch.testing.assert_close(alone, before[2:3])
         logits = stage.classify(stage.encoded(batch["image"]))
-    torch.testing.assert_close(before, (logits[:, 1] - logits[:, 0]).sigmoid())
+    torch.testing.assert_close(before, logits[:, 1] - logits[:, 0])
 
 
 def test_loss_in_evaluation_is_that_of_each_sample(batch):
@@ -479,7 +479,7 @@ def test_loss_in_evaluation_is_that_of_each_sample(batch):
     stage = build().eval()
     with torch.no_grad():
         out = stage(batch)
-    p, y = out["score"], batch["label"].float()
+    p, y = out["logit"].sigmoid(), batch["label"].float()
     torch.testing.assert_close(out["loss"], -(y * p.log() + (1 - y) * (1 - p).log()))
     assert stage.balances_val_loss
 
@@ -492,7 +492,7 @@ def test_each_dropout_is_where_it_says(place, batch):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     fused, encoded, scores = zip(
-        *[(stage.fuse(batch["image"]), stage.encoded(batch["image"]), stage.score(batch)["score"]) for _ in range(2)],
+        *[(stage.fuse(batch["image"]), stage.encoded(batch["image"]), stage.score(batch)["logit"]) for _ in range(2)],
         strict=True,
     )
     in_stream = place in ("attention", "mixer")
@@ -503,8 +503,8 @@ def test_each_dropout_is_where_it_says(place, batch):
 
 def test_no_dropout_in_evaluation(batch):
     stage = build(dropout_at=list(mc_lcr.DROPOUTS)).eval()
-    assert torch.equal(stage.score(batch)["score"], stage.score(batch)["score"])
-    assert torch.equal(build(dropout_at=[]).eval().score(batch)["score"], stage.score(batch)["score"])
+    assert torch.equal(stage.score(batch)["logit"], stage.score(batch)["logit"])
+    assert torch.equal(build(dropout_at=[]).eval().score(batch)["logit"], stage.score(batch)["logit"])
 
 
 def test_options_of_the_style_features_have_an_effect(batch):

@@ -81,18 +81,34 @@ def test_evaluation(paper, stage_name, prepared):
     assert torch.isfinite(out["loss"]).all()
     if not stage_class.scores:
         return
-    assert out["score"].shape == ((6, 2) if stage_class.view == "real_pairs" else (6,))
+    assert out["logit"].shape == ((6, 2) if stage_class.view == "real_pairs" else (6,))
     _, _, scoring = prepared(paper, stage_name, "score")
     scored = stage.score(scoring)
-    assert scored["score"].shape == (6,)
-    assert (scored["score"] >= 0).all()
-    assert (scored["score"] <= 1).all()
+    assert scored["logit"].shape == (6,)
+    assert torch.isfinite(scored["logit"]).all()
     if stage_class.view != "real_pairs":
-        torch.testing.assert_close(scored["score"], out["score"])
+        torch.testing.assert_close(scored["logit"], out["logit"])
     alone = stage.score({name: value[2:3] for name, value in scoring.items()})
-    torch.testing.assert_close(alone["score"], scored["score"][2:3], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(alone["logit"], scored["logit"][2:3], atol=1e-4, rtol=1e-3)
     if "mask" in scored:
         assert scored["mask"].shape == (6, *scoring["image"].shape[1:3])
+
+
+@pytest.mark.parametrize(("paper", "stage_name"), STAGES)
+@torch.no_grad()
+def test_the_loss_on_val_is_the_same_however_its_samples_are_cut_into_batches(paper, stage_name, prepared):
+    cfg, stage_class, batch = prepared(paper, stage_name, "select")
+    if "mask_valid" in batch:
+        batch["mask_valid"][:2] = False
+    torch.manual_seed(0)
+    stage = stage_class(cfg).eval()
+    total = weight = 0.0
+    for rows in torch.arange(6).split([1, 3, 2]):
+        part = {name: value[rows] for name, value in batch.items()}
+        loss = stage(part)["loss"]
+        counts = stage.weight(part) if loss.ndim == 0 else float(len(rows))
+        total, weight = total + loss.mean().item() * counts, weight + counts
+    assert total / weight == pytest.approx(stage(batch)["loss"].mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("paper", models.names())

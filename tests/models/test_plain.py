@@ -68,8 +68,8 @@ def test_loss_and_score_by_hand():
         head.bias.fill_(math.log(3))  # P(fake) = 3 / 4
     out = stage(image_batch(count=4) | {"label": torch.tensor([1, 1, 1, 0])})
     assert out["loss"].item() == pytest.approx(-(3 * math.log(0.75) + math.log(0.25)) / 4)
-    torch.testing.assert_close(out["score"], torch.full((4,), 0.75))
-    torch.testing.assert_close(stage.eval().score(image_batch())["score"], torch.full((2,), 0.75))
+    torch.testing.assert_close(out["logit"], torch.full((4,), math.log(3)))
+    torch.testing.assert_close(stage.eval().score(image_batch())["logit"], torch.full((2,), math.log(3)))
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
@@ -106,7 +106,7 @@ def test_dropout_is_off_in_evaluation():
     first, again = stage(batch)["loss"], stage(batch)["loss"]
     assert not torch.equal(first, again)
     stage.eval()
-    assert torch.equal(stage.score(batch)["score"], stage.score(batch)["score"])
+    assert torch.equal(stage.score(batch)["logit"], stage.score(batch)["logit"])
 
 
 # -------------------------------------------------------------------------------------------- samples
@@ -200,7 +200,7 @@ def test_config_refuses(changes, text):
 def test_the_smallest_size_reaches_the_end_of_a_network(backbone):
     with torch.device("meta"):
         stage = small(backbone=backbone, input_px=plain.SMALLEST_PX).eval()
-        assert stage.score(image_batch(size_px=plain.SMALLEST_PX))["score"].shape == (2,)
+        assert stage.score(image_batch(size_px=plain.SMALLEST_PX))["logit"].shape == (2,)
 
 
 # ------------------------------------------------------------------------------------------- settings

@@ -30,7 +30,7 @@ def extraction(*groups: tuple) -> tuple[pa.Table, pa.Table]:
                 frames = 0 if status in ("unreadable", "crashed") else 4
                 ledger.append(
                     {"video_id": name, "status": status, "reason": reason, "num_frames": frames, "num_faces": faces}
-                    | {"content": "", "seconds": 0.5}
+                    | {"content": "", "seconds": 0.5, "source": None}
                 )
     return tables.to_table(videos, COPIED.with_metadata(tables.VIDEOS.metadata)), tables.to_table(ledger, tables.LEDGER)
 

@@ -321,9 +321,16 @@ def test_an_unfinished_or_outdated_trial_is_refused(trial: Trial, tmp_path: Path
 def test_a_stage_of_another_version_is_refused(trial: Trial, tmp_path: Path) -> None:
     own = copied(trial, tmp_path / "storage")
     spec = tmp_path / "storage" / "stages" / "delocate" / "finetune" / trial.planned[1].digest / "spec.json"
-    write_json(spec, read_json(spec) | {"version": 999})
-    with pytest.raises(ValueError, match="version 999"):
+    told = read_json(spec)
+    for part, file in (("delocate", "models/delocate.py"), ("samples", "pipelines/training/samples.py")):
+        write_json(spec, told | {"versions": told["versions"] | {part: 999}})
+        with pytest.raises(ValueError, match=f"was trained by version 999 of {file}"):
+            lookup.by_name(str(own), tmp_path)
+    write_json(spec, {name: value for name, value in told.items() if name != "versions"})  # from before there were any
+    with pytest.raises(ValueError, match="was trained by version none"):
         lookup.by_name(str(own), tmp_path)
+    write_json(spec, told | {"versions": told["versions"] | {"loop": 999}})  # scores do not depend on it
+    lookup.by_name(str(own), tmp_path)
 
 
 def test_faces_of_own_datasets_are_no_sample(trial: Trial, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def arguments(*argv: str):
         ("constant_box=false", "constant_box", False),
         ("sampling=fps", "sampling", "fps"),
         ("landmarks=81", "landmarks", 81),
-        ("detector=dlib-cnn", "detector", "dlib-cnn"),
+        ("detector=retinaface", "detector", "retinaface"),
     ],
 )
 def test_a_recipe_can_be_changed_by_name(setting, name, value):
@@ -54,7 +54,7 @@ def test_a_recipe_can_be_changed_by_name(setting, name, value):
         ("margin", "margin must be a number"),
         ("num_frames=many", "num_frames must be a whole number"),
         ("hold_lost=yes", "hold_lost must be true or false"),
-        ("detector=magic", "detector must be one of dlib, dlib-cnn; got 'magic'"),
+        ("detector=magic", "detector must be one of dlib, dlib-cnn, retinaface; got 'magic'"),
         ("num_frames=0", "num_frames must be >= 1"),
     ],
 )
@@ -114,7 +114,9 @@ def test_the_ledger_of_many_videos_is_looked_through_once(monkeypatch, tmp_path)
     monkeypatch.setattr(
         plan.Extraction, "wanted", property(lambda self: asked.append(1) or frozenset(names)), raising=True
     )
-    extraction = plan.Extraction(dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}))
+    extraction = plan.Extraction(
+        dataset="d", recipe=Recipe(), folder=tmp_path, videos=pa.table({"video_id": names}), roots={}
+    )
     assert list(extraction.ledger) == names
     assert len(asked) == 1
 

@@ -1,6 +1,5 @@
 """The switches of a sweep: what they take, what they refuse, and what a launch is told."""
 
-from math import nan
 from typing import Any
 
 import pytest
@@ -8,10 +7,10 @@ import pytest
 from pipelines import sweep
 from pipelines.launch.options import Options
 from pipelines.launch.request import Request
-from pipelines.sweep import Experiment, Sweep
+from pipelines.sweep import Experiment, Row, Sweep
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",))
-TINY = Sweep(name="tiny", title="", base=BASE, row_name="row", rows={"a": {}}, published={"a": {"celeb_df": nan}})
+TINY = Sweep(name="tiny", title="", base=BASE, row_name="row", headings=("celeb_df",), rows=(Row("a", {}),))
 
 
 def told(*switches: str) -> Options:

@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 from itertools import product
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pipelines.common import tables
 from pipelines.datasets import ffpp
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
-from pipelines.experiments.sweep import Column, Sweep
+from pipelines.experiments.sweep import Column, Row, Sweep, grid, side_by_side
 from pipelines.launch.plan import rows_unseen
 from pipelines.metrics.names import UNSEEN
 from pipelines.sweep import parser
@@ -120,7 +119,7 @@ def test_the_docstring_asks_and_its_commands_can_be_typed(name: str, sweep: Swee
 
 def test_every_column_can_be_scored(sweep: Sweep) -> None:
     for experiment in (*sweep.experiments("paper", 1, {}).values(), *sweep.experiments("small", 1, {}).values()):
-        assert {experiment.train_on, *experiment.test_on} <= set(datasets.names())
+        assert {name.partition("/")[0] for name in (experiment.train_on, *experiment.test_on)} <= set(datasets.names())
         assert experiment.protocol in protocol.PROTOCOLS
         assert set(experiment.manipulations) <= set(ffpp.METHODS)
 
@@ -129,9 +128,8 @@ def videos_of(name: str, preset: str) -> pa.Table:
     """VIDEOS of one dataset, two of each kind, in the compressions of the sample corpus or of the real thing."""
     several = ("c23", "c40") if preset == "small" else ("raw", "c23", "c40")
     codecs = {"ffpp": several, "dfd": several[:-1], "deeper_forensics": ("c23",)}.get(name, ("unknown",))
-    methods, splits = ("swap",), ("train", "test")
-    if name == "ffpp":
-        methods, splits = ffpp.METHODS[:4], tables.SPLITS
+    methods = datasets.manipulations(name) or ("swap",)
+    splits = tables.SPLITS if name == "ffpp" else ("train", "test")
     rows = []
     for codec, method, split, number in product(codecs, ("real", *methods), splits, range(2)):
         row = dict.fromkeys(tables.VIDEOS.names, "x") | {"codec": codec, "method": method, "split": split}
@@ -157,7 +155,7 @@ def test_every_column_names_a_part_that_the_protocol_scores(sweep: Sweep, preset
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_sweep_expands_into_valid_distinct_experiments(sweep: Sweep, preset: str) -> None:
     experiments = sweep.experiments(preset, num_seeds=2, changes={})
-    assert list(experiments) == [(row, seed) for row in sweep.rows for seed in (0, 1)]
+    assert list(experiments) == [(row.label, seed) for row in sweep.running for seed in (0, 1)]
     assert {experiment.preset for experiment in experiments.values()} == {preset}
     assert all(experiment.seed == seed for (_, seed), experiment in experiments.items())
     names = [
@@ -187,15 +185,46 @@ def test_the_rows_of_the_mask_ratio_sweep_hide_what_they_say() -> None:
         assert (experiment.train_on, experiment.codec, experiment.manipulations) == ("ffpp", "c23", ())
 
 
+def test_a_video_without_a_face_scores_a_half_in_all_tables_of_bbmg_nrs(sweep: Sweep) -> None:
+    """Its paper says so (Sec. 4.1); the others leave such videos out."""
+    experiments = [e for preset in PRESETS for e in sweep.experiments(preset, 1, {}).values()]
+    assert {e.failed_videos for e in experiments} == {"half" if sweep.name.startswith("adfd_") else "exclude"}
+
+
 def test_what_makes_the_small_preset_short_leaves_the_paper_alone(sweep: Sweep) -> None:
     dummy = dataclasses.replace(sweep, small={})
     assert sweep.experiments("paper", 1, {}) == dummy.experiments("paper", 1, {})
     assert (sweep.experiments("small", 1, {}) == dummy.experiments("small", 1, {})) == (not sweep.small)
 
 
-def test_a_sweep_whose_rows_and_published_values_differ_is_refused(sweep: Sweep) -> None:
-    with pytest.raises(ValueError, match="published values for"):
-        dataclasses.replace(sweep, published={"another row": {}})
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_row_is_tested_against_one_of_the_same_test_set(sweep: Sweep, preset: str) -> None:
+    """Where there is one: else its test would be lost without a word."""
+
+    def tested_on(row: Row) -> tuple[str, ...]:
+        experiment = sweep.experiments(preset, 1, {})[row.label, 0]
+        needed = (experiment.train_on, *(name.partition("/")[0] for name in experiment.test_on))
+        parts = protocol.build(experiment, {name: videos_of(name, preset) for name in needed}).test
+        # Compressions of one video are other videos; what comes in one only is the same in all rows.
+        return tuple(sorted(f"{part.name} {part.codec}" for part in parts))
+
+    sets = {row.label: tested_on(row) for row in sweep.running}
+    for row in sweep.running:
+        others = [label for label, names in sets.items() if label != row.label and {*names} & {*sets[row.label]}]
+        if others:
+            assert {*sets[sweep.baseline_of(row)]} & {*sets[row.label]}, (row.label, sweep.baseline_of(row))
+
+
+def test_the_papers_own_setting_is_the_baseline_unless_a_sweep_says_otherwise() -> None:
+    def baselines(name: str) -> dict[str, str]:
+        sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+        return {row.label: sweep.baseline_of(row) for row in sweep.running}
+
+    assert set(baselines("adfd_nrs_threshold").values()) == {"0.5"}
+    assert set(baselines("mask_ratio").values()) == {"0.75"}
+    assert set(baselines("delocate_components").values()) == {"Delocate"}
+    assert baselines("mc_lcr_components")["w/o SSRB, c40"] == "MC-LCR, c40"
+    assert baselines("mc_lcr_components")["w/o SSRB, c23"] == "MC-LCR, c23"
 
 
 # ---------------------------------------------------------------------------------------- columns
@@ -230,7 +259,7 @@ def test_a_heading_may_name_a_perturbation(name: str, test: str, perturbation: s
 
 def table(column: str, **experiment: Any) -> Sweep:
     base = Experiment(model="plain", **{"train_on": "ffpp", "test_on": ("celeb_df", "dfdc")} | experiment)
-    return Sweep(name="t", title="", base=base, row_name="row", rows={"a": {}}, published={"a": {column: nan}})
+    return Sweep(name="t", title="", base=base, row_name="row", headings=(column,), rows=(Row("a", {}),))
 
 
 @pytest.mark.parametrize(
@@ -246,6 +275,7 @@ def table(column: str, **experiment: Any) -> Sweep:
         ("dfdc blur-3", {"perturbations": ("blur",)}),
         ("dfdc blur", {"perturbations": [f"blur-{level}" for level in range(1, 6)]}),
         ("unseen", {"perturbations": ("jpeg-50",)}),
+        ("unseen ap", {}),
         ("blur ap", {"protocol": "in_dataset", "perturbations": ("blur", "noise")}),
     ],
 )
@@ -267,8 +297,8 @@ def test_a_column_that_the_protocol_scores_is_taken(column: str, experiment: dic
         ("dfdc blur-3", {}),
         ("dfdc blur", {"perturbations": ("blur-1", "blur-2", "blur-3", "blur-4")}),
         ("dfdc noise-1", {"perturbations": ("blur",)}),
-        ("unseen", {}),
-        ("unseen", {"test_on": ("ffpp", "dfdc"), "perturbations": ("blur",)}),
+        ("unseen", {"test_on": ("ffpp", "dfdc")}),
+        ("unseen", {"test_on": ("ffpp/FaceShifter", "ffpp", "dfdc"), "perturbations": ("blur",)}),
     ],
 )
 def test_a_column_that_nothing_scores_is_refused_before_any_training(column: str, experiment: dict[str, Any]) -> None:
@@ -276,11 +306,50 @@ def test_a_column_that_nothing_scores_is_refused_before_any_training(column: str
         table(column, **experiment).experiments("small", 1, {})
 
 
-def test_rows_with_different_columns_are_refused(sweep: Sweep) -> None:
-    first, *_ = sweep.rows
-    published = {row: {"celeb_df": nan, **({} if row == first else {"dfdc": nan})} for row in (*sweep.rows, "more")}
-    with pytest.raises(ValueError, match="NaN stands for none"):
-        dataclasses.replace(sweep, rows={row: {} for row in published}, published=published)
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((Row("a", {}, "90.1 80.2"),), "row 'a' has 2 published values, the table 1 columns dfdc; - stands for none"),
+        ((Row("a", {}), Row("a", {})), "several rows are called 'a'"),
+        ((Row("a", published="90.1"),), "no row has settings"),
+        ((Row("a", {}, baseline="b"), Row("b", published="90.1")), "baseline 'b' is none of the rows that run, ['a']"),
+    ],
+)
+def test_rows_that_do_not_fit_together_are_refused(rows: tuple[Row, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(table("dfdc"), rows=rows)
+
+
+@pytest.mark.parametrize("word", ["91,3", "nan", "101", "-1", "–", "9e1", "۰"])
+def test_what_no_paper_prints_in_percent_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=f"row 'a': published {word!r}; write a number from 0 to 100, or -"):
+        Row("a", {}, f"90.1 {word}")
+
+
+def test_a_row_that_is_published_only_has_nothing_to_run() -> None:
+    for options in ({"small": {}}, {"baseline": "b"}):
+        with pytest.raises(ValueError, match="published only"):
+            Row("a", published="90.1", **options)
+
+
+def test_a_grid_has_a_row_for_each_value() -> None:
+    rows = grid("model.lr", {0.1: "90.0", 1: ""})
+    assert rows == (Row("0.1", {"model.lr": 0.1}, "90.0"), Row("1", {"model.lr": 1}))
+
+
+def test_a_line_of_several_groups_becomes_a_row_for_each() -> None:
+    groups = {"c23": {"codec": "c23"}, "c40": {"codec": "c40"}}
+    lines = (Row("theirs", published="91 92 - 94"), Row("ours", {"model.lr": 1}, small={}, note="slow"), Row("own", {}))
+    assert side_by_side(groups, *lines, baseline="own") == (
+        Row("theirs, c23", published="91 92"),
+        Row("ours, c23", {"codec": "c23", "model.lr": 1}, small={"codec": "c23"}, note="slow", baseline="own, c23"),
+        Row("own, c23", {"codec": "c23"}, baseline="own, c23"),
+        Row("theirs, c40", published="- 94"),
+        Row("ours, c40", {"codec": "c40", "model.lr": 1}, small={"codec": "c40"}, note="slow", baseline="own, c40"),
+        Row("own, c40", {"codec": "c40"}, baseline="own, c40"),
+    )
+    with pytest.raises(ValueError, match="3 published values for 2 groups"):
+        side_by_side(groups, Row("theirs", published="91 92 93"))
 
 
 @pytest.mark.parametrize("wrong", [{"metric": "accuracy"}, {"level": "clip"}])
@@ -292,32 +361,52 @@ def test_a_metric_or_level_that_is_none_is_refused(wrong: dict[str, str]) -> Non
 # ------------------------------------------------------------------------------------ parts of a sweep
 def question(**changes: Any) -> Sweep:
     base = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df", "dfdc"))
-    rows = {"a": {}, "b": {"model.lr": 0.1}, "c": {"test_on": ("dfdc", "celeb_df")}}
-    published = {row: {"celeb_df": 0.1, "celeb_df ap": 0.2, "dfdc": 0.3} for row in rows}
-    options = {"small_rows": {"b": {"model.lr": 0.2}}, "baseline": "b"} | changes
-    return Sweep(name="t", title="", base=base, row_name="row", rows=rows, published=published, **options)
+    rows = (
+        Row("a", {}, "10 20 30 15"),
+        Row("theirs", published="11 - 31 16"),
+        Row("b", {"model.lr": 0.1}, small={"model.lr": 0.2}),
+        Row("c", {"test_on": ("dfdc", "celeb_df")}, "12 22 32 17", baseline="a"),
+    )
+    columns = ("celeb_df", "celeb_df ap", "dfdc", "unseen")
+    options = {"headings": columns, "rows": rows, "baseline": "b"} | changes
+    return Sweep(name="t", title="", base=base, row_name="row", **options)
 
 
 def test_the_whole_is_a_part() -> None:
     assert question().part(None, None) == question()
 
 
-def test_some_rows_in_the_order_that_was_asked_for() -> None:
+def test_some_rows_in_the_order_that_was_asked_for_below_those_that_are_published_only() -> None:
     part = question().part(["c", "a"], None)
-    assert list(part.rows) == list(part.published) == ["c", "a"]
-    assert (part.small_rows, part.baseline) == ({}, None)
+    assert [row.label for row in part.rows] == ["theirs", "c", "a"]
+    assert (part.rows[1].published, part.baseline) == ("12 22 32 17", "")
+    assert [part.baseline_of(row) for row in part.running] == ["a", "a"]
     assert question().part(["b"], None).baseline == "b"
+    assert question().part(["c"], None).rows[1].baseline == ""
 
 
 def test_some_datasets_leave_their_columns_and_need_no_others() -> None:
     part = question().part(None, ["celeb_df"])
     assert [column.name for column in part.columns] == ["celeb_df", "celeb_df ap"]
+    assert [row.published for row in part.rows] == ["10 20", "11 -", "", "12 22"]
     assert {e.test_on for e in part.experiments("paper", 1, {}).values()} == {("celeb_df",)}
+
+
+def test_a_mean_over_unseen_datasets_stays_where_all_of_them_do() -> None:
+    part = question().part(None, ["dfdc", "celeb_df"])
+    assert part == question()
+    only = question(headings=("unseen",), rows=(Row("a", {}, "15"),), baseline="")
+    with pytest.raises(ValueError, match=re.escape("--test-on dfdc: t has no column of it")):
+        only.part(None, ["dfdc"])
 
 
 @pytest.mark.parametrize(
     ("rows", "test_on", "message"),
-    [(["d"], None, "--rows d: t has 'a', 'b', 'c'"), (None, ["dfd"], "--test-on dfd: t has 'celeb_df', 'dfdc'")],
+    [
+        (["d"], None, "--rows d: t has 'a', 'b', 'c'"),
+        (["theirs"], None, "--rows theirs: t has 'a', 'b', 'c'"),
+        (None, ["dfd"], "--test-on dfd: t has 'celeb_df', 'dfdc'"),
+    ],
 )
 def test_a_part_that_is_none_is_refused(rows: Any, test_on: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -330,8 +419,20 @@ def test_a_row_can_be_another_in_the_small_preset() -> None:
         "paper": 0.1,
         "small": 0.2,
     }
-    with pytest.raises(ValueError, match="small_rows has"):
-        question(small_rows={"d": {}})
+
+
+def test_a_search_varies_what_the_rows_of_the_same_model_differ_in() -> None:
+    rows = (Row("a", {"model.lr": 0.1}), Row("b", {"model.lr": 0.2}), Row("c", {"model": "lre"}), Row("d"))
+    assert question(rows=rows, headings=(), baseline="").searched() == {"model.lr": (0.1, 0.2)}
+    assert question(space={"model.flip": (True, False)}).searched() == {"model.flip": (True, False)}
+
+
+def test_what_makes_one_model_short_does_not_reach_rows_of_another() -> None:
+    rows = (Row("a", {}), Row("b", {"model": "lre"}))
+    sweep = question(rows=rows, headings=("dfdc",), baseline="", small={"model.num_epochs": 2, "codec": "c40"})
+    a, b = sweep.experiments("small", 1, {"model.pretrained": False}).values()
+    assert (a.config().num_epochs, a.codec, a.config().pretrained) == (2, "c40", False)
+    assert (b.model, b.codec, b.config().pretrained) == ("lre", "c40", False)
 
 
 # --------------------------------------------------------------------------------------- switches

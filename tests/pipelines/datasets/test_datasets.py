@@ -37,7 +37,12 @@ def test_roots_are_relative_to_the_file_and_know_home(tmp_path, monkeypatch):
         ('ffpq = "/data"', r"unknown dataset 'ffpq'; known: .*celeb_df.*ffpp"),
         ('ffpp = "/a"\nceleb_df = /b', r"datasets\.toml is not valid TOML: .*line 2"),
         ("ffpp = 3", r"ffpp must be a folder.*got 3"),
-        ('[ffpp]\nroot = "/a"', r"ffpp must be a folder"),
+        ('[ffpp]\nplace = "/a"', r"ffpp must be a folder.*got \{'place': '/a'\}"),
+        ('[ffpp]\nroot = "/a"\nlist = "b"', r"ffpp has no option 'list'; it has none"),
+        ('[ours]\nroot = "a.csv"\nlist = "b"', r"ours has no option 'list'; it has none"),
+        ('[dfdc]\nroot = "/a"\nlists = "b"', r"dfdc has no option 'lists'; its options are list"),
+        ('[dfdc]\nroot = "/a"\nlist = 3', r"list of dfdc must be the path of a file, got 3"),
+        ('[deeper_forensics]\nroot = "/a"\nsplit = "own"', r'must be "target" or "owners", got \'own\''),
     ],
 )
 def test_a_bad_config_says_what_is_wrong(tmp_path, text, message):
@@ -45,6 +50,17 @@ def test_a_bad_config_says_what_is_wrong(tmp_path, text, message):
     config.write_text(text)
     with pytest.raises(DatasetError, match=message):
         datasets.read_config(config)
+
+
+def test_a_dataset_with_options_is_a_table(tmp_path):
+    config = tmp_path / "datasets.toml"
+    config.write_text(
+        'ffpp = "/ff"\n[dfdc]\nroot = "dfdc"\nlist = "lists/some.txt"\n'
+        '[deeper_forensics]\nroot = "/dfo"\nsplit = "owners"\n[celeb_df]\nroot = "/cdf"\n'
+    )
+    roots = datasets.read_config(config)
+    assert roots == {"ffpp": "/ff", "dfdc": f"{tmp_path}/dfdc", "deeper_forensics": "/dfo", "celeb_df": "/cdf"}
+    assert roots.options == {"dfdc": {"list": f"{tmp_path}/lists/some.txt"}, "deeper_forensics": {"split": "owners"}}
 
 
 def test_a_name_of_ones_own_stands_for_a_manifest(tmp_path):

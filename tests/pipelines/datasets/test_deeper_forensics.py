@@ -5,7 +5,10 @@ import json
 import pytest
 
 from pipelines import datasets
+from pipelines.common.tables import FAKE, REAL
 from pipelines.datasets import DatasetError
+from pipelines.experiments import protocol
+from pipelines.experiments.experiment import Experiment
 
 FF_SPLITS = {"train.json": '[["000", "001"]]', "val.json": "[]", "test.json": json.dumps([["003", "004"]])}
 LISTS = {
@@ -54,6 +57,50 @@ def test_a_listed_test_video_that_is_missing_keeps_its_row(tree, ffpp):
         "deeper_forensics/end_to_end/003_M102": "deeper_forensics/real/c23/003",
         "deeper_forensics/end_to_end/004_M102": None,  # 004 itself is not in the FF++ folder
     }
+
+
+def test_a_fake_is_in_the_part_of_its_target_whatever_the_owners_list_says(tree, ffpp):
+    """The owners drew their lists apart from FF++'s: 000 is trained on there, 003 and 004 are test targets."""
+    lists = {
+        "lists/splits/train.txt": "003_M102.mp4\n",
+        "lists/splits/val.txt": "004_M102.mp4\n",
+        "lists/splits/test.txt": "000_W101.mp4\n",
+    }
+    root = tree("dfo", lists, *FAKES)
+    by_target = {key: row["split"] for key, row in load(ffpp, root).items() if row["label"]}
+    assert by_target == {
+        "deeper_forensics/end_to_end/000_W101": "train",
+        "deeper_forensics/end_to_end/003_M102": "test",
+        "deeper_forensics/end_to_end/004_M102": "test",  # not on disk
+    }
+    roots = {"ffpp": str(ffpp), "deeper_forensics": str(root)}
+    owners = datasets.load("deeper_forensics", datasets.Config(roots, {"deeper_forensics": {"split": "owners"}}))
+    assert {row["video_id"]: row["split"] for row in owners.to_pylist() if row["label"]} == {
+        "deeper_forensics/end_to_end/000_W101": "test",
+        "deeper_forensics/end_to_end/003_M102": "train",
+    }
+
+
+def test_trained_on_ffpp_the_fake_of_every_test_target_is_scored(tree):
+    """Of the owners' three test fakes two are made from videos that were trained on."""
+    splits = {"train.json": '[["000", "001"]]', "val.json": '[["002", "003"]]', "test.json": '[["004", "005"]]'}
+    reals = [f"original_sequences/youtube/c23/videos/{number:03d}.mp4" for number in range(6)]
+    fakes = [f"manipulated_sequences/Deepfakes/c23/videos/{stem}.mp4" for stem in ("000_001", "002_003", "004_005")]
+    stems = [f"{number:03d}_W101" for number in range(6)]
+    lists = {"train": stems[2:4], "val": stems[5:], "test": [stems[0], stems[1], stems[4]]}
+    texts = {f"lists/splits/{split}.txt": "\n".join(own) for split, own in lists.items()}
+    root = tree("dfo", texts, *(f"manipulated_videos/end_to_end/{stem}.mp4" for stem in stems))
+    roots = {"ffpp": str(tree("ff", splits, *reals, *fakes)), "deeper_forensics": str(root)}
+    experiment = Experiment(model="plain", train_on="ffpp", test_on=("deeper_forensics",))
+
+    def scored(config):
+        videos = {name: datasets.load(name, config) for name in roots}
+        (part,) = protocol.build(experiment, videos).test
+        fakes = {row["video_id"].rpartition("/")[2] for row in part.rows if row["label"] == FAKE}
+        return fakes, part.count(REAL), len(part.excluded)
+
+    assert scored(roots) == ({"004_W101", "005_W101"}, 2, 0)
+    assert scored(datasets.Config(roots, {"deeper_forensics": {"split": "owners"}})) == ({"004_W101"}, 2, 2)
 
 
 def test_each_folder_is_a_method_and_other_spellings_are_read(tree, ffpp):

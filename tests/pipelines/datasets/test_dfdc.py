@@ -92,3 +92,39 @@ def test_what_does_not_fit_is_an_error(tree, texts, paths, message):
 def test_test_videos_need_their_labels(tree):
     with pytest.raises(DatasetError, match=r"labels\.csv or test/labels\.csv is missing"):
         load(tree("dfdc", {}, *TEST))
+
+
+FIVE = {"labels.csv": "filename,label\nccc.mp4,0\nddd.mp4,1\neee.mp4,1\nfff.mp4,0\nggg.mp4,1\n"}
+
+
+def listed(tree, text: str) -> list[tuple[str, str]]:
+    """Return video_id and uri of the test videos that a list of this text chooses; fff is not on disk."""
+    root = tree("dfdc", FIVE | {"../names.csv": text}, *(f"test/{name}.mp4" for name in ("ccc", "ddd", "eee", "ggg")))
+    config = datasets.Config({"dfdc": str(root)}, {"dfdc": {"list": str(root.parent / "names.csv")}})
+    return [(row["video_id"], row["uri"]) for row in datasets.load("dfdc", config).to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ddd\nfff\nccc\n",
+        "\nddd.mp4\n\nfff.mp4\ntest/ccc.mp4",
+        "filename,label\nccc.mp4,0\nfff.mp4,REAL\nddd.mp4,1\n",
+        "number,filename\n1,fff.mp4\n2,ddd.mp4\n3,ccc\n",
+    ],
+)
+def test_a_list_of_ones_own_chooses_test_videos_whether_or_not_they_are_on_disk(tree, text):
+    assert listed(tree, text) == [(f"dfdc/test/{name}", f"test/{name}.mp4") for name in ("ccc", "ddd", "fff")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ccc\nhhh\niii\n", r"names\.csv: 2 of its 3 videos are not in labels\.csv: hhh\.mp4, iii\.mp4"),
+        ("filename,label\nccc,0\nddd,0\n", r"names\.csv: 1 of its 2 labels are not those of labels\.csv: ddd\.mp4"),
+        ("\n", r"names\.csv names no videos"),
+    ],
+)
+def test_a_list_that_labels_csv_contradicts_is_refused(tree, text, message):
+    with pytest.raises(DatasetError, match=message):
+        listed(tree, text)

@@ -45,7 +45,7 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"perturbations": ("blur", "blurr-1")}, "unknown perturbation 'blurr-1'; allowed: .*blur-1"),
         ({"faces.margn": 1.5}, "faces.*margn.*allowed are .*margin"),
         ({"faces.margin": 0.5}, "margin must be >= 1"),
-        ({"faces.detector": "retina"}, "detector must be one of 'dlib', 'dlib-cnn', got 'retina'"),
+        ({"faces.detector": "retina"}, "detector must be one of 'dlib', 'dlib-cnn', 'retinaface', got 'retina'"),
         ({"model.recover.mask_ratio": "0.5"}, "recover.mask_ratio must be a finite float, got '0.5'"),
         ({"model.recover.mask_ratio": 0.0}, r"mask_ratio must be in \(0, 1\], got 0"),
         ({"model.recover.mask_ratio": -0.1}, r"mask_ratio must be in \(0, 1\], got -0.1"),
@@ -56,6 +56,10 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"seed": -1}, "seed must be a whole number, 0 or more, got -1"),
         ({"seed": 1.0}, "seed must be a whole number"),
         ({"seed": True}, "seed must be a whole number"),
+        ({"min_frames": 0}, "min_frames must be a whole number, 1 or more, got 0"),
+        ({"min_frames": 1.5}, "min_frames must be a whole number"),
+        ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16; got 'fp16'"),
+        ({"deterministic": 1}, "deterministic must be true or false, got 1"),
         ({"preset": "tiny"}, "preset must be one of paper, small; got 'tiny'"),
         ({"model": "delocat"}, "model must be one of .*delocate.*; got 'delocat'"),
         ({"failed_videos": "zero"}, "failed_videos must be one of exclude, half; got 'zero'"),
@@ -82,6 +86,22 @@ def test_a_paper_may_say_whether_a_track_has_one_crop_box():
     assert BASE.recipe().constant_box is True  # Delocate's Config does not say
     assert BASE.override({"model": "laa_net", "model.constant_box": True}).recipe().constant_box is True
     assert BASE.override({"model": "laa_net", "faces.constant_box": True}).recipe().constant_box is True
+
+
+@pytest.mark.parametrize("preset", ["paper", "small"])
+@pytest.mark.parametrize("model", ["adfd", "laa_net"])
+def test_both_papers_on_pseudo_fakes_take_retinaface_unless_told_otherwise(model, preset):
+    experiment = BASE.override({"model": model, "preset": preset})
+    assert experiment.recipe().detector == "retinaface"
+    assert experiment.override({"model.detector": "dlib-cnn"}).recipe().detector == "dlib-cnn"
+    assert experiment.override({"faces.detector": "dlib"}).recipe().detector == "dlib"
+    with pytest.raises(ValueError, match="detector must be one of dlib, dlib-cnn, retinaface; got 'mtcnn'"):
+        experiment.override({"model.detector": "mtcnn"})
+
+
+@pytest.mark.parametrize("model", ["delocate", "lre", "mc_lcr", "plain"])
+def test_the_other_papers_take_dlibs_detector(model):
+    assert BASE.override({"model": model}).recipe().detector == "dlib"
 
 
 def test_mask_ratio_of_one_is_allowed():

@@ -1,12 +1,14 @@
 """Which videos each protocol trains on, selects on and scores, on tables small enough to read."""
 
 import dataclasses
+import hashlib
 
 import pyarrow as pa
 import pytest
 
 from pipelines import datasets
 from pipelines.common.tables import FAKE, REAL, SPLITS, VIDEOS, to_table
+from pipelines.datasets import ffpp
 from pipelines.datasets.sample.corpus import make
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
@@ -136,6 +138,110 @@ def test_counts_of_a_part():
     train = build().train
     assert (train.count(REAL), train.count(FAKE)) == (2, 3)
     assert train.video_ids[0] == "home/real/c23/000"
+
+
+# ------------------------------------------------------------------- what papers mean by a dataset
+def with_faceshifter() -> dict[str, pa.Table]:
+    """FaceForensics++ with its fifth manipulation: one fake of each in each split, two ids in each split."""
+    rows = []
+    for id_, split in SPLIT_OF_ID.items():
+        rows.append(row("ffpp", "real", id_, split, [f"ffpp/{id_}"]))
+    for target, source in (("000", "001"), ("002", "003"), ("004", "005")):
+        for method in ffpp.METHODS:
+            ids = [f"ffpp/{target}", f"ffpp/{source}"]
+            rows.append(row("ffpp", method, f"{target}_{source}", SPLIT_OF_ID[target], ids))
+    return {"ffpp": table(rows)}
+
+
+def fakes(part: Part) -> list[str]:
+    return sorted({r["method"] for r in part.rows if r["label"] == FAKE})
+
+
+FOUR = ["Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
+FIVE = sorted([*FOUR, "FaceShifter"])
+
+
+def build_ffpp(**changes) -> Protocol:
+    return build(with_faceshifter(), train_on="ffpp", **changes)
+
+
+def test_ffpp_is_the_papers_four_manipulations_though_faceshifter_is_on_disk():
+    built = build_ffpp(test_on=("ffpp", "ffpp/FaceShifter", "ffpp/all"))
+    assert fakes(built.train) == fakes(built.select) == FOUR
+    assert {part.name: fakes(part) for part in built.test} == {
+        "ffpp": FOUR,
+        "ffpp/FaceShifter": ["FaceShifter"],
+        "ffpp/all": FIVE,
+    }
+    assert [part.count(REAL) for part in built.test] == [2, 2, 2]  # against all real test videos
+    assert [part.name for part in build_ffpp(protocol="cross_manipulation", manipulations=("FaceSwap",)).test] == [
+        f"ffpp/{name}" for name in FOUR
+    ]
+    (part,) = build_ffpp(protocol="in_dataset").test
+    assert fakes(part) == FOUR
+
+
+def test_who_wants_five_manipulations_names_them():
+    built = build_ffpp(test_on=("ffpp",), manipulations=tuple(FIVE))
+    assert fakes(built.train) == fakes(built.select) == fakes(built.test[0]) == FIVE
+
+
+def test_one_manipulation_is_left_out_though_faceshifter_is_on_disk():
+    (part,) = build_ffpp(protocol="leave_one_out", manipulations=tuple(FOUR[1:])).test
+    assert (part.name, fakes(part)) == ("ffpp/Deepfakes", ["Deepfakes"])
+
+
+def test_a_test_set_that_the_dataset_lacks_is_refused():
+    with pytest.raises(ProtocolError, match=r"ffpp has no manipulation FaceShift; found: Deepfakes, Face2Face, FaceSh"):
+        build_ffpp(test_on=("ffpp/FaceShift",))
+
+
+@pytest.mark.parametrize(("name", "meant"), [("celeb_df", "Celeb-synthesis"), ("deeper_forensics", "end_to_end")])
+def test_other_datasets_that_grew_are_what_papers_mean_too(name, meant):
+    rows = [row(name, method, method, "test", [f"{name}/{method}"], "unknown") for method in ("real", meant, "other")]
+    (part,) = build({"home": TABLES["home"], name: table(rows)}, test_on=(name,)).test
+    assert fakes(part) == [meant]
+
+
+def test_a_test_part_by_itself_is_that_of_a_protocol_with_nothing_left_out():
+    for name, built in (("ffpp", build_ffpp(test_on=("ffpp",))), ("ffpp/all", build_ffpp(test_on=("ffpp/all",)))):
+        assert (protocol.test_part(name, with_faceshifter(), "c23"),) == built.test
+    part, (of_protocol,) = protocol.test_part("away", TABLES, "c23"), build().test
+    assert set(part.video_ids) == {*of_protocol.video_ids, *of_protocol.excluded}
+    assert part.excluded == ()
+    with pytest.raises(ProtocolError, match="has no manipulation swop; found: swap"):
+        protocol.test_part("away/swop", TABLES, "c23")
+    with pytest.raises(ProtocolError, match="home has no videos in c40"):
+        protocol.test_part("home", TABLES, "c40")
+
+
+# ---------------------------------------------------------------------------- parts that can be cited
+def test_a_part_is_cited_by_its_rules_and_its_videos():
+    """The digest is that of `sort -u | sha256sum` over the ids, without the last line break."""
+    part = Part(name="d/M", dataset="d", split="test", codec="c23", rows=tuple({"video_id": i} for i in ("b", "a")))
+    assert part.ids_digest == hashlib.sha256(b"a\nb").hexdigest()[:16] == "7e18f737311b2dc3"
+    assert part.citation == f"d/M test c23 v{protocol.VERSION} 7e18f737311b2dc3"
+    turned = dataclasses.replace(part, rows=part.rows[::-1])
+    assert turned.ids_digest == part.ids_digest
+    assert dataclasses.replace(part, rows=part.rows[:1]).ids_digest != part.ids_digest
+
+
+def test_parts_of_other_videos_have_other_names():
+    """Also those that differ in what is left out, or in manipulations that a copy has besides."""
+    digests = [
+        part.ids_digest
+        for built in (
+            build(),
+            build({"home": TABLES["home"], "away": table(away()[:3] + away()[4:])}),
+            build(protocol="in_dataset"),
+        )
+        for part in (*built.test, built.select)
+    ]
+    assert len(set(digests)) == 4  # the same val part three times
+    (four,), (five,) = (build_ffpp(test_on=(name,)).test for name in ("ffpp", "ffpp/all"))
+    assert four.ids_digest != five.ids_digest
+    without = {"ffpp": table([r for r in with_faceshifter()["ffpp"].to_pylist() if r["method"] != "FaceShifter"])}
+    assert build(without, train_on="ffpp", test_on=("ffpp",)).test[0].ids_digest == four.ids_digest
 
 
 # --------------------------------------------------------------------------------------- refusals

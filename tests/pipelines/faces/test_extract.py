@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.common import tables
+from pipelines.faces import extract as extract_module
 from pipelines.faces import writer
 from pipelines.faces.extract import ExtractionError, Target, extract, extract_all
+from pipelines.faces.plan import Extraction, Standing, notes
 from pipelines.faces.recipe import Recipe
-from pipelines.faces.store import Faces, compacted
+from pipelines.faces.store import METADATA, Faces, compacted
 from pipelines.faces.video import VideoReader, VideoRows, content_digest
 from pipelines.media import sandbox
 from tests.pipelines.media.taking import take
@@ -518,12 +521,16 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
     extract(table(*videos), roots, tmp_path, RECIPE)
     before = contents(tmp_path)
     old = {path: path.read_bytes() for path in tmp_path.glob("faces/split=*/*.parquet")}
-    names = [item["video_id"] for item in videos]
-    writer.forget_failed(tmp_path, names)
+    failed = ["toy/text", "toy/missing"]
+    asked = [extract_module.checked(table(*videos), roots)]
+    target = Target(folder=tmp_path, recipe=RECIPE, videos=table(*videos))
+    assert list(extract_module.to_do([target], asked)) == []
+    assert list(extract_module.to_do([target], asked, retry_failed=True)) == failed
+    writer.forget(tmp_path, failed)
     if killed:  # before the old file was removed: the same again
         for path, data in old.items():
             path.write_bytes(data)
-        writer.forget_failed(tmp_path, names)
+        writer.forget(tmp_path, failed)
     with pytest.raises(ValueError, match="no finished extraction"):
         Faces(tmp_path)
     assert set(compacted(tmp_path)) == {"toy/real", "toy/empty_room"}
@@ -543,7 +550,7 @@ def test_killed_while_failed_videos_are_taken_out_no_row_is_there_twice(tmp_path
     before = contents(tmp_path)
     (path,) = tmp_path.glob("faces/*/*.parquet")
     data = path.read_bytes()
-    writer.forget_failed(tmp_path, ["toy/text"])
+    writer.forget(tmp_path, ["toy/text"])
     path.write_bytes(data)
     assert len(list(tmp_path.glob("faces/*/*.parquet"))) == 2
     extract(table(*videos), roots, tmp_path, RECIPE)
@@ -565,25 +572,124 @@ def test_two_processes_take_turns(tmp_path, roots, read_once, caplog):
     assert filelock.FileLock(tmp_path / ".lock").acquire(timeout=0)  # and leaves it free
 
 
-def test_a_finished_folder_keeps_its_recipe_and_labels(tmp_path, roots, read_once):
+def test_a_finished_folder_keeps_its_recipe(tmp_path, roots, read_once):
     write_parts(tmp_path, [row("text")], read_once)
     extract(table(row("text")), roots, tmp_path, RECIPE)
     with pytest.raises(ValueError, match=r"margin 1\.3 -> 2, size_px 48 -> 64.*new folder"):
         extract(table(row("text")), roots, tmp_path, Recipe(num_frames=4, margin=2, size_px=64))
-    with pytest.raises(ValueError, match="split = 'train', now it is asked for with 'val'"):
-        extract(table(row("text", split="val")), roots, tmp_path, RECIPE)
 
 
-def test_a_finished_folder_keeps_its_predictor_and_its_rule_about_faces(tmp_path, roots, read_once):
-    """Both decide what the rows look like, and a folder with two sorts of rows would not tell."""
+def test_a_finished_folder_keeps_its_predictor(tmp_path, roots, read_once):
+    """It decides what the rows look like, and a folder with two sorts of rows would not tell."""
     write_parts(tmp_path, [row("text")], read_once)
     extract(table(row("text")), roots, tmp_path, RECIPE)
     predictor = tmp_path / "own.dat"
     predictor.write_bytes(b"another predictor")
     with pytest.raises(ValueError, match=r"was extracted otherwise .predictor 'packaged' -> '[0-9a-f]{16}'"):
         extract(table(row("text")), roots, tmp_path, RECIPE, predictor=predictor)
-    with pytest.raises(ValueError, match="face_rule = 'largest', now it is asked for with 'all'"):
-        extract(table(row("text", face_rule="all")), roots, tmp_path, RECIPE)
+
+
+# What has changed since it was extracted
+
+
+@pytest.fixture
+def extracted(tmp_path, corpus, read_once) -> Callable[..., Extraction]:
+    """Extract a copy of the corpus: a fake without mask, its original to come; `extracted()` looks at it again."""
+    root, folder = tmp_path / "data", tmp_path / "faces"
+    shutil.copytree(corpus, root)
+    roots = {"toy": str(root)}
+
+    def look(**changes) -> Extraction:
+        videos = table(row("real"), row("fake", **FORGED | changes), row("text", split="test"))
+        return Extraction(dataset="toy", recipe=RECIPE, folder=folder, videos=videos, roots=roots)
+
+    before = look().videos
+    write_parts(folder, list(extract_module.checked(before, roots).values()), read_once)
+    extract(before, roots, folder, RECIPE)
+    return look
+
+
+def asked_again(extraction: Extraction) -> list[str]:
+    """Return the names of the videos that an extraction would read, which must be as many as its plan says."""
+    target = Target(folder=extraction.folder, recipe=RECIPE, videos=extraction.videos)
+    todo = extract_module.to_do([target], [extract_module.checked(extraction.videos, extraction.roots)])
+    assert len(todo) == extraction.num_missing == extraction.standing.changed
+    return [name.removeprefix("toy/") for name in todo]
+
+
+def test_what_has_not_changed_is_not_read_again(extracted):
+    assert asked_again(extracted()) == []
+    assert extracted().standing == Standing(absent=0, changed=0, unrecorded=0)
+    assert notes([extracted()]) == []
+
+
+def test_a_file_that_was_replaced_is_read_again(extracted, tmp_path):
+    (tmp_path / "data" / "text.mp4").write_bytes((tmp_path / "data" / "other.mp4").read_bytes())
+    assert asked_again(extracted()) == ["text"]
+    assert notes([extracted()]) == ["1 of 3 videos of toy changed since they were extracted"]
+
+
+def test_an_original_that_came_later_becomes_masks(extracted, read_once, tmp_path):
+    now = extracted(real_uri="real.mp4")
+    assert asked_again(now) == ["fake"]
+    assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 4
+    writer.forget(now.folder, ["toy/fake"])
+    assert set(compacted(now.folder)) == {"toy/real", "toy/text"}
+    asked = extract_module.checked(now.videos, now.roots)["toy/fake"]  # as an actor reads it
+    writer.write_part(now.folder, asked, *read_once(asked))
+    extract(now.videos, now.roots, now.folder, RECIPE)
+    assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 0
+    assert asked_again(now) == []
+
+
+@pytest.mark.parametrize("told", [{"label": 0, "method": "real"}, {"split": "val"}, {"face_rule": "all"}])
+def test_a_video_that_its_dataset_describes_otherwise_is_read_again(extracted, told):
+    assert asked_again(extracted(**told)) == ["fake"]
+
+
+def test_a_video_that_was_deleted_keeps_its_faces(extracted, tmp_path):
+    for name in ("real.mp4", "fake.mp4"):
+        (tmp_path / "data" / name).unlink()
+    assert asked_again(extracted()) == []
+
+
+def test_faces_from_before_sources_were_recorded_are_kept_and_one_line_says_so(extracted):
+    """Ledgers and faces files of before lack `source`."""
+    now = extracted()
+    for path in [now.folder / "ledger.parquet", *now.folder.glob("faces/*/*.parquet")]:
+        old = pq.read_table(path, partitioning=None)
+        metadata = old.schema.metadata
+        if METADATA in metadata:
+            records = json.loads(metadata[METADATA])
+            for record in records:
+                del record["ledger"]["source"]
+            metadata = metadata | {METADATA: json.dumps(records).encode()}
+        names = [name for name in old.column_names if name != "source"]
+        with pq.ParquetWriter(path, old.select(names).schema.with_metadata(metadata)) as file:
+            file.write_table(old.select(names).replace_schema_metadata(metadata))
+    assert extracted().standing == Standing(absent=0, changed=0, unrecorded=3)
+    assert asked_again(extracted()) == []
+    (note,) = notes([extracted()])
+    assert note == (
+        "3 of 3 videos of toy were extracted before it was recorded what from: taken as unchanged; "
+        f"remove {now.folder} to extract them again"
+    )
+    assert {row["source"] for row in now.ledger_table().to_pylist()} == {None}
+    assert len(extract(now.videos, now.roots, now.folder, RECIPE)) == 3
+
+
+@pytest.mark.nightly
+@ray_test
+def test_only_what_has_changed_is_read_again(extracted, ray_local, tmp_path):
+    (tmp_path / "data" / "text.mp4").write_bytes((tmp_path / "data" / "other.mp4").read_bytes())
+    now, read = extracted(real_uri="real.mp4"), []
+    before = {name: at.path for name, at in compacted(now.folder).items()}
+    ledger = extract(now.videos, now.roots, now.folder, RECIPE, on_video=read.append)
+    assert sorted(item["video_id"] for item in read) == ["toy/fake", "toy/text"]
+    assert ledger["status"].to_pylist() == ["ok"] * 3
+    assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 0
+    assert before.keys() == compacted(now.folder).keys()
+    assert asked_again(extracted(real_uri="real.mp4")) == []
 
 
 def test_what_cannot_be_extracted_is_refused_before_anything_is_done(tmp_path, roots):

@@ -21,7 +21,8 @@ from mlflow.tracking import MlflowClient
 
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
-from pipelines.metrics.names import FINAL
+from pipelines.experiments.sweep import Row
+from pipelines.metrics.names import FINAL, UNSEEN
 from pipelines.report import main
 from pipelines.reporting import cache
 from pipelines.reporting.table import in_percent
@@ -32,15 +33,15 @@ PUBLISHED = {"0.5": {"celeb_df": 0.89, "dfdc": 0.805}, "0.9": {"celeb_df": 0.905
 BROKEN = {"0.7": {"model.recover.mask_ratio": 0.7}, "broken": {"model.recover.lr": 1e30}}
 
 SCRIPT = '''"""Sweep of a test."""
-from pipelines.sweep import Experiment, Sweep, main
+from pipelines.sweep import Experiment, Row, Sweep, main
 
 SWEEP = Sweep(
     name="{name}",
     title="Table 0: mask ratio",
     base=Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override({base}),
     row_name="mask ratio",
+    headings=("celeb_df", "dfdc"),
     rows={rows},
-    published={published},
 )
 
 if __name__ == "__main__":
@@ -62,8 +63,11 @@ class Desk:
         return self.folder / name
 
     def script(self, name: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        published = {row: PUBLISHED.get(row, {"celeb_df": 0.5, "dfdc": 0.5}) for row in rows}
-        text = SCRIPT.format(name=name, base=self.base, rows=rows, published=published)
+        published = {
+            row: " ".join(f"{100 * value:.1f}" for value in values.values()) for row, values in PUBLISHED.items()
+        }
+        declared = tuple(Row(label, settings, published.get(label, "")) for label, settings in rows.items())
+        text = SCRIPT.format(name=name, base=self.base, rows=declared)
         (self.folder / f"{name}.py").write_text(text)
 
     def command(self, name: str, storage: str, *switches: str) -> list[str]:
@@ -168,7 +172,8 @@ def ours(storage: Path) -> dict[tuple[str, str], dict[str, Any]]:
     for child in children:
         table = results(storage)[child.data.tags["run_key"]]
         for entry in table.to_pylist():
-            if (entry["stage"], entry["level"], entry["metric"]) == (FINAL, "video", "auc"):
+            is_final = (entry["stage"], entry["level"], entry["metric"]) == (FINAL, "video", "auc")
+            if is_final and entry["test_dataset"] != UNSEEN:
                 values[child.data.tags["row"], entry["test_dataset"]] = entry
     return values
 
@@ -179,7 +184,9 @@ def test_the_files_agree_with_the_results(whole: Ended, storage: Path) -> None:
     (folder,) = (storage / "reports").iterdir()
     assert f"Report: {folder}" in whole.out
     files = sorted(path.name for path in folder.iterdir())
-    assert [name for name in files if name.startswith("tiny")] == ["tiny.csv", "tiny.html", "tiny.md", "tiny.png"]
+    assert [name for name in files if name.startswith("tiny")] == [
+        f"tiny.{ending}" for ending in ("csv", "html", "md", "png", "tex")
+    ]
     assert {Path(name).suffix for name in files if name.startswith("coverage-")} == {".csv", ".md", ".png"}
     values = ours(storage)
     with (folder / "tiny.csv").open() as file:
@@ -232,6 +239,8 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
             for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
                 assert metrics[f"{column}/{count}"] == value[count]
             assert {f"finetune/{name}", f"localize/{name}"} <= metrics.keys()
+        both = [values[row, column]["value"] for column in PUBLISHED[row]]
+        assert metrics["unseen/video/auc"] == pytest.approx(sum(both) / 2)
         params = child.data.params
         assert params["model_config.recover.mask_ratio"] == row
         assert params["model_config.vit.width"] == str(tiny_experiment.config().vit.width)

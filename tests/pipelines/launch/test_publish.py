@@ -93,7 +93,7 @@ def test_a_report_whose_making_was_stopped_is_made_again(
 def test_the_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     """`[red]` is no colour, a line break no line."""
     cell = Cell(row="[0, 1]\n", column="[/x]", published=0.9, ours=0.8, low=0.7, high=0.9, seeds=(0,))
-    publish._print_table(outcome(Path(), made_up(trials=())), [cell], ["[dim]note"], Console(width=100))
+    publish.print_table("Table [red]1[/red]", "[bold]row", [cell], ["[dim]note"], Console(width=100))
     said = capsys.readouterr().out
     for text in ("Table [red]1[/red]: published", "[bold]row", "[0, 1]\\n", "[/x]", "[dim]note"):
         assert text in said

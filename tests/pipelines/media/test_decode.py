@@ -199,10 +199,10 @@ def test_frames_are_let_go_while_one_is_missing(tmp_path, write_video, monkeypat
     whole, pts = decode._decode, decode._index(path).pts
 
     def losing(*args):
-        for frame in whole(*args):
+        for frame, sound in whole(*args):
             decoded.append(frame.pts)
             if frame.pts != pts[1]:
-                yield frame
+                yield frame, sound
 
     monkeypatch.setattr(decode, "_decode", losing)
     given = decode.grab(path, range(60))
@@ -223,6 +223,35 @@ def test_open_groups_of_pictures_are_exact(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", numbered(40), g="8", bf="3", **{"x264-params": "open-gop=1:scenecut=0"})
     for index in range(40):
         assert numbers(decode.grab(path, [index])) == same(index)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("v.mp4", "libsvtav1", {"preset": "10"}),  # whose decoder reads only once what it may leave out
+        ("v.avi", "libx264", {"bf": "3"}),  # which keeps the order of storing only
+        ("v.avi", "mpeg4", {"bf": "2"}),
+    ],
+)
+def test_sampled_frames_are_those_shown(tmp_path, write_video, name, codec, options):
+    path = write_video(tmp_path / name, numbered(40), codec=codec, **options)
+    clip = take(path, 7)
+    assert numbers(clip.frames) == same(2, 8, 14, 20, 25, 31, 37)
+    assert [frame.time_s for frame in clip.frames] == pytest.approx([0.2, 0.8, 1.4, 2.0, 2.5, 3.1, 3.7])
+    assert clip.note == ""
+
+
+@pytest.mark.parametrize("second_starts", [0, 36_000])  # in tenths of a second: the clock is set back, or ten hours on
+def test_the_clock_of_joined_transport_streams_may_jump(tmp_path, write_video, second_starts):
+    halves = (
+        write_video(tmp_path / f"{start}.ts", numbered(40)[first : first + 20], bf="0", pts=range(start, start + 20))
+        for first, start in ((0, 100), (20, second_starts))
+    )
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(half.read_bytes() for half in halves))
+    clip = take(path, 40)
+    assert numbers(clip.frames) == same(*range(40))
+    assert [frame.time_s for frame in clip.frames] == pytest.approx([i / 10 for i in range(40)], abs=0.11)
 
 
 def test_grab_gives_the_frames_that_exist_in_order(tmp_path, write_video):
@@ -319,7 +348,7 @@ def test_only_the_group_around_a_wanted_frame_is_decoded(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", numbered(100), g="10", sc_threshold="0", bf="0")
     index = decode._index(path)
     frames = decode._decode(path, [index.pts[52]], index.keyframes)
-    assert [index.rank[next(frames).pts] for _ in range(3)] == [50, 51, 52]
+    assert [index.rank[next(frames)[0].pts] for _ in range(3)] == [50, 51, 52]
 
 
 def test_a_file_cut_off_in_the_middle_gives_the_frames_it_still_has(tmp_path, write_video):
@@ -331,6 +360,42 @@ def test_a_file_cut_off_in_the_middle_gives_the_frames_it_still_has(tmp_path, wr
     assert numbers(clip.frames) == same(*decode.even_indices(clip.num_frames, 5))
     assert clip.note == f"truncated: the header promises 60 frames, the file holds {clip.num_frames}"
     assert take(whole, 5).note == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "note"),
+    [
+        ("v.mkv", {}, "truncated: the header promises 6.0 s, the frames end at"),
+        ("v.mp4", {"movflags": "frag_keyframe+empty_moov"}, "truncated: its last part ("),
+    ],
+)
+def test_a_file_without_a_count_of_frames_says_that_it_is_cut_off(tmp_path, write_video, name, container, note):
+    whole = write_video(tmp_path / name, numbered(60), container=container, g="10", crf="1")
+    assert take(whole, 5).note == ""
+    cut = tmp_path / f"cut_{name}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    clip = take(cut, 5)
+    assert 10 < clip.num_frames < 60
+    assert numbers(clip.frames) == same(*decode.even_indices(clip.num_frames, 5))
+    assert clip.note.startswith(note)
+
+
+def test_frames_between_damage_and_the_next_keyframe_are_doubted(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", numbered(60), g="20", bf="0", crf="10", sc_threshold="0")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    place, size = packets[30]
+    content = bytearray(path.read_bytes())
+    content[place + 8 : place + size] = bytes(size - 8)
+    path.write_bytes(content)
+    source = decode.open_source(path)
+    given = {frame.frame_index for frame in source.frames(range(60))}
+    doubted = len(given & set(range(30, 40)))
+    assert given >= {*range(30), *range(31, 60)}
+    assert source.note == f"damaged: {doubted} of the frames taken may show what was lost wrongly"
+    sound = decode.open_source(path)
+    assert numbers(sound.frames([5, 25, 45])) == same(5, 25, 45)
+    assert sound.note == ""
 
 
 def _text(path):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import expit, logit
 from sklearn import metrics as sk
 
 from models import Pooling
@@ -32,7 +33,9 @@ def face(video_id: str, label: int, score: float, frame_index: int = 0, **change
         "frame_index": frame_index,
         "face_index": 0,
         "label": label,
-        "score": score,
+        "logit": float(logit(score)),
+        "score": float(expit(logit(score))),
+        "num_repeated": 0,
         **changes,
     }
 
@@ -61,7 +64,8 @@ def plain(metric: str) -> Callable[..., float]:
     """A function of labels and scores that returns a metric of them, each score of a video of its own."""
 
     def value(labels, scores) -> float:
-        videos = pa.table({"video_id": [f"{i:05}" for i in range(len(labels))], "label": labels, "score": scores})
+        ids, logits = [f"{i:05}" for i in range(len(labels))], np.asarray(scores) - 0.5
+        videos = pa.table({"video_id": ids, "label": labels, "logit": logits})
         return detection.ranked(videos, np.ones((len(labels), 1), np.float32), (metric,))[metric][0]
 
     return value
@@ -136,6 +140,11 @@ def test_ends_of_the_scale(scores, auc, eer):
     assert plain("eer")([0, 0, 1, 1], scores) == eer
 
 
+def test_infinite_scores_are_tied():
+    """Those of another detector that gives P(fake) = 0 and 1 have such log odds."""
+    assert detection.auc([0, 0, 1, 1], [-math.inf, math.inf, math.inf, math.inf]) == 3 / 4
+
+
 @pytest.mark.parametrize("metric", [detection.auc, detection.accuracy, detection.roc])
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
@@ -166,7 +175,7 @@ def test_a_draw_counts_a_video_as_often_as_repeating_its_faces(steps):
     drawn[np.argmin(labels)] = drawn[np.argmax(labels)] = 1  # so that no resample lacks a class
     of_face = rng.permutation(np.repeat(np.arange(14), rng.integers(1, 5, 14)))
     scores = rng.integers(0, steps, len(of_face)) / steps
-    videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "score": scores})
+    videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "logit": scores - 0.5})
     found = detection.ranked(videos, drawn.astype(np.float32))
     assert found.keys() == set(DETECTING)
     for name, (value, resampled) in found.items():
@@ -184,7 +193,7 @@ def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
     rng = np.random.default_rng(0)
     labels, scores = np.arange(400) % 2, rng.normal(np.arange(400) % 2, 1)
     ids = rng.permutation([f"v{i:03}" for i in range(400)])
-    videos = pa.table({"video_id": ids, "label": labels, "score": scores})
+    videos = pa.table({"video_id": ids, "label": labels, "logit": scores - 0.5})
     drawn = detection.draws(detection.label_of_videos(videos), rng)
     frames = pa.table({name: np.tile(videos[name].to_numpy(zero_copy_only=False), 50) for name in videos.column_names})
     tracemalloc.start()
@@ -214,7 +223,7 @@ def test_draws_are_the_same_in_pieces_and_for_every_table_of_the_same_videos(mon
 
 def test_chunks_of_resamples_do_not_change_them(monkeypatch):
     labels, scores = with_ties(3, size=40)
-    videos = pa.table({"video_id": [f"v{i // 2:02}" for i in range(40)], "label": np.sort(labels), "score": scores})
+    videos = pa.table({"video_id": [f"v{i // 2:02}" for i in range(40)], "label": np.sort(labels), "logit": scores})
     drawn = detection.draws_of(videos)
     whole = detection.ranked(videos, drawn)
     monkeypatch.setattr(detection, "CHUNK_VALUES", 40 * 7)
@@ -233,10 +242,10 @@ def test_the_roc_goes_from_none_to_all_with_a_slope_where_real_and_fake_are_tied
 def test_one_file_name_in_three_folders_is_three_videos_scored_by_their_mean():
     faces = [("real/000", 0, 0.25), ("real/000", 0, 0.75), ("Deepfakes/000", 1, 0.75), ("Face2Face/000", 1, 0.5)]
     videos = detection.by_video(table([face(*row, frame_index=i) for i, row in enumerate(faces)]))
-    assert videos.to_pylist() == [
-        {"video_id": "Deepfakes/000", "label": 1, "score": 0.75},
-        {"video_id": "Face2Face/000", "label": 1, "score": 0.5},
-        {"video_id": "real/000", "label": 0, "score": 0.5},
+    assert [list(row.values()) for row in videos.select(["video_id", "label", "score"]).to_pylist()] == [
+        ["Deepfakes/000", 1, pytest.approx(0.75)],
+        ["Face2Face/000", 1, 0.5],
+        ["real/000", 0, 0.5],
     ]
     assert detection.auc(videos["label"], videos["score"]) == 0.75  # of two pairs one is won, one tied
 
@@ -269,7 +278,28 @@ def test_faces_far_smaller_than_the_largest_of_their_frame_do_not_count():
 def test_mean_of_log_odds():
     # log odds of 0.5 and 0.9 are 0 and ln 9: the mean is ln 3, which is 3 : 1
     assert pooled([(0, 0.5, 1.0), (1, 0.9, 1.0)], frames="mean_logit") == pytest.approx(0.75)
-    assert pooled([(0, 1.0, 1.0), (1, 0.0, 1.0)], frames="mean_logit") == pytest.approx(0.5, abs=1e-6)
+    assert pooled([(0, 1 - 1e-9, 1.0), (1, 1e-9, 1.0)], frames="mean_logit") == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("rules", [{}, {"frames": "mean_logit"}, {"faces": "max", "min_area": 0.5}])
+@pytest.mark.parametrize(("lower", "higher"), [(20.0, 25.0), (40.0, 45.0), (-45.0, -40.0)])
+def test_scores_that_are_nearly_sure_still_rank_videos(rules, lower, higher):
+    """P(fake) is 1 in 32 bits from a logit of 17 on, in 64 from 37 on: what is made of it would be tied."""
+    rows = [face("real", 0, 0.5, f, logit=z) for f, z in enumerate((lower, lower + 1))]
+    rows += [face("fake", 1, 0.5, f, logit=z) for f, z in enumerate((higher, higher + 1))]
+    stages = [table(rows), table([row | {"stage": "other", "logit": row["logit"] + 0.5} for row in rows])]
+    fake, real = detection.by_video(detection.mean_of_stages(stages), Pooling(**rules)).to_pylist()
+    assert lower < real["logit"] < lower + 1.5 < higher < fake["logit"] < higher + 1.5
+    videos = measured(detection.mean_of_stages(stages), "video")
+    assert (videos["auc"].value, videos["ap"].value, videos["eer"].value) == (1, 1, 0)
+
+
+def test_the_mean_score_of_logits_is_that_of_their_probabilities():
+    z = np.random.default_rng(0).normal(0, 6, (3, 50))
+    np.testing.assert_allclose(expit(detection.mean_score(z)), expit(z).mean(0), rtol=1e-12)
+    # (1/4 + 3/4) / 2 is one half; of 1 - e^-40 and 1 - e^-41, what is missing to 1 is the mean of what is missing
+    assert detection.mean_score([-math.log(3), math.log(3)]) == pytest.approx(0, abs=1e-15)
+    assert detection.mean_score([40.0, 41.0]) == pytest.approx(40 - math.log((1 + math.exp(-1)) / 2), abs=1e-12)
 
 
 # Of a crowd: frame 0 with scores .2 and .9, frame 1 with .4 and .6 (areas in brackets: the forged faces are small).
@@ -293,7 +323,7 @@ def crowd(video_id: str, label: int) -> list[dict]:
 )
 def test_where_every_face_counts_a_frame_scores_as_its_highest_face_whatever_the_method_says(rules, score):
     predictions = table([*crowd("all", 1), *crowd("other", 1)])
-    videos = detection.by_video(detection.highest_faces(predictions, {"all"}), Pooling(**rules)).to_pylist()
+    videos = detection.by_video(predictions, Pooling(**rules), {"all"}).to_pylist()
     assert {v["video_id"]: v["score"] for v in videos}["all"] == pytest.approx(score)
     (alone,) = detection.by_video(table(crowd("other", 1)), Pooling(**rules)).to_pylist()
     assert alone in videos  # the others keep the method's rule
@@ -312,7 +342,7 @@ def test_the_highest_face_is_that_of_the_final_score_not_of_each_stage():
     scores = ((0.9, 0.1), (0.1, 0.9))
     stages = [table([face("x", 1, s, face_index=i) for i, s in enumerate(pair)]) for pair in scores]
     (frame,) = detection.highest_faces(detection.mean_of_stages(stages), {"x"}).to_pylist()
-    assert frame["score"] == pytest.approx(0.5)
+    assert frame["logit"] == pytest.approx(0)
 
 
 def test_final_score_is_the_mean_of_stages_face_by_face():

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import expit
 
 from models import Pooling
 from pipelines.common import tables
@@ -19,8 +20,14 @@ ORIGIN = Origin(
 
 
 def measured(dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final") -> Measurement:
-    counted = {"test_dataset": dataset, "part": "test", "codec": "c23" if dataset == "ffpp" else "unknown"}
-    counted |= {"n_real": 3, "n_fake": 4, "n_missing": 1, "n_excluded": 0}
+    counted = {
+        "test_dataset": dataset,
+        "part": "test",
+        "part_version": 2,
+        "part_ids": dataset,
+        "codec": "c23" if dataset == "ffpp" else "unknown",
+    }
+    counted |= {"n_real": 3, "n_fake": 4, "n_padded": 0, "n_missing": 1, "n_excluded": 0}
     floats = np.full(detection.NUM_RESAMPLES, value) if resampled is None else resampled
     return Measurement(
         stage=stage, perturbation=perturbation, dataset=dataset, counted=counted, numbers={AUC: (value, floats)}
@@ -43,9 +50,14 @@ def test_a_family_is_the_mean_over_its_levels_on_the_same_resamples() -> None:
     tables.to_table([row], tables.RESULTS)
 
 
-def test_without_all_levels_there_is_no_mean_and_without_perturbations_none_at_all() -> None:
+def test_without_all_levels_and_of_one_dataset_there_is_no_mean() -> None:
     assert results.means(ORIGIN, [measured("dfdc", name, 0.5) for name in FIVE[:4]]) == []
-    assert results.means(ORIGIN, [measured("dfdc", "", 0.5), measured("celeb_df", "", 0.6)]) == []
+    assert results.means(ORIGIN, [measured("ffpp", "", 0.9), measured("dfdc", "", 0.5)]) == []
+
+
+def test_clean_faces_alone_have_a_mean_over_unseen_datasets() -> None:
+    (mean,) = results.means(ORIGIN, [measured(name, "", v) for name, v in (("ffpp", 1), ("dfdc", 0.5), ("ffiw", 0.6))])
+    assert (mean.part, mean.perturbation, mean.numbers[AUC][0]) == ("unseen", "", pytest.approx(0.55))
 
 
 def test_unseen_is_the_mean_over_the_datasets_not_trained_on() -> None:
@@ -90,7 +102,8 @@ def block(perturbation: str, *scores: float) -> tuple[dict[str, str], pa.Table]:
     rows = [
         dict.fromkeys(tables.PREDICTIONS.names)
         | {"stage": "final", "perturbation": perturbation, "dataset": "dfdc", "video_id": f"dfdc/{i}", "method": "x"}
-        | {"frame_index": 0, "face_index": 0, "label": int(i > 0), "score": score, "face_area_px": 1.0}
+        | {"frame_index": 0, "face_index": 0, "label": int(i > 0), "num_repeated": 0, "face_area_px": 1.0}
+        | {"logit": score - 0.5, "score": float(expit(score - 0.5))}
         for i, score in enumerate(scores)
     ]
     return {"part": "dfdc", "stage": "final"}, tables.to_table(rows, tables.PREDICTIONS)

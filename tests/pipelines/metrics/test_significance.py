@@ -11,9 +11,9 @@ from pipelines.metrics.significance import compare, holm, p_value
 
 
 def scores(real: list[float], fake: list[float], first: int = 0) -> pa.Table:
-    labels = [0] * len(real) + [1] * len(fake)
+    labels, scores = [0] * len(real) + [1] * len(fake), np.array([*real, *fake])
     return pa.table(
-        {"video_id": [f"v{first + i:03}" for i in range(len(labels))], "label": labels, "score": [*real, *fake]}
+        {"video_id": [f"v{first + i:03}" for i in range(len(labels))], "label": labels, "logit": scores - 0.5}
     )
 
 
@@ -113,7 +113,7 @@ def delong(own: pa.Table, other: pa.Table) -> float:
     y = own["label"].to_numpy()
     won = []
     for table in (own, other):
-        s = table["score"].to_numpy()
+        s = table["logit"].to_numpy()
         won.append((s[y == 1][:, None] > s[y == 0]) + 0.5 * (s[y == 1][:, None] == s[y == 0]))
     variances = [
         np.cov([w.mean(axis) for w in won]) @ [1, -1] @ [1, -1] / w.shape[1 - axis]
@@ -127,7 +127,7 @@ def test_the_interval_is_as_wide_as_delong_says():
     truth = np.append(np.zeros(150), np.ones(250))
     noise = rng.normal(size=(2, 400)) + rng.normal(size=400)  # two rows that agree in part
     own, other = (
-        pa.table({"video_id": [f"v{i:03}" for i in range(400)], "label": truth.astype(int), "score": truth * d + n})
+        pa.table({"video_id": [f"v{i:03}" for i in range(400)], "label": truth.astype(int), "logit": truth * d + n})
         for d, n in zip((1.2, 0.8), noise, strict=True)
     )
     found = of(own, other)

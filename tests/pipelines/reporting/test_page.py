@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import json
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
+from scipy.special import logit
 
 from models import Pooling
 from pipelines.common.storage import write_json
@@ -26,9 +26,10 @@ from pipelines.metrics.results import Failed, Origin, ScoredPart
 from pipelines.report import main
 from pipelines.reporting.page import _by_row, _curve, render
 from pipelines.reporting.report import Report, gather
-from pipelines.reporting.saved import AGAIN, Planned, Run, Saved
+from pipelines.reporting.saved import AGAIN, Line, Planned, Run, Saved
 from pipelines.reporting.table import HIGHER, LOWER, comparisons
 
+THEIRS = "of <another> paper"
 EVIL = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "img"}
 FAILED = (
@@ -49,7 +50,7 @@ def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
     for i in range(32):
         method = "real" if i < 16 else ("Deepfakes", EVIL)[i % 2]
         noise = rng.normal(0.3 + shift * (i >= 16), 0.1, 2)
-        for frame, score in enumerate(np.clip(noise, 0, 1).astype(np.float32)):
+        for frame, score in enumerate(np.clip(noise, 1e-6, 1 - 1e-6)):
             rows.append(
                 dict.fromkeys(PREDICTIONS.names)
                 | {
@@ -61,7 +62,9 @@ def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
                     "face_index": 0,
                     "label": int(i >= 16),
                     "method": method,
+                    "logit": float(logit(score)),
                     "score": float(score),
+                    "num_repeated": 0,
                     "face_area_px": 1.0,
                 }
             )
@@ -96,10 +99,12 @@ def made_up(**changes: object) -> Saved:
         "name": "question",
         "title": f"Table 1 {EVIL}",
         "row_name": "row",
-        "baseline": "plain",
         "is_sample": True,
         "columns": tuple(Column.of(name, "video", "auc") for name in ("dfdc", "ffpp eer")),
-        "published": {row: {"dfdc": 0.9, "ffpp eer": math.nan} for row in rows},
+        "rows": (
+            Line(label=THEIRS, published=("91.25", "-"), runs=False, note="taken from elsewhere"),
+            *(Line(label=row, published=("90.0", "-"), baseline="plain") for row in rows),
+        ),
         "trials": (
             *(Planned(row=rows[i], seed=seed, run=f"{'ab'[i]}{seed}") for i in (0, 1) for seed in (0, 1)),
             Planned(row="broken", seed=0, run="c0", failure=f"ValueError in /home/somebody/file.py: {EVIL}"),
@@ -273,13 +278,47 @@ def test_a_row_far_above_the_baseline_is_marked_in_table_and_csv(folder: Path) -
 
 
 def test_holm_counts_the_rows_of_a_column(storage: Path) -> None:
-    saved = made_up(published={row: {"dfdc": 0.9} for row in ("plain", "b", "again")}, columns=made_up().columns[:1])
+    rows = tuple(Line(label=row, published=("90.0",), baseline="plain") for row in ("plain", "b", "again"))
     trials = [Planned(row=row, seed=0, run=run) for row, run in (("plain", "a0"), ("b", "b0"), ("again", "a0"))]
-    saved = made_up(published=saved.published, columns=saved.columns, trials=tuple(trials))
+    saved = made_up(rows=rows, columns=made_up().columns[:1], trials=tuple(trials))
     found = comparisons(saved, gather(saved, storage, again=False), saved.columns[0])
     assert (found["again"].p, found["again"].adjusted_p) == (1, 1)
     assert found["b"].adjusted_p == 2 * found["b"].p
     assert "plain" not in found
+
+
+def test_each_row_is_tested_against_its_own_baseline(storage: Path) -> None:
+    pairs = (("plain", "", "a0"), ("b", "plain", "b0"), ("again", "b", "a0"))
+    rows = tuple(Line(label=row, published=("90.0",), baseline=baseline) for row, baseline, _ in pairs)
+    trials = tuple(Planned(row=row, seed=0, run=run) for row, _, run in pairs)
+    saved = made_up(rows=rows, columns=made_up().columns[:1], trials=trials)
+    report = Report.of(saved, gather(saved, storage, again=False))
+    against = {cell.row: cell.against for cell in report.cells if cell.against}
+    assert {row: comparison.baseline for row, comparison in against.items()} == {"b": "plain", "again": "b"}
+    assert against["b"].difference == -against["again"].difference > 0
+    assert any("than their own of the rows plain; b on the same test videos" in line for line in report.lines)
+
+
+def test_rows_that_are_published_only_are_marked_everywhere(page: Page, folder: Path) -> None:
+    text = (folder / "question.html").read_text()
+    row = text[text.index("of &lt;another&gt; paper") :].partition("</tr>")[0]
+    assert re.findall(r"<td>(.*?)</td>", row) == ["91.25", "", "", "–", "", ""]
+    assert "published only" in row
+    lines = [
+        line for line in csv.DictReader(io.StringIO((folder / "question.csv").read_text())) if line["published_only"]
+    ]
+    assert [(line["row"], line["published"], line["ours"]) for line in lines] == [
+        (THEIRS, "0.912500", ""),
+        (THEIRS, "", ""),
+    ]
+    markdown = (folder / "question.md").read_text().splitlines()
+    assert r"| of \<another\> paper ° | 91.25 |  |  | – |  |  |" in markdown
+    assert any(line.startswith("- ° published only") for line in markdown)
+    assert f"{THEIRS}: taken from elsewhere" in "".join(page.text)
+    assert (
+        "of \\textless{}another\\textgreater{} paper $^{\\circ}$ & 91.25 &  & -- &  \\\\"
+        in (folder / "question.tex").read_text()
+    )
 
 
 # -------------------------------------------------------------------------------------- made again
@@ -329,8 +368,16 @@ def test_runs_and_reports_from_before_say_what_to_do(tmp_path: Path, capsys: pyt
 def test_table_json_comes_back_as_it_was(tmp_path: Path) -> None:
     saved = made_up()
     back = Saved.read(saved.write(tmp_path).parent)
-    assert json.dumps(back.published) == json.dumps(saved.published)  # NaN is not equal to itself
-    assert (back.columns, back.trials, back.coverage) == (saved.columns, saved.trials, saved.coverage)
+    assert back == saved
+
+
+def test_a_table_of_another_version_says_what_to_do(tmp_path: Path) -> None:
+    path = made_up().write(tmp_path)
+    told = json.loads(path.read_text())
+    told["published"] = {row.pop("label"): {} for row in told["rows"]}
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=re.escape(AGAIN)):
+        Saved.read(tmp_path)
 
 
 def test_a_known_origin_comes_back_as_it_was(storage: Path) -> None:

@@ -29,6 +29,7 @@ from pipelines.reporting.table import (
     ours_width,
     side_by_side,
     to_csv,
+    to_latex,
     two_lines,
 )
 
@@ -40,16 +41,21 @@ COMMON = {
     "test_dataset": "dfdc",
     "perturbation": "",
     "part": "test",
+    "part_version": 2,
+    "part_ids": "0123456789abcdef",
     "codec": "c23",
     "level": "video",
     "metric": "auc",
     "n_real": 10,
     "n_fake": 20,
+    "n_clusters": 7,
+    "n_padded": 0,
     "n_missing": 1,
     "n_excluded": 0,
     "failed_rule": "exclude",
     "commit": "unknown",
     "seed": 0,
+    "reason": "",
     "value": 0.8,
     "low": 0.7,
     "high": 0.9,
@@ -60,7 +66,7 @@ def results(*changes: dict) -> pa.Table:
     return to_table([COMMON | change for change in changes], RESULTS)
 
 
-def make_cell(*tables: pa.Table, failure: str = "", published: float = 0.84, column: str = "dfdc") -> Cell:
+def make_cell(*tables: pa.Table, failure: str = "", published: str = "84.0", column: str = "dfdc") -> Cell:
     return Cell.of("0.75", Column.of(column, "video", "auc"), published, tables, failure)
 
 
@@ -131,8 +137,9 @@ def test_a_failed_seed_is_told_beside_the_mean_of_the_others():
 
 
 def test_a_number_that_is_not_defined_is_a_failure_that_gives_the_counts():
-    cell = make_cell(results({"value": math.nan, "low": math.nan, "high": math.nan, "n_real": 0, "n_missing": 10}))
-    assert cell.failure == "0 real and 20 fake videos with a face: not defined"
+    undefined = dict.fromkeys(("value", "low", "high"), math.nan)
+    cell = make_cell(results(undefined | {"reason": "0 real, 20 fake videos"}))
+    assert cell.failure == "not defined: 0 real, 20 fake videos"
     assert cell_texts(cell) == ("84.0", "failed", "–")
 
 
@@ -156,12 +163,24 @@ def test_the_difference_is_ours_minus_published_in_points(ours, expected):
 
 
 def test_a_value_that_the_paper_does_not_give_is_a_dash():
-    assert cell_texts(make_cell(results({}), published=math.nan)) == ("–", "80.0* [70.0, 90.0]", "–")
+    assert cell_texts(make_cell(results({}), published="-")) == ("–", "80.0* [70.0, 90.0]", "–")
+
+
+@pytest.mark.parametrize("word", ["84", "84.0", "84.05", "0.3", "100", "9.995"])
+def test_a_published_value_has_the_digits_that_the_paper_prints(word):
+    assert cell_texts(make_cell(results({}), published=word))[0] == word
+
+
+def test_a_row_that_is_published_only_has_no_text_of_ours():
+    cell = Cell.printed("MesoNet", Column.of("dfdc", "video", "auc"), "84.30")
+    assert (cell_texts(cell), cell.label, cell.failure) == (("84.30", "", ""), "MesoNet °", "")
+    assert len(two_lines(cell)) == len(two_lines(make_cell(results({}))).splitlines()[0])
 
 
 def test_a_terminal_cell_has_its_interval_on_a_second_line():
     head, interval = two_lines(make_cell(results({}))).splitlines()
-    assert (head.split(), interval) == (["84.0", "80.0*", "-4.0"], "[70.0, 90.0]")
+    assert (head.split(), interval.strip()) == (["84.0", "80.0*", "-4.0"], "[70.0, 90.0]")
+    assert len(head) == len(interval)
     assert two_lines(make_cell(failure="killed")).split() == ["84.0", "failed", "–"]
 
 
@@ -222,6 +241,31 @@ def test_no_name_is_markup_in_markdown():
     assert lines[6:] == [rf"- FAILED {escaped}\\n- more"]
 
 
+def test_latex_has_booktabs_and_a_line_for_each_row():
+    theirs = [Cell.printed("MesoNet", Column.of(name, "video", "auc"), "84.30") for name in ("celeb_df", "dfdc")]
+    lines = to_latex("Table 5", "mask ratio", [*theirs, *CELLS[:2]], ["91 % ± 2"]).splitlines()
+    assert lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")] == [
+        r"& \multicolumn{2}{c}{celeb\_df} & \multicolumn{2}{c}{dfdc} \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}",
+        r"mask ratio & publ. & ours & publ. & ours \\",
+        r"\midrule",
+        r"MesoNet $^{\circ}$ & 84.30 &  & 84.30 &  \\",
+        r"0.55 & 84.0 & 80.0* {[}70.0, 90.0{]} & 84.0 & 80.0* {[}70.0, 90.0{]} \\",
+    ]
+    assert r"\begin{tabular}{@{}lrlrl@{}}" in lines
+    assert r"91 \% $\pm$ 2\par" in lines
+    opened = [line[7:-1].partition("}")[0] for line in lines if line.startswith(r"\begin{")]
+    assert opened[::-1] == [line[5:-1] for line in lines if line.startswith(r"\end{")]
+
+
+def test_no_name_is_markup_in_latex():
+    text = to_latex(r"a\b {c} $d$ e_f^g", "#", [dataclasses.replace(CELLS[0], row="[h] & 5 % ~", column='"<|>"')], [])
+    assert r"\caption{a\textbackslash{}b \{c\} \$d\$ e\_f\textasciicircum{}g}" in text
+    assert r"{[}h{]} \& 5 \% \textasciitilde{} & 84.0 &" in text
+    assert r"\multicolumn{2}{c}{''\textless{}\textbar{}\textgreater{}''}" in text
+    assert r"\# & publ." in text
+
+
 def test_a_heading_stands_above_its_numbers_whatever_their_width():
     cells = [make_cell(*THREE), make_cell(results({}))]  # `83.0 ± 3.6` and `80.0*`
     width = ours_width(cells)
@@ -275,10 +319,13 @@ def test_csv_can_be_read_back():
         "seeds": "0 1 2",
         "n_real": "10",
         "n_fake": "20",
+        "n_clusters": "7",
+        "n_padded": "0",
         "n_missing": "1",
         "n_excluded": "0",
         "failure": "",
         **dict.fromkeys(TESTED, ""),
+        "published_only": "",
     }
     assert (rows[1]["mask ratio"], rows[1]["ours"], rows[1]["failure"]) == ("0.95", "", "ValueError: loss, is NaN")
 

@@ -12,7 +12,9 @@ from pipelines.common.tables import RESULTS, to_table
 from pipelines.reporting import robustness
 
 COMMON: dict[str, Any] = dict.fromkeys(RESULTS.names, "x")
-COMMON |= dict.fromkeys(("n_real", "n_fake", "n_missing", "n_excluded", "seed"), 0)
+COMMON |= dict.fromkeys(
+    ("n_real", "n_fake", "n_clusters", "n_padded", "n_missing", "n_excluded", "seed", "part_version"), 0
+)
 COMMON |= {"stage": "final", "test_dataset": "ffpp", "perturbation": "", "level": "video", "metric": "auc"}
 
 

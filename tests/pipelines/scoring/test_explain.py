@@ -41,7 +41,7 @@ class Corner(models.Stage):
         return maps[:, 0, :half, half:].mean((1, 2)) * 10 - 5
 
     def score(self, batch: models.Batch) -> dict[str, Tensor]:
-        return {"score": self.logit(batch).sigmoid()}
+        return {"logit": self.logit(batch)}
 
 
 class Clips(Corner):
@@ -104,14 +104,14 @@ def test_where_nothing_speaks_for_a_fake_nothing_is_hot():
 
 def test_grad_cam_leaves_no_trace():
     stage, batch = Corner(), {"image": torch.from_numpy(corner_image())}
-    before, score = {n: v.clone() for n, v in stage.state_dict().items()}, stage.score(batch)["score"]
+    before, score = {n: v.clone() for n, v in stage.state_dict().items()}, stage.score(batch)["logit"]
     explain.grad_cam(stage, batch)
     assert all(value.grad is None for value in stage.parameters())
     assert all(value.requires_grad for value in stage.parameters())
     assert not any(module.training for module in stage.modules())
     assert not any(module._forward_hooks for module in stage.modules())
     assert all(torch.equal(value, before[name]) for name, value in stage.state_dict().items())
-    assert torch.equal(stage.score(batch)["score"], score)
+    assert torch.equal(stage.score(batch)["logit"], score)
 
 
 def test_a_stage_that_breaks_leaves_no_hooks():

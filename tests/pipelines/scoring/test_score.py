@@ -118,7 +118,7 @@ def test_a_face_in_two_clips_has_the_mean_of_both(
     assert len(images) == CLIP_FRAMES + 1
     clips = torch.from_numpy(np.stack([images[:CLIP_FRAMES], images[1:]]))
     with torch.no_grad():
-        first, last = module.score({"image": clips})["score"].tolist()
+        first, last = module.score({"image": clips})["logit"].sigmoid().tolist()
     assert abs(first - last) > 1e-4
     table = predictions["finetune"][0].filter(pc.equal(predictions["finetune"][0]["video_id"], video.video_id))
     both = (first + last) / 2
@@ -168,7 +168,7 @@ def test_a_scored_part_is_not_scored_again(
     third = pq.read_table(predictions_path(scoring[0].planned, "0" * 16))
     old = predictions["finetune"][0]
     old = old.filter(pc.equal(old["video_id"], more["0" * 16][0].video_id))
-    assert third.drop(["score"]).equals(old.drop(["score"]))
+    assert third.drop(["logit", "score"]).equals(old.drop(["logit", "score"]))
     np.testing.assert_allclose(third["score"], old["score"], atol=1e-6)
 
 
@@ -188,7 +188,7 @@ class Brightness(models.Stage):
 
     def score(self, batch: Any) -> dict[str, torch.Tensor]:
         gray_BHW = batch["image"].float().mean(-1) / 255
-        return {"score": gray_BHW.mean((1, 2)), "mask": gray_BHW}
+        return {"logit": gray_BHW.mean((1, 2)).logit(), "mask": gray_BHW}
 
 
 class Bright(FinishedStage):
@@ -204,6 +204,30 @@ class Bright(FinishedStage):
 def bright(finished: Mapping[str, FinishedStage], tmp_path: Path) -> FinishedStage:
     planned = stages.PlannedStage(paper="delocate", name="finetune", folder=tmp_path / "stage", spec={})
     return Bright(planned=planned, config=finished["finetune"].config)
+
+
+def test_a_clip_that_is_longer_than_its_video_is_said_to_be_padded(
+    bright: FinishedStage, trial: Trial, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos of four frames, clips of six: the last frame comes three times. Of whole clips none repeats any."""
+    first = next(iter(parts.values()))
+    for frames, num_repeated in ((6, 2), (3, 0)):
+
+        class Clips(Brightness):
+            view = "clips"
+
+            @classmethod
+            def feed(cls, cfg: Any, frames: int = frames) -> models.Feed:
+                return models.Feed(input_px=64, clip_frames=frames)
+
+            def score(self, batch: Any) -> dict[str, torch.Tensor]:
+                return {"logit": batch["image"].float().mean((1, 2, 3, 4))}
+
+        monkeypatch.setattr(Bright, "stage_class", property(lambda self, clips=Clips: clips))
+        monkeypatch.setattr(Bright, "load", lambda self, on, clips=Clips: clips())
+        table = ScoreVideos([bright], trial.faces)(score_module.as_table(first))
+        assert table.num_rows == (CLIP_FRAMES + 1) * len(first)
+        assert set(table["num_repeated"].to_pylist()) == {num_repeated}
 
 
 @pytest.fixture
@@ -236,7 +260,7 @@ def test_a_perturbation_reaches_the_model_and_is_named(bright: FinishedStage, tr
         assert sorted(keys) == sorted(
             tuple(row[name] for name in KEY) for video in videos for row in faces_of(trial, video)
         )
-        unchanged = [name for name in clean.column_names if name not in ("perturbation", "score", *_NO_MASK)]
+        unchanged = [name for name in clean.column_names if name not in ("perturbation", "logit", "score", *_NO_MASK)]
         assert dark.select(unchanged).equals(clean.select(unchanged))
         # 0.35 of each value, rounded down: half a level less on average
         np.testing.assert_allclose(dark["score"], 0.35 * clean["score"].to_numpy() - 0.5 / 255, atol=1e-3)

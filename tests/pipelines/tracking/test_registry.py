@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from pipelines.common.storage import write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
-from pipelines.experiments.sweep import Sweep
+from pipelines.experiments.sweep import Row, Sweep
 from pipelines.scoring.trained import TRIAL
 from pipelines.tracking import client, lookup, registry, runs
 from pipelines.tracking.registry import Winner
@@ -30,8 +30,8 @@ SWEEP = Sweep(
     title="Delocate, Table 5: mask ratio",
     base=BASE,
     row_name="mask ratio",
-    rows=ROWS,
-    published={row: {"celeb_df": 0.5} for row in ROWS},
+    headings=("celeb_df",),
+    rows=tuple(Row(label, settings, "50.0") for label, settings in ROWS.items()),
 )
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
-from pipelines.experiments.sweep import Sweep
+from pipelines.experiments.sweep import Sweep, grid
 from pipelines.launch import publish
 from pipelines.tracking import runs
 from pipelines.training import stages
-from pipelines.training.views import VIEWS
+from pipelines.training.views import VIEWS, Video
 from pipelines.trials.outcome import Outcome
 from pipelines.trials.trial import Trial, UsablePart
 
@@ -24,8 +25,15 @@ SWEEP = Sweep(
     title="Delocate, Table 5: mask ratio",
     base=BASE,
     row_name="mask ratio",
-    rows={"0.5": {"model.recover.mask_ratio": 0.5}, "0.9": {"model.recover.mask_ratio": 0.9}},
-    published={row: {"celeb_df": 0.5, "dfdc": 0.5} for row in ("0.5", "0.9")},
+    headings=("celeb_df", "dfdc"),
+    rows=grid("model.recover.mask_ratio", {0.5: "50.0 50.0", 0.9: "50.0 50.0"}),
+)
+
+
+TRAINED_ON = tuple(
+    Video(f"ffpp/{method}/c23/{number}", int(method != "real"), method, f"ffpp/{number}")
+    for method in ("real", "FaceSwap", "Deepfakes")
+    for number in (1, 2)
 )
 
 
@@ -40,7 +48,7 @@ def trial(experiment: Experiment, storage: Path) -> Trial:
     return Trial(
         experiment=experiment,
         planned=planned,
-        train=usable("ffpp", "train", "a"),
+        train=replace(usable("ffpp", "train", "a"), videos=TRAINED_ON),
         select=usable("ffpp", "val", "b"),
         test=(usable("celeb_df", "test", "c"), usable("dfdc", "test", "d", failed={"e": "no_face"})),
         faces={},
@@ -83,6 +91,8 @@ def test_a_trial_can_be_found_by_every_fact_of_it(launched: Outcome) -> None:
         "data": "sample",
     }
     assert {name: tags[name] for name in expected} == expected
+    assert tags["parts"] == ", ".join(launched.trials["0.5", 0].citations)
+    assert tags["parts"].startswith(f"ffpp train c23 v{protocol.VERSION} ")
     assert tags["commit"] == tags["mlflow.source.git.commit"]
     own = replace(launched, config_file=Path("datasets.toml"))
     assert runs.common_tags(own)["data"] == "real"
@@ -93,7 +103,7 @@ def test_no_setting_is_logged_twice(launched: Outcome) -> None:
     first = launched.trials["0.5", 0]
     params = runs.params(first)
     assert params["model_config.recover.mask_ratio"] == 0.5
-    assert params["manipulations"] == "all"
+    assert params["manipulations"] == "Deepfakes, FaceSwap"  # those that "all" were
     assert not set(runs.IN_TAGS) & params.keys()
     left_out = first.experiment.flat().keys() - params.keys()
     assert left_out == {*runs.IN_TAGS, "model_config.video_frames", "model_config.crop_margin"}

@@ -26,7 +26,7 @@ CHANGES = {"model.stages": ["recover", "finetune"]}
 ROWS = {"low": {"model.finetune.base_lr": 1e-4}, "high": {"model.finetune.base_lr": 1e-3}}
 SCRIPT = '''"""Sweep of a test."""
 from pipelines.experiments.experiment import Experiment
-from pipelines.sweep import Sweep, main
+from pipelines.sweep import Row, Sweep, main
 from pipelines.tracking import runs
 
 runs.PATIENCE_S = {patience}
@@ -35,8 +35,8 @@ SWEEP = Sweep(
     title="Table 0: rates",
     base=Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small").override({base}),
     row_name="rate",
-    rows={rows},
-    published={{row: {{"celeb_df": 0.5, "dfdc": 0.5}} for row in {rows}}},
+    headings=("celeb_df", "dfdc"),
+    rows=tuple(Row(label, settings, "50.0 50.0") for label, settings in {rows}.items()),
 )
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ worker, step = train._worker, loop._step
 def gated(config: dict[str, Any]) -> None:
     """Ray Train's workers find this file by PYTHONPATH."""
 
-    def gate(model: Any, optimizer: Any, cuts: Any, number: int, picks: Any, world: Any) -> dict[str, float]:
+    def gate(
+        model: Any, optimizer: Any, cuts: Any, number: int, picks: Any, world: Any, *more: Any
+    ) -> dict[str, float]:
         while (number == 3 and world.size == 2) or (number == 6 and world.size == 1):
             time.sleep(0.1)
-        return step(model, optimizer, cuts, number, picks, world)
+        return step(model, optimizer, cuts, number, picks, world, *more)
 
     loop._step = gate  # type: ignore[assignment]
     worker(config)

@@ -6,13 +6,17 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
 
+import models
 from pipelines.common import storage
 from pipelines.common.storage import StorageError
 from pipelines.experiments.experiment import Experiment
-from pipelines.training import stages
+from pipelines.training import stages, views
 from pipelines.training.stages import PlannedStage
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +56,8 @@ def test_equal_experiments_share_their_stages():
         ({"model.localize.use_meta": False}, {"localize"}),
         ({"model.localize.lr": 0.5}, {"localize"}),
         ({"seed": 1}, {"recover", "finetune", "localize"}),
+        ({"precision": "fp32"}, {"recover", "finetune", "localize"}),
+        ({"deterministic": True}, {"recover", "finetune", "localize"}),
         ({"model.vit.checkpoint_activations": True}, set()),  # memory and time only
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
@@ -87,13 +93,70 @@ def test_spec_says_what_the_digest_covers_and_is_json():
     spec = json.loads(json.dumps(finetune.spec))
     assert spec["needs"] == {"recover": recover.digest}
     assert (spec["paper"], spec["stage"], spec["rows"], spec["seed"]) == ("delocate", "finetune", "c1", 4)
+    assert (spec["precision"], spec["deterministic"], spec["pretrained"]) == ("auto", False, [])
+    assert spec["versions"] == {"delocate": models.version("delocate"), **stages.VERSIONS}
+    assert spec["feed"]["view"] == "clips"
     assert spec["settings"]["finetune"]["num_epochs"] == BASE.config().finetune.num_epochs
+
+
+@pytest.mark.parametrize(
+    ("paper", "changes", "stage"),
+    [("lre", {"model.video_frames": 8}, "reconstruct"), ("mc_lcr", {"model.crop_margin": 1.6}, "detect")],
+)
+def test_a_setting_that_reaches_training_through_the_feed_alone_is_in_its_stage(paper, changes, stage):
+    base = Experiment(model=paper, train_on="ffpp", test_on=("dfdc",), preset="small")
+    rows = dict.fromkeys(views.VIEWS, "rows")
+    assert digests({}, rows, base)[stage] != digests(changes, rows, base)[stage]
 
 
 def test_a_new_version_of_a_paper_is_a_new_stage(monkeypatch):
     before = digests()
     monkeypatch.setattr("models.delocate.VERSION", 1_000)
     assert not set(before.values()) & set(digests().values())
+
+
+# ------------------------------------------------------------------------------- pretrained weights
+NAMED = {
+    "adfd": {"detect": ["tf_efficientnet_b4.ap_in1k"]},
+    "delocate": {"recover": [], "finetune": [], "localize": ["resnet18.a1_in1k", "legacy_seresnext50_32x4d.in1k"]},
+    "laa_net": {"detect": ["tf_efficientnet_b4.ap_in1k"]},
+    "lre": {"reconstruct": [], "detect": ["legacy_xception.tf_in1k"]},
+    "mc_lcr": {"detect": ["legacy_xception.tf_in1k"]},
+    "plain": {"detect": ["legacy_xception.tf_in1k"]},
+}
+
+
+def pretrained(changes: Mapping, model: str) -> dict[str, list[str]]:
+    base = Experiment(model=model, train_on="ffpp", test_on=("dfdc",)).override(changes)
+    planned = stages.plan(base, dict.fromkeys(views.VIEWS, "rows"), Path("/storage"))
+    return {stage.name: list(stage.spec["pretrained"]) for stage in planned}
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_the_weights_that_a_stage_starts_from_are_in_its_spec(model, monkeypatch):
+    """They are those that it asks timm for."""
+    asked: list[str] = []
+
+    def create(name: str, pretrained: bool = False, **options: Any) -> Any:
+        asked.extend([name] * pretrained)
+        return make(name, pretrained=False, **options)
+
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create)
+    for name, tags in pretrained({}, model).items():
+        asked.clear()
+        with torch.device("meta"):
+            models.stage(model, name)(models.config(model))
+        assert set(asked) == set(tags)
+        assert tags == NAMED[model][name]
+    assert not any(pretrained({"model.pretrained": False}, model).values())
+
+
+def test_weights_without_a_tag_are_those_that_timm_takes():
+    assert pretrained({"model.backbone": "resnet18", "model.input_px": 224}, "plain") == {
+        "detect": ["resnet18.a1_in1k"]
+    }
+    assert pretrained({"model.backbone": "resnet18.tv_in1k"}, "plain") == {"detect": ["resnet18.tv_in1k"]}
 
 
 # ------------------------------------------------------------------------------------- one stage

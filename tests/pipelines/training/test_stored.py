@@ -1,10 +1,13 @@
 """What an earlier commit trained or extracted is found again: its names, as that commit gave them.
 
-`stored.json` holds them, with the commit. A change that is meant to move them (a new `VERSION`, another default of a
-paper) changes the file with it, and says so in the changelog: what was trained before is then trained anew.
+`stored.json` holds them. A change that is meant to move them (a new `VERSION`, another default of a paper) changes the
+file with it, and says so in the changelog: what was trained before is then trained anew. The file is made by
+
+    uv run python tests/pipelines/training/test_stored.py
 """
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from pipelines.faces.plan import faces_folder
 from pipelines.training import stages
 from pipelines.training.views import VIEWS
 
-STORED: dict[str, Any] = json.loads(Path(__file__).with_name("stored.json").read_text())
+FILE = Path(__file__).with_name("stored.json")
+STORED: dict[str, Any] = json.loads(FILE.read_text())
 ROWS = {view: f"rows of {view}" for view in VIEWS}
 ALL = [(model, preset) for model in models.names() for preset in PRESETS]
 
@@ -35,15 +39,21 @@ def test_every_paper_and_preset_is_stored() -> None:
     assert set(STORED["digests"]) == {f"{model} {preset}" for model, preset in ALL}
 
 
+def names(model: str, preset: str, storage: Path) -> dict[str, Any]:
+    """Return the digests of an experiment, its stages and its faces."""
+    experiment = experiment_of(model, preset)
+    recipe = experiment.recipe()
+    return {
+        "experiment": digest(experiment),
+        "stages": {stage.name: stage.digest for stage in plan(experiment, storage)},
+        "faces": faces_folder(storage, "ffpp", recipe, None).name,
+        "faces of the sample corpus": faces_folder(storage, "ffpp", recipe, "/x/sample-corpus-v3/ffpp").name,
+    }
+
+
 @pytest.mark.parametrize(("model", "preset"), ALL)
 def test_the_names_are_those_of_the_stored_commit(model: str, preset: str, tmp_path: Path) -> None:
-    stored, experiment = STORED["digests"][f"{model} {preset}"], experiment_of(model, preset)
-    assert {stage.name: stage.digest for stage in plan(experiment, tmp_path)} == stored["stages"]
-    recipe = experiment.recipe()
-    assert faces_folder(tmp_path, "ffpp", recipe, None).name == stored["faces"]
-    of_sample = faces_folder(tmp_path, "ffpp", recipe, "/x/sample-corpus-v3/ffpp").name
-    assert of_sample == stored["faces of the sample corpus"]
-    assert digest(experiment) == stored["experiment"]
+    assert names(model, preset, tmp_path) == STORED["digests"][f"{model} {preset}"]
 
 
 def test_a_stage_that_was_trained_before_is_not_trained_again(tmp_path: Path) -> None:
@@ -57,3 +67,12 @@ def test_a_stage_that_was_trained_before_is_not_trained_again(tmp_path: Path) ->
     assert {stage.name for stage in planned if stage.done} == set(specs)
     for stage in planned:
         assert json.loads(json.dumps(stage.spec)) == specs[stage.name]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        digests = {f"{model} {preset}": names(model, preset, Path(folder)) for model, preset in ALL}
+        specs = {stage.name: stage.spec for stage in plan(experiment_of("delocate", "small"), Path(folder))}
+    FILE.write_text(
+        json.dumps({"digests": digests, "specs": {"delocate small": specs}}, indent=1, sort_keys=True) + "\n"
+    )

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 import models
+from pipelines.common.device import Numerics
 from pipelines.common.storage import folders
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import loop, stages, views
@@ -227,55 +229,162 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> No
     assert job.planned.summary()["best_epoch"] == 1 + int(np.argmin(losses))
 
 
-def test_validation_counts_every_sample_once_on_any_number_of_workers(tmp_path: Path) -> None:
-    job = jobs(tmp_path)["recover"]
-    module = job.stage(job.config)
+class Told(Exception):
+    """What a worker told the others."""
 
-    class Part(Alone):
-        """One of three workers; `gather` only sees its own part."""
 
-        def __init__(self, rank: int) -> None:
-            super().__init__()
-            self.rank, self.size, self.seen = rank, 3, []
+class Part(Alone):
+    """A worker among several, who all told this; while that is not known, what it tells itself is raised."""
 
-        def gather(self, value: Any) -> list[Any]:
-            self.seen = [row[0] for row in value]
-            return [value or [("", 0, 0.0, None)]]
+    def __init__(self, rank: int, size: int, told: list[Any] | None = None) -> None:
+        super().__init__()
+        self.rank, self.size, self.told = rank, size, told
 
-    parts = [Part(rank) for rank in range(3)]
-    for part in parts:
-        loop.validate(job, module, job.samples(), part)
-    alone = Part(0)
-    alone.size = 1
-    loop.validate(job, module, job.samples(), alone)
-    assert sorted(name for part in parts for name in part.seen) == sorted(alone.seen)
-    assert len(alone.seen) == 2 * 2  # two real videos of six frames, clips of four: two clips each
+    def gather(self, value: Any) -> list[Any]:
+        if self.told is None:
+            raise Told(value)
+        return self.told
+
+
+def validated(job: Job, module: models.Stage, samples: Any, num_workers: int = 1) -> dict[str, float]:
+    """What validation gives on so many workers."""
+    told = []
+    for rank in range(num_workers):
+        with pytest.raises(Told) as caught:
+            loop.validate(job, module, samples, Part(rank, num_workers))
+        told.append(caught.value.args[0])
+    return loop.validate(job, module, samples, Part(0, num_workers, told))
+
+
+@pytest.mark.parametrize("stage", ["recover", "finetune"])
+def test_validation_is_the_same_on_any_number_of_workers_and_in_any_batches(stage: str, tmp_path: Path) -> None:
+    """Two real videos, for `finetune` four fakes too, of six frames: two clips of four each. Parts of a face have
+    unequal numbers of patches, so that a mean of the means of batches would depend on these."""
+    (tmp_path / "w").mkdir()
+    job = jobs(tmp_path)[stage]
+    torch.manual_seed(0)
+    module, samples = job.stage(job.config), job.samples()
+    alone = validated(job, module, samples)
+    for num_workers, batch_size in ((1, 1), (1, 3), (2, 2), (3, 1), (3, 4)):
+        cut = replace(job, config=models.override(job.config, {f"{stage}.batch_size": batch_size}))
+        assert validated(cut, module, samples, num_workers) == pytest.approx(alone, rel=1e-6)
+
+
+# --------------------------------------------------------------------------------- validation by hand
+Made = dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]  # video_id -> a face of each sample, and its arrays
+
+
+def face(frame_index: int, face_index: int = 0, side_px: float = 10.0) -> dict[str, Any]:
+    """What validation looks at in a row of FACES."""
+    box = {"x0": 0.0, "y0": 0.0, "x1": side_px, "y1": side_px}
+    return {"frame_index": frame_index, "face_index": face_index, "box_px": box}
+
+
+class Given(models.Stage):
+    """A stage whose losses and logits are given in its samples. Videos with an `f` are fake."""
+
+    name, view, batch_size = "given", "frames", 4
+
+    @classmethod
+    def feed(cls, cfg: Any) -> models.Feed:
+        return models.Feed(input_px=1, batch_size=cls.batch_size)
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"loss": batch["loss"], "logit": batch["logit"]}
+
+
+def validated_by_hand(stage: type[Given], made: Made, num_workers: int = 1) -> dict[str, float]:
+    def scoring_samples(video: Video, **options: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
+        for row, arrays in made[video.video_id]:
+            yield [row], {name: np.float32(value) for name, value in ({"loss": 0, "logit": 0} | arrays).items()}
+
+    select = tuple(Video(name, int("f" in name), "swap" if "f" in name else "real", "0") for name in made)
+    planned = SimpleNamespace(numerics=Numerics())
+    job: Any = SimpleNamespace(select=select, stage=stage, config=None, planned=planned)
+    return validated(job, stage(), SimpleNamespace(scoring_samples=scoring_samples), num_workers)
 
 
 @pytest.mark.parametrize(("balances", "expected"), [(False, (0.1 + 0.3 + 4 * 1.0) / 6), (True, (0.2 + 1.0) / 2)])
 def test_the_loss_on_val_may_be_balanced_over_the_classes(balances: bool, expected: float) -> None:
     """A real video of two frames, losses 0.1 and 0.3; two fakes of two frames, all 1.0; batches of both."""
-    select = (Video("r", 0, "real", "0"), Video("f", 1, "swap", "0"), Video("g", 1, "swap", "0"))
-    losses = {"r": [0.1, 0.3], "f": [1.0, 1.0], "g": [1.0, 1.0]}
+    made = {name: [(face(i), {"loss": loss}) for i, loss in enumerate(losses)] for name, losses in LOSSES.items()}
 
-    class Stage(torch.nn.Module):
+    class Stage(Given):
         balances_val_loss = balances
-        view = "frames"
 
-        @staticmethod
-        def feed(cfg: Any) -> models.Feed:
-            return models.Feed(input_px=1, batch_size=4)
+    assert validated_by_hand(Stage, made)["loss"] == pytest.approx(expected)
+
+
+LOSSES = {"r": [0.1, 0.3], "f": [1.0, 1.0], "f2": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_on_val_is_a_mean_over_what_samples_hold_unequal_numbers_of(seed: int) -> None:
+    """Like hidden patches: 3 of error 0.2, 1 of 0.6, 4 of 0.5 and so on, however they are cut."""
+    rng = np.random.default_rng(seed)
+    held = [(int(rng.integers(1, 9)), float(rng.random())) for _ in range(9)]
+    names = ("r", "f", "r2", "f2")
+    made: Made = {name: [] for name in names}
+    for i, (count, error) in enumerate(held):
+        made[names[i % 4]].append((face(i), {"count": count, "error": error}))
+
+    class Stage(Given):
+        batch_size = int(rng.integers(1, 6))
 
         def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            return {"loss": batch["loss"], "score": batch["loss"]}
+            loss = (batch["error"] * batch["count"]).sum() / batch["count"].sum()
+            return {"loss": loss, "logit": batch["logit"]}
 
-    class Made:
-        def scoring_samples(self, video: Video, **options: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
-            return (([], {"loss": np.float32(loss)}) for loss in losses[video.video_id])
+        def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
+            return float(batch["count"].sum())
 
-    job: Any = SimpleNamespace(select=select, stage=Stage, config=None)
-    stage, made = cast(models.Stage, Stage()), cast(samples_module.Samples, Made())
-    assert loop.validate(job, stage, made, Alone())["loss"] == pytest.approx(expected)
+    expected = sum(count * error for count, error in held) / sum(count for count, _ in held)
+    found = validated_by_hand(Stage, made, num_workers=int(rng.integers(1, 5)))
+    assert found["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "real", "fake", "auc"),
+    [
+        # P(fake) of the fake: the mean of 1 and 0.02 is 0.51, the log odds' mean 2 is 0.88; of the real one 0.73
+        ({}, [(0, 0, 10, 1)], [(0, 0, 10, 8), (1, 0, 10, -4)], 0),
+        ({"frames": "mean_logit"}, [(0, 0, 10, 1)], [(0, 0, 10, 8), (1, 0, 10, -4)], 1),
+        # in the real one's only frame a small face of 9 beside a large one of 2
+        ({}, [(0, 0, 10, 2), (0, 1, 5, 9)], [(0, 0, 10, -1), (0, 1, 9, 3)], 0),
+        ({"faces": "max"}, [(0, 0, 10, 2), (0, 1, 5, 9)], [(0, 0, 10, -1), (0, 1, 9, 3)], 0),
+        ({"faces": "max", "min_area": 0.5}, [(0, 0, 10, 2), (0, 1, 5, 9)], [(0, 0, 10, -1), (0, 1, 9, 3)], 1),
+        # nearly sure: in 32 bits both are 1
+        ({}, [(0, 0, 10, 20)], [(0, 0, 10, 25)], 1),
+    ],
+)
+def test_validation_pools_faces_as_the_paper_does(pooling: Any, real: list[Any], fake: list[Any], auc: float) -> None:
+    class Stage(Given):
+        pass
+
+    Stage.pooling = models.Pooling(**pooling)
+    made = {
+        name: [(face(frame, index, side), {"logit": z}) for frame, index, side, z in faces]
+        for name, faces in (("r", real), ("f", fake))
+    }
+    assert validated_by_hand(Stage, made)["auc"] == auc
+
+
+def test_validation_counts_a_face_in_two_clips_once() -> None:
+    """Frames 0, 1 and 2 in clips of 0, 1 and of 1, 2. P(fake) 1 and 0 make 1, 1/2 and 0, of which 2 are not above 1/2;
+    the real video's face is just above 1/2, so the frames' accuracy is 1 of 4."""
+
+    def clips(video: Video, **options: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
+        if video.label == 0:
+            yield [face(0)], {"loss": np.float32(0), "logit": np.float32(0.1)}
+            return
+        for first, logit in ((0, 30.0), (1, -30.0)):
+            yield [face(first), face(first + 1)], {"loss": np.float32(0), "logit": np.float32(logit)}
+
+    planned = SimpleNamespace(numerics=Numerics())
+    select = (Video("r", 0, "real", "0"), Video("f", 1, "swap", "0"))
+    job: Any = SimpleNamespace(select=select, stage=Given, config=None, planned=planned)
+    found = validated(job, Given(), SimpleNamespace(scoring_samples=clips))
+    assert (found["auc"], found["accuracy"]) == (0, 1 / 4)
 
 
 def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ class Toy(Stage):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not self.training:
             loss, score = self.cfg["val"][int(self.epoch) - 1]
-            ones = torch.full((len(batch["label"]),), score)
-            return {"loss": torch.tensor(loss), "score": torch.where(batch["label"] == 1, ones, 1 - ones)}
+            right = torch.full((len(batch["label"]),), score).logit()
+            return {"loss": torch.tensor(loss), "logit": torch.where(batch["label"] == 1, right, -right)}
         self.diary.append(("pass", int(self.epoch), bool(batch["repeat"])))
         loss = self.w.sum() + (self.late.sum() if self.late.requires_grad else 0)
         return {"loss": loss}
@@ -74,14 +74,17 @@ class Samples:
 
     def scoring_samples(self, video: Video, seed: int, mode: str, most_frames: int) -> Any:
         assert mode == "select"
-        yield [{}], {"label": np.asarray(video.label)}
+        box = {"x0": 0.0, "y0": 0.0, "x1": 1.0, "y1": 1.0}
+        yield [{"frame_index": 0, "face_index": 0, "box_px": box}], {"label": np.asarray(video.label)}
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """run(cfg, selects_by, world) -> the trained job and the diary of its stage; `cfg` as `Toy` takes it."""
 
-    def start(cfg: dict[str, Any], selects_by: str = "auc", world: Any = None) -> tuple[Job, list[Any]]:
+    def start(
+        cfg: dict[str, Any], selects_by: str = "auc", world: Any = None, spec: Mapping[str, Any] = {}
+    ) -> tuple[Job, list[Any]]:
         made: list[Toy] = []
 
         class Chosen(Toy):
@@ -92,7 +95,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Chosen.selects_by = selects_by  # type: ignore[assignment]
         monkeypatch.setattr(Job, "stage", Chosen)
         monkeypatch.setattr(Job, "_samples", lambda self, donors: Samples())
-        planned = stages.PlannedStage(paper="toy", name="toy", folder=tmp_path / "toy", spec={"seed": 0})
+        planned = stages.PlannedStage(paper="toy", name="toy", folder=tmp_path / "toy", spec={"seed": 0, **spec})
         planned.folder.mkdir(exist_ok=True)
         job = Job(planned=planned, config=cfg, train=REALS + FAKES, select=REALS + FAKES, faces={}, earlier={})
         loop.loop(job, world or Alone())
@@ -161,3 +164,18 @@ def test_the_curve_has_all_that_val_gives(run):
     job, _ = run({"epochs": 1, "val": [(0.25, 0.9)]})
     (line,) = [json.loads(text) for text in (job.planned.folder / "curves.jsonl").read_text().splitlines()]
     assert (line["val/loss"], line["val/auc"], line["val/accuracy"]) == (0.25, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("precision", "autocast"), [("auto", False), ("fp32", False), ("bf16", True)])
+def test_training_and_validation_compute_as_the_spec_says(run, precision, autocast, monkeypatch):
+    seen: list[tuple[bool, bool, bool]] = []
+    forward = Toy.forward
+
+    def look(self: Toy, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        seen.append((self.training, torch.is_autocast_enabled("cpu"), torch.are_deterministic_algorithms_enabled()))
+        return forward(self, batch)
+
+    monkeypatch.setattr(Toy, "forward", look)
+    run({"epochs": 1, "val": FLAT}, spec={"precision": precision, "deterministic": autocast})
+    assert set(seen) == {(True, autocast, autocast), (False, autocast, autocast)}
+    assert not torch.are_deterministic_algorithms_enabled()

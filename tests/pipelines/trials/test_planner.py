@@ -1,22 +1,33 @@
 """Which videos train which stage, and which stages are shared."""
 
+import ast
+import importlib
+import pkgutil
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+import models
+from pipelines import training
 from pipelines.common.tables import SPLITS, VIDEOS, to_table
 from pipelines.experiments.experiment import Experiment
+from pipelines.faces import perturb
+from pipelines.metrics import results
+from pipelines.scoring import score
+from pipelines.training import stages
 from pipelines.trials import planner
-from pipelines.trials.trial import Trial
+from pipelines.trials.trial import Trial, UsablePart
 
 CODECS = ("c23", "c40")
 
 
-def videos() -> pa.Table:
+def videos(*fakes: str) -> pa.Table:
     rows = []
-    for codec, method, split, number in product(CODECS, ("real", "Deepfakes"), SPLITS, range(2)):
+    for codec, method, split, number in product(CODECS, ("real", *(fakes or ["Deepfakes"])), SPLITS, range(2)):
         row: dict[str, Any] = dict.fromkeys(VIDEOS.names, "x") | {"codec": codec, "method": method, "split": split}
         row |= {"dataset": "ffpp", "video_id": f"ffpp/{method}/{codec}/{split}{number}", "label": int(method != "real")}
         rows.append(row | {"source_ids": [f"ffpp/{split}{number}"]})
@@ -27,7 +38,10 @@ def plan(codec: str, **settings: Any) -> Trial:
     experiment = Experiment(
         model="lre", train_on="ffpp", test_on=(), protocol="in_dataset", codec=codec, preset="small"
     ).override({f"model.{name}": value for name, value in settings.items()})
-    table = videos()
+    return plan_of(experiment, videos())
+
+
+def plan_of(experiment: Experiment, table: pa.Table) -> Trial:
     ledger = {name: {"status": "ok", "reason": "", "content": name} for name in table["video_id"].to_pylist()}
     return planner.plan(experiment, {"ffpp": table}, {"ffpp": ledger}, {"ffpp": Path("faces")}, Path("storage"))
 
@@ -47,3 +61,114 @@ def test_a_stage_with_a_compression_of_its_own_is_the_one_of_that_compression() 
     assert [video.video_id for video in select.videos] == ["ffpp/real/c23/val0", "ffpp/real/c23/val1"]
     assert mixed.parts_of("detect") == (mixed.train, mixed.select)
     assert mixed.train.codec == "c40"
+
+
+# --------------------------------------------------------------------------- what decides a number is in a digest
+IN_FFPP = {"train_on": "ffpp", "test_on": (), "protocol": "in_dataset", "preset": "small"}
+DELOCATE = Experiment(model="delocate", **IN_FFPP)  # type: ignore[arg-type]
+BI = Experiment(model="laa_net", **IN_FFPP, model_args={"data.synthesis": "bi"})  # type: ignore[arg-type]
+
+
+def with_sources(table: pa.Table, prefix: str) -> pa.Table:
+    """As another `person` column of a list of one's own would have it."""
+    rows = [row | {"source_ids": [f"{prefix}{name}" for name in row["source_ids"]]} for row in table.to_pylist()]
+    return to_table(rows, VIDEOS)
+
+
+def test_other_people_are_another_cut_into_domains_where_one_manipulation_is_trained_on() -> None:
+    """Delocate cuts a single manipulation 7:3 by source id; several manipulations are domains by themselves."""
+    for fakes, moved in ((["Deepfakes"], {"localize"}), (["Deepfakes", "FaceSwap"], set())):
+        before, after = (digests(plan_of(DELOCATE, with_sources(videos(*fakes), prefix))) for prefix in ("", "other "))
+        assert {name for name in before if before[name] != after[name]} == moved
+
+
+def test_the_order_in_which_videos_are_listed_decides_nothing() -> None:
+    table = videos()
+    there, back = (
+        plan_of(DELOCATE, table.take(pa.array(order))) for order in (range(len(table)), range(len(table))[::-1])
+    )
+    assert there.digest == back.digest
+    assert there.train.videos == back.train.videos
+
+
+# Of these nothing depends but time, memory, and what a failure costs.
+DECIDE_NOTHING = {
+    "batches.MOST_BLOCKS",
+    "job.CHECKPOINT_SECONDS",
+    "job.RESIZE_SECONDS",
+    "loop.NOTE_SECONDS",
+    "score.BATCH_SAMPLES",
+    "score.MAX_RESTARTS",
+    "score.MOST_PERTURBATIONS",
+    "score.VIDEOS_PER_TASK",
+    "train.MAX_FAILURES",
+}
+
+
+def numbers_of(module: ModuleType) -> set[str]:
+    """Return the numbers that a module names at its top level in capitals."""
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    names = {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return {name for name in names if name.isupper() and isinstance(getattr(module, name), int | float)}
+
+
+MODULES = [
+    importlib.import_module(f"pipelines.training.{module.name}") for module in pkgutil.iter_modules(training.__path__)
+]
+CONSTANTS = [(module, name) for module in (*MODULES, score, results) for name in sorted(numbers_of(module))]
+
+
+@pytest.mark.parametrize(("module", "name"), [pytest.param(*c, id=f"{c[0].__name__}.{c[1]}") for c in CONSTANTS])
+def test_a_constant_that_can_move_a_number_is_in_a_digest(
+    module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of training and scoring: a new constant has to find its place, in a digest or in `DECIDE_NOTHING`."""
+    before = [plan_of(experiment, videos()).digest for experiment in (DELOCATE, BI)]
+    monkeypatch.setattr(module, name, getattr(module, name) + 0.125)
+    after = [plan_of(experiment, videos()).digest for experiment in (DELOCATE, BI)]
+    short = f"{module.__name__.rpartition('.')[2]}.{name}"
+    assert (before == after) == (short in DECIDE_NOTHING)
+
+
+def test_a_version_of_the_code_is_in_the_digests_that_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    perturbed = DELOCATE.override({"perturbations": ["blur-1"]})
+    before = plan_of(perturbed, videos())
+    for name in stages.VERSIONS:
+        with monkeypatch.context() as patch:
+            patch.setitem(stages.VERSIONS, name, 999)
+            after = digests(plan_of(perturbed, videos()))
+            assert not set(after.values()) & set(digests(before).values())
+    monkeypatch.setattr(perturb, "VERSION", 999)
+    assert plan_of(perturbed, videos()).digest != before.digest
+    assert digests(plan_of(perturbed, videos())) == digests(before)
+
+
+def test_the_rule_for_the_score_of_a_video_is_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(DELOCATE, videos())
+    monkeypatch.setattr(models.stage("delocate", "localize"), "pooling", models.Pooling(frames="mean_logit"))
+    assert plan_of(DELOCATE, videos()).digest != before.digest
+
+
+def test_a_video_with_a_face_in_too_few_frames_fails_where_a_minimum_is_asked_for() -> None:
+    """A clip of 16 frames would show its one face 16 times. With several faces in a frame, frames count."""
+    table = videos()
+    counts = {"ffpp/real/c23/test0": (32, 1), "ffpp/real/c23/test1": (2, 64), "ffpp/Deepfakes/c23/test0": (32, 16)}
+    ledger = {
+        name: {"status": "ok", "reason": "", "content": name}
+        | dict(zip(("num_frames", "num_faces"), counts.get(name, (32, 32)), strict=True))
+        for name in table["video_id"].to_pylist()
+    }
+
+    def test_part(min_frames: int) -> UsablePart:
+        experiment = DELOCATE.override({"min_frames": min_frames})
+        planned = planner.Planner({"ffpp": table}, {"ffpp": ledger}, {"ffpp": Path("faces")}, Path("storage"))
+        assert not planned(DELOCATE).test[0].failed
+        return planned(experiment).test[0]
+
+    assert test_part(16).failed == {
+        "ffpp/real/c23/test0": "a face in too few frames: 1, at least 16 are asked for (min_frames)",
+        "ffpp/real/c23/test1": "a face in too few frames: 2, at least 16 are asked for (min_frames)",
+    }
+    assert [video.video_id for video in test_part(16).videos] == [f"ffpp/Deepfakes/c23/test{i}" for i in range(2)]
+    assert not test_part(1).failed

@@ -1,6 +1,7 @@
 """A whole trial on real faces, in this process: what it writes, what it does not do twice, how it counts."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from pipelines import datasets
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json
 from pipelines.datasets.sample import corpus
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.extract import extract
 from pipelines.faces.recipe import Recipe
 from pipelines.metrics import detection
-from pipelines.metrics.names import FINAL
+from pipelines.metrics.names import FINAL, UNSEEN
 from pipelines.reporting.saved import Run
 from pipelines.training.job import Compute
 from pipelines.trials import planner, run
@@ -102,15 +104,32 @@ def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
 
 def test_every_row_says_what_it_counts(trial: Trial, tiny: Any) -> None:
     for row in trial.results().to_pylist():
-        name = row["test_dataset"]
-        assert (row["part"], row["codec"], row["train_on"], row["model"]) == ("test", "c23", "ffpp", "delocate")
-        excluded = next(part.excluded for part in trial.test if part.name == name)
-        counted = [set(videos_of(tiny, name, "test", label)) - set(excluded) for label in (0, 1)]
-        assert (row["n_real"], row["n_fake"]) == tuple(map(len, counted))
+        parts = [part for part in trial.test if row["test_dataset"] in (part.name, UNSEEN)]
+        assert (row["part"], row["train_on"], row["model"]) == ("test", "ffpp", "delocate")
+        assert row["codec"] == "c23"
+        excluded = {video_id for part in parts for video_id in part.excluded}
+        ids = [[set(videos_of(tiny, part.name, "test", label)) - excluded for label in (0, 1)] for part in parts]
+        assert (row["n_real"], row["n_fake"]) == tuple(sum(map(len, of_label)) for of_label in zip(*ids, strict=True))
         assert (row["n_missing"], row["n_excluded"], row["failed_rule"]) == (0, len(excluded), "exclude")
         assert (row["run_id"], row["seed"], row["commit"]) == (trial.digest, 0, provenance.commit())
+        digests = [ids_digest([video_id for of_label in own for video_id in of_label]) for own in ids]
+        assert (row["part_version"], row["part_ids"]) == (protocol.VERSION, ", ".join(digests))
         assert 0 <= row["low"] <= row["high"] <= 1
         assert 0 <= row["value"] <= 1
+
+
+def ids_digest(video_ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(video_ids)).encode()).hexdigest()[:16]
+
+
+def test_a_run_says_which_parts_it_was_trained_selected_and_scored_on(trial: Trial, tiny: Any) -> None:
+    told = read_json(trial.folder / "trial.json")["parts"]
+    by_split = {
+        split: [i for label in (0, 1) for i in videos_of(tiny, "ffpp", split, label)] for split in ("train", "val")
+    }
+    wanted = [f"ffpp {split} c23 v{protocol.VERSION} {ids_digest(ids)}" for split, ids in by_split.items()]
+    assert told[:2] == wanted
+    assert [text.split()[:3] for text in told[2:]] == [[name, "test", "c23"] for name in ("celeb_df", "dfdc")]
 
 
 def test_final_is_the_mean_of_the_stages_face_by_face(trial: Trial) -> None:
