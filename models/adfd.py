@@ -165,6 +165,7 @@ class Config:
 SMALL = Config(
     video_frames=10,
     max_faces=1,  # looking for small faces takes longer
+    detector="dlib",  # its boxes are tighter: at this size the face has a third more pixels than with RetinaFace's
     data=DataConfig(
         canvas_px=240,
         native_size=False,

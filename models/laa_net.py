@@ -173,6 +173,7 @@ class Config:
 SMALL = Config(
     video_frames=10,
     crop_margin=1.25,
+    detector="dlib",  # its boxes are tighter: at this size the face has a third more pixels than with RetinaFace's
     data=DataConfig(
         face_px=128,
         input_px=128,
