@@ -77,9 +77,14 @@ class Fuse(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches of a quarter of the channels each; one 1 x 1 convolution begins all of them."""
+    """Four branches of a quarter of the channels each, which 1 x 1 convolutions begin.
 
-    def __init__(self, channels: int) -> None:
+    shared: one convolution begins all branches, as in the released code. Its batch norm then sees the map three times
+    and once the pooled map, which lies higher: in training it takes each by its own statistics, in evaluation both by
+    a mixture, which shifts all scores. Otherwise the pooled map has a convolution of its own.
+    """
+
+    def __init__(self, channels: int, *, shared: bool) -> None:
         super().__init__()
         if channels % 4:
             raise ValueError(f"the decoder needs a multiple of 4 channels at 1/8 of the input's side, got {channels}")
@@ -87,10 +92,15 @@ class Inception(nn.Module):
         self.conv3 = conv(channels // 4, channels // 4, 3)
         self.conv5 = conv(channels // 4, channels // 4, 5)
         self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.squeeze_pooled = None if shared else conv(channels, channels // 4, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        squeezed = self.squeeze(x_NCHW)
-        return torch.cat([squeezed, self.conv3(squeezed), self.conv5(squeezed), self.squeeze(self.pool(x_NCHW))], 1)
+        if self.squeeze_pooled is None:  # a call for each branch: each counts in the running statistics
+            first, second, third, pooled = (self.squeeze(x) for x in (x_NCHW, x_NCHW, x_NCHW, self.pool(x_NCHW)))
+        else:
+            first = second = third = self.squeeze(x_NCHW)
+            pooled = self.squeeze_pooled(self.pool(x_NCHW))
+        return torch.cat([first, self.conv3(second), self.conv5(third), pooled], 1)
 
 
 class Decoder(nn.Module):
@@ -100,7 +110,9 @@ class Decoder(nn.Module):
     E4 and E3 are merged without ReLU, E2 with one in FPN and without in E-FPN: as in the released code.
     """
 
-    def __init__(self, channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float) -> None:
+    def __init__(
+        self, channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float, *, shared: bool
+    ) -> None:
         super().__init__()
         self.lowest = lowest
         self.dropout = nn.Dropout(dropout)
@@ -109,7 +121,7 @@ class Decoder(nn.Module):
         self.level5 = conv(channels[6], channels[5])
         self.level4 = nn.Sequential(conv(width[5], channels[4]), *upsample(channels[4], channels[4]))
         self.level3 = nn.Sequential(conv(width[4], channels[3]), *upsample(channels[3], channels[3]))
-        self.level2 = nn.Sequential(Inception(width[3]), *upsample(width[3], width[3]))
+        self.level2 = nn.Sequential(Inception(width[3], shared=shared), *upsample(width[3], width[3]))
         self.skip2 = conv(channels[2], width[3]) if lowest == 2 else None
         self.out_channels = width[3] * (2 if lowest == 2 else 1)
 
@@ -141,10 +153,15 @@ class Plain(nn.Module):
         return x
 
 
-def decoder(channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float) -> Decoder | Plain:
-    """Return the decoder that merges F6 .. F(lowest). Raises ValueError for another `lowest` than 2 to 6."""
+def decoder(
+    channels: dict[int, int], lowest: int, merge: Merge, gamma: float, dropout: float, *, shared: bool = True
+) -> Decoder | Plain:
+    """Return the decoder that merges F6 .. F(lowest); shared: as in `Inception`.
+
+    Raises ValueError for another `lowest` than 2 to 6.
+    """
     if not LOWEST <= lowest <= HIGHEST:
         raise ValueError(f"lowest_level must be from {LOWEST} to {HIGHEST}, got {lowest}")
     if lowest == HIGHEST:
         return Plain(channels, dropout)
-    return Decoder(channels, lowest, merge, gamma, dropout)
+    return Decoder(channels, lowest, merge, gamma, dropout, shared=shared)

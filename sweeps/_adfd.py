@@ -14,4 +14,4 @@ BASE = Experiment(
 # The paper's baseline: SBI with the landmark masks (LAL) of Face X-ray.
 SBI = {"model.data.blend.mask.kind": "lal", "model.nrs.enabled": False}
 # The sample corpus has nothing uncompressed; and half of what the small preset trains, equal in all tables.
-SHORT = {"codec": "c23", "model.optim.num_epochs": 8, "model.optim.decay_start": 5}
+SHORT = {"codec": "c23", "model.optim.num_epochs": 6, "model.optim.decay_start": 4, "model.nrs.start_epoch": 3}

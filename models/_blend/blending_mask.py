@@ -108,7 +108,7 @@ def _split(face: Region, landmarks: Landmarks, rng: np.random.Generator, config:
         if config.bbmg == "narrow_local":
             labels[(region > 0) & (labels != LOCAL)] = RIM
             region = _shrink(region, config.narrow)
-        labels[region > 0] = LOCAL
+        np.copyto(labels, np.uint8(LOCAL), where=region.view(bool))
     return labels
 
 
@@ -162,7 +162,7 @@ def boundary_blur(region: Region, rng: np.random.Generator, config: MaskConfig) 
     if config.fixed_core:
         mask = np.maximum(mask, core)
     mask = cv2.resize(mask, region.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    np.minimum(mask, 1, out=mask)
+    cv2.threshold(mask, 1, 1, cv2.THRESH_TRUNC, mask)
     if not mask.any():
         raise EmptyMask("what is left of the region falls between the pixels")
     return mask

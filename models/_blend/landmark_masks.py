@@ -11,6 +11,7 @@ They are drawn in 8 bits whatever the type of the mask that is made of them: fil
 pixels, with and without anti-aliasing, which OpenCV leaves out on canvases that are not 8 bit.
 """
 
+import math
 from typing import Literal, get_args
 
 import cv2
@@ -76,15 +77,15 @@ def check_landmarks(landmarks: Landmarks, shape: Shape) -> None:
     if not np.isfinite(landmarks).all():
         raise BadSample(f"{int((~np.isfinite(landmarks)).any(1).sum())} landmarks are NaN or infinite")
     height, width = shape[:2]
-    x, y = landmarks[:, 0], landmarks[:, 1]
-    outside = (x < -0.5) | (y < -0.5) | (x >= width - 0.5) | (y >= height - 0.5)
-    far = max(-float(x.min()), -float(y.min()), float(x.max()) - width, float(y.max()) - height) > max(height, width)
-    if far or 2 * int(outside.sum()) > len(landmarks):
-        raise BadSample(f"{int(outside.sum())} of {len(landmarks)} landmarks lie outside the {width} x {height} image")
-    dx, dy = x - x.mean(), y - y.mean()
-    xx, yy, xy = float(dx @ dx), float(dy @ dy), float(dx @ dy)
+    size = np.array([width, height], landmarks.dtype)
+    outside = int(((landmarks < -0.5) | (landmarks >= size - 0.5)).any(1).sum())
+    far = max(-landmarks.min(), (landmarks.max(0) - size).max()) > max(height, width)
+    if far or 2 * outside > len(landmarks):
+        raise BadSample(f"{outside} of {len(landmarks)} landmarks lie outside the {width} x {height} image")
+    centred = landmarks - landmarks.mean(0)
+    (xx, xy), (_, yy) = (centred.T @ centred).tolist()
     # Smaller eigenvalue of the scatter matrix against the larger one: squared extents of the cloud of points.
-    spread, difference = (xx + yy) / 2, float(np.hypot((xx - yy) / 2, xy))
+    spread, difference = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
     if spread - difference < 1e-3 * (spread + difference) or spread < 1.0:
         raise BadSample("landmarks lie on one line or in one point")
 

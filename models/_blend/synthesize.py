@@ -168,5 +168,4 @@ def deform(labels: Region, rng: np.random.Generator, config: BlendConfig) -> tup
     sigma = config.transform.elastic_sigma * scale
     std = config.transform.elastic_alpha / math.sqrt(12 * math.pi) / config.transform.elastic_sigma * scale
     affine = transforms.draw_affine(rng, labels.shape)
-    moved = cv2.warpAffine(labels, affine.matrix(), labels.shape[::-1], flags=cv2.INTER_NEAREST)
-    return transforms.elastic(moved, rng, sigma, std), affine
+    return transforms.elastic(transforms.move(labels, affine), rng, sigma, std), affine

@@ -127,6 +127,19 @@ def draw_affine(rng: np.random.Generator, shape: Shape) -> Affine:
     )
 
 
+def move(labels: np.ndarray, affine: Affine) -> np.ndarray:
+    """Scale and shift a uint8 (H, W); nearest pixel, 0 outside. Only where something can arrive is computed."""
+    height, width = labels.shape
+    x, y, w, h = cv2.boundingRect(labels)
+    x0, x1 = (min(max(0, math.floor(affine.sx * at + affine.tx)), width) for at in (x - 1, x + w + 1))
+    y0, y1 = (min(max(0, math.floor(affine.sy * at + affine.ty)), height) for at in (y - 1, y + h + 1))
+    moved = np.zeros_like(labels)
+    if x0 < x1 and y0 < y1:
+        matrix = affine.matrix() - [[0, 0, x0], [0, 0, y0]]
+        moved[y0:y1, x0:x1] = cv2.warpAffine(labels, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_NEAREST)
+    return moved
+
+
 def elastic(labels: np.ndarray, rng: np.random.Generator, sigma_px: float, std_px: float) -> np.ndarray:
     """Take each pixel of a uint8 (H, W) from where an `elastic_field` points; nearest one, mirrored at the border."""
     height, width = labels.shape

@@ -366,7 +366,7 @@ def test_without_refinement_the_loss_is_plain_cross_entropy(changes, batch):
 
 def test_the_memory_takes_the_pooled_features_of_reals(batch):
     torch.manual_seed(0)
-    stage = Detect(small(net__dropout=0.9)).train()  # features before dropout
+    stage = Detect(small(net__dropout=0.9, nrs__start_epoch=2)).train()  # features before dropout
     stage.start_epoch(1)
     with torch.no_grad():
         features = stage.encoded(batch["image"].transpose(0, 1).flatten(0, 1))[: len(batch["image"])]
@@ -421,7 +421,7 @@ def test_input_is_checked(batch):
 def test_normalization(normalize, ends):
     stage = Detect(small(net__normalize=normalize)).eval()
     seen: list[Tensor] = []
-    stage.encoder.conv_stem.register_forward_pre_hook(lambda conv, args: seen.append(args[0]))
+    stage.encoder.register_forward_pre_hook(lambda encoder, args: seen.append(args[0]))
     black_and_white = torch.stack([torch.zeros(PX, PX, 3), torch.full((PX, PX, 3), 255)]).to(torch.uint8)
     stage.score({"image": black_and_white})
     assert seen[0].unique().tolist() == ends
@@ -488,7 +488,7 @@ def test_a_step_of_sam(batch):
     assert adfd.Config().optim.rho == 0.05
     parameters = list(stage.parameters())
     seen, gradients = [], []
-    stage.encoder.conv_stem.register_forward_pre_hook(lambda conv, args: args[0].double())  # the norm holds to 1e-6
+    stage.encoder.register_forward_pre_hook(lambda encoder, args: args[0].double())  # the norm holds to 1e-6
 
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import models
 from models import laa_net
-from models._efpn import Encoder, Fuse, decoder
+from models._efpn import Encoder, Fuse, Inception, decoder
+from models._layers import set_bn_momentum
 from models.laa_net import Detect, Network, similarity
 
 SMALL = models.override(laa_net.SMALL, {"data.synthesis": "sbi"})
@@ -203,3 +205,29 @@ def test_other_encoders_are_refused():
         Encoder("test_resnet", pretrained=False, bn_momentum=0.1, drop_path=0.0)
     with pytest.raises(ValueError, match="from 2 to 6"):
         decoder({}, 7, "efpn", 1.0, 0.0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_norm_that_two_branches_share_shifts_them_in_evaluation(shared):
+    torch.manual_seed(0)
+    block = Inception(8, shared=shared)
+    set_bn_momentum(block, 1.0)  # statistics of the last batch
+    images = torch.rand(8, 8, 16, 16)
+    in_training = block(images)
+    in_evaluation = block.eval()(images)
+    assert torch.allclose(in_training, in_evaluation, atol=0.01) is not shared
+
+
+def test_a_shared_norm_counts_the_map_three_times_and_the_pooled_map_once():
+    """The released block calls the layer for each of its branches, for the pooled map last."""
+    torch.manual_seed(0)
+    block = Inception(8, shared=True)
+    set_bn_momentum(block, 0.1)
+    layer, norm = block.squeeze[0], block.squeeze[1]
+    mean = torch.zeros(2)
+    for _ in range(3):
+        images = torch.rand(4, 8, 8, 8)
+        block(images)
+        for seen in (images, images, images, F.max_pool2d(images, 3, 1, 1)):
+            mean = 0.9 * mean + 0.1 * layer(seen).mean((0, 2, 3)).detach()
+    torch.testing.assert_close(norm.running_mean, mean)
