@@ -26,7 +26,7 @@ Packages, from the ground up. Each imports only those above it in this list:
     tracking     MLflow: runs, registered models
     launch       one launch of a sweep, from the plan to the report
 
-On top are the commands: sweep, preprocess, doctor, coverage, browse, report, predict. Each parses its arguments, calls,
+On top are the commands: sweep, preprocess, doctor, coverage, browse, report, predict, score_file, score_detector. Each parses its arguments, calls,
 prints and exits.
 
 Rules, which `tests/test_imports.py` checks. `models/` may be imported by all, and imports nothing from here. Nothing

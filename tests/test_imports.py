@@ -223,3 +223,10 @@ def _attributes(path: Path, alias: str) -> set[str]:
 def test_modules_are_loaded_by_name_where_files_are_found_by_name_only():
     """`importlib` would hide an arrow: adapters of datasets are found by their file names."""
     assert users("importlib.import_module", "pipelines") <= {"pipelines/datasets/__init__.py", "pipelines/doctor.py"}
+
+
+def test_one_file_runs_code_of_the_users_own():
+    assert users("importlib.util.spec_from_file_location", "models", "pipelines", "sweeps") == {
+        "pipelines/common/own_code.py"
+    }
+    assert users("runpy", "models", "pipelines", "sweeps") == set()

@@ -283,7 +283,7 @@ def register(scope: Scope, trial: ForeignTrial, note: str) -> Path:
         baseline=scope.sweep.baseline_of(beside),
         note=note,
         is_sample=trial.is_sample,
-        videos={part.name: rows.digest_of(part.video_ids) for part in trial.parts},
+        parts=trial.citations,
     )
     return rows.register(row, scope.sweep.name, scope.storage)
 

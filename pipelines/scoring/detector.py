@@ -10,7 +10,7 @@ is not scored again. A video on which the detector fails costs itself.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -163,7 +163,7 @@ def load(named: str, storage: Path) -> Detector:
     spec = {
         "file": sha256(file.read_bytes()).hexdigest(),
         "factory": factory,
-        "input": wants,
+        "input": asdict(wants),
         "weights": _weights(network) if isinstance(network, nn.Module) else None,
         "precision": wants.precision,
     }
@@ -246,7 +246,7 @@ def score_part(
         if len(failed) == len(videos):
             example = next(iter(failed.items()), ("", "there is none"))
             raise ValueError(f"{detector.file} scored none of {len(videos)} videos, e.g. {': '.join(example)}")
-        write_json(detector.planned.folder / "spec.json", json.loads(json.dumps(detector.planned.spec, default=vars)))
+        write_json(detector.planned.folder / "spec.json", dict(detector.planned.spec))
         kept = pa.concat_tables(tables).cast(PREDICTIONS)
         kept = kept.sort_by([(name, "ascending") for name in ("video_id", "face_index", "frame_index")])
         about = {**tables[-1].schema.metadata, _FAILED: json.dumps(failed).encode()}

@@ -1,6 +1,8 @@
 """Scores from elsewhere, by the command as it is used: from a file to a run, a report, MLflow and a sweep's table."""
 
 import csv
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -194,6 +196,21 @@ def test_a_dry_run_checks_all_and_writes_nothing(here: Path, capsys: pytest.Capt
     assert not (here / "crossforge-storage").exists()
 
 
+def test_the_worked_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "elsewhere.md").read_text()
+    files = dict(re.findall(r"^`([\w.]+)`\n```\w+\n(.*?)^```", page, re.M | re.S))
+    assert files.keys() == {"datasets.toml", "lab.csv", "street.csv", "scores.csv", "my_detector.py"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    (command,) = re.findall(r"^python -m pipelines.score_file (.*--test-on.*)", page, re.M)
+    run = written(*shlex.split(command))
+    assert f"AUC is {value(run, 'auc', 'street')}" in page.replace("\n", " ")
+    (failed,) = run.origin.part("street").failed
+    assert f"`{failed.video_id.removeprefix('street/')}` has no line" in page
+    assert f'("{failed.reason}")' in page
+
+
 # ---------------------------------------------------------------------------------------------------- beside our rows
 def test_a_row_stands_in_the_sweeps_table_as_long_as_it_is_registered(here: Path) -> None:
     storage = here / "crossforge-storage"
@@ -223,7 +240,7 @@ def test_a_row_stands_in_the_sweeps_table_as_long_as_it_is_registered(here: Path
         assert cell.against.by_seed == {0: -0.25, 1: -0.25}
 
     told = read_json(registered)
-    write_json(registered, {**told, "videos": {**told["videos"], "away": "those of another copy"}})
+    write_json(registered, {**told, "parts": [told["parts"][0], "far test c23 v1 0123456789abcdef"]})
     left = with_registered(saved, storage)
     assert [line.label for line in left.rows] == ["ours"]
     assert left.facts["left out"] == "Mine: scores from elsewhere of other videos than those of this table"
