@@ -71,4 +71,5 @@ def told(records: Mapping[str, MadeWith]) -> str:
         for name, values in rows.items()
         if len(values) > 1
     ]
-    return "; ".join(filter(None, (", ".join(same), differing and f"ROWS DIFFER in {', '.join(differing)}")))
+    differ = [f"ROWS DIFFER in {', '.join(differing)}"] if differing else []
+    return "; ".join(([", ".join(same)] if same else []) + differ)

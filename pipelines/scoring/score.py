@@ -8,7 +8,8 @@ Out  <stage>/predictions/<part digest>-v<version>.parquet  one row per face; eve
 Scores are made once per stage, part and perturbation: a file that is there is not made again.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
