@@ -7,12 +7,14 @@ when all is done it only prints the table.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
 from pipelines.common import cluster, command
 from pipelines.common.command import not_negative, positive
 from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.experiments import space
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.experiments.sweep import Row, Sweep, grid, side_by_side
 from pipelines.faces.store import ExtractionError
@@ -50,6 +52,14 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
         type=positive,
         metavar="N",
         help=f"seeds per row (default: {sweep.seeds['paper']} for paper, {sweep.seeds['small']} for small)",
+    )
+    p.add_argument(
+        "--set",
+        nargs="+",
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="change settings of all rows, where a row does not say otherwise, e.g. precision=fp32 deterministic=true "
+        'faces.margin=1.5 model.finetune.base_lr=1e-3 manipulations=["FaceSwap"]; a wrong KEY lists those there are',
     )
     p.add_argument(
         "--workers",
@@ -96,6 +106,15 @@ def parser(sweep: Sweep, doc: str | None) -> argparse.ArgumentParser:
     return p
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    """Return the key and its value: `<key>=<value>`, a value in JSON or a word."""
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, such as precision=fp32; got {text!r}")
+    told = space.value(value)
+    return key, tuple(told) if isinstance(told, list) else told
+
+
 def _workers(text: str) -> tuple[int, int]:
     """Return the fewest and the most: `4` or `1-4`."""
     least, dash, most = text.partition("-")
@@ -124,6 +143,7 @@ def options(arguments: argparse.Namespace) -> Options:
         storage=arguments.storage,
         preset=arguments.preset,
         seeds=arguments.seeds,
+        settings=dict(arguments.set or ()),
         pretrained=not arguments.no_pretrained,
         workers=arguments.workers,
         gpus_per_worker=arguments.gpus_per_worker,

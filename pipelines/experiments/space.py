@@ -43,21 +43,21 @@ def parse(settings: Sequence[str]) -> Space:
         key, _, values = setting.partition("=")
         if not (key and values):
             raise ValueError(f"--space {setting!r}: write KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C")
-        space[key] = _range(key, values) if ".." in values else tuple(map(_value, values.split(",")))
+        space[key] = _range(key, values) if ".." in values else tuple(map(value, values.split(",")))
     return space
 
 
 def _range(key: str, text: str) -> Range:
     ends, _, kind = text.partition(":")
-    low, high = (_value(end) for end in ends.split("..", 1))
+    low, high = (value(end) for end in ends.split("..", 1))
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
     if not numbers or kind not in ("", "log"):
         raise ValueError(f"--space {key}={text}: a range is LOW..HIGH or LOW..HIGH:log with two numbers")
     return Range(low, high, log=bool(kind))
 
 
-def _value(text: str) -> Any:
-    """Return a number, true, false or null as in JSON; everything else is a word."""
+def value(text: str) -> Any:
+    """Return a number, true, false, null or a list as in JSON; everything else is a word."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.common.storage import DEFAULT_STORAGE
 from pipelines.experiments.experiment import Preset
@@ -15,6 +16,7 @@ class Options:
     storage: str = DEFAULT_STORAGE
     preset: Preset | None = None  # None: paper with datasets of one's own, small on the sample corpus
     seeds: int | None = None  # of each row; None: as many as the sweep says for the preset
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of all rows, where they say nothing themselves
     pretrained: bool = True  # False: random weights where the paper starts from ImageNet's
     workers: tuple[int, int] | None = None  # fewest and most of a trial, 0: none; None: see `resources.asked`
     gpus_per_worker: float | None = None  # None: 1 where there are GPUs

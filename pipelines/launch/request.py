@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -32,7 +33,8 @@ class Request:
         """Return the request that a sweep and its switches make. Raises ValueError for what the sweep has not got."""
         config_file = sources.datasets_file(options.datasets)
         preset = options.preset or ("paper" if config_file else "small")
-        changes = {} if options.pretrained else {"model.pretrained": False}
+        changes = dict(options.settings) if options.pretrained else {**options.settings, "model.pretrained": False}
+        _check_settings(options.settings, sweep)
         experiments = sweep.experiments(preset, options.seeds or sweep.seeds[preset], changes)
         _check_accumulate(options.accumulate, experiments)
         return cls(sweep=sweep, options=options, config_file=config_file, preset=preset, experiments=experiments)
@@ -55,6 +57,15 @@ class Request:
     def roots(self, console: Console) -> dict[str, str] | None:
         """Return dataset -> root; the sample corpus is made if need be. None: a dry run would have to make it."""
         return sources.roots_of(self.config_file, self.storage, self.datasets, console, self.options.dry_run)
+
+
+def _check_settings(settings: Mapping[str, Any], sweep: Sweep) -> None:
+    """Raise ValueError for a setting that has its own switch, or that all rows decide themselves."""
+    for key in settings:
+        if key in ("preset", "seed"):
+            raise ValueError(f"--set {key}: use --{'seeds' if key == 'seed' else key}")
+        if all(key in (row.settings or {}) for row in sweep.running):
+            raise ValueError(f"--set {key}: each row of {sweep.name} has its own; leave it out, or choose --rows")
 
 
 def _check_accumulate(accumulate: Mapping[str, int], experiments: Mapping[RowSeed, Experiment]) -> None:

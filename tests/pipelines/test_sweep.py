@@ -1,5 +1,6 @@
 """The switches of a sweep: what they take, what they refuse, and what a launch is told."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,39 @@ def test_a_launch_is_told_what_the_switches_say(switches: str, expected: tuple[A
 def test_a_space_without_a_search_is_refused() -> None:
     with pytest.raises(ValueError, match="--space says what --search varies; add --search N"):
         told("--space", "model.lr=1..2")
+
+
+# ------------------------------------------------------------------------------------------ --set
+def test_a_setting_is_set_in_all_rows_that_do_not_say_it_themselves() -> None:
+    two = replace(TINY, rows=(Row("a", {}), Row("b", {"precision": "bf16"})))
+    made = Request.of(
+        two, told("--set", "precision=fp32", "deterministic=true", 'manipulations=["FaceSwap"]')
+    ).experiments
+    assert {row: experiment.precision for (row, _), experiment in made.items()} == {"a": "fp32", "b": "bf16"}
+    assert all(experiment.deterministic for experiment in made.values())
+    assert all(experiment.manipulations == ("FaceSwap",) for experiment in made.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("precision=fp16", "precision must be one of auto, fp32, bf16; got 'fp16'"),
+        ("precison=fp32", "unknown key 'precison'; allowed: .*'precision'"),
+        ("model.finetune.lr=x", r"unknown config keys \['finetune.lr'\]; allowed are .*finetune.base_lr"),
+        ("seed=3", "--set seed: use --seeds"),
+        ("codec=c40", "--set codec: each row of tiny has its own; leave it out, or choose --rows"),
+    ],
+)
+def test_a_setting_that_is_none_is_one_error(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Request.of(replace(TINY, rows=(Row("a", {"codec": "c23"}),)), told("--set", text))
+
+
+@pytest.mark.parametrize("text", ["precision", "=fp32", "precision="])
+def test_what_sets_nothing_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        told("--set", text)
+    assert "must be KEY=VALUE, such as precision=fp32" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------- --workers

@@ -34,6 +34,7 @@ SWITCHES = {
     "--datasets",
     "--rows",
     "--test-on",
+    "--set",
     "--search",
     "--space",
     "--storage",
