@@ -68,6 +68,8 @@ def differs(now: Source, before: Row) -> bool:
     before: what was recorded; what it lacks is not known. A file that is gone changes nothing: what was read from it is
     still right.
     """
+    if now == before:  # as a rule, and ten times faster
+        return False
     if any(now[name] != before.get(name, now[name]) for name in TOLD):
         return True
     return now["state"] != GONE and any(_is_other(now, before, *columns) for columns in FILES.items())

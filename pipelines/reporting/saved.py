@@ -25,7 +25,7 @@ from pipelines.metrics.names import FINAL, LOCALIZING, UNSEEN
 from pipelines.metrics.results import Origin
 
 TABLE = "table.json"
-AGAIN = "run its sweep again (nothing is trained or scored anew), then this"
+AGAIN = "run its sweep again (only what this version makes otherwise is made anew), then this"
 # Columns of RESULTS that count videos.
 COUNTS = ("n_real", "n_fake", "n_clusters", "n_padded", "n_missing", "n_excluded")
 _SAME = 1e-6  # values made again may differ by it: other machines round sums otherwise
