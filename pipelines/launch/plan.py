@@ -1,5 +1,6 @@
 """The plan of a launch: a trial for each row and seed, the distinct stages that they train; and how it is printed."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -106,6 +107,16 @@ def _print_stages(request: Request, data: Data | None, console: Console) -> None
     _heading(f"Stages ({request.preset} preset, {len(experiments)} trials)", console)
     _print_table(("paper", "stage", "distinct", "to train", "reused", "trained before took"), lines, console)
 
+    otherwise = Counter(
+        (f"{stage.paper} {stage.name}", differences)
+        for stage in (planned.values() if data else ())
+        if not stage.done and (differences := stages.trained_otherwise(stage))
+    )
+    for (name, differences), count in otherwise.items():
+        text = (
+            f"{name}: {count} to train again, trained before with the same settings but other {', '.join(differences)}"
+        )
+        console.print(text, highlight=False, markup=False)
     if len(planned) < len(unseen):
         text = f"{len(unseen) - len(planned)} of {len(unseen)} stages are shared between rows and trained once"
         console.print(text, highlight=False)

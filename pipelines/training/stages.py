@@ -27,6 +27,7 @@ from pipelines.common.storage import StorageError, digest, folders, make_folder,
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import samples, views
 
+MOST_TOLD = 60  # letters of two values that are shown
 # Of the files that train, beside `VERSION` of the paper's. Raise one when its file makes something else of the same
 # settings, as a test (`test_golden`) then asks for: all stages are trained anew.
 VERSIONS = {"views": 1, "samples": 1, "loop": 2}
@@ -135,6 +136,33 @@ def plan(
     if not any(models.stage(experiment.model, name).scores for name in planned):
         raise ValueError(f"{experiment.model}: none of the stages {config.stages} gives a score")
     return tuple(planned.values())
+
+
+def trained_otherwise(planned: PlannedStage) -> tuple[str, ...]:
+    """Return in what the most similar trained stage differs, of those with the same settings and seed; empty: none is.
+
+    Each is a key of `spec`, with the values there and here where they are short: `versions.views 1 -> 2`.
+    """
+    here = json.loads(json.dumps(planned.spec))
+    nearest: tuple[str, ...] = ()
+    for marker in sorted(planned.folder.parent.glob("*/_done.json")):
+        there = read_json(marker.with_name("spec.json"))
+        if marker.parent == planned.folder or any(there.get(key) != here[key] for key in ("settings", "seed")):
+            continue
+        differences = tuple(_differences(there, here))
+        if not nearest or len(differences) < len(nearest):
+            nearest = differences
+    return nearest
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(there.keys() | here.keys()):
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            told = f" {old} -> {new}"
+            yield f"{prefix}{key}{told if key in there and key in here and len(told) < MOST_TOLD else ''}"
 
 
 def versions(paper: str) -> dict[str, int]:

@@ -17,6 +17,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
 from pipelines.datasets.sample import corpus
@@ -230,6 +231,7 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
         assert tags["mlflow.parentRunId"] == parent.info.run_id
         assert (tags["seed"], tags["data"], tags["preset"], tags["method"]) == ("0", "real", "small", "delocate")
         assert tags["commit"]
+        assert (tags["torch"], tags["device"], tags["precision"]) == (torch.__version__, "cpu", "fp32")
         for column, published in PUBLISHED[row].items():
             value = values[row, column]
             name = f"{column}/video/auc"
@@ -285,6 +287,9 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, 
         ]
         assert not {"ray", "mlflow"} & dry.imported
     assert not (desk.folder / "dry" / "stages").exists()
+    other = desk.run("tiny", "whole", "--dry-run", "--set", "precision=fp32")
+    why = "2 to train again, trained before with the same settings but other precision auto -> fp32"
+    assert f"delocate recover: {why}" in " ".join(other.out.split())
 
 
 @pytest.mark.slow

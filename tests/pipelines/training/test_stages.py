@@ -196,6 +196,24 @@ def test_curve_has_one_entry_per_line(planned):
     assert planned.curve() == [{"epoch": 1, "val/loss": 0.5}, {"epoch": 2}]
 
 
+def test_why_a_stage_is_trained_again(tmp_path, monkeypatch):
+    before = BASE.override({"seed": 1})
+    for experiment in (before, before.override({"precision": "fp32", "deterministic": True})):
+        for stage in stages.plan(experiment, ROWS, tmp_path):
+            storage.write_json(stage.folder / "spec.json", dict(stage.spec))
+            storage.write_json(stage.folder / "_done.json", {})
+    asked = {stage.name: stage for stage in stages.plan(before, ROWS, tmp_path)}
+    assert stages.trained_otherwise(asked["recover"]) == ("deterministic True -> False", "precision fp32 -> auto")
+    views_before = stages.VERSIONS["views"]
+    monkeypatch.setitem(stages.VERSIONS, "views", 9)
+    recover, finetune, _ = stages.plan(before, ROWS | {"clips": "c2"}, tmp_path)
+    assert stages.trained_otherwise(recover) == (f"versions.views {views_before} -> 9",)
+    needs = f"needs.recover {asked['recover'].digest} -> {recover.digest}"
+    assert stages.trained_otherwise(finetune) == (needs, "rows c1 -> c2", f"versions.views {views_before} -> 9")
+    for other in ({"seed": 2}, {"model.recover.mask_ratio": 0.5}):  # another question, not the same one again
+        assert stages.trained_otherwise(stages.plan(before.override(other), ROWS, tmp_path)[0]) == ()
+
+
 HOLDER = """
 import sys
 from pathlib import Path
