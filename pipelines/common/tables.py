@@ -162,7 +162,7 @@ _SHOWN = (
     _field("label", pa.int8(), "0 real, 1 fake"),
     _field("method", pa.string(), "real, or the manipulation's name"),
     _field("stage", pa.string(), "stage that looks"),
-    _field("score", pa.float32(), "P(fake) of the face by this stage; null: it scores none", null=True),
+    _field("score", pa.float64(), "P(fake) of the face by this stage; null: it scores none", null=True),
 )
 
 EVIDENCE = _schema(
@@ -170,7 +170,7 @@ EVIDENCE = _schema(
     _field("dataset", pa.string(), "test part, as RESULTS.test_dataset"),
     *_SHOWN,
     _field("verdict", pa.string(), "right, wrong: the final score of the video, at 0.5"),
-    _field("video_score", pa.float32(), "P(fake) of the video, final"),
+    _field("video_score", pa.float64(), "P(fake) of the video, final"),
     _field("picture", pa.string(), "face, Grad-CAM, or a name that the stage gives; empty: the whole stage failed"),
     _field("png", pa.binary(), "RGB; or a map, 8 bit, 0 to 255 for 0 to 1; null: see problem", null=True),
     _field("problem", pa.string(), "why there is no picture; empty where there is one"),
