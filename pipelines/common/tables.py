@@ -6,6 +6,7 @@
     LEDGER       one row per video: what extraction made of it
     PREDICTIONS  one row per scored face and stage
     RESULTS      one row per published number
+    SOURCES      one row per video of a run: which numbers vary together
     EVIDENCE     one row per picture of what a stage looks at
     FEATURES     one row per face and stage that a plot of features shows
 
@@ -139,7 +140,7 @@ RESULTS = _schema(
     _field("part_ids", pa.string(), "digest of the part's video ids: `Part.ids_digest`; several: of a mean over parts"),
     _field("codec", pa.string()),
     _field("level", pa.string(), "frame, video"),
-    _field("metric", pa.string(), "auc, ap, eer, acc_at_0_5, iou, pbca"),
+    _field("metric", pa.string(), "one of `metrics.names.METRICS`"),
     _field("value", pa.float64(), "0 to 1, never percent; NaN: not defined, see `reason`"),
     _field("low", pa.float64(), "lower end of the 95 % interval over clusters of videos"),
     _field("high", pa.float64(), "its upper end"),
@@ -154,6 +155,8 @@ RESULTS = _schema(
     _field("seed", pa.int32()),
     _field("commit", pa.string()),
 )
+
+SOURCES = _schema("sources", _field("video_id", pa.string()), VIDEOS.field("source_ids"))
 
 _SHOWN = (
     _field("video_id", pa.string()),

@@ -1,4 +1,4 @@
-"""Scores of faces to numbers: AUC, AP, EER and accuracy by frame and by video, IoU and PBCA of masks.
+"""Scores of faces to numbers: how well they rank, decide and are calibrated, by frame and by video; how good masks are.
 
 Every value lies in [0, 1]. A video's score is the mean over its faces, or what its method's `Pooling` says: `by_video`.
 In videos in which every face counts (`face_rule` "all"), the score of a frame is the highest of its faces.
@@ -6,12 +6,12 @@ In videos in which every face counts (`face_rule` "all"), the score of a frame i
 Scores are P(fake), and are kept as their log odds, `logit`: P itself is 1, and ranks nothing any more, from a logit of
 17 on in 32 bits and of 37 on in 64. Means of P are therefore computed as log odds too.
 
-Intervals are 95 % percentile intervals over resampled videos. Frames of one video are not independent, so a video is
-drawn whole. Real and fake videos are drawn apart, so that every resample has both.
+A number comes with its values in the resamples of `resampling`, in which a video counts with all its frames. In each of
+them reals and fakes are as many to one another as in the part itself, so that nothing varies by that.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,17 +20,22 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit
 
 from models import Pooling
-from pipelines.metrics.names import DETECTING, FINAL
+from pipelines.common.tables import FAKE, REAL
+from pipelines.metrics.names import AT_HALF, CALIBRATION, DETECTING, FINAL, TPR_AT
 from pipelines.metrics.ranking import Floats, Ranking, Resamples
-
-Resampled = tuple[float, Floats]  # a number: its value, and the value in each resample of the videos (R,)
+from pipelines.metrics.resampling import Clusters, Counts, Resampled
 
 MEAN = Pooling()
 SCORES = ("video_id", "frame_index", "label", "logit", "face_area_px")  # columns of PREDICTIONS that make a score
-NUM_RESAMPLES = 1000
+NUM_BINS = 15  # of the expected calibration error, as wide as one another (Guo et al., ICML 2017)
 CHUNK_VALUES = 2**20  # scores x resamples held at once: some 30 MB, of which a processor's cache takes a part
 _FACE = ("video_id", "frame_index", "face_index")
-_BY_RANK: dict[str, Callable[[Resamples], Floats]] = {"auc": Resamples.auc, "ap": Resamples.ap, "eer": Resamples.eer}
+_BY_RANK: dict[str, Callable[[Resamples], Floats]] = {
+    "auc": Resamples.auc,
+    "ap": Resamples.ap,
+    "eer": Resamples.eer,
+    **{name: partial(Resamples.tpr_at, fpr=fpr) for name, fpr in TPR_AT.items()},
+}
 
 
 # ---------------------------------------------------------------------------------------------------- without intervals
@@ -125,6 +130,11 @@ def by_video(predictions: pa.Table, pooling: Pooling = MEAN, every_face: Collect
     return with_score(videos.append_column("logit", pa.array(pooled)))
 
 
+def of_method(table: pa.Table, method: str) -> pa.Table:
+    """Return the rows of all real videos, and of one manipulation's fakes."""
+    return table.filter(pc.or_(pc.equal(table["label"], REAL), pc.equal(table["method"], method)))
+
+
 def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
     """Return PREDICTIONS of the paper's final score: the arithmetic mean of its stages' scores, face by face.
 
@@ -152,11 +162,26 @@ def mean_of_stages(stages: Sequence[pa.Table]) -> pa.Table:
 
 
 # ------------------------------------------------------------------------------------------------------- with resamples
-def ranked(table: pa.Table, drawn: NDArray[np.float32], metrics: Collection[str] = DETECTING) -> dict[str, Resampled]:
-    """Return those of `auc`, `ap`, `eer`, `acc_at_0_5` that `metrics` names, of the rows `video_id`, `label`, `logit`.
+def undefined(metric: str, labels: ArrayLike, counted: str = "videos") -> str:
+    """Return why a metric of `DETECTING` is not defined for scores of these labels (N,); empty where it is.
 
-    drawn (V, R): see `draws`. Raises ValueError unless both classes are there, and for labels other than 0 and 1 or
-    logits that are NaN.
+    counted: what the scores are of.
+    """
+    y = np.asarray(labels)
+    num_real, num_fake = int((y == REAL).sum()), int((y == FAKE).sum())
+    if not num_real or not num_fake:
+        return f"{num_real} real and {num_fake} fake {counted}"
+    needed = round(1 / TPR_AT.get(metric, 1))
+    if num_real < needed:
+        return f"{num_real} real {counted}: a false positive rate of {TPR_AT[metric]:.0%} takes {needed}"
+    return ""
+
+
+def ranked(table: pa.Table, drawn: Counts, metrics: Collection[str] = DETECTING) -> dict[str, Resampled]:
+    """Return those of `DETECTING` that `metrics` names, of the rows `video_id`, `label`, `logit`.
+
+    drawn (V, R): what each video counts in each resample, in alphabetical order. Raises ValueError unless both classes
+    are there, and for labels other than 0 and 1 or logits that are NaN.
     """
     y, z = _checked(table["label"].to_numpy(), table["logit"].to_numpy())
     video = _videos(table)[0]
@@ -164,46 +189,78 @@ def ranked(table: pa.Table, drawn: NDArray[np.float32], metrics: Collection[str]
     if wanted := {name: metric for name, metric in _BY_RANK.items() if name in metrics}:
         ranking = Ranking(y, z, video)
         once = ranking.once()
-        numbers = {name: (float(metric(once)[0]), np.empty(drawn.shape[1])) for name, metric in wanted.items()}
+        numbers = {name: Resampled(float(metric(once)[0]), np.empty(drawn.shape[1])) for name, metric in wanted.items()}
         chunk = max(1, CHUNK_VALUES // len(z))
         for first in range(0, drawn.shape[1], chunk):
             some = slice(first, first + chunk)
             resamples = ranking.resamples(drawn[:, some].T.astype(np.int32, order="C"))
             for name, metric in wanted.items():
-                numbers[name][1][some] = metric(resamples)
-    if "acc_at_0_5" in metrics:
-        right = ((z > 0) == (y == 1)).astype(float)
-        numbers["acc_at_0_5"] = _share(video, right, np.ones(len(z)), drawn)
-    return numbers
+                numbers[name].resampled[some] = metric(resamples)
+    p = expit(z)
+    right = (z > 0) == (y == FAKE)
+    values = {"acc_at_0_5": right[None], "balanced_acc_at_0_5": right[None], "brier": (p - y)[None] ** 2}
+    if "ece" in metrics:
+        bins = np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1)
+        values["ece"] = np.where(np.arange(NUM_BINS)[:, None] == bins, p - y, 0)
+    for name in (*AT_HALF, *CALIBRATION):
+        if name in metrics:
+            real, fake = _means_by_class(y, values[name], video, drawn)
+            share = 0.5 if name == "balanced_acc_at_0_5" else float(np.mean(y == FAKE))
+            means = np.abs((1 - share) * real + share * fake).sum(axis=0)  # of ECE, gaps by bin; else one number
+            numbers[name] = Resampled(float(means[0]), means[1:])
+    return {name: numbers[name] for name in metrics if name in numbers}
+
+
+def _means_by_class(
+    y: NDArray[np.int64], values: Floats, video: NDArray[np.intp], drawn: Counts
+) -> tuple[Floats, Floats]:
+    """Return means of K values (K, N) over the reals and over the fakes, (K, 1 + R) each: of all, then of resamples."""
+    drawn = np.concatenate([np.ones((len(drawn), 1), np.float32), drawn], axis=1)
+    means = []
+    for of in (y == REAL, y == FAKE):
+        sums = np.stack([np.bincount(video[of], row[of], len(drawn)) for row in (*values, np.ones(len(y)))]) @ drawn
+        means.append(sums[:-1] / sums[-1])
+    return means[0], means[1]
 
 
 def with_masks(predictions: pa.Table) -> pa.Table:
-    """Return the fake faces that have a true and a predicted mask."""
-    known = predictions.filter(pc.is_valid(predictions["mask_tp"]))
-    return known.filter(pc.equal(known["label"], 1))
+    """Return the faces whose true mask is known, and of which there is a predicted one; of real faces it is empty."""
+    return predictions.filter(pc.is_valid(predictions["mask_tp"]))
 
 
-def masked(faces: pa.Table, drawn: NDArray[np.float32]) -> dict[str, Resampled]:
-    """Return `iou` and `pbca` at threshold 0.5 of the rows that `with_masks` returned, at least one.
+def masked(faces: pa.Table, drawn: Counts) -> dict[str, Resampled]:
+    """Return `iou` and `pbca` of the fakes among the faces, and `false_mask_area` of the reals, at threshold 0.5.
 
-    IoU: mean over faces of intersection / union, 1 where both are empty. PBCA: share of all pixels that are right,
-    pooled. drawn (V, R): see `draws`.
+    faces: rows that `with_masks` returned; a class that is not there has none of its metrics. IoU: mean over faces of
+    intersection / union, 1 where both are empty. PBCA: share of all pixels that are right, pooled. False mask area:
+    share of the pixels of real faces that are taken for manipulated, pooled. drawn (V, R): as in `ranked`.
     """
     tp, fp, fn, tn = (faces[f"mask_{name}"].to_numpy().astype(float) for name in ("tp", "fp", "fn", "tn"))
-    union = tp + fp + fn
+    union, video, fake = tp + fp + fn, _videos(faces)[0], faces["label"].to_numpy() == FAKE
     iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
-    video = _videos(faces)[0]
+    shares = {
+        "iou": (fake, iou, np.ones(len(iou))),
+        "pbca": (fake, tp + tn, union + tn),
+        "false_mask_area": (~fake, fp, union + tn),
+    }
     return {
-        "iou": _share(video, iou, np.ones(len(iou)), drawn),
-        "pbca": _share(video, tp + tn, union + tn, drawn),
+        name: _share(video[of], part[of], whole[of], drawn) for name, (of, part, whole) in shares.items() if of.any()
     }
 
 
-def _share(video: NDArray[np.intp], part: Floats, whole: Floats, drawn: NDArray[np.float32]) -> Resampled:
+def _share(video: NDArray[np.intp], part: Floats, whole: Floats, drawn: Counts) -> Resampled:
     """Return the sum of `part` over the sum of `whole` (N,) each; video (N,): whose each row is."""
-    of_video = np.stack([np.bincount(video, part), np.bincount(video, whole)])
+    of_video = np.stack([np.bincount(video, weights, len(drawn)) for weights in (part, whole)])
     above, below = of_video @ drawn
-    return float(part.sum() / whole.sum()), above / below
+    return Resampled(float(part.sum() / whole.sum()), above / below)
+
+
+# --------------------------------------------------------------------------------------------------------------- videos
+def clusters(table: pa.Table, sources: pa.Table | None) -> tuple[Clusters, NDArray[np.int64]]:
+    """Return who is in a table's videos, in alphabetical order, and their labels (V,); sources: see `Clusters.of`."""
+    first = _videos(table)[1]
+    video_ids = table["video_id"].combine_chunks().take(pa.array(first))
+    return Clusters.of(video_ids, sources), table["label"].to_numpy()[first].astype(np.int64)
 
 
 def _videos(table: pa.Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -214,34 +271,3 @@ def _videos(table: pa.Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     first = np.empty(len(rank), np.intp)
     first[video[::-1]] = np.arange(len(video))[::-1]
     return video, first
-
-
-# -------------------------------------------------------------------------------------------------------- the resamples
-def label_of_videos(table: pa.Table) -> NDArray[np.int64]:
-    """Return the labels of the videos (V,), the videos in alphabetical order."""
-    return table["label"].to_numpy()[_videos(table)[1]].astype(np.int64)
-
-
-def draws(label_of_video: NDArray[np.int64], rng: np.random.Generator, num: int = NUM_RESAMPLES) -> NDArray[np.float32]:
-    """Return how often each video is drawn in each resample (V, num); the size of each class is kept."""
-    counts = np.zeros((len(label_of_video), num), np.float32)
-    for label in np.unique(label_of_video):
-        members = np.flatnonzero(label_of_video == label)
-        chunk = max(1, CHUNK_VALUES // len(members))
-        for first in range(0, num, chunk):
-            size = min(chunk, num - first)
-            drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size)
-            counts[members, first : first + size] = drawn.T
-    return counts
-
-
-def draws_of(table: pa.Table, num: int = NUM_RESAMPLES) -> NDArray[np.float32]:
-    """Return `draws` (V, num) for the videos of a table, read-only; the same labels give the same draws."""
-    return _known_draws(label_of_videos(table).astype(np.int8).tobytes(), num)
-
-
-@lru_cache(maxsize=2)  # rows, seeds and perturbations of one part share them, at a level and of its masks
-def _known_draws(labels: bytes, num: int) -> NDArray[np.float32]:
-    drawn = draws(np.frombuffer(labels, np.int8).astype(np.int64), np.random.default_rng(0), num)
-    drawn.flags.writeable = False
-    return drawn

@@ -1,4 +1,4 @@
-"""ROC, AUC, AP and EER of ranked scores, for many resamples at once.
+"""ROC, AUC, AP, EER and TPR at a given FPR of ranked scores, for many resamples at once.
 
 A resample is a row of running counts, of fakes and of reals, from the highest score down. The scores are sorted once,
 and each class is counted apart: a resample of 200,000 faces is a few passes over what fits into a processor's cache.
@@ -111,14 +111,29 @@ class Resamples:
         return np.asarray(height.sum(axis=1) / (self.fake.total * self.real.total))
 
     def ap(self) -> Floats:
-        """Return the average precision of the fakes (R,): the sum of precision times the step in recall."""
+        """Return the average precision of the fakes (R,): the sum of precision times the step in recall.
+
+        Precision depends on how many reals there are to a fake: in a resample as many as in the ranking.
+        """
         r, sums = self.ranking, self.fake.sums
         tp = np.take(sums, r.fake.to[r.fake.steps], axis=1) if r.fake.tied else sums[:, 1:]
-        positives = np.take(self.real.sums, r.reals_at_fakes, axis=1)
+        reals_to_fake = len(r.real.rows) / len(r.fake.rows) * self.fake.total / self.real.total
+        positives = np.take(self.real.sums, r.reals_at_fakes, axis=1) * reals_to_fake[:, None]
         positives += tp
-        precision = tp / np.maximum(positives, 1, out=positives)  # 0 while nothing is counted
+        precision = tp / np.maximum(positives, 1e-300, out=positives)  # 0 while nothing is counted
         precision *= self.fake.times
         return np.asarray(precision.sum(axis=1) / self.fake.total)
+
+    def tpr_at(self, fpr: float) -> Floats:
+        """Return the true positive rate (R,) at the lowest threshold that keeps the false positive rate at `fpr`."""
+        r, row = self.ranking, np.arange(len(self.fake.sums))
+        most = (fpr + 1e-12) * self.real.total
+        within, beyond = np.zeros(len(row), np.intp), np.full(len(row), len(r.fake.to))
+        while (beyond - within > 1).any():
+            middle = (within + beyond) // 2
+            kept = self.real.sums[row, r.real.to[middle]] <= most
+            within, beyond = np.where(kept, middle, within), np.where(kept, beyond, middle)
+        return np.asarray(self.fake.sums[row, r.fake.to[within]] / self.fake.total)
 
     def eer(self) -> Floats:
         """Return the equal error rate (R,): where FPR = 1 - TPR on the interpolated ROC; 0.5 for constant scores."""

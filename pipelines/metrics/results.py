@@ -4,13 +4,13 @@ A trial writes down what is known (`Origin` in trial.json), so that its RESULTS 
 alone.
 
 The mean over the levels of a perturbation, or over datasets, has the interval of the mean: levels share the resamples
-of their videos, datasets are resampled apart.
+of their videos, other videos have others.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +19,16 @@ import pyarrow.compute as pc
 from models import Pooling
 from pipelines.common import tables
 from pipelines.faces import perturb
-from pipelines.metrics import detection
-from pipelines.metrics.detection import Resampled
-from pipelines.metrics.names import LEVELS, UNSEEN
+from pipelines.metrics import detection, resampling
+from pipelines.metrics.calibration import Fitted
+from pipelines.metrics.names import DETECTING, FITTED, LEVELS, LOCALIZING, MACRO, UNSEEN
+from pipelines.metrics.resampling import NUM_RESAMPLES, Estimate, Resampled
 
+VERSION = 2  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
 LevelMetric = tuple[str, str]
-VERSION = 1  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
-NOT_DEFINED: Resampled = (float("nan"), np.full(detection.NUM_RESAMPLES, np.nan))
+Key = TypeVar("Key")
+NO_MASKS = "of no face there are a true and a predicted mask"
+NOT_DEFINED = Resampled(math.nan, np.full(NUM_RESAMPLES, math.nan))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +55,12 @@ class ScoredPart:
     version: int = 0  # of the rules that made it; 0: not known
     ids_digest: str = ""  # names its videos, those that failed included
 
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> "ScoredPart":
+        """Return the part of which `Origin.to_json` tells. Raises TypeError or KeyError for what that did not write."""
+        lists = {name: tuple(told[name]) for name in ("excluded", "every_face")}
+        return cls(**{**told, **lists, "failed": tuple(Failed(**failed) for failed in told["failed"])})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
@@ -59,11 +68,13 @@ class Origin:
 
     run_id: str
     model: str
-    train_on: str
+    train_on: str  # empty: not known, of scores from elsewhere
     seed: int
     failed_rule: str  # "half": failed videos count with score 0.5 at level `video`
     pooling: Pooling
     parts: tuple[ScoredPart, ...]
+    validation: ScoredPart | None = None  # from which thresholds and temperatures are; None: there are none
+    levels: tuple[str, ...] = LEVELS  # those of scores from elsewhere may lack `frame`
 
     def part(self, name: str) -> ScoredPart:
         """Return the part of this name."""
@@ -76,18 +87,19 @@ class Origin:
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> "Origin":
         """Return what `to_json` was called on. Raises TypeError or KeyError for what it did not write."""
-        parts = tuple(
-            ScoredPart(
-                **{
-                    **part,
-                    "failed": tuple(Failed(**failed) for failed in part["failed"]),
-                    "excluded": tuple(part["excluded"]),
-                    "every_face": tuple(part["every_face"]),
-                }
-            )
-            for part in told["parts"]
-        )
-        return cls(**{**told, "pooling": Pooling(**told["pooling"]), "parts": parts})
+        parts = tuple(map(ScoredPart.of_json, told["parts"]))
+        validation = told["validation"] and ScoredPart.of_json(told["validation"])
+        changed = {"pooling": Pooling(**told["pooling"]), "parts": parts, "validation": validation}
+        return cls(**{**told, **changed, "levels": tuple(told["levels"])})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Number:
+    """A number with what its interval follows from, or the reason why it is not defined."""
+
+    resampled: Resampled = NOT_DEFINED
+    n_clusters: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +109,9 @@ class Measurement:
     stage: str
     perturbation: str
     dataset: str
+    manipulation: str = ""  # of which alone the fakes are; empty: of all that the part has
     counted: Mapping[str, Any]  # columns of RESULTS that say what was scored
-    numbers: Mapping[LevelMetric, Resampled]
+    numbers: Mapping[LevelMetric, Number]
 
     @property
     def part(self) -> str:
@@ -106,22 +119,93 @@ class Measurement:
         return str(self.counted["test_dataset"])
 
 
+Predictions = tuple[Mapping[str, Any], pa.Table]  # `part` and `stage`, and the PREDICTIONS of the two
+Validated = Mapping[LevelMetric, Fitted | str]  # stage and level -> what its scores on validation say, or why nothing
+
+
 def every_row(
-    origin: Origin, blocks: Iterable[tuple[Mapping[str, Any], pa.Table]], commit: str
+    origin: Origin,
+    blocks: Iterable[Predictions],
+    commit: str,
+    sources: pa.Table | None = None,
+    validation: Iterable[Predictions] = (),
 ) -> list[dict[str, Any]]:
     """Return the rows of RESULTS of a trial: numbers with the ends of their intervals, and their `means`.
 
-    blocks: `part` and `stage`, with the PREDICTIONS of the two, all clean or all under one perturbation.
+    blocks: of test parts, each all clean or all under one perturbation. sources: rows `video_id`, `source_ids`; a video
+    that they lack is a cluster of its own. validation: of the part from which thresholds and temperatures are.
     """
-    measurements = [_measure(origin, origin.part(block["part"]), block["stage"], table) for block, table in blocks]
-    return [row for m in (*measurements, *means(origin, measurements)) for row in to_rows(origin, m, commit)]
+    fitted = validated(origin, validation)
+    measured = [
+        measurement
+        for block, table in blocks
+        for measurement in _measure(origin, origin.part(block["part"]), block["stage"], table, fitted, sources)
+    ]
+    whole = [m for m in measured if not m.manipulation]
+    return [row for m in (*measured, *means(origin, whole)) for row in to_rows(origin, m, commit)]
 
 
-def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table) -> Measurement:
-    labels = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
+def validated(origin: Origin, validation: Iterable[Predictions]) -> Validated:
+    """Return for each stage and level what its scores on the validation part say."""
+    fitted: dict[LevelMetric, Fitted | str] = {}
+    for block, predictions in validation:
+        assert origin.validation, "a trial that scored its validation part says which it is"
+        for level in origin.levels:
+            table = scores_at(level, origin, origin.validation, predictions)
+            why = detection.undefined("auc", table["label"], "videos of validation")
+            fitted[block["stage"], level] = why or Fitted.of(table["label"], table["logit"])
+    return fitted
+
+
+def _measure(
+    origin: Origin,
+    part: ScoredPart,
+    stage: str,
+    predictions: pa.Table,
+    fitted: Validated,
+    sources: pa.Table | None,
+) -> list[Measurement]:
+    """Return the numbers of a part, and where it has several manipulations the AUC of each against all real videos."""
     (perturbation,) = predictions["perturbation"].unique().to_pylist()
-    counted = {
-        "test_dataset": part.name,
+
+    def measurement(numbers: Mapping[LevelMetric, Number], manipulation: str = "") -> Measurement:
+        return Measurement(
+            stage=stage,
+            perturbation=perturbation,
+            dataset=part.dataset,
+            manipulation=manipulation,
+            counted=_counted(part, predictions, manipulation),
+            numbers=numbers,
+        )
+
+    numbers = {
+        ("frame", metric): number for metric, number in localized(detection.with_masks(predictions), sources).items()
+    }
+    by_manipulation: dict[str, Number] = {}
+    for level in origin.levels:
+        table = scores_at(level, origin, part, predictions)
+        of_level = detected(level, table, fitted.get((stage, level), "no scores of a validation part"), sources)
+        if level == "video":
+            by_manipulation = aucs_by_manipulation(table, sources)
+            of_level |= macro(by_manipulation)
+        numbers |= {(level, metric): number for metric, number in of_level.items()}
+    if perturbation:
+        by_manipulation = {}
+    return [
+        measurement(numbers),
+        *(measurement({("video", "auc"): auc}, name) for name, auc in by_manipulation.items()),
+    ]
+
+
+def _counted(part: ScoredPart, predictions: pa.Table, manipulation: str) -> dict[str, Any]:
+    """Return the columns of RESULTS that say what was scored; manipulation: of its fakes only; empty: of all."""
+    failed = part.failed
+    if manipulation:
+        predictions = detection.of_method(predictions, manipulation)
+        failed = tuple(video for video in failed if video.label == tables.REAL or video.method == manipulation)
+    labels = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
+    return {
+        "test_dataset": f"{part.name}/{manipulation}" if manipulation else part.name,
         "part": part.split,
         "part_version": part.version,
         "part_ids": part.ids_digest,
@@ -129,33 +213,89 @@ def _measure(origin: Origin, part: ScoredPart, stage: str, predictions: pa.Table
         "n_real": labels.count(tables.REAL),
         "n_fake": labels.count(tables.FAKE),
         "n_padded": len(predictions.filter(pc.greater(predictions["num_repeated"], 0))["video_id"].unique()),
-        "n_missing": len(part.failed),
+        "n_missing": len(failed),
         "n_excluded": len(part.excluded),
     }
-    numbers: dict[LevelMetric, Resampled] = {}
-    faces = detection.with_masks(predictions)
-    if faces.num_rows:
-        by_metric = detection.masked(faces, detection.draws_of(faces))
-        numbers |= {("frame", metric): number for metric, number in by_metric.items()}
-    for level in LEVELS:
-        table = scores_at(level, origin, part, predictions)
-        if len(table["label"].unique()) == 2:
-            by_metric = detection.ranked(table, detection.draws_of(table))
-        else:  # extraction may leave only one class: the counts in the row say so
-            by_metric = {"auc": NOT_DEFINED}
-        numbers |= {(level, metric): number for metric, number in by_metric.items()}
-    return Measurement(stage=stage, perturbation=perturbation, dataset=part.dataset, counted=counted, numbers=numbers)
+
+
+def localized(faces: pa.Table, sources: pa.Table | None) -> dict[str, Number]:
+    """Return the metrics of `LOCALIZING` that there are for faces, as `detection.with_masks` returns them."""
+    numbers = {}
+    for label in faces["label"].unique().to_pylist():
+        of_class = faces.filter(pc.equal(faces["label"], label))
+        clusters, labels = detection.clusters(of_class, sources)
+        for metric, resampled in detection.masked(of_class, resampling.weights(clusters)).items():
+            numbers[metric] = Number(resampled=resampled, n_clusters=clusters.number(labels))
+    return numbers
+
+
+def detected(level: str, scores: pa.Table, fitted: Fitted | str, sources: pa.Table | None) -> dict[str, Number]:
+    """Return the metrics of `DETECTING` and `FITTED` of the rows `video_id`, `label`, `logit`.
+
+    fitted: from validation, or why there is nothing.
+    """
+    clusters, labels = detection.clusters(scores, sources)
+    drawn, n_clusters = resampling.weights(clusters), clusters.number(labels)
+    counted = "faces" if level == "frame" else "videos"
+    reasons = {metric: detection.undefined(metric, scores["label"], counted) for metric in DETECTING}
+    defined = [metric for metric, reason in reasons.items() if not reason]
+    resampled = detection.ranked(scores, drawn, defined) if defined else {}
+    for metric, base in FITTED.items():
+        reasons[metric] = reasons[base] or (fitted if isinstance(fitted, str) else "")
+        if isinstance(fitted, Fitted) and not reasons[metric]:
+            resampled[metric] = detection.ranked(fitted.applied(metric, scores), drawn, (base,))[base]
+    return {
+        metric: Number(reason=reason) if reason else Number(resampled=resampled[metric], n_clusters=n_clusters)
+        for metric, reason in reasons.items()
+    }
+
+
+def aucs_by_manipulation(scores: pa.Table, sources: pa.Table | None) -> dict[str, Number]:
+    """Return the AUC of each manipulation's fakes against all real videos; nothing where there is but one.
+
+    scores: a row for each video, in alphabetical order, with `method`. All are from the same resamples.
+    """
+    clusters, labels = detection.clusters(scores, sources)
+    methods = sorted(scores.filter(pc.equal(scores["label"], tables.FAKE))["method"].unique().to_pylist())
+    numbers = {}
+    for method in methods if len(methods) > 1 else ():
+        kept = pc.or_(pc.equal(scores["label"], tables.REAL), pc.equal(scores["method"], method)).to_numpy()
+        some = scores.filter(pa.array(kept))
+        if reason := detection.undefined("auc", some["label"]):
+            numbers[method] = Number(reason=reason)
+        else:
+            auc = detection.ranked(some, resampling.weights(clusters)[kept], ("auc",))["auc"]
+            numbers[method] = Number(resampled=auc, n_clusters=clusters.only(kept).number(labels[kept]))
+    return numbers
+
+
+def macro(by_manipulation: Mapping[str, Number]) -> dict[str, Number]:
+    """Return the mean of the AUCs of manipulations, as metric `MACRO`; nothing where there are none."""
+    return {MACRO: mean(list(by_manipulation.values()))} if by_manipulation else {}
+
+
+def number(metric: str, table: pa.Table, sources: pa.Table | None) -> Number:
+    """Return one metric, not of `FITTED`, of rows as `scores_at` or, for masks, `detection.with_masks` return them."""
+    if metric in LOCALIZING:
+        return localized(table, sources).get(metric, Number(reason=NO_MASKS))
+    if metric == MACRO:
+        return macro(aucs_by_manipulation(table, sources)).get(MACRO, Number(reason="there is one manipulation only"))
+    if reason := detection.undefined(metric, table["label"]):
+        return Number(reason=reason)
+    clusters, labels = detection.clusters(table, sources)
+    resampled = detection.ranked(table, resampling.weights(clusters), (metric,))[metric]
+    return Number(resampled=resampled, n_clusters=clusters.number(labels))
 
 
 def scores_at(level: str, origin: Origin, part: ScoredPart, predictions: pa.Table) -> pa.Table:
-    """Return what numbers at a level rank, `video_id`, `label`, `logit`, `score`: of each face (`frame`), or video.
+    """Return what numbers at a level rank: `video_id`, `label`, `logit`, `score`, `method` of each face or video.
 
     A frame in which every face counts is one face. Failed videos are in it at level `video`, with score 0.5, where the
     trial's rule is to count them.
     """
     if level == "frame":
         faces = detection.highest_faces(predictions, part.every_face)
-        return detection.with_score(faces.select(["video_id", "label", "logit"]))
+        return _with_method(detection.with_score(faces.select(["video_id", "label", "logit"])), part, predictions)
     table = predictions.select(detection.SCORES)
     if origin.failed_rule == "half":
         halves = [
@@ -163,11 +303,19 @@ def scores_at(level: str, origin: Origin, part: ScoredPart, predictions: pa.Tabl
             for video in part.failed
         ]
         table = pa.concat_tables([table, pa.Table.from_pylist(halves, schema=table.schema)])
-    return detection.by_video(table, origin.pooling, part.every_face)
+    return _with_method(detection.by_video(table, origin.pooling, part.every_face), part, predictions)
+
+
+def _with_method(scores: pa.Table, part: ScoredPart, predictions: pa.Table) -> pa.Table:
+    """Return the scores with a column `method`: real, or the manipulation."""
+    pairs = predictions.group_by(["video_id", "method"]).aggregate([])
+    failed = pa.table({name: [getattr(v, name) for v in part.failed] for name in pairs.schema.names}, pairs.schema)
+    known = pa.concat_tables([pairs, failed]).combine_chunks()
+    return scores.append_column("method", known["method"].take(pc.index_in(scores["video_id"], known["video_id"])))
 
 
 def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[str, Any]]:
-    """Return a row of RESULTS for each number, with its 95 % percentile interval."""
+    """Return a row of RESULTS for each number, with its 95 % interval."""
     common = {
         "run_id": origin.run_id,
         "model": origin.model,
@@ -180,12 +328,14 @@ def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[
         **measurement.counted,
     }
     rows = []
-    for (level, metric), (value, resampled) in measurement.numbers.items():
-        low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-        reason = f"{common['n_real']} real and {common['n_fake']} fake videos with a face" if math.isnan(value) else ""
-        number = {"value": value, "low": low, "high": high, "reason": reason}
-        number["n_clusters"] = min(common["n_real"], common["n_fake"])
-        rows.append(common | {"level": level, "metric": metric, **number})
+    for (level, metric), number in measurement.numbers.items():
+        estimate = Estimate.of(number.resampled, number.n_clusters)
+        low, high = estimate.interval()
+        rows.append(
+            common
+            | {"level": level, "metric": metric, "value": estimate.value, "low": low, "high": high}
+            | {"reason": number.reason, "n_clusters": number.n_clusters}
+        )
     return rows
 
 
@@ -208,12 +358,12 @@ def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measureme
                         perturbation=family,
                         dataset=first.dataset,
                         counted=first.counted,
-                        numbers=_mean([m.numbers for m in of_levels], apart=False),
+                        numbers=_mean([m.numbers for m in of_levels]),
                     )
                 )
     unseen: dict[tuple[str, str], list[Measurement]] = {}
     for m in (*measurements, *over_levels):
-        if m.dataset != origin.train_on:
+        if origin.train_on and m.dataset != origin.train_on:
             unseen.setdefault((m.stage, m.perturbation), []).append(m)
     return over_levels + [_over_datasets(several) for several in unseen.values() if len(several) > 1]
 
@@ -229,17 +379,23 @@ def _over_datasets(several: Sequence[Measurement]) -> Measurement:
         perturbation=first.perturbation,
         dataset=UNSEEN,
         counted=counted,
-        numbers=_mean([m.numbers for m in several], apart=True),
+        numbers=_mean([m.numbers for m in several]),
     )
 
 
-def _mean(several: Sequence[Mapping[LevelMetric, Resampled]], *, apart: bool) -> dict[LevelMetric, Resampled]:
-    """Return the means of the numbers that all have. apart: their videos are resampled independently."""
-    mean = {}
-    for key in several[0]:
-        if all(key in numbers for numbers in several):
-            values, resamples = zip(*(numbers[key] for numbers in several), strict=True)
-            if apart:  # datasets with as many videos have the same draws: turned, else chance would move them together
-                resamples = tuple(np.roll(resampled, i) for i, resampled in enumerate(resamples))
-            mean[key] = (float(np.mean(values)), np.mean(resamples, axis=0))
-    return mean
+def _mean(several: Sequence[Mapping[Key, Number]]) -> dict[Key, Number]:
+    """Return the means of the numbers that all have."""
+    return {
+        key: mean([numbers[key] for numbers in several])
+        for key in several[0]
+        if all(key in numbers for numbers in several)
+    }
+
+
+def mean(numbers: Sequence[Number]) -> Number:
+    """Return the mean of at least one number; it is not defined where one is not. The fewest clusters count."""
+    if reason := next((number.reason for number in numbers if number.reason), ""):
+        return Number(reason=reason)
+    values, resamples = zip(*(number.resampled for number in numbers), strict=True)
+    resampled = Resampled(float(np.mean(values)), np.mean(resamples, axis=0))
+    return Number(resampled=resampled, n_clusters=min(number.n_clusters for number in numbers))

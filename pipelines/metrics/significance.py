@@ -1,26 +1,23 @@
 """Is a row of a table better than its baseline row, or could other test videos have turned it round?
 
-Paired bootstrap: both rows are scored on the same resamples of the test videos (those that both scored; real and
-fake drawn apart), and the difference of their numbers is averaged over the seeds that both have, the same resamples
-for all seeds. Interval: 95 % percentiles. p, two-sided: twice the smaller share of resamples on one side of zero.
-Whether other *training* seeds would change the answer is another question: the differences by seed stand beside it.
-p is adjusted by Holm's method for the number of rows that a column compares with its baseline.
+Paired test: both rows are scored on the same resamples of the test videos that both scored (see `resampling`), and the
+difference of their numbers is averaged over the seeds that both have. Interval and two-sided p are by Student's t, with
+one degree of freedom less than there are clusters of videos. Whether other *training* seeds would change the answer is
+another question: the differences by seed stand beside it. p is adjusted by Holm's method for the number of rows that a
+column compares with its baseline.
+
+A row's own number, the mean over its seeds, has an interval over test videos and seeds together: `over_seeds`.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.metrics import detection
-from pipelines.metrics.detection import Floats, Resampled
-from pipelines.metrics.names import LOCALIZING
-
-NUM_RESAMPLES = 2000  # the smallest p is 2 in 2001: enough for a few dozen rows to be told apart after Holm
-LEVEL = 0.05
+from pipelines.metrics import results
+from pipelines.metrics.resampling import LEVEL, Estimate, Resampled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +31,7 @@ class Comparison:
     p: float
     by_seed: Mapping[int, float]
     num_videos: int  # that both rows scored, of the seed with the fewest
+    num_clusters: int  # of these videos
     adjusted_p: float = math.nan  # Holm's, over the rows of the column
 
     @property
@@ -42,79 +40,91 @@ class Comparison:
         return self.adjusted_p < LEVEL
 
 
-# What a row's number is the mean of. For each test part (counted from 0) and each perturbation of it: the rows
-# `video_id`, `label`, `logit`, or for iou and pbca the rows that `detection.masked` takes.
-Terms = Sequence[tuple[int, pa.Table]]
+# What a row's number is the mean of. For each test part and each perturbation of it: the rows that `results.number`
+# takes for the metric.
+Terms = Sequence[pa.Table]
 Pair = tuple[Terms, Terms]  # of a row and of its baseline, in the same order
-ResampledCache = dict[tuple[int, str, frozenset[str]], Resampled]  # id of a table, metric, video_ids
+NumberCache = dict[tuple[int, str, frozenset[str]], results.Number]  # id of a table, metric, video_ids
 
 
 def compare(
-    baseline: str, metric: str, pairs: Mapping[int, Pair], cache: ResampledCache | None = None
+    baseline: str,
+    metric: str,
+    pairs: Mapping[int, Pair],
+    sources: pa.Table | None = None,
+    cache: NumberCache | None = None,
 ) -> Comparison | None:
-    """Compare a row with its baseline; return None where no seed has both classes in the videos that both scored.
+    """Compare a row with its baseline; return None where the metric is not defined on the videos that both scored.
 
-    pairs: seed -> what the two numbers are made of. cache: filled, so that comparisons of one column resample the
-    baseline's tables once; these must stay alive as long as it does.
+    pairs: seed -> what the two numbers are made of. sources: rows `video_id`, `source_ids`; a video that they lack is a
+    cluster of its own. cache: filled, so that comparisons of one column resample the baseline's tables once; these must
+    stay alive as long as it does.
     """
     cache = {} if cache is None else cache
-    by_seed: dict[int, float] = {}
-    resampled, num_videos = [], []
+    by_seed: dict[int, results.Number] = {}
+    num_videos: list[int] = []
     for seed, (own_terms, base_terms) in sorted(pairs.items()):
-        values, turned, shared = [], [], []
-        for (i, own), (_, base) in zip(own_terms, base_terms, strict=True):
-            if (video_ids := _comparable(own, base, metric)) is None:
-                break
-            (a, many_a), (b, many_b) = (_resampled(metric, table, video_ids, cache) for table in (own, base))
-            values.append(a - b)
-            # Datasets with as many videos have the same draws: turned, else chance would move them together.
-            turned.append(np.roll(many_a - many_b, i))
-            shared.append(len(video_ids))
-        if values and len(values) == len(own_terms):
-            by_seed[seed] = float(np.mean(values))
-            resampled.append(np.mean(turned, axis=0))
-            num_videos.append(min(shared))
+        differences = []
+        for own, base in zip(own_terms, base_terms, strict=True):
+            shared = _video_ids(own) & _video_ids(base)
+            num_videos.append(len(shared))
+            differences.append(_difference(*(_number(metric, table, shared, sources, cache) for table in (own, base))))
+        if differences and not (mean := results.mean(differences)).reason:
+            by_seed[seed] = mean
     if not by_seed:
         return None
-    mean = np.mean(resampled, axis=0)
-    low, high = np.quantile(mean, (0.025, 0.975))
+    mean = results.mean(list(by_seed.values()))
+    estimate = Estimate.of(mean.resampled, mean.n_clusters)
+    low, high = estimate.interval_of_difference()
     return Comparison(
         baseline=baseline,
-        difference=float(np.mean(list(by_seed.values()))),
-        low=float(low),
-        high=float(high),
-        p=p_value(mean),
-        by_seed=by_seed,
+        difference=estimate.value,
+        low=low,
+        high=high,
+        p=estimate.p_value(),
+        by_seed={seed: difference.resampled.value for seed, difference in by_seed.items()},
         num_videos=min(num_videos),
+        num_clusters=estimate.n_clusters,
     )
 
 
-def _comparable(own: pa.Table, base: pa.Table, metric: str) -> frozenset[str] | None:
-    """Return the video_ids that both tables have; None where the metric is not defined on them."""
-    shared = frozenset(own["video_id"].unique().to_pylist()) & frozenset(base["video_id"].unique().to_pylist())
-    both_classes = len(_only(own, shared)["label"].unique()) == 2
-    return shared if shared and (both_classes or metric in LOCALIZING) else None
+def _difference(own: results.Number, base: results.Number) -> results.Number:
+    if reason := own.reason or base.reason:
+        return results.Number(reason=reason)
+    (a, many_a), (b, many_b) = own.resampled, base.resampled
+    return results.Number(resampled=Resampled(a - b, many_a - many_b), n_clusters=min(own.n_clusters, base.n_clusters))
 
 
-def _resampled(metric: str, table: pa.Table, video_ids: frozenset[str], cache: ResampledCache) -> Resampled:
+def over_seeds(
+    metric: str, by_seed: Collection[Terms], sources: pa.Table | None = None, cache: NumberCache | None = None
+) -> Estimate | None:
+    """Return a row's number, the mean over its seeds, as an estimate over test videos and seeds; None: not defined.
+
+    by_seed: for each seed what its number is the mean of. sources, cache: as in `compare`.
+    """
+    cache = {} if cache is None else cache
+    means = [
+        results.mean([_number(metric, table, _video_ids(table), sources, cache) for table in terms])
+        for terms in by_seed
+        if terms
+    ]
+    if not means or any(mean.reason for mean in means):
+        return None
+    return Estimate.over_seeds([mean.resampled for mean in means], min(mean.n_clusters for mean in means))
+
+
+def _video_ids(table: pa.Table) -> frozenset[str]:
+    return frozenset(table["video_id"].unique().to_pylist())
+
+
+def _number(
+    metric: str, table: pa.Table, video_ids: frozenset[str], sources: pa.Table | None, cache: NumberCache
+) -> results.Number:
     key = (id(table), metric, video_ids)
     if key not in cache:
-        rows = _only(table, video_ids)
-        drawn = detection.draws_of(rows, NUM_RESAMPLES)  # the same for the same videos, whichever row scored them
-        numbers = detection.masked(rows, drawn) if metric in LOCALIZING else detection.ranked(rows, drawn, (metric,))
-        cache[key] = numbers[metric]
+        only = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string())))
+        cache[key] = results.number(metric, only, sources)
     return cache[key]
-
-
-def _only(table: pa.Table, video_ids: Collection[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string())))
-
-
-def p_value(differences: Floats) -> float:
-    """Return the two-sided p of resampled differences (R,); 1 where they are all zero, never 0."""
-    tiny = 1e-12  # what is equal but for rounding
-    sides = ((differences <= tiny).sum(), (differences >= -tiny).sum())
-    return min(1.0, 2 * (int(min(sides)) + 1) / (len(differences) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

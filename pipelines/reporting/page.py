@@ -25,7 +25,7 @@ from pipelines.metrics import detection
 from pipelines.reporting import evidence
 from pipelines.reporting.coverage import normalised
 from pipelines.reporting.robustness import legend
-from pipelines.reporting.saved import Material, Saved, of_method
+from pipelines.reporting.saved import Material, Saved
 from pipelines.reporting.table import ONE_SEED, Cell, cell_texts, in_percent
 
 MOST_WEBP_PX = 16383  # the format's limit
@@ -221,7 +221,7 @@ def _manipulations(saved: Saved, materials: Sequence[Material]) -> str:
 
 def _auc_text(tables: Sequence[pa.Table], manipulation: str) -> str:
     """Return the mean and spread over seeds of one manipulation's AUC."""
-    scores = [of_method(table, manipulation) for table in tables]
+    scores = [detection.of_method(table, manipulation) for table in tables]
     values = [detection.auc(table["label"], table["logit"]) for table in scores if len(table["label"].unique()) == 2]
     if not values:
         return "–"

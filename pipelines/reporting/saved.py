@@ -1,7 +1,8 @@
 """A sweep's report folder and its runs, read back: all that a report is made of, without a model or Ray.
 
 <storage>/reports/<sweep>-<key>/table.json   what was asked: rows, columns, published values, the run of each trial
-<storage>/runs/<digest>/                     trial.json, predictions.parquet, results.parquet, _done.json
+<storage>/runs/<digest>/                     trial.json, predictions.parquet, validation.parquet (of trials of ours),
+                                             sources.parquet, results.parquet, _done.json
 """
 
 import json
@@ -17,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import storage
-from pipelines.common.tables import REAL, RESULTS, to_table
+from pipelines.common.tables import RESULTS, SOURCES, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.faces import perturb
 from pipelines.metrics import detection, results, significance
-from pipelines.metrics.names import FINAL, LOCALIZING, UNSEEN
-from pipelines.metrics.results import Origin
+from pipelines.metrics.calibration import Fitted
+from pipelines.metrics.names import FINAL, FITTED, LOCALIZING, UNSEEN
+from pipelines.metrics.results import Origin, Predictions, Validated
 
 TABLE = "table.json"
 AGAIN = "run its sweep again (only what this version makes otherwise is made anew), then this"
@@ -52,6 +54,7 @@ class Planned:
     seed: int
     run: str  # digest
     failure: str = ""  # why it has no numbers
+    foreign: bool = False  # True: its scores were made elsewhere, and no seed is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,9 @@ class Run:
 
     folder: Path
     origin: Origin
-    blocks: tuple[Mapping[str, Any], ...]  # part, stage, rows: whose rows follow each other in PREDICTIONS
+    # Part, stage, rows: whose rows follow each other in PREDICTIONS, of test parts and of the validation part.
+    blocks: tuple[Mapping[str, Any], ...]
+    validation: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -117,31 +122,48 @@ class Run:
             origin = Origin.of_json(told["origin"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"{trial} is not what this version writes ({error}): {AGAIN}") from error
-        return cls(folder=folder, origin=origin, blocks=tuple(done["predictions"]))
+        validation = tuple(done.get("validation", ()))
+        return cls(folder=folder, origin=origin, blocks=tuple(done["predictions"]), validation=validation)
 
     @cached_property
     def results(self) -> pa.Table:
         """RESULTS as they are stored."""
         return pq.read_table(self.folder / "results.parquet")
 
-    def tables(self) -> list[tuple[Mapping[str, Any], pa.Table]]:
-        """Read each block with its PREDICTIONS, without the predicted masks themselves; they may still be large.
+    @cached_property
+    def sources(self) -> pa.Table:
+        """SOURCES of the videos of its parts."""
+        return pq.read_table(self.folder / "sources.parquet")
 
-        Raises ValueError if the file has other rows than the run says.
+    @cached_property
+    def validated(self) -> Validated:
+        """What the scores of each stage on the validation part say."""
+        return results.validated(self.origin, self._read("validation.parquet", self.validation))
+
+    def tables(self) -> list[Predictions]:
+        """Read each block of test parts with its PREDICTIONS, without the predicted masks themselves.
+
+        They may still be large. Raises ValueError if the file has other rows than the run says.
         """
-        names = [name for name in pq.read_schema(self.folder / "predictions.parquet").names if name != "mask_png"]
-        table = pq.read_table(self.folder / "predictions.parquet", columns=names)
-        blocks, first = [], 0
-        for block in self.blocks:
-            blocks.append((block, table.slice(first, block["rows"])))
+        return self._read("predictions.parquet", self.blocks)
+
+    def _read(self, name: str, blocks: Sequence[Mapping[str, Any]]) -> list[Predictions]:
+        if not blocks:
+            return []
+        columns = [column for column in pq.read_schema(self.folder / name).names if column != "mask_png"]
+        table = pq.read_table(self.folder / name, columns=columns)
+        read, first = [], 0
+        for block in blocks:
+            read.append((block, table.slice(first, block["rows"])))
             first += block["rows"]
         if first != table.num_rows:
-            raise ValueError(f"{self.folder}: predictions.parquet has {table.num_rows} rows, _done.json says {first}")
-        return blocks
+            raise ValueError(f"{self.folder}: {name} has {table.num_rows} rows, _done.json says {first}")
+        return read
 
-    def made_again(self, tables: Sequence[tuple[Mapping[str, Any], pa.Table]]) -> pa.Table:
+    def made_again(self, tables: Sequence[Predictions]) -> pa.Table:
         """Return RESULTS made from what `tables` returned, by today's code; `commit` is that of the stored ones."""
-        rows = results.every_row(self.origin, tables, self.results["commit"][0].as_py())
+        validation = self._read("validation.parquet", self.validation)
+        rows = results.every_row(self.origin, tables, self.results["commit"][0].as_py(), self.sources, validation)
         return to_table(rows, RESULTS)
 
 
@@ -184,7 +206,7 @@ class Material:
     seed: int
     run: Run
     results: pa.Table
-    scores: Mapping[ScoredAt, pa.Table]  # rows `video_id`, `label`, `score`, `method`
+    scores: Mapping[ScoredAt, pa.Table]  # as `results.scores_at` returns them
     masks: Mapping[tuple[str, str], pa.Table]  # part, perturbation -> rows that `detection.masked` takes
 
     @classmethod
@@ -202,7 +224,7 @@ class Material:
             if block["stage"] == FINAL and perturbation in wanted:
                 part = run.origin.part(block["part"])
                 for level in levels:
-                    scores[part.name, level, perturbation] = _with_method(level, run.origin, part, predictions)
+                    scores[part.name, level, perturbation] = results.scores_at(level, run.origin, part, predictions)
                 if (faces := detection.with_masks(predictions)).num_rows:
                     names = ("video_id", "label", "mask_tp", "mask_fp", "mask_fn", "mask_tn")
                     masks[part.name, perturbation] = faces.select(names)
@@ -217,40 +239,41 @@ class Material:
 
     def terms(self, column: Column) -> significance.Terms:
         """Return what the column's number is the mean of; empty where the run lacks some of it."""
-        parts = self.run.origin.parts
-        if column.test == UNSEEN:
-            parts = tuple(part for part in parts if part.dataset != self.run.origin.train_on)
-        elif column.test:
-            parts = tuple(part for part in parts if part.name == column.test)
+        fitted = self.run.validated.get((FINAL, column.level)) if column.metric in FITTED else None
+        if column.metric in FITTED and not isinstance(fitted, Fitted):
+            return ()
         terms = []
-        for i, part in enumerate(parts):
+        for name, manipulation in self._parts(column.test):
             for perturbation in _perturbations(column):
                 if column.metric in LOCALIZING:
-                    table = self.masks.get((part.name, perturbation))
+                    table = self.masks.get((name, perturbation))
                 else:
-                    table = self.scores.get((part.name, column.level, perturbation))
+                    table = self.scores.get((name, column.level, perturbation))
                 if table is None:
                     return ()
-                terms.append((i, table))
+                table = detection.of_method(table, manipulation) if manipulation else table
+                terms.append(fitted.applied(column.metric, table) if isinstance(fitted, Fitted) else table)
         return terms
+
+    def _parts(self, test: str) -> list[tuple[str, str]]:
+        """Return the parts of which a column is the mean, each with the one manipulation that counts, or none."""
+        origin = self.run.origin
+        if test == UNSEEN:
+            return [(part.name, "") for part in origin.parts if part.dataset != origin.train_on]
+        if not test:
+            return [(part.name, "") for part in origin.parts]
+        names = {part.name for part in origin.parts}
+        whole, _, manipulation = test.rpartition("/")
+        return [(test, "")] if test in names else [(whole, manipulation)] if whole in names else []
+
+
+def sources(materials: Sequence[Material]) -> pa.Table:
+    """Return SOURCES of the videos of several runs; a video has one row."""
+    table = pa.concat_tables([SOURCES.empty_table(), *(material.run.sources for material in materials)])
+    ids = table["video_id"].combine_chunks()
+    return table.take(pc.index_in(ids.unique(), ids))
 
 
 def _perturbations(column: Column) -> tuple[str, ...]:
     """Return those whose mean the column is, or the empty name for clean faces."""
     return perturb.levels([column.perturbation]) if column.perturbation else ("",)
-
-
-def _with_method(level: str, origin: Origin, part: results.ScoredPart, predictions: pa.Table) -> pa.Table:
-    """Return the scores at a level with a column `method`: real, or the manipulation."""
-    scores = results.scores_at(level, origin, part, predictions)
-    methods = {video.video_id: video.method for video in part.failed}
-    pairs = predictions.group_by(["video_id", "method"]).aggregate([])
-    methods |= dict(zip(pairs["video_id"].to_pylist(), pairs["method"].to_pylist(), strict=True))
-    column = pa.array([methods[video_id] for video_id in scores["video_id"].to_pylist()], pa.string())
-    return scores.append_column("method", column)
-
-
-def of_method(scores: pa.Table, method: str) -> pa.Table:
-    """Return the scores of one manipulation's fakes and of all real videos."""
-    real = pc.equal(scores["label"], REAL)
-    return scores.filter(pc.or_(real, pc.equal(scores["method"], method)))

@@ -16,9 +16,10 @@ import pyarrow as pa
 from pipelines.common.text import latex, markdown_cell, printable
 from pipelines.experiments.sweep import NO_VALUE, Column, percent
 from pipelines.metrics import significance
-from pipelines.metrics.names import FINAL, LOCALIZING
+from pipelines.metrics.names import FINAL, FITTED, LOCALIZING
+from pipelines.metrics.resampling import FEW_CLUSTERS
 from pipelines.metrics.significance import Comparison
-from pipelines.reporting.saved import COUNTS, Line, Material, Saved, where
+from pipelines.reporting.saved import COUNTS, Line, Material, Saved, sources, where
 
 ONE_SEED = "*"
 PUBLISHED_ONLY = "°"  # behind the label of a row that nothing runs for
@@ -40,7 +41,7 @@ class Cell:
     metric: str = ""
     ours: float = math.nan  # mean over seeds
     spread: float = math.nan  # standard deviation over seeds; NaN for one seed
-    low: float = math.nan  # 95 % interval over videos, mean over seeds
+    low: float = math.nan  # 95 % interval over videos, and over seeds where there are several
     high: float = math.nan
     seeds: tuple[int, ...] = ()
     n_real: int = 0
@@ -87,7 +88,8 @@ class Cell:
         wanted = {"stage": FINAL, "level": column.level, "metric": column.metric, "perturbation": column.perturbation}
         if column.test:
             wanted["test_dataset"] = column.test
-        numbers = [number for table in results for number in where(table, wanted).to_pylist()]
+        # The first is that of the part, where others are of single manipulations in it.
+        numbers = [number for table in results for number in where(table, wanted).to_pylist()[:1]]
         cell = replace(cls.printed(row, column, published), runs=True)
         if not numbers:
             no_number = f"no {column.level} {column.metric}"
@@ -113,7 +115,13 @@ class Cell:
 
 def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
     """Return the cells of a table, row by row; materials: of the trials that are done."""
-    against = {column.name: comparisons(saved, materials, column) for column in saved.columns}
+    made_of = {column.name: terms(materials, column) for column in saved.columns}
+    caches: dict[str, significance.NumberCache] = {column.name: {} for column in saved.columns}
+    known = sources(materials)
+    against = {
+        column.name: comparisons(saved, made_of[column.name], column, known, caches[column.name])
+        for column in saved.columns
+    }
     table = []
     for line in saved.rows:
         results = [material.results for material in materials if material.row == line.label]
@@ -121,30 +129,52 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
         for column, word in zip(saved.columns, line.published, strict=True):
             if line.runs:
                 cell = Cell.of(line.label, column, word, results, failure)
+                by_seed = made_of[column.name].get(line.label, {}).values()
+                if len(cell.seeds) > 1 and len(by_seed) == len(cell.seeds):
+                    metric = FITTED.get(column.metric, column.metric)
+                    if estimate := significance.over_seeds(metric, by_seed, known, caches[column.name]):
+                        low, high = estimate.interval()
+                        cell = replace(cell, low=low, high=high)
                 table.append(replace(cell, against=against[column.name].get(line.label)))
             else:
                 table.append(Cell.printed(line.label, column, word))
     return table
 
 
-def comparisons(saved: Saved, materials: Sequence[Material], column: Column) -> dict[str, Comparison]:
-    """Return row -> its comparison with its baseline row in one column, corrected by Holm's method for the rows.
-
-    Seeds that both have are compared. Rows that share no test videos with their baseline row are left out.
-    """
+def terms(materials: Sequence[Material], column: Column) -> dict[str, dict[int, significance.Terms]]:
+    """Return row -> seed -> what its number in a column is the mean of, where it has one."""
     made_of: dict[str, dict[int, significance.Terms]] = {}
     for material in materials:
-        if terms := material.terms(column):
-            made_of.setdefault(material.row, {})[material.seed] = terms
-    cache: significance.ResampledCache = {}
+        if of_material := material.terms(column):
+            made_of.setdefault(material.row, {})[material.seed] = of_material
+    return made_of
+
+
+def comparisons(
+    saved: Saved,
+    made_of: Mapping[str, Mapping[int, significance.Terms]],
+    column: Column,
+    sources: pa.Table,
+    cache: significance.NumberCache,
+) -> dict[str, Comparison]:
+    """Return row -> its comparison with its baseline row in one column, corrected by Holm's method for the rows.
+
+    made_of: as `terms` returns it. Seeds that both have are compared, scores from elsewhere with each seed of the
+    baseline. Rows that share no test videos with their baseline row are left out. sources, cache: as in
+    `significance.compare`.
+    """
+    foreign = {trial.row for trial in saved.trials if trial.foreign}
+    metric = FITTED.get(column.metric, column.metric)
     uncorrected = {}
     for line in saved.rows:
         own = made_of.get(line.label, {}) if line.baseline != line.label else {}
         base = made_of.get(line.baseline, {})
+        if line.label in foreign and own:  # without a seed: against each of the baseline's
+            own = dict.fromkeys(base, *own.values())
         pairs = {
             seed: (own[seed], base[seed]) for seed in own.keys() & base.keys() if len(own[seed]) == len(base[seed])
         }
-        if comparison := significance.compare(line.baseline, column.metric, pairs, cache):
+        if comparison := significance.compare(line.baseline, metric, pairs, sources, cache):
             uncorrected[line.label] = comparison
     adjusted = significance.holm([comparison.p for comparison in uncorrected.values()])
     return {
@@ -265,7 +295,7 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str], rows: Sequence[Line] 
         lines.append(f"{PUBLISHED_ONLY} published only: the number that the paper prints; nothing was run here")
     if any(len(cell.seeds) == 1 for cell in cells):
         lines.append(f"{ONE_SEED} one seed only: the spread between seeds is not known")
-    lines.append("[low, high]: 95 % interval, bootstrap over test videos; ±: standard deviation over seeds")
+    lines += _interval_notes(cells)
     lines += _test_notes(cells)
     said: dict[str, list[str]] = {}
     for row in rows:
@@ -280,6 +310,19 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str], rows: Sequence[Line] 
     return lines
 
 
+def _interval_notes(cells: Sequence[Cell]) -> list[str]:
+    """Return what the intervals of the cells are over, and where they say less than they seem to."""
+    lines = ["[low, high]: 95 % interval over the people in the test videos"]
+    if any(len(cell.seeds) > 1 for cell in cells):
+        lines[0] += ", with several seeds over trainings too; ±: standard deviation over seeds"
+    few = sorted({cell.n_clusters for cell in cells if cell.seeds and cell.n_clusters < FEW_CLUSTERS})
+    if few:
+        lines.append(f"of fewer than {FEW_CLUSTERS} groups (here {few[0]}) intervals can be too narrow")
+    perfect = dict.fromkeys(cell.n_clusters for cell in cells if cell.ours in (0, 1))
+    lines += [f"no error in {n} groups: the interval is what as many independent tries allow" for n in perfect]
+    return lines
+
+
 def _test_notes(cells: Sequence[Cell]) -> list[str]:
     """Return how rows were tested against the baseline; nothing where none was."""
     tested = [cell.against for cell in cells if cell.against]
@@ -290,8 +333,8 @@ def _test_notes(cells: Sequence[Cell]) -> list[str]:
     row = f"the row {next(iter(baselines))}" if len(baselines) == 1 else f"their own of the rows {'; '.join(baselines)}"
     lines = [
         f"{HIGHER} {LOWER}: higher, lower than {row} on the same test videos (p < "
-        f"{significance.LEVEL:g}; paired bootstrap over the videos that both scored, {significance.NUM_RESAMPLES} "
-        f"resamples{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
+        f"{significance.LEVEL:g}; paired test over the people in the videos that both scored"
+        f"{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
     ]
     if any(len(comparison.by_seed) == 1 for comparison in tested):
         lines.append("the test knows the chance in test videos, not that in training: one seed says nothing of it")
@@ -352,7 +395,7 @@ def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
     buffer = io.StringIO()
     names = ["perturbation", "level", "metric", "published", "ours", "difference", "spread", "low", "high", "seeds"]
     names += [*COUNTS, "failure"]
-    tested = ["baseline", "difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos"]
+    tested = ["baseline", "difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos", "num_clusters"]
     writer = csv.writer(buffer, lineterminator="\n")
     heads = [name if name == "baseline" else f"baseline_{name}" for name in tested]
     writer.writerow([row_name, "test_dataset", *names, *heads, "published_only"])

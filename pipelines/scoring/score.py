@@ -25,8 +25,8 @@ from scipy.special import expit
 import models
 from pipelines.common import cluster, device, provenance, storage
 from pipelines.common.pictures import encode_png
-from pipelines.common.storage import write_parquet, writing
 from pipelines.common.provenance import MadeWith
+from pipelines.common.storage import write_parquet, writing
 from pipelines.common.tables import PREDICTIONS, UNPERTURBED, dataset_of, to_table
 from pipelines.faces import perturb
 from pipelines.metrics import detection
@@ -39,8 +39,8 @@ BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
 MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
-
 _MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `provenance.made_with`
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedStage:
@@ -82,7 +82,6 @@ def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbatio
     return pq.read_table(predictions_path(planned, part_digest, perturbation))
 
 
-# ----------------------------------------------------------------------------------------- scoring
 def scored_with(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> MadeWith:
     """Return on what a part was scored that a stage has scored: versions, device, precision."""
     read: MadeWith = json.loads(
@@ -91,6 +90,7 @@ def scored_with(planned: stages.PlannedStage, part_digest: str, perturbation: st
     return read
 
 
+# ----------------------------------------------------------------------------------------- scoring
 def score_parts(
     finished: Sequence[FinishedStage],
     parts: Mapping[str, Sequence[Video]],
@@ -100,15 +100,16 @@ def score_parts(
     gpus_per_actor: float = 0,
     on_video: Callable[[int, int], None] | None = None,
     perturbations: Sequence[str] = (),
+    clean_only: Collection[str] = (),
 ) -> None:
     """Write the PREDICTIONS of each stage for each part, clean and perturbed, where they are missing.
 
     parts: part digest -> usable videos. faces: dataset -> FACES folder. num_actors: of Ray Data; 0: in this process.
-    perturbations: single levels, e.g. `blur-1`. on_video(done, total) is called as videos come back; a video counts
-    once for each pass over the videos, of which there are several with many perturbations. Raise StorageError if a
-    stage's weights can't be read.
+    perturbations: single levels, e.g. `blur-1`. clean_only: digests of parts without them. on_video(done, total) is
+    called as videos come back; a video counts once for each pass over the videos, of which there are several with many
+    perturbations. Raise StorageError if a stage's weights can't be read.
     """
-    passes = _passes(finished, parts, (UNPERTURBED, *perturbations))
+    passes = _passes(finished, parts, (UNPERTURBED, *perturbations), clean_only)
     for stage in {stage.planned.name: stage for each in passes for stage, _ in each.missing}.values():
         stage.load(torch.device("cpu"))  # what is wrong with the weights is said here; an actor would only die of it
     total, done = sum(len(each.videos) for each in passes), 0
@@ -137,12 +138,16 @@ class _Pass:
 
 
 def _passes(
-    finished: Sequence[FinishedStage], parts: Mapping[str, Sequence[Video]], perturbations: Sequence[str]
+    finished: Sequence[FinishedStage],
+    parts: Mapping[str, Sequence[Video]],
+    perturbations: Sequence[str],
+    clean_only: Collection[str],
 ) -> list[_Pass]:
     names_by_lack: dict[tuple[tuple[str, ...], ...], list[str]] = {}  # key: for each stage the parts that it lacks
     for name in perturbations:
+        wanted = [part for part in parts if name == UNPERTURBED or part not in clean_only]
         lack = tuple(
-            tuple(part for part in parts if not predictions_path(stage.planned, part, name).exists())
+            tuple(part for part in wanted if not predictions_path(stage.planned, part, name).exists())
             for stage in finished
         )
         names_by_lack.setdefault(lack, []).append(name)
@@ -204,13 +209,13 @@ class ScoreVideos:
         """finished: the stages that score. faces: dataset -> FACES folder. perturbations: single levels, "": none."""
         self.device, self.perturbations = device.best(), perturbations
         self.numerics = {stage.planned.name: stage.planned.numerics for stage in finished}
+        self.made_with = provenance.joined([provenance.made_with(each, self.device) for each in self.numerics.values()])
         self.stages = [(stage.planned.name, stage.load(self.device), stage.samples(faces)) for stage in finished]
 
     def __call__(self, videos: pa.Table) -> pa.Table:
         """Return PREDICTIONS of all faces of the videos, which come as `as_table` makes them."""
         wanted = [Video(**row) for row in videos.to_pylist()]
         rows = [row for name, module, samples in self.stages for row in self._rows(name, module, samples, wanted)]
-        self.made_with = provenance.joined([provenance.made_with(each, self.device) for each in self.numerics.values()])
         metadata = {**PREDICTIONS.metadata, _MADE_WITH: json.dumps(self.made_with)}
         return to_table(rows, PREDICTIONS).replace_schema_metadata(metadata)
 

@@ -52,7 +52,7 @@ class _Parts:
     test: tuple[UsablePart, ...]
     own: Mapping[str, tuple[UsablePart, UsablePart]]
     rows: Mapping[str, str]  # view, or stage with parts of its own -> digest of what it sees
-    scored: Mapping[str, list[Any]]  # test part -> what decides its numbers
+    scored: Mapping[str, list[Any]]  # test part, or `validation` -> what decides its numbers
 
 
 class Planner:
@@ -91,7 +91,7 @@ class Planner:
         name = digest(
             {
                 "stages": {stage.name: stage.digest for stage in planned},
-                "test": parts.scored,
+                "scored": parts.scored,
                 "versions": {"score": score.VERSION, "results": results.VERSION},
                 "pooling": trial.pooling,
                 "failed_videos": experiment.failed_videos,
@@ -122,15 +122,15 @@ class Planner:
             own = {stage: (usable(of_train), usable(of_select)) for stage, (of_train, of_select) in built.own.items()}
             rows = {view: _rows_digest(view, train, select) for view in VIEWS}
             rows |= {stage: _rows_digest(models.stage(e.model, stage).view, *pair) for stage, pair in own.items()}
-            scored = {part.name: _deciding(part) for part in test}
+            scored = {"validation": _deciding(select), **{part.name: _deciding(part) for part in test}}
             self._known[key] = _Parts(train, select, tuple(test), own, rows, scored)
         return self._known[key]
 
 
 def _deciding(part: UsablePart) -> list[Any]:
-    """Return what decides the numbers of a test part besides its stages."""
-    every_face = sorted(part.every_face)  # where no rule about faces is set, none is named
-    return [part.digest, sorted(part.failed), sorted(part.excluded), *([every_face] if every_face else [])]
+    """Return what decides the numbers of a part that is scored, besides the stages."""
+    people = sorted((str(row["video_id"]), *row["source_ids"]) for row in part.part.rows)  # their intervals
+    return [part.digest, sorted(part.failed), sorted(part.excluded), sorted(part.every_face), digest(people)]
 
 
 def _rows_digest(view: str, *parts: UsablePart) -> str:

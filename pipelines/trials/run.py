@@ -1,22 +1,26 @@
 """One trial, run: its stages are trained, its test parts scored, its RESULTS written. Here all pieces meet.
 
-    <storage>/runs/<digest>/  trial.json, predictions.parquet, results.parquet, _done.json; then the pictures
+    <storage>/runs/<digest>/  trial.json, predictions.parquet (test parts), validation.parquet (likewise),
+                              sources.parquet, results.parquet, _done.json; then the pictures
                               (`pictures`), on which no number depends
 
 A trial that is done is not run again. One that is not goes on where its stages are.
 """
 
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Sequence
+from itertools import chain, product
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 import models
-from pipelines.common.provenance import commit
+from pipelines.common import provenance
+from pipelines.common.provenance import MadeWith, commit
 from pipelines.common.storage import digest, write_json, write_parquet
 from pipelines.common.tables import RESULTS, UNPERTURBED, VERSION, to_table
 from pipelines.metrics import detection, results
+from pipelines.metrics.results import Origin, Predictions
 from pipelines.scoring import score
 from pipelines.scoring.score import FinishedStage
 from pipelines.scoring.trained import TRIAL
@@ -24,7 +28,7 @@ from pipelines.training.job import Compute, Job
 from pipelines.training.stages import PlannedStage
 from pipelines.training.train import train_stage
 from pipelines.trials import pictures
-from pipelines.trials.trial import Trial
+from pipelines.trials.trial import Trial, UsablePart, sources
 
 Report = Callable[[str, int, int], None]  # phase, done, total
 
@@ -40,12 +44,13 @@ def run_trial(trial: Trial, compute: Compute, report: Report) -> None:
         config = trial.experiment.config()
         score.score_parts(
             [FinishedStage(planned=stage, config=config) for stage in trial.scoring_stages],
-            {part.digest: part.videos for part in trial.test},
+            {part.digest: part.videos for part in (*trial.test, trial.select)},
             trial.faces,
             num_actors=compute.scoring_actors,
             gpus_per_actor=compute.gpus_per_actor,
             on_video=lambda done, total: report("score", done, total),
             perturbations=trial.perturbations,
+            clean_only=[trial.select.digest],
         )
         write_results(trial)
     pictures.write_missing(trial, compute)
@@ -106,18 +111,60 @@ def write_results(trial: Trial) -> None:
 
     All test parts must be scored.
     """
-    tables, blocks = [], []
-    for part, perturbation in product(trial.test, (UNPERTURBED, *trial.perturbations)):
+
+    def scored(part: UsablePart, perturbation: str) -> list[Predictions]:
         by_stage = [score.read_predictions(stage, part.digest, perturbation) for stage in trial.scoring_stages]
-        for table in (*by_stage, detection.mean_of_stages(by_stage)):
-            stage = str(table["stage"][0])
-            tables.append(table)
-            blocks.append({"part": part.name, "stage": stage, "perturbation": perturbation, "rows": table.num_rows})
-    rows = results.every_row(trial.origin(), zip(blocks, tables, strict=True), commit())
-    write_parquet(trial.folder / "predictions.parquet", pa.concat_tables(tables))
-    write_parquet(trial.folder / "results.parquet", to_table(rows, RESULTS))
-    write_json(
-        trial.folder / "_done.json",
-        # predictions: whose rows follow each other in the file; a real video may stand in several parts
-        {"schema": VERSION, "results": len(rows), "predictions": blocks, "commit": commit()},
+        return [
+            ({"part": part.name, "stage": str(table["stage"][0]), "perturbation": perturbation}, table)
+            for table in (*by_stage, detection.mean_of_stages(by_stage))
+        ]
+
+    tested = [scored(*each) for each in product(trial.test, (UNPERTURBED, *trial.perturbations))]
+    made_with = {stage.name: provenance.joined(_made_with(trial, stage)) for stage in trial.scoring_stages}
+    write_numbers(
+        trial.folder,
+        trial.origin(),
+        list(chain(*tested)),
+        sources((*trial.test, trial.select)),
+        validation=scored(trial.select, UNPERTURBED),
+        made_with=made_with,
     )
+
+
+def _made_with(trial: Trial, stage: PlannedStage) -> list[MadeWith]:
+    """Return on what a stage was trained, with those that it needs, and on what its test parts were scored."""
+    needed = [planned for planned in trial.planned if planned.name in stage.needs]
+    scored = product(trial.test, (UNPERTURBED, *trial.perturbations))
+    return [
+        *(planned.summary()["made_with"] for planned in (*needed, stage)),
+        *(score.scored_with(stage, part.digest, perturbation) for part, perturbation in scored),
+    ]
+
+
+def write_numbers(
+    folder: Path,
+    origin: Origin,
+    scored: Sequence[Predictions],
+    sources: pa.Table,
+    validation: Sequence[Predictions] = (),
+    **told: Any,
+) -> None:
+    """Write PREDICTIONS, SOURCES, RESULTS, and the marker that a run is done, to its folder.
+
+    scored, validation: part, stage and perturbation, with the PREDICTIONS of these. told: what the marker says besides.
+    """
+    rows = results.every_row(origin, scored, commit(), sources, validation)
+    blocks = {
+        name: _write_predictions(folder / f"{name}.parquet", of_parts)
+        for name, of_parts in (("predictions", scored), ("validation", validation))
+        if of_parts
+    }
+    write_parquet(folder / "sources.parquet", sources)
+    write_parquet(folder / "results.parquet", to_table(rows, RESULTS))
+    write_json(folder / "_done.json", {"schema": VERSION, "results": len(rows), **blocks, "commit": commit(), **told})
+
+
+def _write_predictions(path: Path, scored: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """Write one file, and say whose rows follow each other in it: a real video may stand in several parts."""
+    write_parquet(path, pa.concat_tables(table for _, table in scored))
+    return [{**block, "rows": table.num_rows} for block, table in scored]

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import models
-from pipelines.common.provenance import commit
+from pipelines.common.provenance import MadeWith, commit, joined
 from pipelines.common.storage import digest, read_json
-from pipelines.common.tables import FAKE, REAL
+from pipelines.common.tables import FAKE, REAL, SOURCES
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
@@ -140,6 +140,14 @@ class Trial:
         """Return RESULTS of a trial that is done."""
         return pq.read_table(self.folder / "results.parquet")
 
+    @property
+    def made_with(self) -> MadeWith:
+        """On what it was trained and scored (`provenance.made_with`), over all stages; empty until it is done."""
+        if not self.done:
+            return {}
+        records = read_json(self.folder / "_done.json")["made_with"]
+        return joined(list(records.values()))
+
     def validation_auc(self) -> float:
         """Return the AUC on the validation part, in [0, 1], of the kept epochs: the mean over the stages that score.
 
@@ -161,7 +169,8 @@ class Trial:
             seed=self.experiment.seed,
             failed_rule=self.experiment.failed_videos,
             pooling=self.pooling,
-            parts=tuple(_scored_part(part) for part in self.test),
+            parts=tuple(scored_part(part) for part in self.test),
+            validation=scored_part(self.select),
         )
 
     def record(self) -> dict[str, Any]:
@@ -180,7 +189,8 @@ class Trial:
         }
 
 
-def _scored_part(usable: UsablePart) -> ScoredPart:
+def scored_part(usable: UsablePart) -> ScoredPart:
+    """Return what RESULTS need to know of a part besides the PREDICTIONS of its videos."""
     failed = tuple(
         Failed(
             video_id=str(row["video_id"]),
@@ -202,6 +212,12 @@ def _scored_part(usable: UsablePart) -> ScoredPart:
         version=protocol.VERSION,
         ids_digest=usable.part.ids_digest,
     )
+
+
+def sources(parts: Iterable[UsablePart]) -> pa.Table:
+    """Return SOURCES of the videos of parts, also of those that failed; a video in several parts is there once."""
+    rows = {str(row["video_id"]): list(row["source_ids"]) for part in parts for row in part.part.rows}
+    return pa.table([pa.array(rows, pa.string()), pa.array(rows.values(), SOURCES.field("source_ids").type)], SOURCES)
 
 
 def pooling_text(trials: Iterable[Trial]) -> str:

@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from sklearn import metrics as sk
 
 from models import Pooling
 from pipelines.common import tables
-from pipelines.metrics import detection, results
-from pipelines.metrics.names import DETECTING
+from pipelines.metrics import detection, resampling, results
+from pipelines.metrics.names import AT_HALF, CALIBRATION, DETECTING, RANKING, TPR_AT
+from pipelines.metrics.ranking import Ranking
 from pipelines.metrics.results import Origin, ScoredPart
 
 MASK_COLUMNS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
@@ -64,8 +66,9 @@ def plain(metric: str) -> Callable[..., float]:
     """A function of labels and scores that returns a metric of them, each score of a video of its own."""
 
     def value(labels, scores) -> float:
-        ids, logits = [f"{i:05}" for i in range(len(labels))], np.asarray(scores) - 0.5
-        videos = pa.table({"video_id": ids, "label": labels, "logit": logits})
+        videos = pa.table(
+            {"video_id": [f"{i:05}" for i in range(len(labels))], "label": labels, "logit": np.array(scores) - 0.5}
+        )
         return detection.ranked(videos, np.ones((len(labels), 1), np.float32), (metric,))[metric][0]
 
     return value
@@ -80,13 +83,19 @@ class Number(NamedTuple):
 
 
 def measured(predictions: pa.Table, level: str, every_face: tuple[str, ...] = ()) -> dict[str, Number]:
-    """Metric -> its row of RESULTS at a level."""
+    """Metric -> its row of RESULTS at a level, where it is defined."""
     part = ScoredPart(name="made_up", dataset="made_up", split="test", codec="c23", every_face=every_face)
     origin = Origin(
         run_id="r", model="plain", train_on="ffpp", seed=0, failed_rule="exclude", pooling=Pooling(), parts=(part,)
     )
     rows = results.every_row(origin, [({"part": "made_up", "stage": "detect"}, predictions)], "commit")
-    return {row["metric"]: Number(row["value"], row["low"], row["high"]) for row in rows if row["level"] == level}
+    rows = [row for row in rows if row["level"] == level and not row["reason"]]
+    return {row["metric"]: Number(row["value"], row["low"], row["high"]) for row in rows}
+
+
+def weights_of(videos: pa.Table) -> np.ndarray:
+    """What each video counts in each resample, where no source is known."""
+    return resampling.weights(detection.clusters(videos, None)[0])
 
 
 def localized(predictions: pa.Table) -> dict[str, Number]:
@@ -167,24 +176,45 @@ def test_a_label_between_the_classes_is_refused():
         detection.auc([0.0, 0.9, 1.0], [0.1, 0.2, 0.3])
 
 
+def by_definition(labels: np.ndarray, z: np.ndarray, w: np.ndarray) -> dict[str, float]:
+    """Every metric of log odds z, of which each counts w times, from scikit-learn or in a loop.
+
+    In ap, acc, ece and brier, which depend on it, reals and fakes are as many to one another as without weights.
+    """
+    p, share = (
+        expit(z),
+        np.where(labels == 1, np.mean(labels) / w[labels == 1].sum(), (1 - np.mean(labels)) / w[labels == 0].sum()),
+    )
+    mixed = w * share
+    fpr, tpr, _ = sk.roc_curve(labels, z, sample_weight=w, drop_intermediate=False)
+    edges = np.linspace(0, 1, 16)
+    bins = [(low <= p) & ((p < high) | (high == 1)) for low, high in pairwise(edges)]
+    return {
+        "auc": sk.roc_auc_score(labels, z, sample_weight=w),
+        "ap": sk.average_precision_score(labels, z, sample_weight=mixed),
+        "eer": plain("eer")(np.repeat(labels, w), np.repeat(z, w)),
+        **{name: tpr[fpr <= most + 1e-12].max() for name, most in TPR_AT.items()},
+        "acc_at_0_5": sk.accuracy_score(labels, p > 0.5, sample_weight=mixed),
+        "balanced_acc_at_0_5": sk.balanced_accuracy_score(labels, p > 0.5, sample_weight=w),
+        "ece": sum(abs((mixed * (p - labels))[within].sum()) for within in bins),
+        "brier": sk.brier_score_loss(labels, p, sample_weight=mixed),
+    }
+
+
 @pytest.mark.parametrize("steps", [3, 8, 10**6])  # of the scores: hardly one is alone, some are, all are
-def test_a_draw_counts_a_video_as_often_as_repeating_its_faces(steps):
+def test_in_a_resample_every_face_counts_as_often_as_its_video(steps):
     rng = np.random.default_rng(steps)
     labels = rng.permutation([0] * 5 + [1] * 9)
     drawn = rng.integers(0, 4, (14, 6))
     drawn[np.argmin(labels)] = drawn[np.argmax(labels)] = 1  # so that no resample lacks a class
     of_face = rng.permutation(np.repeat(np.arange(14), rng.integers(1, 5, 14)))
-    scores = rng.integers(0, steps, len(of_face)) / steps
-    videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "logit": scores - 0.5})
+    z = rng.integers(0, steps, len(of_face)) / steps * 4 - 2
+    videos = pa.table({"video_id": [f"v{i:02}" for i in of_face], "label": labels[of_face], "logit": z})
     found = detection.ranked(videos, drawn.astype(np.float32))
-    assert found.keys() == set(DETECTING)
+    assert found.keys() == {*DETECTING} == {*RANKING, *AT_HALF, *CALIBRATION}
+    again = [by_definition(labels[of_face], z, times[of_face]) for times in (np.ones(14, int), *drawn.T)]
     for name, (value, resampled) in found.items():
-        metric = plain(name)
-        assert value == metric(labels[of_face], scores)
-        again = [
-            metric(np.repeat(labels[of_face], times[of_face]), np.repeat(scores, times[of_face])) for times in drawn.T
-        ]
-        np.testing.assert_allclose(resampled, again, rtol=0, atol=1e-12)
+        np.testing.assert_allclose([value, *resampled], [each[name] for each in again], rtol=0, atol=1e-6)
 
 
 def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
@@ -194,7 +224,7 @@ def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
     labels, scores = np.arange(400) % 2, rng.normal(np.arange(400) % 2, 1)
     ids = rng.permutation([f"v{i:03}" for i in range(400)])
     videos = pa.table({"video_id": ids, "label": labels, "logit": scores - 0.5})
-    drawn = detection.draws(detection.label_of_videos(videos), rng)
+    drawn = weights_of(videos)
     frames = pa.table({name: np.tile(videos[name].to_numpy(zero_copy_only=False), 50) for name in videos.column_names})
     tracemalloc.start()
     found = detection.ranked(frames, drawn)
@@ -202,29 +232,14 @@ def test_a_large_part_is_resampled_in_little_memory_and_a_video_stays_whole():
     tracemalloc.stop()
     assert peak < 80e6
     for name, (value, resampled) in detection.ranked(videos, drawn).items():
-        assert found[name][0] == pytest.approx(value, abs=1e-12)
-        np.testing.assert_allclose(found[name][1], resampled, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("num", [3, 1000])
-def test_draws_are_the_same_in_pieces_and_for_every_table_of_the_same_videos(monkeypatch, num):
-    table = random_predictions(20, frames=2)
-    plain = detection.draws(detection.label_of_videos(table), np.random.default_rng(0), num)
-    assert plain.sum(axis=0).tolist() == [20] * num
-    monkeypatch.setattr(detection, "CHUNK_VALUES", 10 * 7)
-    np.testing.assert_array_equal(
-        detection.draws(detection.label_of_videos(table), np.random.default_rng(0), num), plain
-    )
-    np.testing.assert_array_equal(detection.draws_of(table, num), plain)
-    assert detection.draws_of(detection.by_video(table), num) is detection.draws_of(table, num)
-    other = random_predictions(21)
-    assert detection.draws_of(other, num).shape == (21, num)
+        assert found[name][0] == pytest.approx(value, abs=1e-6)
+        np.testing.assert_allclose(found[name][1], resampled, rtol=0, atol=1e-6)
 
 
 def test_chunks_of_resamples_do_not_change_them(monkeypatch):
     labels, scores = with_ties(3, size=40)
     videos = pa.table({"video_id": [f"v{i // 2:02}" for i in range(40)], "label": np.sort(labels), "logit": scores})
-    drawn = detection.draws_of(videos)
+    drawn = weights_of(videos)
     whole = detection.ranked(videos, drawn)
     monkeypatch.setattr(detection, "CHUNK_VALUES", 40 * 7)
     for name, (value, resampled) in detection.ranked(videos, drawn).items():
@@ -236,6 +251,44 @@ def test_the_roc_goes_from_none_to_all_with_a_slope_where_real_and_fake_are_tied
     fpr, tpr = detection.roc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1])
     assert (fpr.tolist(), tpr.tolist()) == ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
     assert np.trapezoid(tpr, fpr) == detection.auc([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1]) == 7 / 8
+
+
+# Ten faces; the bins of the calibration error are a fifteenth wide.
+@pytest.mark.parametrize(
+    ("metric", "labels", "scores", "expected"),
+    [
+        # one of two reals and two of three fakes are right
+        ("balanced_acc_at_0_5", [0, 0, 1, 1, 1], [0.1, 0.9, 0.9, 0.8, 0.2], (1 / 2 + 2 / 3) / 2),
+        ("acc_at_0_5", [0, 0, 1, 1, 1], [0.1, 0.9, 0.9, 0.8, 0.2], 3 / 5),
+        ("brier", [0, 1], [0.25, 0.5], (0.25**2 + 0.5**2) / 2),
+        # two scores of .9, one of them right: off by .4; two of .1, both right: off by .1
+        ("ece", [1, 0, 0, 0], [0.9, 0.9, 0.1, 0.1], (0.4 + 0.1) / 2),
+        ("ece", [1, 0], [1.0, 0.0], 0.0),
+    ],
+)
+def test_decisions_and_calibration_by_hand(metric, labels, scores, expected):
+    z = logit(np.array(scores))
+    videos = pa.table({"video_id": [f"{i}" for i in range(len(z))], "label": labels, "logit": z})
+    found = detection.ranked(videos, np.ones((len(z), 2), np.float32), (metric,))[metric]
+    assert found.value == pytest.approx(expected)
+    assert found.resampled.tolist() == pytest.approx([expected] * 2)
+
+
+@pytest.mark.parametrize(
+    ("false", "expected"), [(0.0, 1 / 2), (0.25, 3 / 4), (0.3, 3 / 4), (0.74, 3 / 4), (0.75, 1.0), (1.0, 1.0)]
+)
+def test_true_positive_rate_at_a_false_positive_rate(false, expected):
+    """From the highest score down: two fakes, a real, a fake, a real, one of each that are tied, a real."""
+    z, y = np.array([8.0, 7, 6, 5, 4, 3, 3, 2]), np.array([1, 1, 0, 1, 0, 1, 0, 0])
+    # FPR, TPR after these: (0, 1/2), (1/4, 1/2), (1/4, 3/4), (1/2, 3/4), the tie (3/4, 1), (1, 1)
+    assert Ranking(y, z).once().tpr_at(false).tolist() == [expected]
+
+
+def test_what_a_false_positive_rate_takes():
+    assert detection.undefined("tpr_at_fpr_0_01", [0] * 99 + [1]).startswith("99 real videos: ")
+    assert detection.undefined("tpr_at_fpr_0_01", [0] * 100 + [1]) == ""
+    assert detection.undefined("tpr_at_fpr_0_05", [0] * 20 + [1]) == ""
+    assert detection.undefined("auc", [0] * 20, "faces") == "20 real and 0 fake faces"
 
 
 # ---------------------------------------------------------------------------------------- tables
@@ -384,13 +437,9 @@ def test_stages_that_scored_different_faces_have_no_mean(other):
 def test_values_are_those_of_the_single_metrics_and_lie_in_their_interval(level):
     predictions = random_predictions(40, frames=3)
     rows = predictions if level == "frame" else detection.by_video(predictions)
-    labels, scores = rows["label"].to_numpy(), rows["score"].to_numpy()
-    expected = {
-        "auc": detection.auc(labels, scores),
-        "ap": sk.average_precision_score(labels, scores),
-        "eer": plain("eer")(labels, scores),
-        "acc_at_0_5": detection.accuracy(labels, scores),
-    }
+    labels = rows["label"].to_numpy()
+    expected = by_definition(labels, rows["logit"].to_numpy().clip(-99, 99), np.ones(len(labels), int))
+    del expected["tpr_at_fpr_0_01"]  # of 20 real videos there is none; of 60 faces neither
     found = measured(predictions, level)
     assert found.keys() == expected.keys()
     for name, number in found.items():
@@ -409,26 +458,18 @@ def test_interval_agrees_with_resampling_whole_videos_one_by_one():
         drawn = np.concatenate([rng.choice(names, len(names)) for names in by_class])
         rows = np.concatenate([np.flatnonzero(videos == name) for name in drawn])
         values.append(detection.auc(labels[rows], scores[rows]))
-    found = measured(predictions, "frame")["auc"]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=0.02)
+    estimate = resampling.Estimate.of(
+        detection.ranked(predictions, weights_of(predictions), ("auc",))["auc"], n_clusters=12
+    )
+    assert math.sqrt(estimate.of_videos) == pytest.approx(np.std(values), rel=0.1)
 
 
 def test_interval_shrinks_with_the_root_of_the_number_of_videos():
     few = random_predictions(40).to_pylist()
     many = [row | {"video_id": f"{row['video_id']}/{copy}"} for row in few for copy in range(16)]
     width = {len(rows): (v := measured(table(rows), "video")["auc"]).high - v.low for rows in (few, many)}
-    assert width[640] == pytest.approx(width[40] / 4, rel=0.15)
-
-
-def test_resamples_are_repeatable_and_depend_on_the_seed():
-    videos = detection.by_video(random_predictions(20))
-    labels = detection.label_of_videos(videos)
-    first, again, other = (
-        detection.ranked(videos, detection.draws(labels, np.random.default_rng(seed)))["auc"] for seed in (1, 1, 2)
-    )
-    assert first[0] == again[0] == other[0]
-    np.testing.assert_array_equal(first[1], again[1])
-    assert (first[1] != other[1]).any()
+    quantiles = 2.09 / 1.97  # of Student's t, for 19 and 319 degrees of freedom
+    assert width[640] == pytest.approx(width[40] / 4 / quantiles, rel=0.15)
 
 
 @pytest.mark.parametrize("level", ["frame", "video"])
@@ -447,14 +488,14 @@ def test_every_resample_has_both_classes():
         assert 0 <= value.low <= value.value <= value.high <= 1
 
 
-def test_perfect_separation_has_no_spread():
+def test_perfect_separation_is_no_certainty():
+    """No error in five reals and five fakes: the other end is what five tries without an error allow."""
     perfect = table([face(f"v{i}", i % 2, 0.9 if i % 2 else 0.1) for i in range(10)])
-    assert measured(perfect, "video") == {
-        "auc": (1, 1, 1),
-        "ap": (1, 1, 1),
-        "eer": (0, 0, 0),
-        "acc_at_0_5": (1, 1, 1),
-    }
+    found, end = measured(perfect, "video"), 0.025 ** (1 / 5)
+    assert end == pytest.approx(0.478, abs=1e-3)
+    for name in ("auc", "ap", "acc_at_0_5", "balanced_acc_at_0_5"):
+        assert found[name] == (1, pytest.approx(end), 1)
+    assert found["eer"] == (0, 0, pytest.approx(1 - end))
 
 
 def test_many_scores_are_resampled_in_pieces_without_a_change(monkeypatch):
@@ -467,7 +508,7 @@ def test_many_scores_are_resampled_in_pieces_without_a_change(monkeypatch):
 def test_one_class_is_refused():
     videos = table([face(f"v{i}", 1, 0.5) for i in range(3)])
     with pytest.raises(ValueError, match="0 real and 3 fake"):
-        detection.ranked(videos, detection.draws_of(videos))
+        detection.ranked(videos, weights_of(videos))
 
 
 # ---------------------------------------------------------------------------------- localization
@@ -495,7 +536,7 @@ def test_iou_never_exceeds_pbca():
 
 def test_perfect_masks_have_iou_and_pbca_of_one():
     found = localized(table([masked("a", 5, 0, 0, 5), masked("b", 1, 0, 0, 9)]))
-    assert found == {"iou": (1, 1, 1), "pbca": (1, 1, 1)}
+    assert found == dict.fromkeys(("iou", "pbca"), (1, pytest.approx(0.025 ** (1 / 2)), 1))
 
 
 def test_nothing_to_find_and_nothing_found_is_right():
@@ -507,6 +548,12 @@ def test_real_faces_and_unknown_masks_do_not_count():
     fakes = [masked("a", 2, 1, 1, 6), masked("b", 1, 3, 0, 6)]
     real, unknown = masked("r", 0, 9, 0, 1, label=0), face("u", 1, 0.9, mask_png=b"png")
     assert localized(table([*fakes, real, unknown])) == localized(table(fakes))
+
+
+def test_the_false_mask_area_is_the_share_of_pixels_of_real_faces():
+    # of 10 and 10 pixels 3 and none are taken for manipulated; fakes and videos without a mask have no say
+    faces = [masked("r", 0, 3, 0, 7, label=0), masked("s", 0, 0, 0, 10, label=0), masked("a", 2, 8, 0, 0)]
+    assert measured(table([*faces, face("u", 0, 0.1)]), "frame")["false_mask_area"].value == 3 / 20
 
 
 def test_without_a_known_mask_there_is_no_localization():

@@ -19,7 +19,14 @@ from pipelines.reporting.table import Cell
 from tests.pipelines.reporting.test_page import made_up
 
 AGAINST = Comparison(
-    baseline="plain", difference=0.1, low=-0.1, high=0.2, p=0.3, by_seed={0: 0.05, 2: 0.15}, num_videos=9
+    baseline="plain",
+    difference=0.1,
+    low=-0.1,
+    high=0.2,
+    p=0.3,
+    by_seed={0: 0.05, 2: 0.15},
+    num_videos=9,
+    num_clusters=7,
 )
 CELLS = (
     Cell(row="a", column="dfdc", published=math.nan, ours=0.8, low=0.7, high=0.9, seeds=(0, 2), against=AGAINST),

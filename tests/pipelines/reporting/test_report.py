@@ -298,7 +298,8 @@ def test_notes_of_several_seeds_have_no_mark_of_one():
 
 
 TESTED = ["baseline"] + [
-    f"baseline_{name}" for name in ("difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos")
+    f"baseline_{name}"
+    for name in ("difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos", "num_clusters")
 ]
 
 

@@ -82,6 +82,23 @@ def test_other_people_are_another_cut_into_domains_where_one_manipulation_is_tra
         assert {name for name in before if before[name] != after[name]} == moved
 
 
+def test_who_is_in_a_scored_video_and_the_fakes_of_validation_are_in_a_trial_not_in_its_stages() -> None:
+    """Intervals follow from people, a threshold from validation's fakes, also of a method that trains without any."""
+    method = Experiment(model="adfd", train_on="ffpp", test_on=(), protocol="in_dataset", preset="small")
+    rows = videos().to_pylist()
+
+    def changed(**changes: Any) -> pa.Table:
+        hit = [r for r in rows if r["label"] and r["codec"] == "c23" and r["video_id"].endswith(changes["video"])]
+        return to_table([r | changes["to"] if r in hit else r for r in rows], VIDEOS)
+
+    before = plan_of(method, videos())
+    other_people = plan_of(method, changed(video="test0", to={"source_ids": ["ffpp/test0", "ffpp/test1"]}))
+    other_fake = plan_of(method, changed(video="val0", to={"video_id": "ffpp/Deepfakes/c23/another"}))
+    for after in (other_people, other_fake):
+        assert after.digest != before.digest
+        assert digests(after) == digests(before)
+
+
 def test_the_order_in_which_videos_are_listed_decides_nothing() -> None:
     table = videos()
     there, back = (
