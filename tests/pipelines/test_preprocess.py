@@ -151,13 +151,23 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
     assert len(folders) == len(crops)  # with the same frames and size, methods differ in the margin only
     assert all(len(store.ledger(folder)) == 4 for folder in folders)
     assert list((storage / "reports" / "coverage").glob("*.png"))
-    broken.write_bytes(next(path for path in broken.parent.glob("*.mp4") if path != broken).read_bytes())  # repaired
-    before = {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")}
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")}
+
+    before = times()
     assert preprocess.execute(arguments(*argv), text()) == 0
-    assert {path: path.stat().st_mtime_ns for path in storage.glob("faces/**/*.parquet")} == before
+    assert times() == before
     console = text()
     assert preprocess.execute(arguments(*argv, "--retry-failed"), console) == 0
-    assert "dfdc: 4 ok" in console.export_text()
+    assert times() != before
+    assert "dfdc: 3 ok, 1 unreadable" in console.export_text()
+    broken.write_bytes(next(path for path in broken.parent.glob("*.mp4") if path != broken).read_bytes())  # repaired
+    console = text()
+    assert preprocess.execute(arguments(*argv), console) == 0
+    shown = console.export_text()
+    assert "1 of 4 videos of dfdc changed since they were extracted" in shown
+    assert "dfdc: 4 ok" in shown
     for folder in folders:
         faces = store.Faces(folder)
         assert [faces.video(name)["status"].unique().to_pylist() for name in sorted(faces.index)] == [["ok"]] * 4
