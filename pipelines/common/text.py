@@ -6,10 +6,12 @@ characters that reverse the direction of the text after them.
 
 from collections.abc import Iterable
 
+from pipelines.common.filenames import escaped
+
 
 def printable(text: str) -> str:
     """Return the text with each unprintable character written as an escape, such as `\\x1b`."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in escaped(text))
 
 
 def markdown_cell(text: str) -> str:
@@ -53,4 +55,4 @@ def first(texts: Iterable[str], limit: int = 5) -> str:
 
 def one_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its class where it has no message."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return escaped((str(error) or type(error).__name__).splitlines()[0])

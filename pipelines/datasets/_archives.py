@@ -16,7 +16,7 @@ from pipelines.common.storage import write_text
 from pipelines.datasets._root import Root, is_remote
 from pipelines.media import stills
 
-VERSION = 2
+VERSION = 3
 
 
 def is_archive(path: str) -> bool:

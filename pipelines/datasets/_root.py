@@ -1,7 +1,7 @@
 """A dataset's folder, local or remote, as the adapters see it; and the rows of VIDEOS that they make.
 
-Names match in any case, and errors show what is there. Paths below a root are plain `str` with `/`; "" is the root
-itself.
+Names match in any case, and errors show what is there. Bytes of a name that are not UTF-8 are written as `\\xe9` (see
+`common.filenames`). Paths below a root are plain `str` with `/`; "" is the root itself.
 """
 
 import errno
@@ -16,10 +16,12 @@ from urllib.parse import quote, unquote
 
 import fsspec
 
+from pipelines.common.filenames import escaped, on_disk
 from pipelines.common.text import first, one_line
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
 FRAME_FOLDERS = ("images", "frames")  # of videos that were unpacked into pictures
+LITTER = "__MACOSX"  # a folder that macOS adds to its archives: `._` files, named as the real ones
 
 # What a person can do when a server refuses, by the scheme of the URI.
 _ACCESS = {
@@ -45,6 +47,8 @@ class Root:
         self.name, self.uri, self.layout = name, uri, layout
         self._local = None if is_remote(uri) else Path(uri.removeprefix("file://"))
         self._listed: dict[str, dict[str, bool]] = {}
+        self._litter: list[str] = []
+        self._notes: list[str] = []
         self._spelled: dict[str, dict[str, list[str]]] = {}  # folder -> name in lower case -> names
 
     def error(self, what: str) -> DatasetError:
@@ -57,10 +61,25 @@ class Root:
             f"Put the missing part there, or correct the line `{self.name} = ...` in datasets.toml."
         )
 
+    def note(self, text: str) -> None:
+        """Keep a line on what was left out, or chosen, and is no error; of equal lines one."""
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def notes(self) -> list[str]:
+        """Return what was noted so far."""
+        litter = [f"left out {first(self._litter)}, which macOS adds to archives"] if self._litter else []
+        return [*self._notes, *litter]
+
     def entries(self, folder: str = "") -> dict[str, bool]:
-        """Return {name: whether it is a folder}, sorted by name. Raise DatasetError when it cannot be listed."""
+        """Return {name: whether it is a folder}, sorted by name, without `LITTER`, which is noted.
+
+        Raise DatasetError when it cannot be listed.
+        """
         if folder not in self._listed:
             entries = self._list_local(folder) if self._local is not None else self._list_remote(folder)
+            if entries.pop(LITTER, False):
+                self._litter.append(join(folder, LITTER))
             self._listed[folder] = dict(sorted(entries.items()))
         return self._listed[folder]
 
@@ -147,13 +166,26 @@ class Root:
             videos[stem] = path
         return videos
 
-    def frames(self, *parts: str) -> dict[str, str]:
+    def footage(self, *parts: str, base: str = "") -> dict[str, str]:
+        """Return {stem: path} of the videos of a folder: files, and folders of pictures where there is no file.
+
+        A mixture is noted. Raise DatasetError as `videos` and `frames` do.
+        """
+        videos, frames = self.videos(*parts, base=base), self.frames(*parts, base=base)
+        pictures = frames.keys() - videos.keys()
+        if videos and pictures:
+            place = self.folder(*parts, base=base) if parts else base
+            total = len(videos) + len(pictures)
+            self.note(f"{place}: {len(pictures)} of {total} videos are there as pictures only, and read from these")
+        return frames | videos
+
+    def frames(self, *parts: str, base: str = "") -> dict[str, str]:
         """Return {name: path} of the videos that lie as folders of pictures in a folder's `images/` or `frames/`.
 
         Raise DatasetError when both hold the same video.
         """
-        folder = self.folder(*parts)
-        places = [self.folder(name, base=folder) for name in FRAME_FOLDERS] if folder else []
+        folder = self.folder(*parts, base=base) if parts else base
+        places = [self.folder(name, base=folder) for name in FRAME_FOLDERS] if folder is not None else []
         paths = [path for place in places if place for path in self.folders(place)]
         videos = {PurePosixPath(path).name: path for path in paths}
         if len(videos) < len(paths):
@@ -173,7 +205,7 @@ class Root:
     def _list_local(self, folder: str) -> dict[str, bool]:
         def scan() -> dict[str, bool]:
             with os.scandir(self._place(folder)) as there:
-                return {entry.name: entry.is_dir() for entry in there}
+                return {escaped(entry.name): entry.is_dir() for entry in there}
 
         return self.ask(folder, scan)
 
@@ -202,7 +234,7 @@ class Root:
     def _place(self, path: str) -> str:
         """Return a path below the root in the storage's own form."""
         if self._local is not None:
-            return str(self._local / path)
+            return on_disk(str(self._local / path))
         base = self._system[1].rstrip("/")
         return join(base, quote(path) if self._scheme in ("http", "https") else path).rstrip("/")
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import fsspec
 
+from pipelines.common.filenames import on_disk
 from pipelines.datasets import folder_of, is_remote, told_state
 from pipelines.media import stills
 
@@ -102,7 +103,7 @@ def _states(places: set[Place], roots: Mapping[str, str]) -> dict[Place, str | N
 
 def _local_state(path: str) -> str | None:
     try:
-        state = os.stat(path.removeprefix("file://"))
+        state = os.stat(on_disk(path.removeprefix("file://")))
     except (FileNotFoundError, NotADirectoryError):
         return GONE
     except OSError:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import fsspec
 
+from pipelines.common.filenames import on_disk
 from pipelines.common.text import one_line
 from pipelines.media import stills
 from pipelines.media.frames import UnreadableVideo
@@ -38,7 +39,7 @@ def local(uri: str) -> Iterator[Path]:
     path.
     """
     if "://" not in uri or uri.startswith("file://"):
-        yield Path(uri.removeprefix("file://"))
+        yield Path(on_disk(uri.removeprefix("file://")))
         return
     with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
         path = _copy(uri, Path(folder))

@@ -6,9 +6,14 @@ from typing import Protocol
 
 import numpy as np
 
+from pipelines.common.filenames import escaped
+
 
 class UnreadableVideo(ValueError):
     """No frame of the video can be read; the message is one line that names the video and says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import fsspec
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from pipelines.common.filenames import on_disk
 from pipelines.common.text import one_line
 from pipelines.media import decode, fetch, stills
 from pipelines.media.frames import UnreadableVideo
@@ -205,6 +206,7 @@ def _size(path: str) -> int | None:
             entry: Mapping[str, Any] = files.info(name)
             size, is_folder = int(entry["size"] or 0), entry["type"] == "directory"
         else:
+            path = on_disk(path)
             size, is_folder = os.stat(path).st_size, os.path.isdir(path)
     except FileNotFoundError:
         return None
@@ -215,7 +217,7 @@ def _size(path: str) -> int | None:
 
 def _digest(path: str) -> str:
     try:
-        with fsspec.open(path, "rb") if "://" in path else open(path, "rb") as file:
+        with fsspec.open(path, "rb") if "://" in path else open(on_disk(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -23,6 +23,7 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, ImageOps
 
+from pipelines.common.filenames import escaped
 from pipelines.common.text import one_line
 from pipelines.media.frames import Frame, UnreadableVideo
 
@@ -66,7 +67,7 @@ class Pictures:
             return self._damage
         first = min(self._lost)
         also = f" and {len(self._lost) - 1} more" if len(self._lost) > 1 else ""
-        return "; ".join(filter(None, [self._damage, f"{self._names[first]}{also}: {self._lost[first]}"]))
+        return "; ".join(filter(None, [self._damage, f"{escaped(self._names[first])}{also}: {self._lost[first]}"]))
 
     def frames(self, frame_indices: Iterable[int]) -> Iterator[Frame]:
         wanted = sorted({index for index in frame_indices if 0 <= index < len(self._names)})
@@ -277,8 +278,8 @@ def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """Return the parts of a name in an archive; None for a name that leads out of it."""
-    parts = tuple(part for part in PurePosixPath(name.lstrip("/")).parts if part != ".")
+    """Return the parts of a name in an archive, `escaped`; None for a name that leads out of it."""
+    parts = tuple(part for part in PurePosixPath(escaped(name).lstrip("/")).parts if part != ".")
     return None if ".." in parts else parts
 
 

@@ -293,6 +293,17 @@ def test_sizes_of_files_folders_archives_and_nothing(tmp_path):
     assert [sizes[str(tmp_path / name)] for name in names] == [4, -1, None, None, -1]
 
 
+def test_names_that_are_not_utf8_are_looked_at(files, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    odd.write_bytes(files["good"].read_bytes())
+    path = f"{tmp_path}/caf\\xe9.mp4"
+    assert probe.sizes([path]) == {path: odd.stat().st_size}
+    assert probe.look(path, decode_all=True) == ""
+    assert probe.digests([path], jobs=1, on_done=lambda done, total: None)[path]
+    odd.write_bytes(b"no video")
+    assert probe.look(path, decode_all=False) == "not a video file, or cut off before its index"
+
+
 # The command
 
 
@@ -410,3 +421,14 @@ def test_pictures_are_not_compared_and_that_is_said(tmp_path):
     assert finding.result == ERROR
     assert "the same content as toy/c, once fake in test and once real in test: toy/b" in finding.text
     assert "1 videos given as pictures were not compared" in finding.text
+
+
+def test_what_a_layout_leaves_out_is_said(tmp_path):
+    for path in ("real_test/0/real/7/1.png", "real_test/__MACOSX/0/._1.png"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    roots = {"wild_deepfake": str(tmp_path)}
+    findings = doctor.examine(["wild_deepfake"], roots, tmp_path, doctor.Options(), Console(quiet=True))
+    layout = findings["wild_deepfake"][0]
+    assert (layout.check, layout.result) == ("layout", "ok")
+    assert layout.text.endswith("left out real_test/__MACOSX, which macOS adds to archives")

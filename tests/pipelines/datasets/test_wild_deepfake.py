@@ -2,14 +2,16 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines import datasets
 from pipelines.datasets import DatasetError, _archives
-from pipelines.media import decode
+from pipelines.media import decode, fetch
 from pipelines.media.frames import UnreadableVideo
 
 PICTURES = ("./0/real/7/12.png", "./0/real/7/9.png", "./0/real/8/1.png", "./0/real/8/._1.png", "./0/readme.txt")
@@ -184,3 +186,25 @@ def test_packed_and_unpacked_side_by_side(tree):
 def test_a_folder_without_parts(tree):
     with pytest.raises(DatasetError, match="no videos found"):
         load(tree("dfw", {}, "readme.txt"))
+
+
+def test_names_that_are_not_utf8_are_read_like_any_other(tree):
+    """In a folder, in an archive, and the archive's own."""
+    odd = os.fsdecode(b"caf\xe9")
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    root = pack(tree("dfw", {}), f"real_train/{odd}.tar", [f"0/{odd}/{odd}.png", "0/8/1.png"], picture.getvalue())
+    folder = root / "real_train" / odd
+    folder.mkdir()
+    (folder / f"{odd}.png").write_bytes(picture.getvalue())
+    rows = load(root)
+    assert set(rows) == {
+        f"wild_deepfake/real_train/{name}" for name in ("caf\\xe9", "caf\\xe9/0/caf\\xe9", "caf\\xe9/0/8")
+    }
+    for row in rows.values():
+        with fetch.local(f"{root}/{row['uri']}") as path:
+            assert [frame.rgb.shape for frame in decode.grab(path, [0])] == [(8, 8, 3)]
+    (folder / f"{odd}.png").write_bytes(b"no picture")
+    source = decode.open_source(folder)
+    assert list(source.frames([0])) == []
+    assert source.note.startswith("caf\\xe9.png: ")

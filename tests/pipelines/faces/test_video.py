@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import re
 import shutil
 import tarfile
@@ -328,6 +329,14 @@ def test_only_what_a_web_server_is_asked_for_is_quoted():
     }
     assert {name: video.locate(roots, name, "a #1/b.mp4") for name in roots} == wanted
     assert video.locate(roots, "web", "a b.tar.gz/1/c d") == "https://host/x%20y/a%20b.tar.gz/1/c d"
+
+
+def test_the_reason_of_a_file_whose_name_is_not_utf8_can_be_kept(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"no video")
+    ((_, ledger),) = video.VideoReader({"toy": str(tmp_path)}, [Recipe(num_frames=3, size_px=32)])(row("caf\\xe9.mp4"))
+    assert ledger["status"] == "unreadable"
+    assert ledger["reason"] == f"{tmp_path}/caf\\xe9.mp4: not a video file, or cut off before its index"
+    ledger["reason"].encode()
 
 
 def test_a_damaged_archive_is_an_unreadable_video(odd_names, tmp_path):
