@@ -13,7 +13,7 @@ from pipelines.common import provenance, tables
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.sweep import NO_VALUE, percent
-from pipelines.reporting import cache, coverage, report
+from pipelines.reporting import cache, coverage, foreign, report
 from pipelines.reporting.leaks import leak_texts
 from pipelines.reporting.saved import Line, Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
@@ -32,7 +32,8 @@ def publish(outcome: Outcome, console: Console) -> int:
     """
     folder = outcome.storage / "reports" / f"{outcome.sweep.name}-{outcome.key}"
     shown = _write_report(outcome, folder)
-    _print_table(outcome, shown.cells, shown.lines, console)
+    title = f"{outcome.sweep.title}: published against ours"
+    print_table(title, outcome.sweep.row_name, shown.cells, shown.lines, console)
     console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
     logged = _log(outcome, shown.paths, console)
     return 0 if logged and all(trial.done for trial in outcome.trials.values()) else 1
@@ -41,7 +42,7 @@ def publish(outcome: Outcome, console: Console) -> int:
 # ------------------------------------------------------------------------------------- the report
 def _write_report(outcome: Outcome, folder: Path) -> cache.Shown:
     """Write the report, unless it is there already and nothing that goes into it has changed; return what it shows."""
-    saved = _saved(outcome)
+    saved = foreign.with_registered(_saved(outcome), outcome.storage)
     of_runs = [file for trial in outcome.trials.values() if trial.done for file in sorted(trial.folder.glob("[!.]*"))]
     ledgers = [extraction.folder / "ledger.parquet" for extraction in outcome.extractions]
     videos = [extraction.videos for extraction in outcome.extractions]
@@ -69,6 +70,10 @@ def _saved(outcome: Outcome) -> Saved:
     num_seeds = len({seed for _, seed in trials})
     seeds = "of one seed" if num_seeds == 1 else f"mean over {num_seeds} seeds"
     commits = {commit for trial in trials.values() if trial.done for commit in trial.results()["commit"].to_pylist()}
+    made_with: dict[str, list[provenance.MadeWith]] = {}
+    for (row, _), trial in trials.items():
+        if trial.done:
+            made_with.setdefault(row, []).append(trial.made_with)
     facts = {
         "data": f"own datasets, {outcome.config_file.name}" if outcome.config_file else corpus.NOTE,
         "preset": outcome.preset,
@@ -77,6 +82,7 @@ def _saved(outcome: Outcome) -> Saved:
         "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
         "parts": "; ".join(dict.fromkeys(part for trial in trials.values() for part in trial.citations)),
         "videos without a face": next(iter(trials.values())).experiment.failed_videos,
+        "made with": provenance.told({row: provenance.joined(own) for row, own in made_with.items()}) or "nothing yet",
         "commit": ", ".join(sorted(commits)) or provenance.commit(),
     }
     return Saved(
@@ -109,14 +115,13 @@ def _saved(outcome: Outcome) -> Saved:
 
 
 # ----------------------------------------------------------------------------- terminal and MLflow
-def _print_table(outcome: Outcome, cells: Sequence[Cell], lines: Sequence[str], console: Console) -> None:
+def print_table(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[str], console: Console) -> None:
     """Print as many columns side by side as fit, the others below; intervals on a line of their own."""
-    sweep = outcome.sweep
-    console.print(Text(f"{printable(sweep.title)}: published against ours", style="bold"))
+    console.print(Text(printable(title), style="bold"))
     width = ours_width(cells)
-    for columns in side_by_side(sweep.row_name, cells, console.width):
+    for columns in side_by_side(row_name, cells, console.width):
         table = Table()
-        table.add_column(Text(printable(sweep.row_name)))
+        table.add_column(Text(printable(row_name)))
         for column in columns:
             table.add_column(Text(heading(column, width)))
         rows: dict[str, dict[str, Cell]] = {}

@@ -47,7 +47,7 @@ def open_runs(outcome: Outcome, patience_s: float) -> Runs:
     tracker = Tracker(default_uri(outcome.storage), outcome.sweep.name, outcome.storage, patience_s)
     common = common_tags(outcome)
     trials = list(outcome.trials.values())
-    over_all = common | {name: _joined(trial_tags(t)[name] for t in trials) for name in trial_tags(trials[0])}
+    over_all = common | provenance.joined([trial_tags(trial) for trial in trials])
     datasets = {(dataset.name, dataset.digest): dataset for trial in trials for dataset in inputs(trial)}
     parent = tracker.open_run(outcome.key, launch_name(outcome), tags=over_all, datasets=list(datasets.values()))
     children = {}
@@ -143,12 +143,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         "compression": experiment.codec,
         "seed": str(experiment.seed),
         "stages": ", ".join(f"{stage.name}/{stage.digest}" for stage in trial.planned),
+        **trial.made_with,
     }
-
-
-def _joined(values: Iterator[str]) -> str:
-    """Return lists, as text, joined to one that has each entry once."""
-    return ", ".join(dict.fromkeys(entry for value in values for entry in value.split(", ")))
 
 
 def params(trial: Trial) -> dict[str, Any]:
@@ -192,13 +188,14 @@ def metric_values(results: pa.Table) -> dict[str, float]:
 def inputs(trial: Trial) -> list[Dataset]:
     """Return what a trial reads: the parts for training, validation and testing."""
     return [
-        _dataset(trial.train, "training"),
-        _dataset(trial.select, "validation"),
-        *(_dataset(part, "testing") for part in trial.test),
+        as_dataset(trial.train, "training"),
+        as_dataset(trial.select, "validation"),
+        *(as_dataset(part, "testing") for part in trial.test),
     ]
 
 
-def _dataset(part: UsablePart, context: str) -> Dataset:
+def as_dataset(part: UsablePart, context: str) -> Dataset:
+    """Return a part as MLflow shows data. context: training, validation or testing."""
     labels = [video.label for video in part.videos]
     fields = [{"name": f.name, "type": _type(f.type), "required": not f.nullable} for f in tables.FACES]
     return Dataset(

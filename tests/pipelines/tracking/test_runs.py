@@ -142,10 +142,10 @@ def test_the_data_say_part_counts_and_no_path(launched: Outcome) -> None:
 
 def test_the_digest_of_data_is_that_of_its_contents(launched: Outcome) -> None:
     same, more = usable("ffpp", "train", "a"), usable("ffpp", "train", "a", failed={"e": "no_face"})
-    first = runs._dataset(same, "training").digest
-    assert first == runs._dataset(usable("ffpp", "train", "a"), "validation").digest
-    assert first != runs._dataset(usable("ffpp", "train", "b"), "training").digest
-    assert first != runs._dataset(more, "training").digest
+    first = runs.as_dataset(same, "training").digest
+    assert first == runs.as_dataset(usable("ffpp", "train", "a"), "validation").digest
+    assert first != runs.as_dataset(usable("ffpp", "train", "b"), "training").digest
+    assert first != runs.as_dataset(more, "training").digest
 
 
 # ------------------------------------------------------------------------------------ an absent server
