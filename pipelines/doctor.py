@@ -67,16 +67,19 @@ def examine(
     findings: dict[str, list[Finding]] = {}
     rows: dict[str, list[Row]] = {}
     published: dict[str, list[PublishedList]] = {}
+    notes: dict[str, list[str]] = {name: [] for name in names}
     for name in names:
         try:
-            rows[name], published[name] = datasets.load(name, roots).to_pylist(), datasets.lists(name, roots)
+            videos = datasets.load(name, roots, say=notes[name].append)
+            rows[name], published[name] = videos.to_pylist(), datasets.lists(name, roots)
         except datasets.DatasetError as error:
             todo = "correct the folder or the line in datasets.toml"
             findings[name] = [Finding(check="layout", result=ERROR, text=str(error), todo=todo)]
     every = [row for own in rows.values() for row in own]
     missing, unreadable = _look_at_files(every, roots, options, console)
     for name, own in rows.items():
-        findings[name] = _of_dataset(name, own, missing, unreadable, is_sample, published[name])
+        of_layout = Finding(check="layout", result=OK, text="\n".join(notes[name]) or "as expected")
+        findings[name] = [of_layout, *_of_dataset(name, own, missing, unreadable, is_sample, published[name])]
     findings[ALL] = [_space(every, storage, options)]
     if options.hash:
         findings[ALL].append(_duplicates(every, roots, missing, options, console))
@@ -95,7 +98,6 @@ def _of_dataset(
     absent = "finish the download: a video that is not there counts as failed, and is scored or left out by rule"
     broken = "fetch these files again; what stays unreadable counts as failed, and is scored or left out by rule"
     return [
-        Finding(check="layout", result=OK, text="as expected"),
         _checks.counts(rows, {} if is_sample else _published(name), missing),
         _checks.lists(
             rows, [replace(each, as_published=None) for each in published] if is_sample else published, missing

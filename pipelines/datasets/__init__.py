@@ -3,7 +3,7 @@
 In: a root, which is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists
 folders. Out: rows of VIDEOS, one for each video.
 
-    ffpp, celeb_df, deeper_forensics, dfdc, dfd, dfdcp, ffiw, wild_deepfake    one dataset each
+    celeb_df, celeb_df_v1, deeper_forensics, dfd, dfdc, dfdcp, ffiw, ffpp, uadfv, wild_deepfake    one dataset each
     _manifest  your own videos, listed in a .csv or .parquet file; they need no code
     _root      a dataset's folder, local or remote, as the adapters see it
     _archives  which folders of pictures a tar archive holds
@@ -28,10 +28,11 @@ extraction counts it as unreadable. The exception is FaceForensics++, of which p
 """
 
 import importlib
+import logging
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_log = logging.getLogger(__name__)
 
 
 class Config(dict[str, str]):
@@ -74,12 +76,13 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py")))
 
 
-def load(name: str, roots: Mapping[str, str]) -> pa.Table:
+def load(name: str, roots: Mapping[str, str], say: Callable[[str], None] = _log.warning) -> pa.Table:
     """Return all videos of dataset `name` as a `tables.VIDEOS` table, sorted by `video_id`.
 
     `roots` maps dataset names to folders or URIs, or to a manifest (.csv, .parquet) of your own videos; options are
-    those of a `Config`. Raise DatasetError when the name is unknown, when a root that the adapter needs is not in
-    `roots` or cannot be read, or when the folder does not hold what the adapter expects.
+    those of a `Config`. `say` gets a line for what was left out of a copy or chosen in it without being wrong. Raise
+    DatasetError when the name is unknown, when a root that the adapter needs is not in `roots` or cannot be read, or
+    when the folder does not hold what the adapter expects.
     """
     if name not in names() and _manifest.is_manifest(roots.get(name, "")):
         return tables.to_table(_manifest.videos(name, roots[name]), tables.VIDEOS)
@@ -90,6 +93,9 @@ def load(name: str, roots: Mapping[str, str]) -> pa.Table:
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
     if twice:
         raise opened[name].error(f"found more than once: {first(twice)}; keep one copy of each")
+    for root in opened.values():
+        for note in root.notes():
+            say(f"{root.name} at {root.uri}: {note}")
     return tables.to_table(rows, tables.VIDEOS)
 
 

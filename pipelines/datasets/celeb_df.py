@@ -5,13 +5,14 @@ https://github.com/OUC-VAS/Celeb-DF-PP give the download link.
 Split: the dataset's `List_of_testing_videos.txt` is `test`, everything else `train`; there is no `val`. The
 list has no header, and its first column is 1 for real and 0 for fake, the reverse of ours.
 
-A listed video that is not on disk keeps its row, so that the 518 test videos never become fewer unnoticed.
+A listed video that is not on disk keeps its row, so that the 518 test videos never become fewer unnoticed. Where
+there is no file, a folder of pictures in `images/` or `frames/` serves as the video.
 `idA_idB_NNNN` shows celebrity idB on the body of idA; its real counterpart is `Celeb-real/idA_NNNN`. Reenacted
 and talking faces move in their own way, so that they have none.
 video_id: `celeb_df/<folder>/<stem>`, since the two folders of real videos could share a stem, and
 `celeb_df/Celeb-synthesis/<method>/<stem>` for the methods of Celeb-DF++. Its FaceSwap/Celeb-DF are the fakes of
 v2: they have the same id, and the method "Celeb-synthesis", wherever they lie. One celebrity appears in several
-videos, so that the dataset's own train and test parts share people.
+videos, so that the dataset's own train and test parts share people. Celeb-DF v1 is `celeb_df_v1`.
 """
 
 import re
@@ -20,13 +21,13 @@ from pathlib import PurePosixPath
 
 from pipelines.common import tables
 from pipelines.datasets._lists import PublishedList, digest
-from pipelines.datasets._root import Root, by_id, row
+from pipelines.datasets._root import Root, by_id, is_video, row
 
 LAYOUT = """\
     List_of_testing_videos.txt
     Celeb-real/idA_NNNN.mp4
     YouTube-real/NNNNN.mp4
-    Celeb-synthesis/idA_idB_NNNN.mp4                       each folder may have a videos/ level
+    Celeb-synthesis/idA_idB_NNNN.mp4                       each folder may have a videos/ level, or frames/NAME/*.png
   or, in Celeb-DF++, Celeb-synthesis/{FaceSwap,FaceReenact,TalkingFace}/<method>/*.mp4"""
 NEEDS: tuple[str, ...] = ()
 
@@ -50,7 +51,16 @@ Key = tuple[str, str, str]  # folder as in FOLDERS; scenario/method, "" of v2; s
 
 def videos(roots: Mapping[str, Root]) -> list[dict]:
     """Return rows of VIDEOS for every video on disk or in the list. Raise DatasetError."""
-    root = roots["celeb_df"]
+    return rows(roots["celeb_df"])
+
+
+def lists(roots: Mapping[str, Root]) -> list[PublishedList]:
+    """Return what the test list promises. Raise DatasetError."""
+    return [test_list(roots["celeb_df"], LIST_DIGEST)]
+
+
+def rows(root: Root) -> list[dict]:
+    """Return rows of VIDEOS for a root in this layout, of the dataset `root.name`. Raise DatasetError."""
     tested = _read_list(root)
     on_disk: dict[Key, str] = {}
     for key, path in _on_disk(root):
@@ -63,28 +73,30 @@ def videos(roots: Mapping[str, Root]) -> list[dict]:
     return by_id(_row(root, key, uris, tested) for key in uris)
 
 
-def lists(roots: Mapping[str, Root]) -> list[PublishedList]:
-    """Return what the test list promises. Raise DatasetError."""
-    listed = _read_list(roots["celeb_df"])
-    return [
-        PublishedList(
-            name=LIST,
-            labels={_video_id(key): tables.FAKE if key[0] == FAKE_FOLDER else tables.REAL for key in listed},
-            covers=lambda row: row["split"] == "test",
-            as_published=digest("/".join(filter(None, key)) for key in listed) == LIST_DIGEST,
-        )
-    ]
+def test_list(root: Root, published: str | None) -> PublishedList:
+    """Return what the test list of a root in this layout promises. Raise DatasetError.
+
+    published: digest of the owners' list, of lines such as YouTube-real/00170; None: not known.
+    """
+    listed = _read_list(root)
+    found = digest("/".join(filter(None, key)) for key in listed)
+    return PublishedList(
+        name=LIST,
+        labels={_video_id(root, key): tables.FAKE if key[0] == FAKE_FOLDER else tables.REAL for key in listed},
+        covers=lambda row: row["split"] == "test",
+        as_published=None if published is None else found == published,
+    )
 
 
 def _on_disk(root: Root) -> Iterator[tuple[Key, str]]:
     """Yield (key, path) of every video on disk."""
     for folder in FOLDERS:
-        for stem, path in root.videos(folder).items():
+        for stem, path in root.footage(folder).items():
             yield (folder, "", stem), path
     for scenario in SCENARIOS:
         place = root.folder(FAKE_FOLDER, scenario)
         for folder in root.folders(place) if place else ():
-            for stem, path in root.videos(base=folder).items():
+            for stem, path in root.footage(base=folder).items():
                 yield (FAKE_FOLDER, _part(scenario, PurePosixPath(folder).name), stem), path
 
 
@@ -112,7 +124,10 @@ def _read_list(root: Root) -> dict[Key, str]:
 
 def _key(parts: list[str]) -> Key | None:
     """Return the key of a listed path, given in parts; None when it is no path of this dataset."""
-    folder, *between, stem = [part for part in parts if part.lower() != "videos"]
+    parts = [part for part in parts if part.lower() != "videos"]
+    if len(parts) < 2:  # a bare name, or one with backslashes
+        return None
+    folder, *between, stem = parts
     spelled = {name.lower(): name for name in (*FOLDERS, *SCENARIOS)}
     names = [spelled.get(name.lower(), name) for name in (folder, *between)]
     if names in ([name] for name in FOLDERS):
@@ -133,18 +148,18 @@ def _row(root: Root, key: Key, uris: Mapping[Key, str], tested: Mapping[Key, str
     real = ("Celeb-real", "", f"{match[1]}_{match[3]}") if swapped and match else None
     real = real if real in uris else None
     return row(
-        "celeb_df",
-        _video_id(key),
+        root.name,
+        _video_id(root, key),
         uris[key],
         label=tables.FAKE if fake else tables.REAL,
         method=(method or FAKE_FOLDER) if fake else "real",
         split="test" if key in tested else "train",
-        real_id=_video_id(real) if real else None,
-        real_uri=uris[real] if real else None,
-        source_ids=[f"celeb_df/{person}" for person in people or [f"{folder}/{stem}"]],
+        real_id=_video_id(root, real) if real else None,
+        real_uri=uris[real] if real and is_video(uris[real]) and is_video(uris[key]) else None,
+        source_ids=[f"{root.name}/{person}" for person in people or [f"{folder}/{stem}"]],
     )
 
 
-def _video_id(key: Key) -> str:
+def _video_id(root: Root, key: Key) -> str:
     folder, part, stem = key
-    return "/".join(filter(None, ("celeb_df", folder, part.rpartition("/")[2], stem)))
+    return "/".join(filter(None, (root.name, folder, part.rpartition("/")[2], stem)))

@@ -6,11 +6,12 @@ videos) and nothing may be chosen on, so that it is `test` here, unless there is
 
 `source` is real, `target` fake, and the two have the same names; a mask has `_mask` added to its own. Every face
 counts: the score of a frame is the highest of its faces, of real videos as of fakes. There is no list: there are
-rows for what is on disk. The release lies in the root or in its own folder there, such as
-FFIW10K-v1-release or FFIW10K-v1-release-test. video_id: `ffiw/{source,target}/<folder>/<stem>`.
+rows for what is on disk. A release lies in the root or in its own folder there, such as FFIW10K-v1-release and
+FFIW10K-v1-release-test. Of several all are taken, and that is noted; what the second release holds is not described
+anywhere, so that a name that both have is taken from the first. video_id: `ffiw/{source,target}/<folder>/<stem>`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pipelines.common import tables
 from pipelines.datasets._root import Root, by_id, is_video, join, row
@@ -31,31 +32,41 @@ PUBLISHED = {("real", "test"): 250, (METHOD, "test"): 250}
 def videos(roots: Mapping[str, Root]) -> list[dict]:
     """Return rows of VIDEOS for every video on disk. Raise DatasetError."""
     root = roots["ffiw"]
-    base = _base(root)
-    _check_parts(root, base)
-    rows = []
-    has_test = any(root.folder(kind, "test", base=base) for kind in KINDS)
-    for part in PARTS:
-        split = "test" if part == "val" and not has_test else part
-        reals = root.videos("source", part, base=base)
-        masks = root.videos("target_mask", part, base=base)
-        rows += [_row(part, split, stem, path, label=tables.REAL) for stem, path in reals.items()]
-        for stem, path in root.videos("target", part, base=base).items():
-            mask = masks.get(f"{stem}_mask") or masks.get(stem)
-            rows.append(_row(part, split, stem, path, label=tables.FAKE, real_uri=reals.get(stem), mask_uri=mask))
-    return by_id(rows)
+    releases = _releases(root)
+    rows: dict[str, dict] = {}
+    twice = 0
+    has_test = any(root.folder(kind, "test", base=base) for base in releases for kind in KINDS)
+    for base in releases:
+        _check_parts(root, base)
+        for part in PARTS:
+            split = "test" if part == "val" and not has_test else part
+            for made in _of_part(root, base, part, split):
+                twice += made["video_id"] in rows
+                rows.setdefault(made["video_id"], made)
+    if len(releases) > 1:
+        both = f"; {twice} names that several have are taken from the first" if twice else ""
+        root.note(f"{', '.join(path or 'the root itself' for path in releases)}: all of these releases are taken{both}")
+    return by_id(rows.values())
 
 
-def _base(root: Root) -> str:
-    """Return the folder below the root that holds source and target. Raise DatasetError when it is not clear."""
-    if root.folder("source") or root.folder("target"):
-        return ""
-    releases = [path for path in root.folders() if path.lower().startswith(RELEASE)]
-    if len(releases) != 1:
-        raise root.error(
-            f"found several releases: {', '.join(releases)}" if releases else "found neither source nor target"
-        )
-    return releases[0]
+def _releases(root: Root) -> list[str]:
+    """Return the folders that hold source or target: the root, "", and those in it. Raise DatasetError for none."""
+    places = ["", *(path for path in root.folders() if path.lower().startswith(RELEASE))]
+    releases = [path for path in places if any(root.folder(kind, base=path) for kind in KINDS)]
+    if not releases:
+        raise root.error("found neither source nor target")
+    return releases
+
+
+def _of_part(root: Root, base: str, part: str, split: str) -> Iterator[dict]:
+    """Yield the rows of one part of one release."""
+    reals = root.videos("source", part, base=base)
+    masks = root.videos("target_mask", part, base=base)
+    for stem, path in reals.items():
+        yield _row(part, split, stem, path, label=tables.REAL)
+    for stem, path in root.videos("target", part, base=base).items():
+        mask = masks.get(f"{stem}_mask") or masks.get(stem)
+        yield _row(part, split, stem, path, label=tables.FAKE, real_uri=reals.get(stem), mask_uri=mask)
 
 
 def _check_parts(root: Root, base: str) -> None:

@@ -9,9 +9,9 @@ fetches any part one asks for, so there are rows only for what is on disk, and a
 was not fetched has no `real_id`. `c0` is the older name of `raw`. video_id: `ffpp/<method>/<codec>/<stem>`.
 DeepFakeDetection and its actors lie in the same tree but are another dataset, `dfd`.
 
-Where a part has no `videos/`, folders of pictures in `images/` or `frames/` serve as videos. Which frames they
-hold is not known, so that nothing is compared with them frame by frame: `real_uri` is empty, and the mask is one
-that was unpacked as well.
+Where there is no file, a folder of pictures in `images/` or `frames/` serves as the video. Which frames it holds is
+not known, so that nothing is compared with it frame by frame: `real_uri` is empty, and the mask is one that was
+unpacked as well.
 """
 
 import json
@@ -120,7 +120,7 @@ def footage(root: Root, codec: str, *folder: str) -> dict[str, str]:
     """Return {stem: path} of the videos, or folders of frames, of one part in one compression. Raise DatasetError."""
     paths: dict[str, str] = {}
     for name in (name for name, value in CODECS.items() if value == codec):
-        for stem, path in (root.videos(*folder, name) or root.frames(*folder, name)).items():
+        for stem, path in root.footage(*folder, name).items():
             if stem in paths:
                 raise root.error(f"{path} and {paths[stem]} are the same video; keep one")
             paths[stem] = path

@@ -59,6 +59,15 @@ def test_other_spellings(tree):
     assert rows["celeb_df/YouTube-real/00170"]["uri"] == "YouTube-real/videos/00170.mp4"
 
 
+def test_frames_stand_for_videos_that_are_not_there(tree):
+    """Which frames they are is not known, so that no video is compared with them."""
+    frames = "Celeb-real/frames/id0_0001"
+    rows = load(tree("cdf", {LIST: TESTED}, f"{frames}/000.png", f"{frames}/010.png", *FILES[1:]))
+    assert rows["celeb_df/Celeb-real/id0_0001"]["uri"] == frames
+    fake = rows["celeb_df/Celeb-synthesis/id0_id16_0001"]
+    assert (fake["uri"], fake["real_id"], fake["real_uri"]) == (FILES[4], "celeb_df/Celeb-real/id0_0001", None)
+
+
 PLUS = "0 Celeb-synthesis/FaceSwap/BlendFace/id0_id1_0001.mp4\n0 Celeb-synthesis/FaceSwap/Celeb-DF/id0_id16_0001.mp4\n"
 
 
@@ -99,6 +108,12 @@ def test_the_list_of_celeb_df_plus_plus_finds_the_fakes_of_v2_where_v2_keeps_the
         (TESTED.replace("1 Celeb", "0 Celeb"), FILES, "line 3: .*in this list 1 means real"),
         ("label path\n" + TESTED, FILES, "line 1: 'label path', expected such as '1 YouTube-real/00170.mp4'"),
         ("1 Other/00170.mp4", FILES, "line 1: '1 Other/00170.mp4', expected"),
+        (TESTED + "1 00170.mp4", FILES, "line 4: '1 00170.mp4', expected such as '1 YouTube-real/00170.mp4'"),
+        (
+            TESTED + r"1 YouTube-real\00170.mp4",
+            FILES,
+            r"testing_videos\.txt, line 4: .*YouTube-real.*, expected such as",
+        ),
         ("0 Celeb-synthesis/Other/X/id0_id1_0001.mp4", FILES, "line 1: .*expected such as"),
         (
             PLUS,

@@ -126,6 +126,17 @@ def test_where_there_are_no_videos_frames_stand_for_them(tree, name):
     assert rows["ffpp/real/c40/071"]["uri"] == f"{YOUTUBE}/c40/videos/071.mp4"
 
 
+def test_one_video_does_not_hide_the_frames_of_others(tree):
+    part = f"{YOUTUBE}/c23"
+    root = tree(
+        "ff", SPLITS, f"{part}/videos/000.mp4", *(f"{part}/frames/{id_}/1.png" for id_ in ("000", "003", "001"))
+    )
+    said: list[str] = []
+    uris = datasets.load("ffpp", {"ffpp": str(root)}, say=said.append)["uri"].to_pylist()
+    assert sorted(uris) == [f"{part}/frames/001", f"{part}/frames/003", f"{part}/videos/000.mp4"]
+    assert said == [f"ffpp at {root}: {part}: 2 of 3 videos are there as pictures only, and read from these"]
+
+
 def test_masks_of_all_frames_do_not_fit_some_frames(tree):
     paths = [f"{FORGED}/Deepfakes/c23/frames/071_054/0001.png", f"{FORGED}/Deepfakes/masks/videos/071_054.mp4"]
     assert load(tree("ff", SPLITS, *paths))["ffpp/Deepfakes/c23/071_054"]["mask_uri"] is None

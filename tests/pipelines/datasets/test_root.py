@@ -225,3 +225,21 @@ def test_the_state_of_a_file_changes_with_it(local):
     assert root.state(LIST) == before
     path.write_bytes(path.read_bytes() + b"\n")
     assert root.state(LIST) != before
+
+
+def test_what_macos_adds_to_archives_is_left_out_and_said(tree):
+    """Also in a dataset of folders, where each would pass for a video."""
+    litter = ("real_train/__MACOSX/0/._1.png", "__MACOSX/._real_train")
+    root = tree("dfw", {}, "real_train/0/real/7/1.png", *litter)
+    said: list[str] = []
+    videos = datasets.load("wild_deepfake", {"wild_deepfake": str(root)}, say=said.append)
+    assert videos["uri"].to_pylist() == ["real_train/0/real/7"]
+    assert said == [f"wild_deepfake at {root}: left out __MACOSX, real_train/__MACOSX, which macOS adds to archives"]
+
+
+def test_what_was_left_out_is_logged_where_nobody_asks(tree, caplog):
+    root = tree("dfw", {}, "real_train/0/real/7/1.png", "__MACOSX/._real_train")
+    datasets.load("wild_deepfake", {"wild_deepfake": str(root)})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"wild_deepfake at {root}: left out __MACOSX, which macOS adds to archives"
+    ]
