@@ -19,6 +19,7 @@ MOST_LOST = 0.01  # share of one class of one split that may be missing or unrea
 # Datasets whose own lists put one person or clip into two parts, and why.
 SHARED_BY_DESIGN = {
     "celeb_df": "one celebrity appears in several videos",
+    "celeb_df_v1": "one celebrity appears in several videos",
     "deeper_forensics": "its actors are in all parts, and by the owners' split so are the targets",
 }
 
