@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from models import Pooling
 from pipelines.common import tables
-from pipelines.metrics import results
+from pipelines.metrics import detection, results
 from pipelines.metrics.names import DETECTING, FITTED
 from pipelines.metrics.resampling import NUM_RESAMPLES, Resampled
 from pipelines.metrics.results import Measurement, Number, Origin, ScoredPart
@@ -142,6 +142,18 @@ def test_predictions_become_rows_and_means() -> None:
     scored = {*DETECTING, *FITTED}
     assert tables.to_table(rows, tables.RESULTS).num_rows == len(rows) == 7 * 2 * len(scored)
     assert {row["metric"] for row in rows} == scored
+
+
+def test_videos_in_clips_that_repeat_a_frame_are_counted_once() -> None:
+    """Two faces of the first fake: one stage scores one of them in a clip that repeats 3 frames. The mean says so too."""
+    measured_on, table = block("", 0.5, 0.6, 0.7)
+    first = [row | {"frame_index": frame} for row in table.to_pylist() for frame in range(2)]
+    clips = [row | {"stage": "clips", "num_repeated": 3 * (i == 2)} for i, row in enumerate(first)]
+    final = detection.mean_of_stages([tables.to_table(rows, tables.PREDICTIONS) for rows in (first, clips)])
+    part = ScoredPart(name="dfdc", dataset="dfdc", split="test", codec="unknown")
+    for scored, num_padded in ((final, 1), (table, 0)):
+        rows = results.every_row(replace(ORIGIN, parts=(part,)), [(measured_on, scored)], "commit")
+        assert {row["n_padded"] for row in rows} == {num_padded}
 
 
 def test_what_is_not_defined_has_a_reason() -> None:
