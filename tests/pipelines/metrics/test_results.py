@@ -145,7 +145,7 @@ def test_predictions_become_rows_and_means() -> None:
 
 
 def test_videos_in_clips_that_repeat_a_frame_are_counted_once() -> None:
-    """Two faces of the first fake: one stage scores one of them in a clip that repeats 3 frames. The mean says so too."""
+    """One stage scores one of the two faces of a fake in a clip that repeats 3 frames; their mean says so too."""
     measured_on, table = block("", 0.5, 0.6, 0.7)
     first = [row | {"frame_index": frame} for row in table.to_pylist() for frame in range(2)]
     clips = [row | {"stage": "clips", "num_repeated": 3 * (i == 2)} for i, row in enumerate(first)]
