@@ -3,7 +3,8 @@
 In: a root, which is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists
 folders. Out: rows of VIDEOS, one for each video.
 
-    celeb_df, celeb_df_v1, deeper_forensics, dfd, dfdc, dfdcp, ffiw, ffpp, uadfv, wild_deepfake    one dataset each
+    celeb_df, celeb_df_v1, deeper_forensics, dfd, dfdc, dfdcp, fakeavceleb, ffiw, ffpp, uadfv, wild_deepfake    one
+               dataset each
     _manifest  your own videos, listed in a .csv or .parquet file; they need no code
     _root      a dataset's folder, local or remote, as the adapters see it
     _archives  which folders of pictures a tar archive holds
