@@ -66,7 +66,7 @@ def done(experiment: Experiment, storage: Path, aucs: Mapping[str, float]) -> Tr
         folder=storage / "runs" / name,
     )
     write_json(trial.folder / TRIAL, trial.record() | {"commit": "abc"})
-    write_json(trial.folder / "_done.json", {})
+    write_json(trial.folder / "_done.json", {"made_with": {}})
     return trial
 
 

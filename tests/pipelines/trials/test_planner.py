@@ -118,6 +118,7 @@ DECIDE_NOTHING = {
     "score.MAX_RESTARTS",
     "score.MOST_PERTURBATIONS",
     "score.VIDEOS_PER_TASK",
+    "stages.MOST_TOLD",
     "train.MAX_FAILURES",
 }
 
