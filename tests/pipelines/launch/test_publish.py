@@ -14,6 +14,7 @@ from pipelines.launch import publish
 from pipelines.reporting import plot
 from pipelines.reporting import report as report_module
 from pipelines.reporting.cache import MADE, Shown
+from pipelines.reporting.foreign import Registered, register
 from pipelines.reporting.report import gather
 from pipelines.reporting.saved import Saved
 from pipelines.reporting.table import Cell
@@ -67,8 +68,11 @@ def test_a_sweep_makes_its_report_once_and_mends_it(tmp_path: Path, times_made: 
     assert (len(times_made), files(folder)) == (2, before)
     results = tmp_path / "runs" / "b0" / "results.parquet"
     pq.write_table(pq.read_table(results), results)
-    written(end, folder, saved)
+    row = Registered(label="Mine", run="b0", baseline="plain", note="", is_sample=True, parts=["of other videos"])
+    register(row, saved.name, tmp_path)
+    shown = written(end, folder, saved)
     assert len(times_made) == 3
+    assert "left out: Mine: scores from elsewhere of other videos than those of this table" in shown.lines
 
 
 def test_a_report_whose_making_was_stopped_is_made_again(
