@@ -258,8 +258,8 @@ def validated(job: Job, module: models.Stage, samples: Any, num_workers: int = 1
 
 @pytest.mark.parametrize("stage", ["recover", "finetune"])
 def test_validation_is_the_same_on_any_number_of_workers_and_in_any_batches(stage: str, tmp_path: Path) -> None:
-    """Two real videos, for `finetune` four fakes too, of six frames: two clips of four each. `recover` hides 6, 6, 6 and
-    4 patches in them, so that a mean of the means of batches would depend on these."""
+    """Two real videos, for `finetune` four fakes too, of six frames: two clips of four each. `recover` hides 6, 6, 6
+    and 4 patches in them, so that a mean of the means of batches would depend on these."""
     job = jobs(tmp_path, EXPERIMENT.override({"model.clip.patch_px": 4}))[stage]
     torch.manual_seed(0)
     module, samples = job.stage(job.config), job.samples()
