@@ -6,9 +6,9 @@ whose lines have a field more than its header: file name and folder share the co
 
 What is judged here are pictures: `FakeVideo-*` is fake, `RealVideo-RealAudio` real. `RealVideo-FakeAudio` shows the
 pictures of the latter under a made-up voice; it is left out, and that is noted. A listed video that is not on disk
-keeps its row; a file that is not listed is an error. A file is known by its category, person and name, whatever the folders
-of race and gender between them are called. There are some folders around the categories in copies
-(FakeAVCeleb_v1.2/FakeAVCeleb_v1.2/), which are looked through.
+keeps its row; a file that is not listed is an error. A file is known by its category, person and name, whatever the
+folders of race and gender between them are called. One or two folders around it all, as in copies
+(FakeAVCeleb_v1.2/FakeAVCeleb_v1.2/), are looked through.
 A fake in the folder of `idA` shows the clip of idA that its name starts with, its real counterpart; the face is that of
 another person, who is in the list or in the name. video_id: `fakeavceleb/<category>/<person>/<stem>`.
 Uncertain: whether a fake keeps its clip's frames (Wav2Lip follows the length of the sound), so that there is no

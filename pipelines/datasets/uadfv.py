@@ -6,8 +6,8 @@ Split: there is no list; all videos are `test`, as in DeepfakeBench.
 `NNNN_fake` was made from `NNNN`, its real counterpart: Table 1 of the Celeb-DF paper counts as many frames of both.
 Where there is no file, a folder of pictures in `images/` or `frames/` (DeepfakeBench) serves as the video, and is not
 compared frame by frame. There are rows for what is on disk. video_id: `uadfv/<real or fake>/<stem>`.
-Uncertain: whether one person is in several videos; papers count 49 subjects, so that each video stands for one. Whose the
-new faces are is not told by the files, so that fakes may share more than is known here.
+Uncertain: whether one person is in several videos; papers count 49 subjects, so that each video stands for one. Whose
+the new faces are is not told by the files, so that fakes may share more than is known here.
 """
 
 import re
