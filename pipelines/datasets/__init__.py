@@ -3,8 +3,8 @@
 In: a root, which is a local folder or any URI that fsspec reads: s3://, gs://, http(s):// of a server that lists
 folders. Out: rows of VIDEOS, one for each video.
 
-    celeb_df, celeb_df_v1, deeper_forensics, dfd, dfdc, dfdcp, fakeavceleb, ffiw, ffpp, uadfv, wild_deepfake    one
-               dataset each
+    celeb_df, celeb_df_v1, deeper_forensics, df40, dfd, dfdc, dfdcp    one dataset each
+    fakeavceleb, ffiw, ffpp, kodf, uadfv, wild_deepfake    one dataset each
     _manifest  your own videos, listed in a .csv or .parquet file; they need no code
     _root      a dataset's folder, local or remote, as the adapters see it
     _archives  which folders of pictures a tar archive holds
@@ -25,7 +25,8 @@ A dataset's file, its adapter, has
 
 Two rules hold for all adapters. The split is the dataset's own, read from the dataset's own list; a file that no list
 explains is an error and is never left out. A video that such a list promises but the disk lacks keeps its row, so that
-extraction counts it as unreadable. The exception is FaceForensics++, of which people download parts of their choice.
+extraction counts it as unreadable. The exceptions are FaceForensics++, DF40 and KoDF, of which people download parts of
+their choice. What an adapter leaves out or chooses without an error it says by `Root.note`.
 """
 
 import importlib

@@ -13,7 +13,7 @@ from pipelines.datasets import DatasetError
 
 def test_adapters_are_found_by_file_name():
     known = {"celeb_df", "deeper_forensics", "dfd", "dfdc", "dfdcp", "ffiw", "ffpp", "wild_deepfake"}
-    known |= {"celeb_df_v1", "fakeavceleb", "uadfv"}
+    known |= {"celeb_df_v1", "df40", "fakeavceleb", "kodf", "uadfv"}
     assert known <= set(datasets.names())
     assert not any(name.startswith("_") for name in datasets.names())
 
