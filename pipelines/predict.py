@@ -1,7 +1,8 @@
 """Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --run TRIAL
 
 Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). Only the masks that LRE draws
-are others: by the file's content. A VIDEO is a file, or a folder with videos.
+are others: by the file's content. A VIDEO is a video file, a picture, or a folder with videos and pictures at any
+depth, in which numbered pictures are the frames of a video; what is left out of a folder is listed.
 Exit code: 0, 1 if a video has no score, 2 for wrong input.
 """
 
@@ -23,9 +24,12 @@ from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_bytes
 from pipelines.common.text import printable
 from pipelines.faces.store import ExtractionError
 from pipelines.reporting import evidence
-from pipelines.scoring.predict import Scored, as_json, find_videos, predict
+from pipelines.scoring import inputs
+from pipelines.scoring.predict import Scored, as_json, predict
 from pipelines.scoring.trained import Trained, newest
 from pipelines.tracking import lookup
+
+_NAME_BYTES = 80  # of a video's name, in that of its picture
 
 
 # -------------------------------------------------------------------------------------------- output
@@ -49,7 +53,9 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
     paths = []
     for video in scored:
         if video.score is not None:
-            name = f"{video.path.stem[:80]}-{sha256(os.fsencode(video.path.absolute())).hexdigest()[:8]}.png"
+            stem = "".join(c if c.isprintable() else "_" for c in video.path.stem)
+            stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
+            name = f"{stem}-{sha256(os.fsencode(video.path.absolute())).hexdigest()[:8]}.png"
             title = f"{printable(video.path.name)}: P(fake) = {video.score:.3f}"
             by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
             data = evidence.picture(title, by, video.score, video.faces, "\n".join(trained.warnings))
@@ -61,7 +67,7 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
 # ------------------------------------------------------------------------------------------- command
 def parser() -> argparse.ArgumentParser:
     p = command.parser("python -m pipelines.predict", __doc__)
-    p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos")
+    p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos or pictures")
     which = p.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--run",
@@ -79,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 def execute(arguments: argparse.Namespace, console: Console) -> int:
     """Score, print and write; return the exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
     storage = check_storage(arguments.storage, write=False)
-    videos = find_videos(arguments.videos)
+    given = inputs.find(arguments.videos)
     for folder in (arguments.json and arguments.json.parent, arguments.picture):
         if folder:  # what can't be written is said before the work, not after it
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,10 +96,12 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     say(f"Run {trained.folder.name}: {trained.experiment.model} ({used}), trained on {trained.experiment.train_on}")
     for warning in trained.warnings:
         say(warning, style="yellow")
-    scored = predict(trained, videos, console, pictures=arguments.picture is not None)
+    for remark in given.remarks():
+        say(remark)
+    scored = predict(trained, given.videos, console, pictures=arguments.picture is not None)
     console.print(table_of(scored))
     if arguments.json:
-        write_json(arguments.json, as_json(trained, scored))
+        write_json(arguments.json, as_json(trained, scored, given.left_out))
         say(f"Scores: {arguments.json}")
     if arguments.picture:
         written = write_pictures(trained, scored, arguments.picture)

@@ -172,7 +172,7 @@ def grab(path: str | PathLike[str], frame_indices: Iterable[int]) -> Iterator[Fr
 
 
 def open_source(path: str | PathLike[str]) -> Source:
-    """Look through the video at a local path: a video file, a folder of pictures, or `archive.tar.gz/folder/inside`.
+    """Look through the video at a local path: a video file, a picture, a folder of pictures, `archive.tar.gz/folder`.
 
     This costs one pass over the packets of a video file, or over the names in an archive. Raise UnreadableVideo when
     it is missing, is no video or holds no picture.
@@ -182,6 +182,8 @@ def open_source(path: str | PathLike[str]) -> Source:
     inside = stills.split(path)
     if inside is not None:
         return stills.open_archive(Path(inside[0]), inside[1])
+    if stills.is_picture(Path(path).name):
+        return stills.open_picture(Path(path))
     return _Film(path)
 
 

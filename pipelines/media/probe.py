@@ -69,7 +69,7 @@ def look(path: str, *, decode_all: bool) -> str:
 
 
 def _look_here(path: Path, decode_all: bool) -> str:
-    if stills.split(path) is not None or path.is_dir():
+    if stills.split(path) is not None or path.is_dir() or stills.is_picture(path.name):
         pictures = decode.open_source(path)
         num_read = sum(1 for _ in pictures.frames(range(len(pictures.times)) if decode_all else [0]))
         return pictures.note or ("" if num_read else "no picture can be read")

@@ -1,4 +1,4 @@
-"""Videos given as pictures: a folder of them, or a folder inside a tar archive.
+"""Videos given as pictures: a folder of them, or a folder inside a tar archive; one picture is a video of one frame.
 
 A frame's index is its place in the natural order of the names (2 before 10); hidden files are left out. Pictures carry
 no times: 25 a second are assumed. They may differ in size, and come upright (Exif) as RGB.
@@ -109,6 +109,13 @@ def open_folder(folder: Path) -> Pictures:
             yield index, _file_bytes(folder / names[index])
 
     return Pictures(names, read)
+
+
+def open_picture(path: Path) -> Pictures:
+    """Return a picture as a video of one frame. Raise UnreadableVideo where there is no such file."""
+    if not path.is_file():
+        raise UnreadableVideo(f"{path}: no such file")
+    return Pictures([path.name], lambda wanted: ((index, _file_bytes(path)) for index in wanted))
 
 
 def open_archive(archive: Path, folder: str) -> Pictures:

@@ -22,6 +22,7 @@ MOST_FACES = 6
 _TILE_PX = 224
 _RED = np.array([255, 0, 0], np.float32)
 _STRENGTH = 0.6  # of the red where the mask says 1
+_SEEN = 26  # of 255, from which a mask or Grad-CAM can be seen over a face
 _SHEET_PX = 160  # side of a picture on a sheet
 _GREEN = "#2a9d4a"  # real faces
 _MOST_PANELS = 3  # side by side
@@ -48,20 +49,35 @@ def picture(title: str, by: str, score: float, faces: Sequence[Mapping[str, Any]
     for axis in tiles.axes:
         axis.set_axis_off()
     tiles.suptitle(f"highest-scored faces{_legend(chosen)}", fontsize="small")
-    figure.suptitle(f"{title}\n{by}", fontsize="medium", parse_math=False)
+    figure.suptitle(drawable(f"{title}\n{by}"), fontsize="medium", parse_math=False)
     if note:
-        figure.supxlabel(note, fontsize="small", color="C3", parse_math=False)
+        figure.supxlabel(drawable(note), fontsize="small", color="C3", parse_math=False)
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png")
     return data.getvalue()
 
 
+def drawable(text: str) -> str:
+    """Return the text with each character that matplotlib's own font lacks written as an escape, such as `\\u8996`."""
+    from matplotlib import font_manager, ft2font  # here: a second of import
+
+    has = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_char_index
+    return "".join(c if c == "\n" or has(ord(c)) else ascii(c)[1:-1] for c in text)
+
+
 def _legend(faces: Sequence[Mapping[str, Any]]) -> str:
-    if any(row["mask_png"] is not None for row in faces):
+    """Return what the colours over the faces mean, or that there are none to be seen."""
+    drawn = [row["mask_png"] for row in faces if row["mask_png"] is not None]
+    heats = [row["cam_png"] for row in faces if "cam_png" in row]
+    if not drawn and not heats:
+        return ""
+    if max(int(decode_png(png).max()) for png in drawn or heats) < _SEEN:
+        return "; nothing is marked: " + (
+            "the model takes no part of them for manipulated" if drawn else "nothing speaks for a fake (Grad-CAM)"
+        )
+    if drawn:
         return "; red: what the model takes for manipulated"
-    if any("cam_png" in row for row in faces):
-        return "; colours, up to red: what speaks for a fake, in each face by itself (Grad-CAM)"
-    return ""
+    return "; colours, up to red: what speaks for a fake, in each face by itself (Grad-CAM)"
 
 
 def _shown(row: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ exactly once; and what makes a score plausible to a person.
     score    PREDICTIONS of test parts, by Ray Data or here; what one stage derives for the training of another
     explain  Grad-CAM, a paper's own pictures, features: EVIDENCE and FEATURES
     trained  a finished trial, found by folder, digest or method and read back
+    inputs   which videos and pictures lie in the folders that `predict` is given
     predict  videos of one's own, scored by a finished trial
 
     detector   a detector of one's own over FACES, scored as a stage is

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from pipelines.common import cluster, progress, provenance, tables
-from pipelines.datasets._root import VIDEO_SUFFIXES, is_video
+from pipelines.common.filenames import escaped
 from pipelines.faces import store
 from pipelines.faces.store import ExtractionError
+from pipelines.media import decode, stills
 from pipelines.metrics import detection
 from pipelines.metrics.names import FINAL
 from pipelines.reporting import evidence
@@ -34,6 +35,7 @@ from pipelines.training.views import Video
 DATASET = "own"  # stands before the ids of videos that belong to no dataset
 MOST_HERE = 4  # videos whose faces are cut one after the other; for more, Ray is worth its start
 TIMEOUT_S, MEMORY_GIB = 900, 8.0  # of one video
+_READ = 32  # pictures of a folder that its id depends on: there may be 100,000
 _SHOWN = ("frame_index", "face_index", "time_s", "image_png", "box_px", "face_score")  # columns of FACES
 _NOT_SCORED = "not_scored"  # status, beside those of tables.STATUSES
 
@@ -53,33 +55,28 @@ class Scored:
     faces: tuple[Mapping[str, Any], ...] = ()  # by face_index, then frame_index
 
 
-def find_videos(names: Sequence[str]) -> list[Path]:
-    """Return the files that are named or lie in a named folder, each once. Raise ValueError for one without videos."""
-    videos: dict[Path, None] = {}
-    for name in names:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if is_video(str(file)) and file.is_file())
-            if not inside:
-                raise ValueError(f"{path} holds no videos ({', '.join(VIDEO_SUFFIXES)}); name files or another folder")
-            videos |= dict.fromkeys(inside)
-        elif path.is_file():
-            videos[path] = None
-        else:
-            raise ValueError(f"there is no file or folder {path}")
-    return list(videos)
-
-
 def video_id(path: Path) -> str:
-    """Return an id made of the file's content.
+    """Return an id made of the file's content; of a folder's names, sizes and the content of `_READ` pictures.
 
-    So a file has the same score wherever it lies, even where masks are drawn by the id (LRE).
+    So a video has the same score wherever it lies, even where masks are drawn by the id (LRE).
     """
     try:
+        if path.is_dir():
+            return f"{DATASET}/{_folder_digest(path)[:32]}"
         with path.open("rb") as file:
             return f"{DATASET}/{file_digest(file, 'sha256').hexdigest()[:32]}"
     except OSError:  # extraction will say why
         return f"{DATASET}/{sha256(os.fsencode(path.absolute())).hexdigest()[:32]}"
+
+
+def _folder_digest(folder: Path) -> str:
+    pictures = sorted(path for path in folder.iterdir() if stills.is_picture(path.name))
+    digest = sha256()
+    for path in pictures:
+        digest.update(os.fsencode(path.name) + f"\0{path.stat().st_size}\0".encode())
+    for index in decode.even_indices(len(pictures), _READ):
+        digest.update(pictures[index].read_bytes())
+    return digest.hexdigest()
 
 
 def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console: Console) -> None:
@@ -131,7 +128,7 @@ def _videos_row(name: str, path: Path) -> dict[str, Any]:
         "codec": "unknown",
         "split": "test",
         "root": DATASET,
-        "uri": str(path.absolute())[1:],
+        "uri": escaped(str(path.absolute())[1:]),
         "mask_uri": None,
         "real_id": None,
         "real_uri": None,
@@ -154,7 +151,7 @@ def score_faces(
         entry = ledger[name]
         common = {"path": path, "num_frames": entry["num_frames"], "num_faces": entry["num_faces"]}
         start = time.monotonic()
-        reason = entry["reason"].removeprefix(f"{path.absolute()}: ")
+        reason = entry["reason"].removeprefix(escaped(f"{path.absolute()}: "))
         result: dict[str, Any] = {"status": entry["status"], "reason": reason}
         if entry["status"] == "ok":
             try:
@@ -212,10 +209,16 @@ def predict(trained: Trained, videos: Sequence[Path], console: Console, pictures
     return [replace(scored[name], path=path) for name, path in zip(names, videos, strict=True)]
 
 
-def as_json(trained: Trained, scored: Sequence[Scored]) -> dict[str, Any]:
-    """Return the JSON report: the trial and what it was trained on, then each video with the scores of its faces."""
+def as_json(
+    trained: Trained, scored: Sequence[Scored], left_out: Mapping[str, Sequence[Path]] | None = None
+) -> dict[str, Any]:
+    """Return the JSON report: the trial and what it was trained on, then each video with the scores of its faces.
+
+    left_out: reason -> files that were not scored, which are listed at the end.
+    """
     videos = []
     for video in scored:
         faces = [{name: value for name, value in row.items() if not name.endswith("_png")} for row in video.faces]
-        videos.append(vars(video) | {"path": str(video.path), "stages": dict(video.stages), "faces": faces})
-    return trained.description() | {"predicted_by": provenance.commit(), "videos": videos}
+        videos.append(vars(video) | {"path": escaped(str(video.path)), "stages": dict(video.stages), "faces": faces})
+    beside = [{"path": escaped(str(path)), "reason": why} for why, paths in (left_out or {}).items() for path in paths]
+    return trained.description() | {"predicted_by": provenance.commit(), "videos": videos, "left_out": beside}

@@ -1,11 +1,14 @@
 """One's own videos: the scores are those that the pipeline gives the same files, and what fails says why."""
 
 import json
+import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -79,7 +82,8 @@ def inputs(files: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("mine")
     for number, path in enumerate(files.values()):
         shutil.copy(path, folder / f"my $x^{number}$ clip{path.suffix}")
-    (folder / "zz broken.mp4").write_bytes(next(iter(files.values())).read_bytes()[:300])
+    (folder / os.fsdecode(b"zz broken \xe9.mp4")).write_bytes(next(iter(files.values())).read_bytes()[:300])
+    (folder / "notes.txt").touch()
     return folder
 
 
@@ -122,9 +126,12 @@ def test_a_broken_file_costs_itself(report: Any) -> None:
     assert code == 1
     assert [video["status"] for video in scored["videos"]] == ["ok", "ok", "unreadable"]
     broken = scored["videos"][2]
-    assert broken["path"].endswith("zz broken.mp4")
+    assert broken["path"].endswith("zz broken \\xe9.mp4")
     assert broken["reason"].startswith("not a video file")
     assert (broken["score"], broken["faces"], broken["stages"]) == (None, [], {})
+    assert [(each["path"].rpartition("/")[2], each["reason"]) for each in scored["left_out"]] == [
+        ("notes.txt", "neither a video nor a picture")
+    ]
 
 
 def test_the_json_says_what_scored(trial: Trial, report: Any) -> None:
@@ -373,6 +380,27 @@ def test_a_mask_is_laid_over_in_red() -> None:
 
 def test_the_legend_says_which_it_is() -> None:
     row: dict[str, Any] = {"mask_png": None}
+    black, white = (cv2.imencode(".png", np.full((4, 4), value, np.uint8))[1].tobytes() for value in (9, 200))
     assert evidence._legend([row]) == ""
-    assert "manipulated" in evidence._legend([row | {"mask_png": b""}])
-    assert "Grad-CAM" in evidence._legend([row, row | {"cam_png": b""}])
+    assert evidence._legend([row | {"mask_png": black}, row | {"mask_png": white}]).startswith("; red: ")
+    assert evidence._legend([row, row | {"cam_png": white}]).startswith("; colours, up to red: ")
+    for dark in ("mask_png", "cam_png"):  # a promise of red would be wrong
+        assert evidence._legend([row | {dark: black}]).startswith("; nothing is marked: ")
+
+
+def test_any_name_can_be_drawn_and_names_a_picture(tmp_path: Path) -> None:
+    """Without a warning on glyphs that the font lacks; a file's name has no line break and at most 255 bytes."""
+    assert evidence.drawable("\u00e9 \u8996\n\u00df") == "\u00e9 \\u8996\n\u00df"
+    png = cv2.imencode(".png", np.full((8, 8, 3), 100, np.uint8))[1].tobytes()
+    face = {"frame_index": 0, "face_index": 0, "time_s": 0.0, "score": 0.5, "image_png": png, "mask_png": None}
+    names = ("\u8996\u983b.mp4", "a\nb.mp4", "\U0001f600" * 60 + ".mp4", os.fsdecode(b"caf\xe9.mp4"))
+    common: Any = {"status": "ok", "reason": "", "num_frames": 1, "num_faces": 1, "seconds": 0.0, "score": 0.5}
+    scored = [predict.Scored(path=Path("/x") / name, faces=(face,), **common) for name in names]
+    trained: Any = SimpleNamespace(
+        experiment=SimpleNamespace(model="lre", train_on="ffpp"), folder=Path("run"), warnings=["\u8996"]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        written = write_pictures(trained, scored, tmp_path)
+    assert [path.name[:-13] for path in written] == ["\u8996\u983b", "a_b", "\U0001f600" * 20, "caf_"]
+    assert all(path.is_file() for path in written)
