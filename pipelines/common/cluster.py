@@ -102,22 +102,32 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
 
     Without `address`, start a local Ray on this machine's GPUs and `num_cpus` CPUs (None: all). With `dashboard`, it
     also starts its web server on localhost; without that, what a stopped trial's workers held is never free again.
-    Raise ClusterError where the cluster can't be joined, VersionError where its nodes run other code or packages.
+    Raise ClusterError where the cluster can't be joined, or a local Ray has too long a path for temporary files,
+    VersionError where a cluster's nodes run other code or packages.
     """
     import ray  # here, and in other places that a dry run passes: see `prepare_environment`
     import torch
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        with _silent_stderr():
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=dashboard,
-                # Batches go through it, of which a GPU has many on their way: there Ray takes its share of the memory.
-                object_store_memory=None if torch.cuda.is_available() else OBJECT_STORE_BYTES,
-                **options,
-            )
+        try:
+            with _silent_stderr():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=dashboard,
+                    # Batches go through it, of which a GPU has many on their way: Ray takes its share of the memory.
+                    object_store_memory=None if torch.cuda.is_available() else OBJECT_STORE_BYTES,
+                    **options,
+                )
+        except OSError as error:
+            if "AF_UNIX path length" not in str(error):
+                raise
+            name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+            raise ClusterError(
+                f"{name}={os.environ.get(name, '')} is too long: Ray puts sockets below it, whose paths may have 107 "
+                "bytes; set RAY_TMPDIR to a short folder, such as RAY_TMPDIR=/tmp"
+            ) from error
     else:
         _join(address, options)
     for name in ("ray.data", "ray.tune", "ray.train"):

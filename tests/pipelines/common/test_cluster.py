@@ -200,3 +200,27 @@ def test_work_goes_where_roles_say_with_the_drivers_code(tmp_path: Path) -> None
     assert seen["different"].count("code ") == 3
     assert "here changed" in seen["different"]
     assert "  video " in seen["different"]
+
+
+@pytest.mark.ray
+def test_a_path_for_temporary_files_that_is_too_long_is_one_error_with_its_name(tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 100)
+    long.mkdir()
+    code = (
+        "from pipelines.common import cluster\n"
+        "cluster.prepare_environment(None)\n"
+        "try:\n    cluster.connect(None, 1).__enter__()\n"
+        "except cluster.ClusterError as error:\n    print(error)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cluster.ROOT,
+        env=environment | {"TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert told.startswith(f"TMPDIR={long} is too long: Ray puts sockets below it")
+    assert "set RAY_TMPDIR to a short folder" in told
