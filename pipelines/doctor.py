@@ -16,6 +16,7 @@ import io
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ from pipelines import datasets
 from pipelines.common import command, progress
 from pipelines.common.command import positive
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_text
-from pipelines.common.text import printable
+from pipelines.common.text import counted, printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
 from pipelines.datasets._lists import PublishedList
@@ -171,12 +172,25 @@ def _published(name: str) -> Mapping[tuple[str, str], int]:
 
 # ----------------------------------------------------------------------------------------- output
 def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
-    """Print a table for each dataset; of many problems the first five are named."""
+    """Print a line for each dataset, and below it a table of what is wrong; of many problems the first five are named.
+
+    The line of a dataset without fault says how many videos it has, that of all together how much room there is.
+    """
     for name, own in findings.items():
-        table = Table(title=printable(name), title_justify="left", show_lines=True, expand=True)
+        wrong = [finding for finding in own if finding.result != OK]
+        counts = Counter(finding.result for finding in own)
+        told = [finding.text for finding in own if finding.check in ("counts", "space") and not wrong]
+        told += [counted(counts[result], result) for result in (ERROR, WARNING) if counts[result]]
+        told += [f"{counts[OK]} of {counted(len(own), 'check')} ok"] if wrong else []
+        worst = next((result for result in (ERROR, WARNING) if counts[result]), OK)
+        line = Text.assemble(printable(name), ": ", (worst, STYLES[worst]), "; ", "; ".join(told))
+        console.print(line, highlight=False, soft_wrap=True)
+        if not wrong:
+            continue
+        table = Table(show_lines=True, expand=True)
         for column, ratio in (("check", None), ("result", None), ("found", 3), ("what to do", 2)):
             table.add_column(column, ratio=ratio, overflow="fold")
-        for finding in own:
+        for finding in wrong:
             lines = "\n".join(printable(line) for line in finding.text.splitlines())
             result = Text(finding.result, STYLES[finding.result])
             table.add_row(finding.check, result, Text(lines), Text(printable(finding.todo)))
@@ -239,7 +253,8 @@ def examine_and_show(arguments: argparse.Namespace, console: Console) -> int:
         write_text(Path(arguments.report), to_csv(findings))
         console.print(f"Every problem: {arguments.report}", highlight=False, markup=False, soft_wrap=True)
     results = [finding.result for own in findings.values() for finding in own]
-    console.print(f"{results.count(ERROR)} errors, {results.count(WARNING)} warnings", highlight=False)
+    numbers = [counted(results.count(result), result) for result in (ERROR, WARNING)]
+    console.print(", ".join(numbers), highlight=False)
     return 1 if ERROR in results else 0
 
 

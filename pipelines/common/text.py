@@ -53,6 +53,11 @@ def first(texts: Iterable[str], limit: int = 5) -> str:
     return ", ".join(printable(text) for text in texts[:limit]) + more
 
 
+def counted(number: int, name: str) -> str:
+    """Return a number with the name of what was counted: `0 trials`, `1 trial`, `2 trials`."""
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
 def one_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its class where it has no message."""
     return escaped((str(error) or type(error).__name__).splitlines()[0])

@@ -189,6 +189,23 @@ def test_names_cannot_steer_the_terminal():
     assert text.printable("a\x1b[31m\n\u202eb ü") == r"a\x1b[31m\n\u202eb ü"
 
 
+def test_a_dataset_without_fault_is_one_line(capsys):
+    fine = [
+        _checks.Finding(check="layout", result=OK, text="as expected"),
+        _checks.Finding(check="counts", result=OK, text="7 videos, as published"),
+    ]
+    worse = _checks.Finding(check="classes", result=WARNING, text="a part with one class only", todo="download it")
+    room = _checks.Finding(check="space", result=OK, text="9.0 GB free")
+    doctor.show({"a": fine, "b\n": [*fine, worse], doctor.ALL: [room]}, Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a: ok; 7 videos, as published"
+    assert lines[1] == "b\\n: warning; 1 warning; 2 of 3 checks ok"
+    assert lines[-1] == "all datasets: ok; 9.0 GB free"
+    table = "\n".join(lines[2:-1])
+    assert "a part with one class only" in table
+    assert "as expected" not in table
+
+
 # Files
 
 
