@@ -38,7 +38,7 @@ def roots_of(
         return roots
     with progress.view(console, "Making the sample corpus (once)") as view:
 
-        def on_take(done: int, total: int) -> None:
-            view.update("takes", f"{done} of {total}", done, total)
+        def on_clip(done: int, total: int) -> None:
+            view.update("clips", f"{done} of {total}", done, total)
 
-        return corpus.make(storage, names=names, progress=on_take)
+        return corpus.make(storage, names=names, progress=on_clip)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.common import cluster, progress
+from pipelines.common.text import counted
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces.plan import extract_missing
 from pipelines.launch import plan, resources
@@ -51,7 +52,7 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
             planner.check(trial, compute)
         # A trial that was stopped right after its results gets its pictures now.
         todo = {key: trial for key, trial in trials.items() if not (trial.done and explain.made(trial.folder))}
-        title = f"Training and scoring: {len(todo)} trials, {concurrent} at once"
+        title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
         with runs.live(_outcome(request, data, trials), console) as live, progress.view(console, title) as view:
             logged: dict[Path, int] = {}  # stage -> points of its curve
 

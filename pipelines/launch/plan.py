@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import models
+from pipelines.common.text import counted
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
@@ -104,7 +105,7 @@ def _print_stages(request: Request, data: Data | None, console: Console) -> None
         mean = f"{sum(seconds) / len(seconds):.0f} s each" if seconds else "–"
         counts = (len(own), len(own) - len(seconds), len(seconds))
         lines.append((paper, name, *map(str, counts), mean))
-    _heading(f"Stages ({request.preset} preset, {len(experiments)} trials)", console)
+    _heading(f"Stages ({request.preset} preset, {counted(len(experiments), 'trial')})", console)
     _print_table(("paper", "stage", "distinct", "to train", "reused", "trained before took"), lines, console)
 
     otherwise = Counter(

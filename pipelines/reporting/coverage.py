@@ -107,7 +107,7 @@ def verdict(leaks: Sequence[Leak]) -> list[str]:
         f"failed videos (Fisher's exact test) or {MIN_FACES:g} faces per frame (Mann-Whitney U test)"
     )
     if not leaks:
-        return [f"Nothing about extraction tells real from fake ({rule})"]
+        return [f"No leak found: real and fake fail alike ({rule})"]
     return [*(f"LEAK {leak}" for leak in leaks), f"The label can be guessed from extraction ({rule})"]
 
 

@@ -306,7 +306,7 @@ def _videos(folder: Path, saved: Saved, materials: Sequence[Material]) -> str:
         ]
         text += "<h3>Extraction</h3>\n" + _grid(head, body, names=4)
     text += "<h3>Test videos without a usable face</h3>\n" + (_failures(materials) or "<p>None.</p>\n")
-    leaks = [f"LEAK {leak}" for leak in saved.leaks] or ["Nothing about extraction tells real from fake."]
+    leaks = [f"LEAK {leak}" for leak in saved.leaks] or ["No leak found: real and fake fail alike."]
     return text + "<h3>Leaks</h3>\n" + _items(leaks)
 
 

@@ -315,7 +315,7 @@ def _interval_notes(cells: Sequence[Cell]) -> list[str]:
     lines = ["[low, high]: 95 % interval over the people in the test videos"]
     if any(len(cell.seeds) > 1 for cell in cells):
         lines[0] += ", with several seeds over trainings too; ±: standard deviation over seeds"
-    few = sorted({cell.n_clusters for cell in cells if cell.seeds and cell.n_clusters < FEW_CLUSTERS})
+    few = sorted({cell.n_clusters for cell in cells if cell.seeds and 0 < cell.n_clusters < FEW_CLUSTERS})
     if few:
         lines.append(f"of fewer than {FEW_CLUSTERS} groups (here {few[0]}) intervals can be too narrow")
     perfect = dict.fromkeys(cell.n_clusters for cell in cells if cell.ours in (0, 1))
@@ -337,7 +337,7 @@ def _test_notes(cells: Sequence[Cell]) -> list[str]:
         f"{', mean over seeds' if several else ''}, Holm's correction for the rows of a column)"
     ]
     if any(len(comparison.by_seed) == 1 for comparison in tested):
-        lines.append("the test knows the chance in test videos, not that in training: one seed says nothing of it")
+        lines.append("p-values cover the sampling of test videos, not the randomness of training")
     return lines
 
 
