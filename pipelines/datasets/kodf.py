@@ -8,7 +8,7 @@ With the lists of AI-Hub: four CSV files, of real (`원본영상`) and fake (`�
 `validation`. They tell labels, methods, people and counterparts by file name; a file that they do not name is an error.
 `training` is `train`. The owners' test part was not released, so that papers score `validation`: it is `test` here,
 unless there are lists named `test` beside it. Without any such list, as in the international release: what lies in
-`original_videos` is real, the folders of `synthesized_videos` are methods, there is no split, and all videos are `test`.
+`original_videos` is real, the folders of `synthesized_videos` are methods, there is no split, and all are `test`.
 
 A fake is `<target>_<source>_<method>_<number>`: the face of `source` on a clip of `target`, or its target speaking
 otherwise; both are people. It is shorter than the clip that it was made from, so that there is a `real_id` but no
