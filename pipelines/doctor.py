@@ -79,7 +79,8 @@ def examine(
     every = [row for own in rows.values() for row in own]
     missing, unreadable = _look_at_files(every, roots, options, console)
     for name, own in rows.items():
-        of_layout = Finding(check="layout", result=OK, text="\n".join(notes[name]) or "as expected")
+        noted = tuple(_checks.Problem(text=note) for note in notes[name])
+        of_layout = Finding(check="layout", result=OK, text="as expected", problems=noted)
         findings[name] = [of_layout, *_of_dataset(name, own, missing, unreadable, is_sample, published[name])]
     findings[ALL] = [_space(every, storage, options)]
     if options.hash:
@@ -174,7 +175,8 @@ def _published(name: str) -> Mapping[tuple[str, str], int]:
 def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
     """Print a line for each dataset, and below it a table of what is wrong; of many problems the first five are named.
 
-    The line of a dataset without fault says how many videos it has, that of all together how much room there is.
+    The line of a dataset without fault says how many videos it has, that of all together how much room there is. What
+    was noted without being a fault follows it.
     """
     for name, own in findings.items():
         wrong = [finding for finding in own if finding.result != OK]
@@ -185,6 +187,8 @@ def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
         worst = next((result for result in (ERROR, WARNING) if counts[result]), OK)
         line = Text.assemble(printable(name), ": ", (worst, STYLES[worst]), "; ", "; ".join(told))
         console.print(line, highlight=False, soft_wrap=True)
+        for note in (problem.text for finding in own if finding.result == OK for problem in finding.problems):
+            console.print(Text(f"    {printable(note)}"), highlight=False, soft_wrap=True)
         if not wrong:
             continue
         table = Table(show_lines=True, expand=True)

@@ -445,7 +445,11 @@ def test_what_a_layout_leaves_out_is_said(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
     roots = {"wild_deepfake": str(tmp_path)}
-    findings = doctor.examine(["wild_deepfake"], roots, tmp_path, doctor.Options(), Console(quiet=True))
+    console = Console(record=True, width=80, file=io.StringIO())
+    findings = doctor.examine(["wild_deepfake"], roots, tmp_path, doctor.Options(), console)
     layout = findings["wild_deepfake"][0]
     assert (layout.check, layout.result) == ("layout", "ok")
-    assert layout.text.endswith("left out real_test/__MACOSX, which macOS adds to archives")
+    line = f"wild_deepfake at {tmp_path}: left out real_test/__MACOSX, which macOS adds to archives"
+    doctor.show({"wild_deepfake": [layout]}, console)
+    assert line in console.export_text()
+    assert f'"{line}"' in doctor.to_csv({"wild_deepfake": [layout]})
