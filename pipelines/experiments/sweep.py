@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Space, of_rows
 from pipelines.faces import perturb
-from pipelines.metrics.names import LEVELS, LOCALIZING, METRICS, UNSEEN
+from pipelines.metrics.names import LEVELS, LOCALIZING, MACRO, METRICS, UNSEEN
 
 NO_VALUE = "-"  # in place of a value that the paper does not have
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -39,8 +39,7 @@ class Column:
         if words[-1] in METRICS:
             metric = words.pop()
         perturbation = words.pop() if words and words[-1] in perturb.names() else ""
-        if metric in LOCALIZING:
-            level = "frame"
+        level = {MACRO: "video", **dict.fromkeys(LOCALIZING, "frame")}.get(metric, level)
         return cls(name=name, test=" ".join(words), level=level, metric=metric, perturbation=perturbation)
 
 
@@ -241,7 +240,7 @@ def _scores(experiment: Experiment, test: str) -> bool:
             return len({name for name in experiment.test_on if name.partition("/")[0] != experiment.train_on}) > 1
         return test in experiment.test_on or (not test and len(experiment.test_on) == 1)
     if experiment.protocol == "in_dataset":
-        return test in ("", experiment.train_on)
+        return not test or test.partition("/")[0] == experiment.train_on  # or one of its manipulations
     dataset, _, manipulation = test.partition("/")
     return (dataset == experiment.train_on and bool(manipulation)) or (
         not test and experiment.protocol != "cross_manipulation"

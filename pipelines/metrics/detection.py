@@ -197,55 +197,75 @@ def ranked(table: pa.Table, drawn: Counts, metrics: Collection[str] = DETECTING)
             for name, metric in wanted.items():
                 numbers[name].resampled[some] = metric(resamples)
     p = expit(z)
-    right = (z > 0) == (y == FAKE)
-    values = {"acc_at_0_5": right[None], "balanced_acc_at_0_5": right[None], "brier": (p - y)[None] ** 2}
-    if "ece" in metrics:
+    right = ((z > 0) == (y == FAKE)).astype(float)
+    values = {"acc_at_0_5": [right], "balanced_acc_at_0_5": [right], "brier": [(p - y) ** 2]}
+    if "ece" in metrics:  # the gap between P(fake) and the share of fakes, by bin
         bins = np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1)
-        values["ece"] = np.where(np.arange(NUM_BINS)[:, None] == bins, p - y, 0)
-    for name in (*AT_HALF, *CALIBRATION):
-        if name in metrics:
-            real, fake = _means_by_class(y, values[name], video, drawn)
+        values["ece"] = [np.where(bins == i, p - y, 0) for i in range(NUM_BINS)]
+    if wanted_means := [name for name in (*AT_HALF, *CALIBRATION) if name in metrics]:
+        real, fake = _means_by_class(y, [row for name in wanted_means for row in values[name]], video, drawn)
+        first = 0
+        for name in wanted_means:
             share = 0.5 if name == "balanced_acc_at_0_5" else float(np.mean(y == FAKE))
-            means = np.abs((1 - share) * real + share * fake).sum(axis=0)  # of ECE, gaps by bin; else one number
+            own = slice(first, first := first + len(values[name]))
+            means = np.abs((1 - share) * real[own] + share * fake[own]).sum(axis=0)
             numbers[name] = Resampled(float(means[0]), means[1:])
     return {name: numbers[name] for name in metrics if name in numbers}
 
 
 def _means_by_class(
-    y: NDArray[np.int64], values: Floats, video: NDArray[np.intp], drawn: Counts
+    y: NDArray[np.int64], values: Sequence[Floats], video: NDArray[np.intp], drawn: Counts
 ) -> tuple[Floats, Floats]:
-    """Return means of K values (K, N) over the reals and over the fakes, (K, 1 + R) each: of all, then of resamples."""
-    drawn = np.concatenate([np.ones((len(drawn), 1), np.float32), drawn], axis=1)
+    """Return means of K values (N,) over the reals and over the fakes, (K, 1 + R) each: of all, then of resamples."""
+    once = np.concatenate([np.ones((len(drawn), 1), np.float32), drawn], axis=1)
     means = []
     for of in (y == REAL, y == FAKE):
-        sums = np.stack([np.bincount(video[of], row[of], len(drawn)) for row in (*values, np.ones(len(y)))]) @ drawn
+        rows = [np.bincount(video[of], row[of], len(once)) for row in (*values, np.ones(len(y)))]
+        sums = np.stack(rows) @ once
         means.append(sums[:-1] / sums[-1])
     return means[0], means[1]
 
 
 def with_masks(predictions: pa.Table) -> pa.Table:
-    """Return the faces whose true mask is known, and of which there is a predicted one; of real faces it is empty."""
-    return predictions.filter(pc.is_valid(predictions["mask_tp"]))
+    """Return the faces of a stage that predicts masks, none of another."""
+    return predictions if predictions["mask_tp"].null_count < len(predictions) else predictions.slice(0, 0)
 
 
-def masked(faces: pa.Table, drawn: Counts) -> dict[str, Resampled]:
-    """Return `iou` and `pbca` of the fakes among the faces, and `false_mask_area` of the reals, at threshold 0.5.
+def counting(metric: str, faces: pa.Table) -> pa.Table:
+    """Return those of the faces that count for a metric of `LOCALIZING`; faces: as `with_masks` returns them.
 
-    faces: rows that `with_masks` returned; a class that is not there has none of its metrics. IoU: mean over faces of
-    intersection / union, 1 where both are empty. PBCA: share of all pixels that are right, pooled. False mask area:
-    share of the pixels of real faces that are taken for manipulated, pooled. drawn (V, R): as in `ranked`.
+    A fake face has no true mask where it is not known, or where the change is too slight to leave one; that of a real
+    face is empty.
+    """
+    fake, known = pc.equal(faces["label"], FAKE), pc.is_valid(faces["mask_tp"])
+    if metric == "false_mask_area":
+        return faces.filter(pc.and_(pc.invert(fake), known))
+    if metric == "missing_masks":
+        return faces.filter(fake)
+    if metric == "iou_all_fakes" and pc.any(pc.and_(fake, known)).as_py():
+        return faces.filter(fake)
+    return faces.filter(pc.and_(fake, known))
+
+
+def masked(metric: str, faces: pa.Table, drawn: Counts) -> Resampled:
+    """Return a metric of `LOCALIZING`, at threshold 0.5; faces: at least one, as `counting` returns them.
+
+    `iou`: mean over faces of intersection / union, 1 where both are empty; `iou_all_fakes`: the same, where a fake face
+    without a true mask counts 0. `pbca`: share of all pixels that are right, pooled. `missing_masks`: share of fake
+    faces without a true mask. `false_mask_area`: share of the pixels of real faces that are taken for manipulated,
+    pooled. drawn (V, R): as in `ranked`.
     """
     tp, fp, fn, tn = (faces[f"mask_{name}"].to_numpy().astype(float) for name in ("tp", "fp", "fn", "tn"))
-    union, video, fake = tp + fp + fn, _videos(faces)[0], faces["label"].to_numpy() == FAKE
-    iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
-    shares = {
-        "iou": (fake, iou, np.ones(len(iou))),
-        "pbca": (fake, tp + tn, union + tn),
-        "false_mask_area": (~fake, fp, union + tn),
-    }
-    return {
-        name: _share(video[of], part[of], whole[of], drawn) for name, (of, part, whole) in shares.items() if of.any()
-    }
+    union, one = tp + fp + fn, np.ones(len(tp))
+    iou = np.nan_to_num(np.where(union == 0, 1.0, tp / np.maximum(union, 1)))  # NaN: no true mask
+    part, whole = {
+        "iou": (iou, one),
+        "iou_all_fakes": (iou, one),
+        "pbca": (tp + tn, union + tn),
+        "missing_masks": (np.isnan(tp).astype(float), one),
+        "false_mask_area": (fp, union + tn),
+    }[metric]
+    return _share(_videos(faces)[0], part, whole, drawn)
 
 
 def _share(video: NDArray[np.intp], part: Floats, whole: Floats, drawn: Counts) -> Resampled:

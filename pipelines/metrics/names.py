@@ -9,7 +9,8 @@ CALIBRATION = ("ece", "brier")
 FITTED = {"acc_at_val": "acc_at_0_5", "ece_scaled": "ece", "brier_scaled": "brier"}
 MACRO = "macro_auc"  # mean over manipulations, each against all real videos
 DETECTING = (*RANKING, *AT_HALF, *CALIBRATION)
-LOCALIZING = ("iou", "pbca", "false_mask_area")  # counted in pixels of faces: there is no video level
+# Counted in pixels of faces: there is no video level.
+LOCALIZING = ("iou", "iou_all_fakes", "pbca", "missing_masks", "false_mask_area")
 METRICS = (*DETECTING, *FITTED, MACRO, *LOCALIZING)
 FINAL = "final"  # instead of a stage's name: the paper's score, the mean over its stages
 UNSEEN = "unseen"  # instead of a test dataset's name: the mean over those not trained on

@@ -220,13 +220,7 @@ def _counted(part: ScoredPart, predictions: pa.Table, manipulation: str) -> dict
 
 def localized(faces: pa.Table, sources: pa.Table | None) -> dict[str, Number]:
     """Return the metrics of `LOCALIZING` that there are for faces, as `detection.with_masks` returns them."""
-    numbers = {}
-    for label in faces["label"].unique().to_pylist():
-        of_class = faces.filter(pc.equal(faces["label"], label))
-        clusters, labels = detection.clusters(of_class, sources)
-        for metric, resampled in detection.masked(of_class, resampling.weights(clusters)).items():
-            numbers[metric] = Number(resampled=resampled, n_clusters=clusters.number(labels))
-    return numbers
+    return {metric: number(metric, faces, sources) for metric in LOCALIZING if len(detection.counting(metric, faces))}
 
 
 def detected(level: str, scores: pa.Table, fitted: Fitted | str, sources: pa.Table | None) -> dict[str, Number]:
@@ -277,7 +271,12 @@ def macro(by_manipulation: Mapping[str, Number]) -> dict[str, Number]:
 def number(metric: str, table: pa.Table, sources: pa.Table | None) -> Number:
     """Return one metric, not of `FITTED`, of rows as `scores_at` or, for masks, `detection.with_masks` return them."""
     if metric in LOCALIZING:
-        return localized(table, sources).get(metric, Number(reason=NO_MASKS))
+        faces = detection.counting(metric, table)
+        if not faces.num_rows:
+            return Number(reason=NO_MASKS)
+        clusters, labels = detection.clusters(faces, sources)
+        masked = detection.masked(metric, faces, resampling.weights(clusters))
+        return Number(resampled=masked, n_clusters=clusters.number(labels))
     if metric == MACRO:
         return macro(aucs_by_manipulation(table, sources)).get(MACRO, Number(reason="there is one manipulation only"))
     if reason := detection.undefined(metric, table["label"]):

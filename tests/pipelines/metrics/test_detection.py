@@ -556,6 +556,20 @@ def test_the_false_mask_area_is_the_share_of_pixels_of_real_faces():
     assert measured(table([*faces, face("u", 0, 0.1)]), "frame")["false_mask_area"].value == 3 / 20
 
 
+def test_fakes_without_a_true_mask_are_counted_and_can_count_as_not_found():
+    faces = [masked("a", 1, 1, 0, 8), masked("b", 1, 0, 0, 9), face("c", 1, 0.9), face("d", 1, 0.9)]
+    found = {name: number.value for name, number in measured(table(faces), "frame").items()}
+    assert found["missing_masks"] == 2 / 4
+    assert (found["iou"], found["iou_all_fakes"]) == ((1 / 2 + 1) / 2, (1 / 2 + 1) / 4)
+
+
+def test_where_no_fake_has_a_true_mask_all_are_missing_and_none_is_measured():
+    real = masked("r", 0, 0, 0, 10, label=0)  # so the stage predicts masks
+    found = measured(table([real, face("a", 1, 0.9)]), "frame")
+    assert {name for name in found if "mask" in name or "iou" in name} == {"missing_masks", "false_mask_area"}
+    assert found["missing_masks"].value == 1
+
+
 def test_without_a_known_mask_there_is_no_localization():
     assert localized(table([face("a", 1, 0.5), masked("r", 0, 0, 0, 10, label=0)])) == {}
 

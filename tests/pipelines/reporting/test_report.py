@@ -287,6 +287,16 @@ def test_notes_tell_what_a_reader_must_know():
     assert lines[-1] == "FAILED 0.95 on dfdc: ValueError: loss, is NaN"
 
 
+def test_notes_say_what_an_interval_is_over_and_where_it_says_little():
+    few, enough = (notes([make_cell(results({"n_clusters": n}))], {}) for n in (19, 20))
+    assert any("fewer than 20 groups (here 19)" in line for line in few)
+    assert not any("fewer than" in line for line in enough)
+    assert not any("trainings" in line for line in few)
+    assert any("with several seeds over trainings too" in line for line in notes([make_cell(*THREE)], {}))
+    perfect = results({"value": 1.0, "low": 0.83, "high": 1.0, "n_clusters": 20})
+    assert any("no error in 20 groups" in line for line in notes([make_cell(perfect)], {}))
+
+
 def test_notes_name_a_failure_once_for_all_datasets_of_its_row():
     cells = [Cell(row="0.95", column=name, published=0.8, failure="killed") for name in ("celeb_df", "dfdc")]
     failed = [line for line in notes([*cells, FAILED], {}) if "FAILED" in line]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,9 @@ def test_every_stage_dataset_level_and_metric_has_a_row(trial: Trial) -> None:
     ]
     # True masks of fakes are not known in DFDC; of the stages, `localize` predicts masks.
     localizing = ("localize", FINAL)
-    wanted += [(stage, "celeb_df", "frame", metric) for stage in localizing for metric in ("iou", "pbca")]
-    wanted += [(s, name, "frame", "false_mask_area") for s in localizing for name in ("celeb_df", "dfdc", "unseen")]
+    wanted += [(s, "celeb_df", "frame", metric) for s in localizing for metric in ("iou", "iou_all_fakes", "pbca")]
+    everywhere = product(localizing, ("celeb_df", "dfdc", "unseen"), ("missing_masks", "false_mask_area"))
+    wanted += [(stage, name, "frame", metric) for stage, name, metric in everywhere]
     assert sorted(keys) == sorted(wanted)
     assert trial.results().schema.equals(tables.RESULTS)
 
