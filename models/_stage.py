@@ -126,7 +126,7 @@ class Stage(nn.Module):
 
     @staticmethod
     def pretrained_networks(cfg: Any) -> tuple[str, ...]:
-        """Return the networks of timm whose weights the stage starts from, with the tags of these (`_layers.tagged`)."""
+        """Return the names, with tags (`_layers.tagged`), of timm's networks whose weights the stage starts from."""
         return ()
 
     @staticmethod

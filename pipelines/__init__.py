@@ -26,8 +26,8 @@ Packages, from the ground up. Each imports only those above it in this list:
     tracking     MLflow: runs, registered models
     launch       one launch of a sweep, from the plan to the report
 
-On top are the commands: sweep, preprocess, doctor, coverage, browse, report, predict, score_file, score_detector. Each parses its arguments, calls,
-prints and exits.
+On top are the commands: sweep, preprocess, doctor, coverage, browse, report, predict, score_file, score_detector. Each
+parses its arguments, calls, prints and exits.
 
 Rules, which `tests/test_imports.py` checks. `models/` may be imported by all, and imports nothing from here. Nothing
 imports a command but `sweeps/`, which take all that they need from `pipelines.sweep`. Only `tracking` imports MLflow.
