@@ -1,8 +1,10 @@
 """Pictures to face boxes and landmarks: the models, and where their files are. Numpy in, numpy out."""
 
+import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -190,6 +192,19 @@ class Landmarks:
 
 def _corners(box: dlib.rectangle) -> np.ndarray:
     return np.array([box.left(), box.top(), box.right() + 1, box.bottom() + 1], float)
+
+
+@cache
+def predictor_digest(path: Path | None) -> str:
+    """Return 16 hex digits that name the content of a landmark predictor, by default of the packaged one.
+
+    `missing` where there is none: what loads it says so.
+    """
+    try:
+        with (path or _packaged(_PREDICTOR)).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except (OSError, ValueError):
+        return "missing"
 
 
 def _packaged(name: str) -> Path:

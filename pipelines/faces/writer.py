@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.common import tables
 from pipelines.common.storage import make_folder, to_disk, write_json, write_parquet, writing
+from pipelines.faces.detect import predictor_digest
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.faces.store import METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
 
@@ -62,14 +63,11 @@ def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[No
 
 def _check_recipe(folder: Path, recipe: Recipe, predictor: Path | None) -> None:
     """Write recipe.json, or raise ValueError when there is one that says something else."""
-    predictor_name = "packaged"
-    if predictor is not None and predictor.is_file():  # if it is missing, the actors say so
-        predictor_name = hashlib.sha256(predictor.read_bytes()).hexdigest()[:16]
     asked = {
         "schema_version": tables.VERSION,
         "faces_version": FACES_VERSION,
         "recipe": asdict(recipe),
-        "predictor": predictor_name,
+        "predictor": predictor_digest(predictor),
     }
     path = folder / "recipe.json"
     if not path.exists():

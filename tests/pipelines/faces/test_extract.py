@@ -1,6 +1,7 @@
 """Extraction into a folder: complete, the same rows whatever happens on the way, one bad video costs one video."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.common import tables
+from pipelines.faces import detect, writer
 from pipelines.faces import extract as extract_module
-from pipelines.faces import writer
 from pipelines.faces.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces.plan import Extraction, Standing, notes
 from pipelines.faces.recipe import Recipe
@@ -585,8 +586,18 @@ def test_a_finished_folder_keeps_its_predictor(tmp_path, roots, read_once):
     extract(table(row("text")), roots, tmp_path, RECIPE)
     predictor = tmp_path / "own.dat"
     predictor.write_bytes(b"another predictor")
-    with pytest.raises(ValueError, match=r"was extracted otherwise .predictor 'packaged' -> '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"was extracted otherwise .predictor '[0-9a-f]{16}' -> '[0-9a-f]{16}'"):
         extract(table(row("text")), roots, tmp_path, RECIPE, predictor=predictor)
+
+
+def test_the_packaged_predictor_has_a_name_by_its_content(tmp_path, roots, read_once):
+    """A package of another version may hold another one."""
+    write_parts(tmp_path, [row("text")], read_once)
+    extract(table(row("text")), roots, tmp_path, RECIPE)
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    content = detect._packaged(detect._PREDICTOR).read_bytes()
+    assert written["predictor"] == hashlib.sha256(content).hexdigest()[:16]
+    assert detect.predictor_digest(tmp_path / "none.dat") == "missing"
 
 
 # What has changed since it was extracted
