@@ -498,7 +498,7 @@ ALLOWED = {  # (file, function, what it calls) -> why
     ("pipelines/tracking/registry.py", "save", "copyfile"): _UPLOAD,
     ("pipelines/tracking/registry.py", "save", "write_text"): _UPLOAD,
     ("pipelines/tracking/registry.py", "_forget_paths", "save"): _UPLOAD,
-    ("pipelines/training/loop.py", "loop", "save"): "by `put_folder`",
+    ("pipelines/training/loop.py", "_train", "save"): "by `put_folder`",
 }
 
 
