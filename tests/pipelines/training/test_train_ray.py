@@ -134,6 +134,7 @@ def test_no_steps_are_no_batches(lab: Any) -> None:
 
 
 # ---------------------------------------------------------------------------------------- workers
+@pytest.mark.nightly
 def test_one_worker_ends_where_this_process_ends(lab: Any) -> None:
     recover = lab(**{"recover.num_epochs": 3})
     here = trained(recover.job("here", "recover"))
