@@ -176,11 +176,11 @@ def few_steps(feed: models.Feed) -> models.Feed:
     return replace(feed, num_epochs=NUM_EPOCHS, steps_per_epoch=STEPS, batch_size=BATCH)
 
 
-def experiment_of(case: Case, precision: Any = "fp32") -> Experiment:
-    """Return the experiment that has the stage."""
+def experiment_of(case: Case, **settings: Any) -> Experiment:
+    """Return the experiment that has the stage, in fp32 unless `settings` say otherwise."""
     changes = {f"model.{name}": value for name, value in {**SMALLER[case.paper], **case.changes}.items()}
     base = Experiment(model=case.paper, train_on="ffpp", test_on=(), protocol="in_dataset", preset="small", seed=3)
-    return base.override({"precision": precision, **changes})
+    return base.override({"precision": "fp32", **settings, **changes})
 
 
 def planned_of(experiment: Experiment, storage: Path) -> dict[str, stages.PlannedStage]:
@@ -188,9 +188,9 @@ def planned_of(experiment: Experiment, storage: Path) -> dict[str, stages.Planne
     return {stage.name: stage for stage in stages.plan(experiment, dict.fromkeys(VIEWS, "made up"), storage)}
 
 
-def trained(case: Case, storage: Path, precision: Any = "fp32") -> Job:
+def trained(case: Case, storage: Path, **settings: Any) -> Job:
     """Return the stage's job, which is done, and so is what it needs."""
-    experiment = experiment_of(case, precision)
+    experiment = experiment_of(case, **settings)
     config, faces, planned = experiment.config(), {"ffpp": storage}, planned_of(experiment, storage)
     for name in (*planned[case.stage].needs, case.stage):
         stage, derived = models.stage(case.paper, name), None
@@ -366,7 +366,7 @@ PLAIN = Case(paper="plain", stage="detect")
 def test_precision_reaches_training_validation_and_scoring(tmp_path: Path) -> None:
     made = {}
     for precision in ("auto", "fp32", "bf16"):
-        job = trained(PLAIN, tmp_path / precision, precision)
+        job = trained(PLAIN, tmp_path / precision, precision=precision)
         line = job.planned.curve()[-1]
         logits = scores(job, tmp_path / precision / "wide")["logit"]
         made[precision] = (line["train/loss"], line["val/loss"], *logits)
@@ -374,6 +374,17 @@ def test_precision_reaches_training_validation_and_scoring(tmp_path: Path) -> No
     assert made["auto"] == made["fp32"]  # on a CPU
     assert all(one != other for one, other in zip(made["fp32"], made["bf16"], strict=True))
     assert made["bf16"] == pytest.approx(made["fp32"], rel=0.1, abs=0.1)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_deterministic_training_is_the_same_each_time(case: Case, tmp_path: Path) -> None:
+    """On the GPU, where there is one; and no stage has an operation that is refused."""
+    one, other = (trained(case, tmp_path / name, precision="auto", deterministic=True) for name in ("one", "other"))
+    assert one.planned.summary()["made_with"]["deterministic"] == "yes"
+    weights = [safetensors.torch.load_file(job.planned.folder / "weights.safetensors") for job in (one, other)]
+    for name, value in weights[0].items():
+        assert torch.equal(value.nan_to_num(), weights[1][name].nan_to_num()), name
 
 
 if __name__ == "__main__":
