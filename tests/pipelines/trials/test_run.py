@@ -328,10 +328,15 @@ def test_a_failed_training_video_makes_another_stage(tiny: Any, storage: Path) -
 def test_in_dataset_scores_the_test_part_of_the_training_dataset(storage: Path, tiny: Any, trial: Trial) -> None:
     same = ran(planned(tiny, storage, protocol="in_dataset"))
     assert [stage.digest for stage in same.planned] == [stage.digest for stage in trial.planned]
-    (row,) = rows_of(same, stage=FINAL, level="video", metric="auc")
+    row, *by_manipulation = rows_of(same, stage=FINAL, level="video", metric="auc")
     assert row["test_dataset"] == "ffpp"
     assert (row["n_real"], row["n_fake"]) == (2, 8)
-    assert 0 <= row["value"] <= 1
+    names = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
+    assert [of["test_dataset"] for of in by_manipulation] == [f"ffpp/{name}" for name in names]
+    assert {(of["n_real"], of["n_fake"]) for of in by_manipulation} == {(2, 2)}
+    (macro,) = rows_of(same, stage=FINAL, level="video", metric="macro_auc")
+    assert macro["value"] == pytest.approx(np.mean([of["value"] for of in by_manipulation]))
+    assert macro["value"] == pytest.approx(row["value"])  # as many fakes of each
 
 
 # ----------------------------------------------------------------------------------- perturbations
