@@ -13,6 +13,7 @@ import numpy as np
 
 _PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 _CNN = "mmod_human_face_detector.dat"
+MISSING = "missing"  # instead of the digest of a predictor
 _LEAST_FACE = 0.5  # RetinaFace's P(face), below which there is none
 _LEAST_DOUBT = 1e-6  # P(no face) that keeps its log odds finite
 
@@ -198,13 +199,13 @@ def _corners(box: dlib.rectangle) -> np.ndarray:
 def predictor_digest(path: Path | None) -> str:
     """Return 16 hex digits that name the content of a landmark predictor, by default of the packaged one.
 
-    `missing` where there is none: what loads it says so.
+    `MISSING` where there is none: what loads it says so.
     """
     try:
         with (path or _packaged(_PREDICTOR)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except (OSError, ValueError):
-        return "missing"
+        return MISSING
 
 
 def _packaged(name: str) -> Path:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.common import tables
 from pipelines.common.storage import make_folder, to_disk, write_json, write_parquet, writing
-from pipelines.faces.detect import predictor_digest
+from pipelines.faces.detect import MISSING, predictor_digest
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.faces.store import METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
 
@@ -62,12 +62,17 @@ def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[No
 
 
 def _check_recipe(folder: Path, recipe: Recipe, predictor: Path | None) -> None:
-    """Write recipe.json, or raise ValueError when there is one that says something else."""
+    """Write recipe.json, or raise ValueError when there is one that says something else.
+
+    Without its landmark predictor nothing is extracted, as those who load it will say: then nothing is written here.
+    """
+    if (predictor_name := predictor_digest(predictor)) == MISSING:
+        return
     asked = {
         "schema_version": tables.VERSION,
         "faces_version": FACES_VERSION,
         "recipe": asdict(recipe),
-        "predictor": predictor_digest(predictor),
+        "predictor": predictor_name,
     }
     path = folder / "recipe.json"
     if not path.exists():

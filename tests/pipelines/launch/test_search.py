@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.common import storage
+from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Range
 from pipelines.launch import search
@@ -69,7 +70,8 @@ def trained(folder: Path, aucs: list[float], kept: int) -> trial.Trial:
     lines = [{"epoch": epoch, "step": epoch, "val/auc": auc} for epoch, auc in zip(NINE, aucs, strict=True)]
     storage.write_bytes(planned.folder / "curves.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
     storage.write_json(planned.folder / "_done.json", {"best_epoch": kept})
-    nothing = trial.UsablePart(part=None, videos=(), failed={}, contents=())  # type: ignore[arg-type]  # not looked at
+    empty = protocol.Part(name="ffpp", dataset="ffpp", split="train", codec="c23", rows=())
+    nothing = trial.UsablePart(part=empty, videos=(), failed={}, contents=())
     return trial.Trial(
         experiment=experiment,
         planned=(planned,),
