@@ -53,7 +53,8 @@ class ForeignTrial:
         return digest(
             {
                 "foreign": self.name,
-                "test": {part.name: [part.digest, part.failed, sorted(part.excluded)] for part in self.parts},
+                "test": {part.name: part.deciding for part in self.parts},
+                "failed": {part.name: part.failed for part in self.parts},
                 "rules": [self.train_on, self.failed_rule, self.pooling, self.levels],
                 "version": results.VERSION,
             }

@@ -122,15 +122,9 @@ class Planner:
             own = {stage: (usable(of_train), usable(of_select)) for stage, (of_train, of_select) in built.own.items()}
             rows = {view: _rows_digest(view, train, select) for view in VIEWS}
             rows |= {stage: _rows_digest(models.stage(e.model, stage).view, *pair) for stage, pair in own.items()}
-            scored = {"validation": _deciding(select), **{part.name: _deciding(part) for part in test}}
+            scored = {"validation": select.deciding, **{part.name: part.deciding for part in test}}
             self._known[key] = _Parts(train, select, tuple(test), own, rows, scored)
         return self._known[key]
-
-
-def _deciding(part: UsablePart) -> list[Any]:
-    """Return what decides the numbers of a part that is scored, besides the stages."""
-    people = sorted((str(row["video_id"]), *row["source_ids"]) for row in part.part.rows)  # their intervals
-    return [part.digest, sorted(part.failed), sorted(part.excluded), sorted(part.every_face), digest(people)]
 
 
 def _rows_digest(view: str, *parts: UsablePart) -> str:

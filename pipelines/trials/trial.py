@@ -45,6 +45,12 @@ class UsablePart:
         return digest(self.contents)
 
     @property
+    def deciding(self) -> list[Any]:
+        """All that decides the numbers of the part besides its scores, also of videos that failed."""
+        told = sorted((str(v["video_id"]), v["label"], str(v["method"]), *v["source_ids"]) for v in self.part.rows)
+        return [self.digest, sorted(self.failed), sorted(self.excluded), sorted(self.every_face), digest(told)]
+
+    @property
     def name(self) -> str:
         """The dataset, or dataset/manipulation."""
         return self.part.name

@@ -126,6 +126,22 @@ def test_other_scores_are_another_run(here: Path) -> None:
     assert len(names) == 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "auc"),
+    [
+        ("real/1.mp4,real,test,dan\nreal/9.mp4,real,train,eve\nfake/0.mp4,fake", None, 1.0),  # labels put right
+        ("fake/1.mp4,fake,test,dan", "fake/1.mp4,fake,test,cid", 0.75),  # another person: another interval
+    ],
+)
+def test_another_list_of_the_same_videos_is_another_run(here: Path, old: str, new: str | None, auc: float) -> None:
+    before = written("mine.csv", "--name", "Mine", *TEST_AWAY)
+    swapped = old.replace("real,test", "FAKE,test").replace("mp4,fake", "mp4,real").replace("FAKE", "fake")
+    Path("away.csv").write_text(LISTS["away"].replace(old, new or swapped))
+    after = written("mine.csv", "--name", "Mine", *TEST_AWAY)
+    assert (value(before, "auc"), value(after, "auc")) == (0.75, auc)
+    assert after.folder != before.folder
+
+
 def test_scores_of_frames_give_numbers_at_both_levels(here: Path) -> None:
     """Log odds of real, by path; P(fake) of a video is the mean over its frames."""
     logits = {"real/0": (-1, 1), "real/1": (-1, 1), "fake/0": (1, 1), "fake/1": (1, 1)}  # of fake
