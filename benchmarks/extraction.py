@@ -43,6 +43,7 @@ from pipelines.faces.recipe import Recipe
 from pipelines.faces.video import VideoReader
 from pipelines.media import decode
 from pipelines.media.frames import UnreadableVideo
+from pipelines.media.sampling import indices
 
 FacesByFrame = dict[int, tuple[np.ndarray, np.ndarray]]  # frame_index -> box (4,), landmarks (68, 2) in frame pixels
 
@@ -217,7 +218,7 @@ def measure(paths: Sequence[Path], recipe: Recipe, with_classic: bool) -> None:
     warm_up(reader, floor)
     for path in paths:
         try:
-            wanted = decode.indices(recipe.frame_sampling(), decode.open_source(path).times)
+            wanted = indices(recipe.frame_sampling(), decode.open_source(path).times)
         except UnreadableVideo as error:
             print(f"{path.stem[:30]:30s} {error}")
             continue

@@ -23,7 +23,7 @@ from pipelines.common.pictures import decode_png
 from pipelines.common.storage import write_bytes
 from pipelines.common.text import first, printable
 from pipelines.faces import store
-from pipelines.media.decode import even_indices
+from pipelines.media.sampling import even_indices
 from pipelines.reporting.contact_sheet import Strip, Tile, face, to_html, to_png
 
 SUFFIXES = (".png", ".html")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 from pipelines.faces.detect import DETECTORS
-from pipelines.media.decode import Sampling
+from pipelines.media.sampling import Sampling
 
 FACES_VERSION = 3  # raise it when the code makes other faces of the same video and recipe
 

@@ -27,7 +27,7 @@ from pipelines.faces.crops import Face, FaceFinder
 from pipelines.faces.files import locate
 from pipelines.faces.follow import Track
 from pipelines.faces.recipe import Recipe
-from pipelines.media import decode, fetch
+from pipelines.media import decode, fetch, sampling
 from pipelines.media.frames import Frame, UnreadableVideo
 from pipelines.media.spool import Chosen, Spool
 
@@ -191,7 +191,7 @@ def _decode(path: Path, recipes: Sequence[Recipe]) -> list[_Sample]:
     Raises UnreadableVideo when no frame that is wanted can be decoded.
     """
     source = decode.open_source(path)
-    asked = [decode.indices(recipe.frame_sampling(), source.times) for recipe in recipes]
+    asked = [sampling.indices(recipe.frame_sampling(), source.times) for recipe in recipes]
     frames = Spool(_FRAME_BYTES)
     decoded: dict[int, int] = {}  # frame_index -> place in `frames`
     for frame in source.frames(sorted({index for indices in asked for index in indices})):

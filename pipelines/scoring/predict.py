@@ -23,7 +23,8 @@ from pipelines.common import cluster, progress, provenance, tables
 from pipelines.common.filenames import escaped
 from pipelines.faces import store
 from pipelines.faces.store import ExtractionError
-from pipelines.media import decode, stills
+from pipelines.media import stills
+from pipelines.media.sampling import even_indices
 from pipelines.metrics import detection
 from pipelines.metrics.names import FINAL
 from pipelines.reporting import evidence
@@ -74,7 +75,7 @@ def _folder_digest(folder: Path) -> str:
     digest = sha256()
     for path in pictures:
         digest.update(os.fsencode(path.name) + f"\0{path.stat().st_size}\0".encode())
-    for index in decode.even_indices(len(pictures), _READ):
+    for index in even_indices(len(pictures), _READ):
         digest.update(pictures[index].read_bytes())
     return digest.hexdigest()
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.media import decode
-from pipelines.media.decode import Sampling
 from pipelines.media.frames import Frame
+from pipelines.media.sampling import Sampling, indices
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,5 @@ def take(path: str | Path, sampling: Sampling | int) -> Taken:
     if isinstance(sampling, int):
         sampling = Sampling(num_frames=sampling)
     source = decode.open_source(path)
-    frames = list(source.frames(decode.indices(sampling, source.times)))
+    frames = list(source.frames(indices(sampling, source.times)))
     return Taken(frames, len(source.times), source.note)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipelines.media import decode
 from pipelines.media.frames import UnreadableVideo
+from pipelines.media.sampling import Sampling, even_indices, indices
 from tests.pipelines.media.taking import take
 
 BLOCK = 16
@@ -57,13 +58,13 @@ def same(*indices: int) -> list[tuple[int, int]]:
     ],
 )
 def test_even_indices(total, n, expected):
-    assert decode.even_indices(total, n) == expected
+    assert even_indices(total, n) == expected
 
 
 def test_even_indices_never_repeat_and_reach_both_ends():
     for total in range(1, 80):
         for n in range(1, total + 1):
-            indices = decode.even_indices(total, n)
+            indices = even_indices(total, n)
             assert len(set(indices)) == n
             assert indices[0] <= total / n
             assert indices[-1] >= total - 1 - total / n
@@ -107,7 +108,7 @@ UNSTEADY = [0, 0.1, 0.2, 1.0, 1.1, 3.0, 3.1, 3.2]
     ],
 )
 def test_indices(sampling, times, expected):
-    assert decode.indices(decode.Sampling(**sampling), times) == expected
+    assert indices(Sampling(**sampling), times) == expected
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.sampled_from([0.5, 1, 2, 3, 7, 10, 25]))
@@ -116,13 +117,13 @@ def test_each_tick_has_the_frame_that_is_shown_then(steps, fps):
     end = times[-1] + (steps[-2] / 10 if len(steps) > 1 else 0.01)
     ticks = [tick / fps for tick in range(math.ceil(end * fps) + 1) if tick / fps < end - 1e-9]
     shown = {max(i for i, time in enumerate(times) if time <= tick + 1e-9) for tick in ticks}
-    assert decode.indices(decode.Sampling(kind="fps", fps=fps, num_frames=None), times) == sorted(shown)
+    assert indices(Sampling(kind="fps", fps=fps, num_frames=None), times) == sorted(shown)
 
 
 @given(st.integers(0, 300), st.integers(1, 20), st.integers(1, 8))
 def test_clips_are_whole_and_share_no_frame(total, clip_frames, count):
-    sampling = decode.Sampling(kind="clips", num_frames=count * clip_frames, clip_frames=clip_frames)
-    found = decode.indices(sampling, [i / 25 for i in range(total)])
+    sampling = Sampling(kind="clips", num_frames=count * clip_frames, clip_frames=clip_frames)
+    found = indices(sampling, [i / 25 for i in range(total)])
     if total >= clip_frames:
         assert len(found) == min(count, total // clip_frames) * clip_frames
         assert all(b - a == 1 for i, (a, b) in enumerate(pairwise(found), start=1) if i % clip_frames)
@@ -144,14 +145,14 @@ def test_clips_are_whole_and_share_no_frame(total, clip_frames, count):
 )
 def test_a_sampling_that_makes_no_sense_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        decode.Sampling(**wrong)
+        Sampling(**wrong)
 
 
 SAMPLINGS = [
-    (decode.Sampling(num_frames=3), [6, 20, 33], [4, 14, 23]),
-    (decode.Sampling(kind="stride", stride=7), [0, 7, 14, 21, 28, 35], [0, 7, 14, 21]),
-    (decode.Sampling(kind="fps", fps=2.0), [0, 5, 10, 15, 20, 25, 30, 35], [0, 5, 10, 15, 19, 20, 21, 22]),
-    (decode.Sampling(kind="clips", num_frames=6, clip_frames=3), [8, 9, 10, 28, 29, 30], [5, 6, 7, 19, 20, 21]),
+    (Sampling(num_frames=3), [6, 20, 33], [4, 14, 23]),
+    (Sampling(kind="stride", stride=7), [0, 7, 14, 21, 28, 35], [0, 7, 14, 21]),
+    (Sampling(kind="fps", fps=2.0), [0, 5, 10, 15, 20, 25, 30, 35], [0, 5, 10, 15, 19, 20, 21, 22]),
+    (Sampling(kind="clips", num_frames=6, clip_frames=3), [8, 9, 10, 28, 29, 30], [5, 6, 7, 19, 20, 21]),
 ]
 
 
@@ -163,7 +164,7 @@ def test_every_sampling_is_exact_in_h264_with_b_frames(tmp_path, write_video, sa
     times = [*range(20), *range(20, 60, 5)]
     path = write_video(tmp_path / "slow.mp4", numbered(28), pts=times, bf="3", g="12")
     clip = take(path, sampling)
-    assert numbers(clip.frames) == same(*decode.indices(sampling, [time / 10 for time in times]))
+    assert numbers(clip.frames) == same(*indices(sampling, [time / 10 for time in times]))
     assert [frame.time_s for frame in clip.frames] == pytest.approx([times[i] / 10 for i, _ in numbers(clip.frames)])
 
 
@@ -357,7 +358,7 @@ def test_a_file_cut_off_in_the_middle_gives_the_frames_it_still_has(tmp_path, wr
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     clip = take(cut, 5)
     assert 10 < clip.num_frames < 60
-    assert numbers(clip.frames) == same(*decode.even_indices(clip.num_frames, 5))
+    assert numbers(clip.frames) == same(*even_indices(clip.num_frames, 5))
     assert clip.note == f"truncated: the header promises 60 frames, the file holds {clip.num_frames}"
     assert take(whole, 5).note == ""
 
@@ -376,7 +377,7 @@ def test_a_file_without_a_count_of_frames_says_that_it_is_cut_off(tmp_path, writ
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     clip = take(cut, 5)
     assert 10 < clip.num_frames < 60
-    assert numbers(clip.frames) == same(*decode.even_indices(clip.num_frames, 5))
+    assert numbers(clip.frames) == same(*even_indices(clip.num_frames, 5))
     assert clip.note.startswith(note)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.media import decode
+from pipelines.media.sampling import even_indices
 
 pytestmark = pytest.mark.nightly
 
@@ -107,7 +108,7 @@ def check(path: Path, shown: list[int]) -> None:
     source = decode.open_source(path)
     assert len(source.times) == len(shown)
     assert list(source.times) == sorted(source.times)
-    spread = [decode.even_indices(len(shown), count) for count in (10, 30)]
+    spread = [even_indices(len(shown), count) for count in (10, 30)]
     for wanted in ([*range(len(shown))], *spread, [len(shown) - 1], [41]):
         assert [(frame.frame_index, number_in(frame.rgb)) for frame in source.frames(wanted)] == [
             (place, shown[place]) for place in wanted

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipelines.media import decode, stills
 from pipelines.media.frames import UnreadableVideo
+from pipelines.media.sampling import Sampling
 from tests.pipelines.media.taking import take
 
 INSIDE = "12/real/3"
@@ -67,7 +68,7 @@ def test_pictures_come_in_the_order_of_their_numbers(store):
     assert [frame.time_s for frame in clip.frames] == pytest.approx([number / 25 for number in range(12)])
     assert numbers(take(path, 3).frames) == same(2, 6, 10)
     assert numbers(decode.grab(path, [10, 2, 2, 12, -1])) == same(2, 10)
-    assert numbers(take(path, decode.Sampling(kind="fps", fps=5)).frames) == same(0, 5, 10)
+    assert numbers(take(path, Sampling(kind="fps", fps=5)).frames) == same(0, 5, 10)
 
 
 def test_numbers_count_wherever_they_stand_in_the_name(store):
