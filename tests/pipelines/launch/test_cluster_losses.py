@@ -197,7 +197,8 @@ class Site:
     def submit(self, storage: str) -> tuple[int, str]:
         """Run the command of docs/cluster.md to its end, in a checkout in which the sweep lies beside the others.
 
-        Return its exit status and what it printed. Repeat it where a head that has just started says "try again later".
+        Return its exit status and what it printed. Repeat it while a head that has just started says "try again later":
+        the agents that start jobs come up after the node itself.
         """
         checkout = self.folder / "checkout"
         for name in cluster.CODE:
@@ -215,7 +216,8 @@ class Site:
         line += " --preset small --workers 1 --gpus-per-worker 1"
         server = {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
         env = self.env | server | {"CROSSFORGE_COMMIT": COMMIT}
-        for _ in range(TRIES):
+        until = time.monotonic() + PATIENCE_S
+        while True:
             job = subprocess.run(
                 ["bash", "-c", f"{line} 2>&1"],
                 cwd=checkout,
@@ -224,9 +226,9 @@ class Site:
                 text=True,
                 timeout=PATIENCE_S,
             )
-            if "try again later" not in job.stdout:
-                break
-        return job.returncode, job.stdout
+            if "try again later" not in job.stdout or time.monotonic() > until:
+                return job.returncode, job.stdout
+            time.sleep(3)
 
     def told(self, storage: str) -> str:
         return (self.folder / f"{storage}.out").read_text()

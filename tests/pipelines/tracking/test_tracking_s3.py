@@ -183,7 +183,7 @@ def test_a_sweep_prints_no_password(swept: Site) -> None:
 
 def test_the_bucket_holds_what_the_storage_holds(swept: Site) -> None:
     expected = swept.expected("tiny")
-    assert {path.suffix for path in expected.values()} == {".csv", ".html", ".json", ".md", ".parquet", ".png"}
+    assert {path.suffix for path in expected.values()} == {".csv", ".html", ".json", ".md", ".parquet", ".png", ".tex"}
     parent, _ = swept.runs("tiny")
     of_sweep = swept.bucket.keys(f"{PREFIX}/{parent.info.experiment_id}/")
     assert {key for key in of_sweep if "/models/" not in key} == set(expected)
