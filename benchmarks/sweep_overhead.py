@@ -136,7 +136,7 @@ def forward_seconds(one: score.FinishedStage, trial: Trial, videos: tuple) -> fl
     batches = [score.as_batch(chunk, on) for chunk in chunks]
     started = time.monotonic()
     for batch in batches:
-        with one.planned.numerics.autocast(on):
+        with device.autocast(one.planned.numerics, on):
             out = module.score(batch)
         out["logit"].cpu()
     return time.monotonic() - started

@@ -52,6 +52,7 @@ from models._layers import timm_model
 from models._xception import Features, Xception
 from pipelines import datasets
 from pipelines.common import cluster, device
+from pipelines.common.numerics import Numerics
 from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
@@ -195,7 +196,7 @@ class Trained:
         def closure() -> Tensor:
             started = now()
             self.optimizer.zero_grad(set_to_none=True)
-            with device.Numerics().autocast(self.on):
+            with device.autocast(Numerics(), self.on):
                 loss = self.module({**batch, "repeat": torch.tensor(bool(passes))})["loss"]
             loss.backward()
             passes.append(now() - started)
@@ -240,7 +241,7 @@ class Untied:
             return math.nan
         started = now()
         self.net.zero_grad(set_to_none=True)
-        with device.Numerics().autocast(self.images.device):
+        with device.autocast(Numerics(), self.images.device):
             out = self.net(self.images)
         (out.top if isinstance(out, Features) else out).float().mean().backward()
         return now() - started

@@ -1,10 +1,13 @@
 """The papers, one file each, found by file name. Files that begin with `_` are shared code.
 
-A paper's file has `Config` (a frozen dataclass; its defaults are the paper's), `SMALL` (a `Config` for
-seconds on a CPU), `STAGES` (its stages in order) and `VERSION` (raised when its numbers change).
+A paper's file has `STAGES` (its stages in order) and `VERSION` (raised when its numbers change). Its settings are in
+`_<paper>_config`: `Config` (a frozen dataclass; its defaults are the paper's, `stored_px` is the side of the face crops
+that it wants) and `SMALL` (a `Config` for seconds on a CPU). They import no torch, nor does this file before a stage is
+asked for: a sweep is declared and checked, and tells its switches, without the seconds that torch takes.
 
-Most papers share `_stage` (the contract with the pipeline), `_config` (checks of settings), `_layers`, `_schedule` and
-`_distributed`. The other files belong to one paper or two, whose docstrings say which part of the method they hold.
+Most papers share `_feed` and `_stage` (the contract with the pipeline), `_config` (checks of settings), `_layers`,
+`_schedule` and `_distributed`. The other files belong to one paper or two, whose docstrings say which part of the
+method they hold.
 """
 
 import importlib
@@ -13,9 +16,12 @@ import pkgutil
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
+from models._feed import BadSample, Feed, Mode, Pooling, Sample
+
+if TYPE_CHECKING:
+    from models._stage import Batch, CamLayer, Stage
 
 __all__ = [
     "PRESETS",
@@ -39,6 +45,13 @@ __all__ = [
 T = TypeVar("T")
 
 PRESETS = ("paper", "small")
+_OF_TORCH = ("Batch", "CamLayer", "Stage")  # names of `_stage`, imported when they are first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_TORCH:
+        return getattr(importlib.import_module("models._stage"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def names() -> tuple[str, ...]:
@@ -50,16 +63,16 @@ def config(name: str, preset: str = "paper") -> Any:
     """Return the paper's `Config` at the size of a preset. Raises ValueError for an unknown paper or preset."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
-    paper = module(name)
-    return paper.Config() if preset == "paper" else paper.SMALL
+    settings = _import(name, "models._{}_config")
+    return settings.Config() if preset == "paper" else settings.SMALL
 
 
-def stages(name: str) -> tuple[type[Stage], ...]:
+def stages(name: str) -> "tuple[type[Stage], ...]":
     """Return all stages of a paper, in order. Raises ValueError for an unknown paper."""
     return module(name).STAGES
 
 
-def stage(name: str, stage_name: str) -> type[Stage]:
+def stage(name: str, stage_name: str) -> "type[Stage]":
     """Return the stage of that name. Raises ValueError for an unknown paper or stage."""
     for candidate in stages(name):
         if candidate.name == stage_name:
@@ -74,9 +87,13 @@ def version(name: str) -> int:
 
 def module(name: str) -> types.ModuleType:
     """Import the paper's file and return it. Raises ValueError for an unknown paper."""
+    return _import(name, "models.{}")
+
+
+def _import(name: str, file: str) -> types.ModuleType:
     if name not in names():
         raise ValueError(f"no paper {name!r} in models/; there are {names()}")
-    return importlib.import_module(f"models.{name}")
+    return importlib.import_module(file.format(name))
 
 
 def override(cfg: T, changes: Mapping[str, Any]) -> T:

@@ -196,6 +196,11 @@ class Config:
             " without it set stages to ['localize'] and localize.use_map_loss to false",
         )
 
+    @property
+    def stored_px(self) -> int:
+        """Side of the stored face crop, in pixels: what all networks are shown."""
+        return self.clip.input_px
+
 
 SMALL = Config(
     video_frames=10,

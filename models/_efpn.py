@@ -10,15 +10,15 @@ EfficientNet-B4 they have 32, 56, 160, 448 and 1792 channels.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models._laa_net_config import Merge
 from models._layers import set_bn_momentum, timm_model
 
-Merge = Literal["efpn", "fpn"]
 HIGHEST, LOWEST = 6, 2  # F6 .. F2
 REDUCTIONS = [2, 4, 8, 16, 32]  # sides of the input in sides of timm's features
 

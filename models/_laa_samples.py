@@ -27,7 +27,7 @@ from models._blend import (
 )
 from models._config import check, check_choices
 from models._face_geometry import Pixels, align, cut_border, fit_square
-from models._stage import Mode, Sample
+from models._feed import Mode, Sample
 
 # LAA-Net's own size of the mask while it is blurred; kernels and sigmas are meant for faces of 256 px.
 SBI = BlendConfig(mask=MaskConfig(mask_resize=(0.8, 1.25), mask_resize_unit="canvas", reference_px=256))

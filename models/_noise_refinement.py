@@ -10,43 +10,13 @@ Memory and centres are buffers, equal on all workers and part of a checkpoint.
 Shapes: B rows of this worker, M = `memory_size`, K = `num_centres`, D width of a feature.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models._config import check, check_choices, check_positive
+from models._adfd_config import NrsConfig
 from models._distributed import broadcast, gather
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NrsConfig:
-    enabled: bool = True  # Table 11
-    threshold: float = 0.5  # lambda: a fake nearer to a centre than this is noise
-    beta: float = 200.0  # in epochs
-    num_centres: int = 5  # k
-    memory_size: int = 500  # k_s
-    start_epoch: int = 10  # T_k, counted from 1: the first epoch with weights; the paper gives no number
-    filter: Literal["predicts", "random"] = "predicts"  # Table 13: the k_s most confidently real faces, or random ones
-    distance: Literal["cosine", "l2"] = "cosine"  # Table 13
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        check_positive(self, "beta")
-        check(
-            0 <= self.threshold <= 2, f"threshold must be in [0, 2], the range of both distances, got {self.threshold}"
-        )
-        check(
-            1 <= self.num_centres <= self.memory_size,
-            f"num_centres must be from 1 to memory_size = {self.memory_size}, got {self.num_centres}",
-        )
-        check(
-            self.start_epoch >= 2,
-            f"start_epoch must be at least 2: the first has no centres yet, got {self.start_epoch}",
-        )
 
 
 class NoiseRefinement(nn.Module):

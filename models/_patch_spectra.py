@@ -6,18 +6,14 @@ representations for effective face forgery detection", arXiv:2110.03290. Sec. 3.
 Shapes: B images, P pixels along a patch, N patches of an image, D width of their embedding, H = W image side.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from models._layers import to_patches
+from models._mc_lcr_config import AmplitudeScale, Phase
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 ZERO_BIN = 1e-6  # an amplitude below this is rounding, and its phase is noise
-
-Phase = Literal["atan2", "arctan"]
-AmplitudeScale = Literal["linear", "log1p", "log"]
 
 
 # ---------------------------------------------------------------------------------------- spectra

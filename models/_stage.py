@@ -49,37 +49,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-Sample = Mapping[str, Any]
+from models._feed import BadSample, Feed, Mode, Pooling, Sample
+
 Batch = Mapping[str, Tensor]
 Accumulates = Literal["exactly", "but_batch_norm", "no"]
-Mode = Literal["train", "select", "score"]  # what a sample is for: training, choosing the epoch on val, scoring
-
-
-class BadSample(ValueError):
-    """A face that a stage cannot use; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Feed:
-    """What a stage asks for in training: sizes of samples, steps and epochs."""
-
-    input_px: int
-    clip_frames: int = 1  # T; 1 in frame views
-    batch_size: int = 8  # samples in one step, over all workers; in `domain_frames`: per domain
-    num_epochs: int = 1
-    steps_per_epoch: int | None = None  # None: every training video `samples_per_video` times
-    samples_per_video: int = 1  # in an epoch
-    fixed_frames: bool = False  # in views of single real faces: in each epoch the same, evenly spaced; else random ones
-    donors: int = 0  # each sample brings one of so many faces of other videos with the nearest landmarks
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pooling:
-    """How a video's score follows from those of its faces: first over the faces of a frame, then over frames."""
-
-    faces: Literal["mean", "max"] = "mean"
-    min_area: float = 0.0  # a face smaller than this share of the largest one in its frame does not count
-    frames: Literal["mean", "mean_logit"] = "mean"  # mean_logit: sigmoid of the mean log odds
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +188,6 @@ class Stage(nn.Module):
         Maps (B, h, w) or RGB (B, 3, h, w) of any size, laid out as `image`; in clip views with T after B.
         """
         return {}
+
+
+__all__ = ["Accumulates", "BadSample", "Batch", "CamLayer", "Feed", "Mode", "Pooling", "Sample", "Stage"]

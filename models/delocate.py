@@ -117,7 +117,7 @@ def _encoder_settings(cfg: Config) -> dict[str, Any]:
 
 def _clip_feed(cfg: Config, stage: RecoverConfig | FinetuneConfig) -> Feed:
     return Feed(
-        input_px=cfg.clip.input_px,
+        input_px=cfg.stored_px,
         clip_frames=cfg.clip.num_frames,
         batch_size=stage.batch_size,
         num_epochs=stage.num_epochs,
@@ -423,7 +423,7 @@ class Localize(Stage):
     def feed(cfg: Config) -> Feed:
         localize = cfg.localize
         return Feed(
-            input_px=cfg.clip.input_px,
+            input_px=cfg.stored_px,
             batch_size=localize.batch_size,
             num_epochs=localize.num_epochs,
             steps_per_epoch=localize.steps_per_epoch,

@@ -28,8 +28,8 @@ Shapes: B images, N patches, P values of a patch, R masks of a face, h x w place
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._alignment import upright_face
-from models._config import check, check_choices, check_not_negative, check_positive
 from models._image_mae import MaskedAutoencoder, to_image
 from models._key_region import draw_mask, key_patches
 from models._layers import to_patches, without_prefix
+from models._lre_config import SMALL, Config
 from models._masking import flip_landmarks
 from models._schedule import parameter_groups, warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
@@ -51,172 +51,8 @@ from models._xception import TIMM_NAME, Xception
 
 VERSION = 2
 
-Gate = Literal["mul", "residual", "none"]
-Recipe = Literal["paper", "mae"]
-
-
-# ------------------------------------------------------------------------------------- configuration
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FaceConfig:
-    """What the networks see of a face."""
-
-    input_px: int = 224
-    margin: float = 1.3  # side of the picture in sides of the detector's box
-    align: bool = True  # level the eyes
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        check_positive(self, "input_px", "margin")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskConfig:
-    """Which patches are hidden (Sec. III-B-1)."""
-
-    ratio: float = 0.75  # hidden share of all patches
-    key_fraction: float | None = 0.9  # hidden share of the key region; None: it is not special
-    key_margin_px: float = 0.0  # added to the region on each side
-
-    def __post_init__(self) -> None:
-        check(0 < self.ratio < 1, f"ratio must be in (0, 1), got {self.ratio}")
-        check(
-            self.key_fraction is None or 0 <= self.key_fraction <= 1,
-            f"key_fraction must be in [0, 1] or none, got {self.key_fraction}",
-        )
-        check_not_negative(self, "key_margin_px")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReconstructConfig:
-    """The autoencoder and its training."""
-
-    patch_px: int = 16
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    codec: str | None = None  # compression of the real videos: raw, c23 or c40; None: the experiment's
-    recipe: Recipe = "paper"  # mae: AdamW, warm-up, cosine, the rate per 256 images
-    batch_size: int = 32
-    num_epochs: int = 300
-    lr: float = 1e-4  # mae: 1.5e-4 per 256 images is MAE's
-    weight_decay: float = 0.0  # mae: 0.05 is MAE's
-    warmup_epochs: int = 0  # of recipe mae, without effect in recipe paper; 40 is MAE's
-
-    def __post_init__(self) -> None:
-        check_positive(self, "patch_px", "width", "depth", "num_heads", "decoder_width", "decoder_depth")
-        check_positive(self, "decoder_heads", "batch_size", "num_epochs", "lr")
-        for width, heads in ((self.width, self.num_heads), (self.decoder_width, self.decoder_heads)):
-            check(width % 4 == 0 and width % heads == 0, f"width {width} must be a multiple of 4 and of heads {heads}")
-        check_choices(self)
-        check(self.codec in (None, "raw", "c23", "c40"), f"codec must be raw, c23, c40 or none, got {self.codec!r}")
-        check_not_negative(self, "weight_decay")
-        check(
-            0 <= self.warmup_epochs < self.num_epochs,
-            f"warmup_epochs must be in [0, num_epochs = {self.num_epochs}), got {self.warmup_epochs}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectConfig:
-    """The attention maps, the gated Xception and its training."""
-
-    taps: tuple[int, ...] = (1, 2, 3)  # Xception blocks, counted from 1, whose outputs are compared and gated
-    after_relu: bool = False  # compare after the ReLU; maps then stay below 0.5
-    gate: Gate = "mul"  # mul: A y; residual: (1 + A) y; none: a plain Xception
-    num_masks: int = 1  # R in evaluation
-    xception_width: float = 1.0  # factor on the channels of both Xceptions
-    xception_middle: int = 8  # their middle blocks
-    batch_size: int = 32
-    num_epochs: int = 30
-    steps_per_epoch: int = 200
-    lr: float = 1e-4
-
-    def __post_init__(self) -> None:
-        check_positive(self, "num_masks", "xception_width", "xception_middle", "batch_size", "num_epochs")
-        check_positive(self, "steps_per_epoch", "lr")
-        last = 4 + self.xception_middle
-        check(
-            len(self.taps) > 0 and all(1 <= tap <= last for tap in self.taps) and len(set(self.taps)) == len(self.taps),
-            f"taps must be different blocks from 1 to {last}, got {self.taps}",
-        )
-        check_choices(self)
-        check(self.batch_size % 2 == 0, f"batch_size must be even, half real and half fake, got {self.batch_size}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    stages: tuple[str, ...] = ("reconstruct", "detect")
-    video_frames: int = 32
-    crop_margin: float = 1.85  # side of the stored crop in sides of the detector's box: 1.3 at any angle
-    face: FaceConfig = field(default_factory=FaceConfig)
-    mask: MaskConfig = field(default_factory=MaskConfig)
-    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
-    detect: DetectConfig = field(default_factory=DetectConfig)
-    pretrained: bool = True  # ImageNet weights for both Xceptions
-
-    def __post_init__(self) -> None:
-        check(
-            self.stages in (("reconstruct", "detect"), ("reconstruct",)),
-            f"stages must be ('reconstruct', 'detect') or ('reconstruct',), got {self.stages}",
-        )
-        check_positive(self, "video_frames")
-        check(
-            self.crop_margin >= self.face.margin,
-            f"crop_margin {self.crop_margin} must not be below face.margin {self.face.margin}",
-        )
-        check(
-            self.face.input_px % self.reconstruct.patch_px == 0,
-            f"reconstruct.patch_px {self.reconstruct.patch_px} must divide face.input_px {self.face.input_px}",
-        )
-        check(self.face.input_px >= 48, f"face.input_px must be at least 48, got {self.face.input_px}")
-        check(
-            not self.pretrained or (self.detect.xception_width == 1 and self.detect.xception_middle == 8),
-            "ImageNet weights fit detect.xception_width 1 and xception_middle 8: set pretrained to false",
-        )
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side."""
-        return self.face.input_px // self.reconstruct.patch_px
-
-
-SMALL = Config(
-    video_frames=10,
-    face=FaceConfig(input_px=128),
-    reconstruct=ReconstructConfig(
-        patch_px=16,
-        width=96,
-        depth=3,
-        num_heads=4,
-        decoder_width=48,
-        decoder_depth=1,
-        decoder_heads=4,
-        batch_size=16,
-        num_epochs=8,
-        lr=1e-3,
-    ),
-    detect=DetectConfig(
-        gate="residual",
-        xception_width=0.25,
-        xception_middle=1,
-        batch_size=16,
-        num_epochs=16,
-        steps_per_epoch=40,
-        lr=1e-3,
-    ),
-    pretrained=False,
-)
-
 
 # ----------------------------------------------------------------------------------------- samples
-def _stored_px(cfg: Config) -> int:
-    """Return the side of the crop that a face is turned and cut from, at the scale of the network."""
-    return round(cfg.face.input_px * cfg.crop_margin / cfg.face.margin)
-
-
 def _face_and_masks(
     cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode, num_masks: int
 ) -> dict[str, NDArray[Any]]:
@@ -279,7 +115,7 @@ class Reconstruct(Stage):
     @staticmethod
     def feed(cfg: Config) -> Feed:
         return Feed(
-            input_px=_stored_px(cfg),
+            input_px=cfg.stored_px,
             batch_size=cfg.reconstruct.batch_size,
             num_epochs=cfg.reconstruct.num_epochs,
             samples_per_video=cfg.video_frames,
@@ -356,7 +192,7 @@ class Detect(Stage):
     @staticmethod
     def feed(cfg: Config) -> Feed:
         return Feed(
-            input_px=_stored_px(cfg),
+            input_px=cfg.stored_px,
             batch_size=cfg.detect.batch_size,
             num_epochs=cfg.detect.num_epochs,
             steps_per_epoch=cfg.detect.steps_per_epoch,
@@ -458,3 +294,5 @@ class Detect(Stage):
 
 
 STAGES = (Reconstruct, Detect)
+
+__all__ = ["SMALL", "STAGES", "VERSION", "Config"]

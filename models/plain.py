@@ -21,8 +21,8 @@ Shapes: B images, H = W = `input_px`.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,61 +33,13 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
-from models._config import check, check_choices, check_not_negative, check_positive
+from models._config import check
 from models._layers import last_maps, tagged, timm_model
+from models._plain_config import SMALL, SMALLEST_PX, Config
 from models._schedule import warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 
 VERSION = 1
-
-SMALLEST_PX = 32  # networks halve their input up to five times
-
-
-# ------------------------------------------------------------------------------------- configuration
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    stages: tuple[str, ...] = ("detect",)
-    video_frames: int = 32
-    crop_margin: float = 1.3  # side of the face crop in sides of the detector's box
-    backbone: str = "legacy_xception.tf_in1k"  # a timm name, with or without the tag of its weights
-    input_px: int = 299
-    pretrained: bool = True  # ImageNet weights
-    dropout: float = 0.0  # before the last layer
-    flip: bool = True
-    smallest_crop: float = 1.0  # side of a random square of the face that is shown, at least; 1: all of it
-    batch_size: int = 32  # half real, half fake
-    num_epochs: int = 15
-    samples_per_video: int = 8  # in an epoch
-    lr: float = 2e-4
-    schedule: Literal["constant", "cosine"] = "constant"  # cosine: half a cosine down to zero
-    weight_decay: float = 0.0  # added to the gradient
-
-    def __post_init__(self) -> None:
-        check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
-        check_choices(self)
-        check_positive(self, "video_frames", "num_epochs", "samples_per_video", "lr")
-        check(self.crop_margin >= 1, f"crop_margin must be at least 1, got {self.crop_margin}")
-        check(self.input_px >= SMALLEST_PX, f"input_px must be at least {SMALLEST_PX}, got {self.input_px}")
-        check(0 < self.smallest_crop <= 1, f"smallest_crop must be in (0, 1], got {self.smallest_crop}")
-        check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        check_not_negative(self, "weight_decay")
-        check(
-            self.batch_size > 0 and self.batch_size % 2 == 0,
-            f"batch_size must be positive and even, half real and half fake, got {self.batch_size}",
-        )
-
-
-SMALL = Config(
-    video_frames=10,
-    backbone="test_resnet",
-    input_px=128,  # at 64 px most of the traces are gone
-    pretrained=False,
-    batch_size=16,
-    num_epochs=10,
-    samples_per_video=4,
-    lr=1e-3,
-    schedule="cosine",
-)
 
 
 # ----------------------------------------------------------------------------------------- samples
@@ -150,7 +102,7 @@ class Detect(Stage):
     @staticmethod
     def feed(cfg: Config) -> Feed:
         return Feed(
-            input_px=cfg.input_px,
+            input_px=cfg.stored_px,
             batch_size=cfg.batch_size,
             num_epochs=cfg.num_epochs,
             samples_per_video=cfg.samples_per_video,
@@ -204,3 +156,5 @@ class Detect(Stage):
 
 
 STAGES = (Detect,)
+
+__all__ = ["SMALL", "SMALLEST_PX", "STAGES", "VERSION", "Config"]

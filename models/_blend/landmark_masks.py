@@ -17,8 +17,8 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from models._feed import BadSample
 from models._masking import flip_landmarks
-from models._stage import BadSample
 
 # Names for what an array holds; OpenCV's own annotations promise no more than an array.
 Image = np.ndarray  # uint8 (H, W, 3) RGB

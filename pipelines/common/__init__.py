@@ -5,7 +5,8 @@ It knows no video, face or score, only the columns of their tables.
     storage     the one way to write a file (`writing`), also as JSON and Parquet; digests that name values
     tables      columns, types and units of VIDEOS, FACES, LEDGER, PREDICTIONS, RESULTS and the other tables
     cluster     Ray, started here or joined; which nodes do which work, and how many CPUs and GPUs there are
-    device      GPU or CPU, and the precision of its arithmetic
+    numerics    precision, and whether each time the same: the setting
+    device      GPU or CPU, and what that setting does there; imports torch
     pictures    arrays to PNG and back
     progress    the live view of a command, and the notes by which it follows other processes
     provenance  the commit that made a number

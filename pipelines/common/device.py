@@ -8,16 +8,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
 
+from pipelines.common.numerics import Numerics
+from pipelines.common.provenance import MadeWith
+
 FAKE_GPUS = "CROSSFORGE_FAKE_GPUS"
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS computes each time the same only with this set before its first use
-
-Precision = Literal["auto", "fp32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
 
 
 class MissingGPU(RuntimeError):
@@ -51,42 +51,50 @@ def _promised() -> str | None:
     return str(ray.util.get_node_ip_address())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Numerics:
-    """How networks compute in training, validation and scoring: settings of an experiment."""
+def resolved(numerics: Numerics, on: torch.device) -> Literal["fp32", "bf16"]:
+    """Return what the precision is on a device."""
+    if numerics.precision != "auto":
+        return numerics.precision
+    # Emulated, it would be slower than fp32.
+    has_bf16 = on.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
 
-    precision: Precision = "auto"  # auto: bf16 on GPUs that have it, else fp32
-    deterministic: bool = False  # True: the same result each time on a GPU too, or an error that names the operation
 
-    def resolved(self, on: torch.device) -> Literal["fp32", "bf16"]:
-        """Return what the precision is on a device."""
-        if self.precision != "auto":
-            return self.precision
-        # Emulated, it would be slower than fp32.
-        has_bf16 = on.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if has_bf16 else "fp32"
+def autocast(numerics: Numerics, on: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which a network computes on a device at the precision; its weights stay fp32."""
+    if resolved(numerics, on) == "bf16":
+        return torch.autocast(on.type, torch.bfloat16)
+    return nullcontext()
 
-    def autocast(self, on: torch.device) -> AbstractContextManager[Any]:
-        """Return a context in which a network computes on a device at the precision; its weights stay fp32."""
-        if self.resolved(on) == "bf16":
-            return torch.autocast(on.type, torch.bfloat16)
-        return nullcontext()
 
-    @contextmanager
-    def in_force(self) -> Iterator[None]:
-        """Set this process up for the block, backward passes included: fp32 is never TF32; deterministic, if asked for.
+@contextmanager
+def in_force(numerics: Numerics) -> Iterator[None]:
+    """Set this process up for the block, backward passes included: fp32 is never TF32; deterministic, if asked for.
 
-        In the block an operation of which CUDA has no deterministic version raises RuntimeError, which names it.
-        """
-        cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
-        benchmark, matmul, conv = cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32
-        if self.deterministic:
-            os.environ.setdefault(CUBLAS, ":4096:8")
-        torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
-        cudnn.benchmark = cudnn.benchmark and not self.deterministic
-        torch.use_deterministic_algorithms(self.deterministic)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
-            cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32 = benchmark, matmul, conv
+    In the block an operation of which CUDA has no deterministic version raises RuntimeError, which names it.
+    """
+    cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+    benchmark, matmul, conv = cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32
+    if numerics.deterministic:
+        os.environ.setdefault(CUBLAS, ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
+    cudnn.benchmark = cudnn.benchmark and not numerics.deterministic
+    torch.use_deterministic_algorithms(numerics.deterministic)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32 = benchmark, matmul, conv
+
+
+def made_with(numerics: Numerics, on: torch.device) -> MadeWith:
+    """Return what numbers depend on besides code, settings and data: versions, the device, how it computes."""
+    gpu = on.type == "cuda"
+    return {
+        "torch": torch.__version__,
+        "timm": version("timm"),
+        "cuda": str(torch.version.cuda) if gpu else "none",
+        "device": torch.cuda.get_device_name(on) if gpu else "cpu",
+        "precision": resolved(numerics, on),
+        "deterministic": "yes" if numerics.deterministic else "no",
+    }

@@ -4,15 +4,11 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
-from pipelines.common.device import Numerics
 from pipelines.common.text import first
 
-MadeWith = dict[str, str]
+MadeWith = dict[str, str]  # versions, device, precision: `device.made_with`
 _MOST_ROWS = 5  # named for one value
 
 
@@ -35,19 +31,6 @@ def commit() -> str:
 
 def _git(root: Path, *args: str) -> str:
     return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def made_with(numerics: Numerics, on: torch.device) -> MadeWith:
-    """Return what numbers depend on besides code, settings and data: versions, the device, how it computes."""
-    gpu = on.type == "cuda"
-    return {
-        "torch": torch.__version__,
-        "timm": version("timm"),
-        "cuda": str(torch.version.cuda) if gpu else "none",
-        "device": torch.cuda.get_device_name(on) if gpu else "cpu",
-        "precision": numerics.resolved(on),
-        "deterministic": "yes" if numerics.deterministic else "no",
-    }
 
 
 def joined(records: Sequence[MadeWith]) -> MadeWith:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import models
-from pipelines.common.device import PRECISIONS, Numerics, Precision
+from pipelines.common.numerics import PRECISIONS, Numerics, Precision
 from pipelines.faces import perturb
 from pipelines.faces.recipe import Recipe
 
@@ -83,13 +83,12 @@ class Experiment:
     def recipe(self) -> Recipe:
         """Return how faces are cut, in training and test datasets alike.
 
-        These are the paper's settings named in `IN_RECIPE`, at the largest size that one of its stages asks for, with
-        `faces_args` applied.
+        These are the paper's settings named in `IN_RECIPE`, at the largest size that one of its stages asks for
+        (`stored_px`), with `faces_args` applied.
         """
         config = self.config()
-        size = max(stage.feed(config).input_px for stage in models.stages(self.model))
         settings = {there: getattr(config, own) for own, there in IN_RECIPE.items() if hasattr(config, own)}
-        of_paper = Recipe(size_px=size, **settings)
+        of_paper = Recipe(size_px=config.stored_px, **settings)
         try:
             return models.override(of_paper, self.faces_args)
         except ValueError as error:

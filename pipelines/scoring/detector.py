@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import models
 from pipelines.common import device, own_code, provenance
-from pipelines.common.device import Precision
+from pipelines.common.numerics import Precision
 from pipelines.common.own_code import OwnCodeError
 from pipelines.common.storage import digest, write_json, write_parquet
 from pipelines.common.tables import PREDICTIONS

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 import models
 from pipelines.common import device, tables
+from pipelines.common.numerics import Numerics
 from pipelines.common.pictures import encode_png
 from pipelines.common.storage import write_parquet
 from pipelines.metrics import names
@@ -328,12 +329,12 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _vectors(
-    module: models.Stage, samples: Samples, video: Video, number: int, on: torch.device, numerics: device.Numerics
+    module: models.Stage, samples: Samples, video: Video, number: int, on: torch.device, numerics: Numerics
 ) -> list[tuple[FaceAt, NDArray[np.float32]]]:
     """Return the features of `number` faces of a video, or of all if it has fewer; a clip stands for its first face."""
     entries = list(islice(samples.scoring_samples(video, seed=0, most_frames=number), number))
     batch = as_batch([arrays for _, arrays in entries], on)
-    with torch.no_grad(), numerics.in_force(), numerics.autocast(on):
+    with torch.no_grad(), device.in_force(numerics), device.autocast(numerics, on):
         features = module.features(batch)
     assert features is not None, f"{module.name} has no features"
     vectors = features.float().cpu().numpy()

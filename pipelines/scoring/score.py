@@ -24,6 +24,7 @@ from scipy.special import expit
 
 import models
 from pipelines.common import cluster, device, provenance, storage
+from pipelines.common.numerics import Numerics
 from pipelines.common.pictures import encode_png
 from pipelines.common.provenance import MadeWith
 from pipelines.common.storage import write_parquet, writing
@@ -39,7 +40,7 @@ BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
 MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
-_MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `provenance.made_with`
+_MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `device.made_with`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,7 @@ class ScoreVideos:
         """finished: the stages that score. faces: dataset -> FACES folder. perturbations: single levels, "": none."""
         self.device, self.perturbations = device.best(), perturbations
         self.numerics = {stage.planned.name: stage.planned.numerics for stage in finished}
-        self.made_with = provenance.joined([provenance.made_with(each, self.device) for each in self.numerics.values()])
+        self.made_with = provenance.joined([device.made_with(each, self.device) for each in self.numerics.values()])
         self.stages = [(stage.planned.name, stage.load(self.device), stage.samples(faces)) for stage in finished]
 
     def __call__(self, videos: pa.Table) -> pa.Table:
@@ -352,7 +353,7 @@ def _outputs(
     samples: Samples,
     videos: Sequence[Video],
     on: torch.device,
-    numerics: device.Numerics,
+    numerics: Numerics,
     perturbations: Sequence[str] = (UNPERTURBED,),
 ) -> Iterator[tuple[list[_Covered], dict[str, np.ndarray]]]:
     """Yield what `apply` makes of the videos' samples, batch by batch: the faces of each sample, and the arrays.
@@ -367,7 +368,7 @@ def _outputs(
     )
     for entries in batches.ahead(batches.chunks(stream, BATCH_SAMPLES)):
         batch = as_batch([arrays for _, arrays in entries], on)
-        with numerics.in_force(), numerics.autocast(on):
+        with device.in_force(numerics), device.autocast(numerics, on):
             out = apply(batch)
         # NumPy has no bfloat16.
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in out.items()}

@@ -22,8 +22,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import models
 from models import BadSample
 from models._distributed import alone, total
-from pipelines.common import progress, provenance, tables
-from pipelines.common.device import Numerics
+from pipelines.common import device, progress, provenance, tables
+from pipelines.common.numerics import Numerics
 from pipelines.common.storage import write_text
 from pipelines.metrics import detection
 from pipelines.training import views
@@ -45,7 +45,7 @@ def loop(job: Job, world: World) -> None:
     """Train from the newest checkpoint to the end, and finish the stage."""
     if job.planned.done:  # a worker died between the marker and its own end
         return
-    with job.planned.numerics.in_force():
+    with device.in_force(job.planned.numerics):
         _train(job, world)
 
 
@@ -61,7 +61,7 @@ def _train(job: Job, world: World) -> None:
     learner.resume(world.gather(newest_checkpoint(job))[0], job, world.device)
     module, state = learner.module, learner.state
     state.note_workers(world.size, cuts)
-    state.note_made_with(world.gather(provenance.made_with(job.planned.numerics, world.device)))
+    state.note_made_with(world.gather(device.made_with(job.planned.numerics, world.device)))
     model, trainable = world.wrap(module), _trainable(module)
     module.train()
     epoch_began = checkpoint_at = noted_at = time.monotonic()
@@ -138,7 +138,7 @@ def _step(
         repeat, whole = torch.tensor(bool(parts)), torch.zeros(())
         for number, (batch, counts) in enumerate(cuts, 1):
             with _gradients_stay_here(model, number < len(cuts)):
-                with numerics.autocast(world.device):
+                with device.autocast(numerics, world.device):
                     out = model({**batch, "repeat": repeat})
                 _check_finite(out["loss"], step, picks, world)
                 (out["loss"] * counts).backward()
@@ -201,7 +201,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
     )
     for chunk in ahead(chunks(loaded, job.stage.feed(job.config).batch_size)):
         batch = _to_device(stack([arrays for _, _, arrays in chunk]), world.device)
-        with alone(), job.planned.numerics.autocast(world.device):  # workers have unequal numbers of batches
+        with alone(), device.autocast(job.planned.numerics, world.device):  # workers have unequal numbers of batches
             out = module(batch)
             counts = 1.0 if out["loss"].ndim else module.weight(batch) / len(chunk)  # of each sample
         pairs = "logit" in out and out["logit"].ndim == 2

@@ -125,13 +125,24 @@ def test_config(paper, preset):
         assert feed.num_epochs > 0
         for earlier in (stage.starts_from, stage.reads_of(cfg)):
             assert earlier is None or earlier in order[:i]
+    assert cfg.stored_px == max(stage.feed(cfg).input_px for stage in models.stages(paper))
     assert isinstance(models.version(paper), int)
 
 
 def test_importing_a_paper_is_cheap():
-    code = "import sys, models; [models.config(n, 'small') for n in models.names()]; print('timm' in sys.modules)"
+    code = """
+import sys, models
+for name in models.names():
+    models.config(name, "small")
+print("torch" in sys.modules)
+for name in models.names():
+    models.stages(name)
+print("timm" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False", "timm costs seconds: import it where a network is built"
+    of_settings, of_stages = done.stdout.split()
+    assert of_settings == "False", "torch costs seconds: a paper's settings do without"
+    assert of_stages == "False", "timm costs seconds: import it where a network is built"
 
 
 def test_unknown_names_list_what_there_is():

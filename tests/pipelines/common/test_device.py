@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipelines.common import device
-from pipelines.common.device import Numerics
+from pipelines.common.numerics import Numerics
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="here torch has its GPU")
@@ -74,13 +74,13 @@ def test_auto_is_bf16_where_a_gpu_has_it(precision, on, has_bf16, resolved, monk
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
     )
-    assert Numerics(precision=precision).resolved(on) == resolved
+    assert device.resolved(Numerics(precision=precision), on) == resolved
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_network_computes_at_the_precision(precision, dtype) -> None:
     layer = torch.nn.Linear(4, 4)
-    with Numerics(precision=precision).autocast(CPU):
+    with device.autocast(Numerics(precision=precision), CPU):
         assert layer(torch.ones(1, 4)).dtype == dtype
     assert layer.weight.dtype == torch.float32
 
@@ -91,11 +91,11 @@ def test_what_has_no_deterministic_version_is_an_error_that_names_it(monkeypatch
     def put() -> None:  # one of the few on a CPU
         torch.zeros(4).put_(torch.tensor([1, 1]), torch.tensor([1.0, 2.0]))
 
-    with Numerics(deterministic=True).in_force(), pytest.raises(RuntimeError, match=r"put_.*deterministic"):
+    with device.in_force(Numerics(deterministic=True)), pytest.raises(RuntimeError, match=r"put_.*deterministic"):
         put()
     assert os.environ[device.CUBLAS] == ":4096:8"
     put()  # outside, all is as before
-    with Numerics().in_force():
+    with device.in_force(Numerics()):
         put()
 
 
@@ -103,7 +103,7 @@ def test_fp32_is_never_tf32() -> None:
     """Convolutions of cuDNN are in TF32 unless told otherwise: ten bits in place of 23."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
-    with Numerics(precision="fp32").in_force():
+    with device.in_force(Numerics(precision="fp32")):
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32

@@ -2,18 +2,18 @@
 
 import torch
 
-from pipelines.common import provenance
-from pipelines.common.device import Numerics
+from pipelines.common import device, provenance
+from pipelines.common.numerics import Numerics
 
 CPU = torch.device("cpu")
 
 
 def test_what_a_number_was_made_with() -> None:
-    made = provenance.made_with(Numerics(precision="auto", deterministic=True), CPU)
+    made = device.made_with(Numerics(precision="auto", deterministic=True), CPU)
     assert made["torch"] == torch.__version__
     assert (made["cuda"], made["device"], made["precision"], made["deterministic"]) == ("none", "cpu", "fp32", "yes")
     assert made["timm"][0].isdigit()
-    assert provenance.made_with(Numerics(precision="bf16"), CPU)["precision"] == "bf16"
+    assert device.made_with(Numerics(precision="bf16"), CPU)["precision"] == "bf16"
 
 
 def test_records_are_joined_value_by_value() -> None:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines.common.device import Numerics
+from pipelines.common.numerics import Numerics
 from pipelines.common.storage import folders, write_bytes
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import loop, stages, views

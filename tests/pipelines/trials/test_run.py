@@ -17,7 +17,7 @@ from scipy.special import logit
 from sklearn.metrics import average_precision_score
 
 from pipelines import datasets
-from pipelines.common import provenance, tables
+from pipelines.common import device, provenance, tables
 from pipelines.common.storage import read_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
@@ -94,12 +94,18 @@ def trial(tiny: Any, storage: Path, phases: list[tuple[str, int, int]]) -> Trial
     return trial
 
 
-def test_a_run_says_on_what_its_stages_were_trained_and_scored(trial: Trial) -> None:
-    here = provenance.made_with(trial.experiment.numerics, torch.device("cpu")) | {"pretrained": "none"}
+def test_a_run_says_on_what_its_stages_were_trained_and_scored(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = device.made_with(trial.experiment.numerics, torch.device("cpu")) | {"pretrained": "none"}
     assert read_json(trial.folder / "_done.json")["made_with"] == {"finetune": here, "localize": here}
     assert trial.made_with == here
     for stage in trial.planned:
         assert stage.summary()["made_with"] == here
+    # Validation was scored too, perhaps on another machine: thresholds and temperatures are fitted to its scores.
+    monkeypatch.setattr(run.score, "scored_with", lambda _, part, perturbation: {"torch": f"{part}{perturbation}"})
+    found = [record["torch"] for record in run._made_with(trial, trial.scoring_stages[0])]
+    assert found[-3:] == [*(part.digest for part in trial.test), trial.select.digest]
 
 
 # ---------------------------------------------------------------------------------------- results
