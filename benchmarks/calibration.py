@@ -13,7 +13,8 @@ equally good share half of their scores. So the true AUC is known, and that the 
 The first two also among fewer people. Printed for each share: how often the 95 % interval of the AUC holds the true
 one, and how often the test says p < 0.05; beside them, in brackets, both by resampling videos as if they were
 independent. Then how often intervals over three seeds hold the true mean where trainings differ too; in brackets the
-mean of the seeds' own intervals.
+mean of the seeds' own intervals. Last, of the mean of the four manipulations of `pairs` as parts of their own, which
+share all real videos and people, the same as of one part; in brackets by resampling each part apart.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from rich.table import Table
 from scipy import stats
 
 from pipelines.metrics import detection, significance
-from pipelines.metrics.resampling import STRETCH, VIDEOS, Estimate, Resampled
+from pipelines.metrics.resampling import STRETCH, VIDEOS, Estimate, Population, Resampled, variance
 
 SHARES = (0.0, 0.2, 0.4, 0.6)
 GAP = 2.0  # between the classes, in standard deviations within one
@@ -51,11 +52,17 @@ class Videos:
     def labels(self) -> NDArray[np.int64]:
         return np.repeat([0, 1], [len(self.real), len(self.target)])
 
-    def sources(self) -> pa.Table:
-        """Return the rows `video_id`, `source_ids`."""
+    def population(self) -> Population:
+        """Return the videos with who is in each."""
         people = [[str(a)] for a in self.real]
         people += [[str(a), str(b)] for a, b in zip(self.target, self.source, strict=True)]
-        return pa.table({"video_id": self.video_ids, "source_ids": people})
+        table = pa.table({"video_id": self.video_ids, "source_ids": people})
+        return Population.of([table], table)
+
+    def manipulation(self, i: int, num: int) -> NDArray[np.intp]:
+        """Return the rows of a part: all real videos, and of every `num` fakes the i-th."""
+        fakes = len(self.real) + np.arange(i, len(self.target), num)
+        return np.append(np.arange(len(self.real)), fakes)
 
     @property
     def video_ids(self) -> list[str]:
@@ -100,6 +107,7 @@ SETS: dict[str, Callable[[np.random.Generator], Videos]] = {
     "exchange, 10 people": partial(exchange, 10),
 }
 SETS_OVER_SEEDS = ("pairs, 140 people", "exchange, 52 people")
+NUM_PARTS = 4  # manipulations of `pairs`
 SPREADS = (0.0, 0.1, 0.3)  # standard deviation of the gap between the classes over trainings
 TRIES_OF_A_SET = 10  # as many share who is in which video
 
@@ -115,11 +123,11 @@ def one_seed(make: Callable[[np.random.Generator], Videos], share: float, tries:
     for i in range(tries):
         if i % TRIES_OF_A_SET == 0:
             videos = make(rng)
-            sources = videos.sources()
+            population = videos.population()
         common = videos.effects(share, rng)
         own, base = (videos.scored(np.sqrt(0.5) * (common + videos.effects(share, rng))) for _ in range(2))
         numbers: significance.NumberCache = {}
-        comparison = significance.compare("base", "auc", {0: ([own], [base])}, sources, numbers)
+        comparison = significance.compare("base", "auc", {0: ([[own]], [[base]])}, population, numbers)
         assert comparison
         a, b = numbers.values()
         low, high = Estimate.of(a.resampled, a.n_clusters).interval()
@@ -142,20 +150,49 @@ def three_seeds(
     for i in range(tries):
         if i % TRIES_OF_A_SET == 0:
             videos = make(rng)
-            sources = videos.sources()
+            population = videos.population()
         common = videos.effects(share, rng)
         tables = [
             videos.scored(np.sqrt(0.5) * (common + videos.effects(share, rng)) + spread * rng.normal() * videos.labels)
             for _ in range(3)
         ]
         numbers: significance.NumberCache = {}
-        estimate = significance.over_seeds("auc", [[table] for table in tables], sources, numbers)
+        estimate = significance.over_seeds("auc", [[[table]] for table in tables], population, numbers)
         assert estimate
         low, high = estimate.interval()
         own = [Estimate.of(number.resampled, number.n_clusters).interval() for number in numbers.values()]
         mean_low, mean_high = np.mean(own, axis=0)
         covers += low <= truth <= high, mean_low <= truth <= mean_high
     return f"{100 * covers[0] / tries:.1f} ({100 * covers[1] / tries:.1f})"
+
+
+def four_parts(num: int, share: float, tries: int, rng: np.random.Generator) -> str:
+    """Return in percent what `one_seed` does, of the mean over four parts; in brackets: each resampled apart."""
+    videos = pairs(num, rng)
+    together, rows = videos.population(), [videos.manipulation(i, NUM_PARTS) for i in range(NUM_PARTS)]
+    covers, told_apart = np.zeros(2), np.zeros(2)
+    for _ in range(tries):
+        common = videos.effects(share, rng)
+        methods = [videos.scored(np.sqrt(0.5) * (common + videos.effects(share, rng))) for _ in range(2)]
+        own, base = ([method.take(part) for part in rows] for method in methods)
+        numbers: significance.NumberCache = {}
+        comparison = significance.compare("base", "auc", {0: ([own], [base])}, together, numbers)
+        estimate = significance.over_seeds("auc", [[own]], together, numbers)
+        assert comparison
+        assert estimate
+        low, high = estimate.interval()
+        of_part = [
+            [numbers[id(table), "auc", frozenset(table["video_id"].to_pylist())] for table in o] for o in (own, base)
+        ]
+        n = min(number.n_clusters for number in of_part[0])
+        pairs_of_parts = [(a.resampled, b.resampled) for a, b in zip(*of_part, strict=True)]
+        apart = sum(variance(a.resampled, n) for a, _ in pairs_of_parts) / NUM_PARTS**2
+        apart_difference = sum(variance(a.resampled - b.resampled, n) for a, b in pairs_of_parts) / NUM_PARTS**2
+        t = float(stats.t.ppf(0.975, n - 1))
+        covers += low <= TRUTH <= high, abs(estimate.value - TRUTH) <= t * np.sqrt(apart)
+        told_apart += comparison.p < 0.05, abs(comparison.difference) > t * np.sqrt(apart_difference)
+    percent = [f"{100 * ours:.1f} ({100 * naive:.1f})" for ours, naive in (covers / tries, told_apart / tries)]
+    return " | ".join(percent)
 
 
 def main() -> None:
@@ -171,13 +208,16 @@ def main() -> None:
     table = Table("test set", "clusters", *(f"{share:.0%}\ncovers | p < 0.05" for share in SHARES))
     for name in args.sets:
         videos = SETS[name](rng)
-        clusters, labels = detection.clusters(videos.scored(np.zeros(len(videos.labels))), videos.sources())
+        clusters, labels = detection.clusters(videos.scored(np.zeros(len(videos.labels))), videos.population())
         cells = [one_seed(SETS[name], share, args.tries, rng) for share in SHARES]
         table.add_row(name, str(clusters.number(labels)), *cells)
     console.print(table)
     table = Table("test set, 20 % by people", *(f"trainings differ by {spread:g}" for spread in SPREADS))
     for name in SETS_OVER_SEEDS:
         table.add_row(name, *(three_seeds(SETS[name], 0.2, spread, args.tries, rng) for spread in SPREADS))
+    console.print(table)
+    table = Table("mean of four parts", *(f"{share:.0%}\ncovers | p < 0.05" for share in SHARES))
+    table.add_row("pairs, 140 people", *(four_parts(140, share, args.tries, rng) for share in SHARES))
     console.print(table)
 
 

@@ -145,6 +145,7 @@ RESULTS = _schema(
     _field("low", pa.float64(), "lower end of the 95 % interval over clusters of videos"),
     _field("high", pa.float64(), "its upper end"),
     _field("reason", pa.string(), "why the value is not defined; empty: it is"),
+    _field("note", pa.string(), "what to know of the value or its interval; null: from before it was said", null=True),
     _field("n_real", pa.int32(), "videos scored"),
     _field("n_fake", pa.int32(), "videos scored"),
     _field("n_padded", pa.int32(), "videos scored in clips that are longer than they, so that a frame is repeated"),

@@ -237,7 +237,7 @@ def _scores(experiment: Experiment, test: str) -> bool:
     """Return whether one part that an experiment scores has this name; empty: whether it scores one part only."""
     if experiment.protocol == "cross_dataset":
         if test == UNSEEN:
-            return len({name for name in experiment.test_on if name.partition("/")[0] != experiment.train_on}) > 1
+            return len({name.partition("/")[0] for name in experiment.test_on} - {experiment.train_on}) > 1
         return test in experiment.test_on or (not test and len(experiment.test_on) == 1)
     if experiment.protocol == "in_dataset":
         return not test or test.partition("/")[0] == experiment.train_on  # or one of its manipulations

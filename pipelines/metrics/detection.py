@@ -23,7 +23,7 @@ from models import Pooling
 from pipelines.common.tables import FAKE, REAL
 from pipelines.metrics.names import AT_HALF, CALIBRATION, DETECTING, FINAL, TPR_AT
 from pipelines.metrics.ranking import Floats, Ranking, Resamples
-from pipelines.metrics.resampling import Clusters, Counts, Resampled
+from pipelines.metrics.resampling import Clusters, Counts, Population, Resampled
 
 MEAN = Pooling()
 SCORES = ("video_id", "frame_index", "label", "logit", "face_area_px")  # columns of PREDICTIONS that make a score
@@ -276,11 +276,14 @@ def _share(video: NDArray[np.intp], part: Floats, whole: Floats, drawn: Counts) 
 
 
 # --------------------------------------------------------------------------------------------------------------- videos
-def clusters(table: pa.Table, sources: pa.Table | None) -> tuple[Clusters, NDArray[np.int64]]:
-    """Return who is in a table's videos, in alphabetical order, and their labels (V,); sources: see `Clusters.of`."""
+def clusters(table: pa.Table, population: Population) -> tuple[Clusters, NDArray[np.int64]]:
+    """Return who is in a table's videos, in alphabetical order, and their labels (V,).
+
+    population: holds at least these videos.
+    """
     first = _videos(table)[1]
     video_ids = table["video_id"].combine_chunks().take(pa.array(first))
-    return Clusters.of(video_ids, sources), table["label"].to_numpy()[first].astype(np.int64)
+    return population.clusters(video_ids), table["label"].to_numpy()[first].astype(np.int64)
 
 
 def _videos(table: pa.Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -11,17 +11,26 @@ In a resample, a video counts
 
 so never 0: every metric is defined in every resample. The signs are rows of a Hadamard matrix (balanced repeated
 replication with Fay's factor: Judkins 1990): of up to 511 people the variance is exact. A fake is moved by two people,
-so its own chance counts twice; resamples with a sign for each pair of people say how much that is. With n the fewest of
-the people in real videos, of the targets and of the sources,
+so its own chance counts twice; resamples with a sign for each pair of people say how much that is. Signs are given to
+the people of all parts at once (`Population`), so that numbers of parts that share people or videos move together, and
+means and differences of them vary as they do. With n the fewest of the people in real videos, of the targets and of the
+sources,
 
     variance = 9 n / (n - 1) max(variance over people - variance over pairs, variance over videos)
 
 Intervals are normal on the logit scale, by quantiles of Student's t for n - 1, so that they stay within [0, 1].
+
+A number that is the same in all resamples has no variance to make an interval of: of scores that are all equal, or that
+separate the classes. That none of n clusters was an exception leaves room for a share of them
+
+    q = 1 - 0.025 ** (1 / n)
+
+that would be (Clopper and Pearson 1934), and with these the number v may be anything: [(1 - q) v, (1 - q) v + q].
 `benchmarks/calibration.py` measures how often they cover, and how often rows that are equally good are told apart.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -57,21 +66,28 @@ class Resampled(NamedTuple):
     resampled: Floats
 
 
-# ------------------------------------------------------------------------------------------------------------- clusters
+# -------------------------------------------------------------------------------------------------- people and clusters
 @dataclass(frozen=True)
-class Clusters:
-    """Who is in each of V videos; people are counted from 0. Equal for the same videos of the same people."""
+class Population:
+    """The videos of all parts whose numbers are compared or averaged, each once, and who is in each of these V videos.
 
-    first: Places = field(compare=False)  # (V,): the person in a real video, the target of a fake
+    Equal for the same videos of the same people.
+    """
+
+    video_ids: pa.Array = field(compare=False)  # in alphabetical order
+    first: Places = field(compare=False)  # (V,): the person in a real video, the target of a fake; counted from 0
     second: Places = field(compare=False)  # (V,): the source of a fake's face; `first` again where there is none
     digest: str
 
     @classmethod
-    def of(cls, video_ids: pa.Array, sources: pa.Table | None) -> "Clusters":
-        """Return the clusters of videos; sources: rows `video_id`, `source_ids`, of which the first two count.
+    def of(cls, tables: Iterable[pa.Table], sources: pa.Table | None) -> "Population":
+        """Return the videos of tables with a column `video_id`; sources: rows `video_id`, `source_ids`.
 
-        A video that is not in `sources`, or has no source ids there, is a cluster of its own.
+        The first two source ids count. A video that is not in `sources`, or has none there, is of a person of its own.
         """
+        named = [table["video_id"].unique() for table in tables]
+        video_ids = pa.chunked_array(named, pa.string()).unique()
+        video_ids = video_ids.take(pc.array_sort_indices(video_ids))
         own = pc.binary_join_element_wise("", video_ids, "\0")  # as no source id is called
         sources = NO_SOURCES if sources is None else sources
         at = pc.index_in(video_ids, sources["video_id"].combine_chunks())
@@ -85,31 +101,52 @@ class Clusters:
 
         first = nth(0, own)
         names = pa.concat_arrays([first, nth(1, first)])
-        people = pc.dictionary_encode(names).indices.to_numpy().astype(np.intp).reshape(2, -1)
+        names = names.take(pa.array(np.arange(len(names)).reshape(2, -1).T.ravel()))  # video by video
+        people = pc.dictionary_encode(names).indices.to_numpy().astype(np.intp).reshape(-1, 2)
         told = "\n".join([*video_ids.to_pylist(), *names.to_pylist()])
-        return cls(people[0], people[1], sha256(told.encode()).hexdigest())
+        return cls(video_ids, people[:, 0], people[:, 1], sha256(told.encode()).hexdigest())
+
+    def clusters(self, video_ids: pa.Array) -> "Clusters":
+        """Return the clusters of some of the videos. Raises ValueError for one that is not among them."""
+        places = pc.index_in(video_ids, self.video_ids)
+        if places.null_count:
+            raise ValueError(f"{places.null_count} of {len(video_ids)} videos are not of the population")
+        return Clusters(self, places.to_numpy().astype(np.intp))
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Who is in each of v videos of a population."""
+
+    population: Population
+    places: Places  # (v,): which of its videos these are
 
     def only(self, kept: NDArray[np.bool_]) -> "Clusters":
-        """Return those of some of the videos, kept (V,)."""
-        return Clusters(self.first[kept], self.second[kept], f"{self.digest} {kept.tobytes().hex()}")
+        """Return those of some of the videos, kept (v,)."""
+        return Clusters(self.population, self.places[kept])
 
     def number(self, labels: NDArray[np.int64]) -> int:
         """Return how many clusters an interval can rely on: the fewest of people, targets and sources.
 
-        labels (V,): 0 real, 1 fake; what has only one class has only its clusters.
+        labels (v,): 0 real, 1 fake; what has only one class has only its clusters.
         """
-        return min(len(np.unique(who[labels == y])) for y in np.unique(labels) for who in (self.first, self.second))
+        people = [who[self.places] for who in (self.population.first, self.population.second)]
+        return min(len(np.unique(who[labels == y])) for y in np.unique(labels) for who in people)
+
+    def weights(self) -> Counts:
+        """Return what each video counts in each resample (v, NUM_RESAMPLES): see `weights`."""
+        return weights(self.population)[self.places]
 
 
 # ------------------------------------------------------------------------------------------------------------ resamples
-@lru_cache(maxsize=2)  # rows, seeds and perturbations of one part share them, at a level and of its masks
-def weights(clusters: Clusters) -> Counts:
+@lru_cache(maxsize=2)  # parts, levels, rows, seeds and perturbations share them
+def weights(population: Population) -> Counts:
     """Return what each video counts in each resample (V, NUM_RESAMPLES): whole numbers from 1 to 5, 3 on average.
 
-    The same for equal clusters, and read-only; independent for other videos, also if these are as many.
+    The same for equal populations, and read-only.
     """
-    rng = np.random.default_rng(int(clusters.digest[:16], 16))
-    first, second = clusters.first, clusters.second
+    rng = np.random.default_rng(int(population.digest[:16], 16))
+    first, second = population.first, population.second
     counts = np.full((len(first), NUM_RESAMPLES), STRETCH, np.float32)
     two = first != second
     people = _signs(int(max(first.max(), second.max())) + 1, PEOPLE, rng)
@@ -125,9 +162,12 @@ def weights(clusters: Clusters) -> Counts:
 
 
 def _signs(num: int, where: slice, rng: np.random.Generator) -> NDArray[np.int8]:
-    """Return 1 or -1 of each of `num` in each of the resamples (num, R): rows that are orthogonal, if less than R."""
-    rows = hadamard(where.stop - where.start, np.int8)[1:]  # without the first, which is constant
-    return rows[rng.permutation(num) % len(rows)] * rng.choice(np.array([-1, 1], np.int8), (num, 1))
+    """Return 1 or -1 of each of `num` in each of the resamples (num, R): neighbours, fewer than R, are orthogonal.
+
+    So are then the people of each part of its own dataset, however many the population has.
+    """
+    rows = rng.permutation(hadamard(where.stop - where.start, np.int8)[1:])  # without the first, which is constant
+    return rows[np.arange(num) % len(rows)] * rng.choice(np.array([-1, 1], np.int8), (num, 1))
 
 
 # --------------------------------------------------------------------------------------------------- what follows of it
@@ -177,6 +217,29 @@ class Estimate:
             n_seeds=len(numbers),
         )
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether the number is the same in all resamples, so that no variance tells how far it may lie off."""
+        return self.of_videos < _TINY**2
+
+    @property
+    def note(self) -> str:
+        """What to know of the interval; empty: nothing."""
+        if math.isnan(self.value):
+            return ""
+        if math.isnan(self.of_videos):
+            return "of one group of one source: the interval excludes nothing"
+        if min(self.value, 1 - self.value) < _TINY:
+            return f"no error in {self.n_clusters} groups: the interval is what as many independent tries allow"
+        if self.is_alike:
+            return f"the same in all resamples: the interval is what {self.n_clusters} groups without exception allow"
+        return ""
+
+    @property
+    def _exceptions(self) -> float:
+        """The largest share of exceptions of which as many tries as clusters may show none, at half of `LEVEL`."""
+        return float(1 - (LEVEL / 2) ** (1 / self.n_clusters))
+
     def _half(self) -> float:
         """Return half the width of the 95 % interval.
 
@@ -190,35 +253,46 @@ class Estimate:
     def interval(self) -> tuple[float, float]:
         """Return the ends of the 95 % interval of a number in [0, 1]; NaN for NaN.
 
-        At 0 or 1 no video is on the wrong side: the other end is that of Clopper and Pearson for as many tries as there
-        are clusters. Of one cluster nothing is known: [0, 1].
+        Where the number is the same in all resamples, or 0 or 1, its other ends are those of as many tries as there are
+        clusters, without an exception. Of one cluster nothing is known: [0, 1].
         """
         if math.isnan(self.value):
             return math.nan, math.nan
         if math.isnan(self.of_videos):
             return 0.0, 1.0
-        if min(self.value, 1 - self.value) < _TINY:
-            end = (LEVEL / 2) ** (1 / self.n_clusters)
-            return (end, 1.0) if self.value > 0.5 else (0.0, 1 - end)
-        half = self._half() / (self.value * (1 - self.value))
-        return float(expit(logit(self.value) - half)), float(expit(logit(self.value) + half))
+        low = high = self.value
+        at_an_end = min(self.value, 1 - self.value) < _TINY
+        if not at_an_end:
+            half = self._half() / (self.value * (1 - self.value))
+            low, high = float(expit(logit(self.value) - half)), float(expit(logit(self.value) + half))
+        if at_an_end or self.is_alike:
+            q = self._exceptions
+            low, high = min(low, (1 - q) * self.value), max(high, (1 - q) * self.value + q)
+        return low, high
 
     def interval_of_difference(self) -> tuple[float, float]:
-        """Return the ends of the 95 % interval of a difference in [-1, 1]."""
+        """Return the ends of the 95 % interval of a difference in [-1, 1].
+
+        Where it is the same in all resamples, exceptions may have any difference: [(1 - q) v - q, (1 - q) v + q].
+        """
         if math.isnan(self.of_videos):
             return -1.0, 1.0
-        half = self._half()
-        return max(-1.0, self.value - half), min(1.0, self.value + half)
+        low, high = self.value - self._half(), self.value + self._half()
+        if self.is_alike:
+            q = self._exceptions
+            low, high = min(low, (1 - q) * self.value - q), max(high, (1 - q) * self.value + q)
+        return max(-1.0, low), min(1.0, high)
 
     def p_value(self) -> float:
         """Return the two-sided p of a difference in [-1, 1], over other test videos, by Student's t.
 
-        Where no resample differs from the value, it is that of a sign test with as many tries as there are clusters.
+        Where the difference v is the same in all resamples, it is 2 / (1 + |v|) ** n, the level at which the end of its
+        interval is 0: for |v| = 1 that of a sign test with as many tries as clusters.
         """
         if math.isnan(self.of_videos) or abs(self.value) < _TINY:
             return 1.0
-        if self.of_videos < _TINY**2:
-            return float(min(1.0, 2 * 0.5**self.n_clusters))
+        if self.is_alike:
+            return float(min(1.0, 2 * (1 + abs(self.value)) ** -self.n_clusters))
         return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.of_videos), self.n_clusters - 1))
 
 

@@ -3,14 +3,14 @@
 A trial writes down what is known (`Origin` in trial.json), so that its RESULTS can be made again from its PREDICTIONS
 alone.
 
-The mean over the levels of a perturbation, or over datasets, has the interval of the mean: levels share the resamples
-of their videos, other videos have others.
+The mean over the levels of a perturbation, or over datasets, has the interval of the mean: all parts of a trial are
+resampled together, so that numbers move together as far as they are of the same people.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +19,13 @@ import pyarrow.compute as pc
 from models import Pooling
 from pipelines.common import tables
 from pipelines.faces import perturb
-from pipelines.metrics import detection, resampling
+from pipelines.metrics import detection
 from pipelines.metrics.calibration import Fitted
 from pipelines.metrics.names import DETECTING, FITTED, LEVELS, LOCALIZING, MACRO, UNSEEN
-from pipelines.metrics.resampling import NUM_RESAMPLES, Estimate, Resampled
+from pipelines.metrics.resampling import NUM_RESAMPLES, Estimate, Population, Resampled
 
-VERSION = 2  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
+VERSION = 3  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
 LevelMetric = tuple[str, str]
-Key = TypeVar("Key")
 NO_MASKS = "of no face there are a true and a predicted mask"
 NOT_DEFINED = Resampled(math.nan, np.full(NUM_RESAMPLES, math.nan))
 
@@ -100,6 +99,7 @@ class Number:
     resampled: Resampled = NOT_DEFINED
     n_clusters: int = 0
     reason: str = ""
+    note: str = ""  # what to know of it besides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,7 @@ class Measurement:
     dataset: str
     manipulation: str = ""  # of which alone the fakes are; empty: of all that the part has
     counted: Mapping[str, Any]  # columns of RESULTS that say what was scored
+    videos: Mapping[str, frozenset[str]]  # columns of RESULTS that count videos -> the ids of these
     numbers: Mapping[LevelMetric, Number]
 
     @property
@@ -135,11 +136,14 @@ def every_row(
     blocks: of test parts, each all clean or all under one perturbation. sources: rows `video_id`, `source_ids`; a video
     that they lack is a cluster of its own. validation: of the part from which thresholds and temperatures are.
     """
-    fitted = validated(origin, validation)
+    fitted, blocks = validated(origin, validation), list(blocks)
+    failed = [video.video_id for part in origin.parts for video in part.failed]
+    scored = [table for _, table in blocks] + [pa.table({"video_id": pa.array(failed, pa.string())})]
+    population = Population.of(scored, sources)
     measured = [
         measurement
         for block, table in blocks
-        for measurement in _measure(origin, origin.part(block["part"]), block["stage"], table, fitted, sources)
+        for measurement in _measure(origin, origin.part(block["part"]), block["stage"], table, fitted, population)
     ]
     whole = [m for m in measured if not m.manipulation]
     return [row for m in (*measured, *means(origin, whole)) for row in to_rows(origin, m, commit)]
@@ -163,7 +167,7 @@ def _measure(
     stage: str,
     predictions: pa.Table,
     fitted: Validated,
-    sources: pa.Table | None,
+    population: Population,
 ) -> list[Measurement]:
     """Return the numbers of a part, and where it has several manipulations the AUC of each against all real videos."""
     (perturbation,) = predictions["perturbation"].unique().to_pylist()
@@ -174,19 +178,26 @@ def _measure(
             perturbation=perturbation,
             dataset=part.dataset,
             manipulation=manipulation,
-            counted=_counted(part, predictions, manipulation),
+            counted={
+                "test_dataset": f"{part.name}/{manipulation}" if manipulation else part.name,
+                "part": part.split,
+                "part_version": part.version,
+                "part_ids": part.ids_digest,
+                "codec": part.codec,
+            },
+            videos=_counted(part, predictions, manipulation),
             numbers=numbers,
         )
 
     numbers = {
-        ("frame", metric): number for metric, number in localized(detection.with_masks(predictions), sources).items()
+        ("frame", metric): number for metric, number in localized(detection.with_masks(predictions), population).items()
     }
     by_manipulation: dict[str, Number] = {}
     for level in origin.levels:
         table = scores_at(level, origin, part, predictions)
-        of_level = detected(level, table, fitted.get((stage, level), "no scores of a validation part"), sources)
+        of_level = detected(level, table, fitted.get((stage, level), "no scores of a validation part"), population)
         if level == "video":
-            by_manipulation = aucs_by_manipulation(table, sources)
+            by_manipulation = aucs_by_manipulation(table, population)
             of_level |= macro(by_manipulation)
         numbers |= {(level, metric): number for metric, number in of_level.items()}
     if perturbation:
@@ -197,70 +208,66 @@ def _measure(
     ]
 
 
-def _counted(part: ScoredPart, predictions: pa.Table, manipulation: str) -> dict[str, Any]:
-    """Return the columns of RESULTS that say what was scored; manipulation: of its fakes only; empty: of all."""
+def _counted(part: ScoredPart, predictions: pa.Table, manipulation: str) -> dict[str, frozenset[str]]:
+    """Return the columns of RESULTS that count videos, and the ids of these; manipulation: of its fakes only."""
     failed = part.failed
     if manipulation:
         predictions = detection.of_method(predictions, manipulation)
         failed = tuple(video for video in failed if video.label == tables.REAL or video.method == manipulation)
-    labels = predictions.group_by(["video_id", "label"]).aggregate([])["label"].to_pylist()
+
+    def scored(which: pa.ChunkedArray) -> frozenset[str]:
+        return frozenset(predictions.filter(which)["video_id"].unique().to_pylist())
+
     return {
-        "test_dataset": f"{part.name}/{manipulation}" if manipulation else part.name,
-        "part": part.split,
-        "part_version": part.version,
-        "part_ids": part.ids_digest,
-        "codec": part.codec,
-        "n_real": labels.count(tables.REAL),
-        "n_fake": labels.count(tables.FAKE),
-        "n_padded": len(predictions.filter(pc.greater(predictions["num_repeated"], 0))["video_id"].unique()),
-        "n_missing": len(failed),
-        "n_excluded": len(part.excluded),
+        "n_real": scored(pc.equal(predictions["label"], tables.REAL)),
+        "n_fake": scored(pc.equal(predictions["label"], tables.FAKE)),
+        "n_padded": scored(pc.greater(predictions["num_repeated"], 0)),
+        "n_missing": frozenset(video.video_id for video in failed),
+        "n_excluded": frozenset(part.excluded),
     }
 
 
-def localized(faces: pa.Table, sources: pa.Table | None) -> dict[str, Number]:
+def localized(faces: pa.Table, population: Population) -> dict[str, Number]:
     """Return the metrics of `LOCALIZING` that there are for faces, as `detection.with_masks` returns them."""
-    return {metric: number(metric, faces, sources) for metric in LOCALIZING if len(detection.counting(metric, faces))}
+    return {
+        metric: number(metric, faces, population) for metric in LOCALIZING if len(detection.counting(metric, faces))
+    }
 
 
-def detected(level: str, scores: pa.Table, fitted: Fitted | str, sources: pa.Table | None) -> dict[str, Number]:
+def detected(level: str, scores: pa.Table, fitted: Fitted | str, population: Population) -> dict[str, Number]:
     """Return the metrics of `DETECTING` and `FITTED` of the rows `video_id`, `label`, `logit`.
 
     fitted: from validation, or why there is nothing.
     """
-    clusters, labels = detection.clusters(scores, sources)
-    drawn, n_clusters = resampling.weights(clusters), clusters.number(labels)
+    clusters, labels = detection.clusters(scores, population)
+    drawn, n_clusters = clusters.weights(), clusters.number(labels)
     counted = "faces" if level == "frame" else "videos"
     reasons = {metric: detection.undefined(metric, scores["label"], counted) for metric in DETECTING}
     defined = [metric for metric, reason in reasons.items() if not reason]
     resampled = detection.ranked(scores, drawn, defined) if defined else {}
+    notes = {}
     for metric, base in FITTED.items():
         reasons[metric] = reasons[base] or (fitted if isinstance(fitted, str) else "")
         if isinstance(fitted, Fitted) and not reasons[metric]:
             resampled[metric] = detection.ranked(fitted.applied(metric, scores), drawn, (base,))[base]
+            notes[metric] = fitted.note_of(metric)
     return {
-        metric: Number(reason=reason) if reason else Number(resampled=resampled[metric], n_clusters=n_clusters)
+        metric: Number(reason=reason)
+        if reason
+        else Number(resampled=resampled[metric], n_clusters=n_clusters, note=notes.get(metric, ""))
         for metric, reason in reasons.items()
     }
 
 
-def aucs_by_manipulation(scores: pa.Table, sources: pa.Table | None) -> dict[str, Number]:
+def aucs_by_manipulation(scores: pa.Table, population: Population) -> dict[str, Number]:
     """Return the AUC of each manipulation's fakes against all real videos; nothing where there is but one.
 
-    scores: a row for each video, in alphabetical order, with `method`. All are from the same resamples.
+    scores: a row for each video, in alphabetical order, with `method`.
     """
-    clusters, labels = detection.clusters(scores, sources)
     methods = sorted(scores.filter(pc.equal(scores["label"], tables.FAKE))["method"].unique().to_pylist())
-    numbers = {}
-    for method in methods if len(methods) > 1 else ():
-        kept = pc.or_(pc.equal(scores["label"], tables.REAL), pc.equal(scores["method"], method)).to_numpy()
-        some = scores.filter(pa.array(kept))
-        if reason := detection.undefined("auc", some["label"]):
-            numbers[method] = Number(reason=reason)
-        else:
-            auc = detection.ranked(some, resampling.weights(clusters)[kept], ("auc",))["auc"]
-            numbers[method] = Number(resampled=auc, n_clusters=clusters.only(kept).number(labels[kept]))
-    return numbers
+    if len(methods) < 2:
+        return {}
+    return {method: number("auc", detection.of_method(scores, method), population) for method in methods}
 
 
 def macro(by_manipulation: Mapping[str, Number]) -> dict[str, Number]:
@@ -268,21 +275,23 @@ def macro(by_manipulation: Mapping[str, Number]) -> dict[str, Number]:
     return {MACRO: mean(list(by_manipulation.values()))} if by_manipulation else {}
 
 
-def number(metric: str, table: pa.Table, sources: pa.Table | None) -> Number:
+def number(metric: str, table: pa.Table, population: Population) -> Number:
     """Return one metric, not of `FITTED`, of rows as `scores_at` or, for masks, `detection.with_masks` return them."""
     if metric in LOCALIZING:
         faces = detection.counting(metric, table)
         if not faces.num_rows:
             return Number(reason=NO_MASKS)
-        clusters, labels = detection.clusters(faces, sources)
-        masked = detection.masked(metric, faces, resampling.weights(clusters))
+        clusters, labels = detection.clusters(faces, population)
+        masked = detection.masked(metric, faces, clusters.weights())
         return Number(resampled=masked, n_clusters=clusters.number(labels))
     if metric == MACRO:
-        return macro(aucs_by_manipulation(table, sources)).get(MACRO, Number(reason="there is one manipulation only"))
+        return macro(aucs_by_manipulation(table, population)).get(
+            MACRO, Number(reason="there is one manipulation only")
+        )
     if reason := detection.undefined(metric, table["label"]):
         return Number(reason=reason)
-    clusters, labels = detection.clusters(table, sources)
-    resampled = detection.ranked(table, resampling.weights(clusters), (metric,))[metric]
+    clusters, labels = detection.clusters(table, population)
+    resampled = detection.ranked(table, clusters.weights(), (metric,))[metric]
     return Number(resampled=resampled, n_clusters=clusters.number(labels))
 
 
@@ -325,6 +334,7 @@ def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[
         "seed": origin.seed,
         "commit": commit,
         **measurement.counted,
+        **{name: len(video_ids) for name, video_ids in measurement.videos.items()},
     }
     rows = []
     for (level, metric), number in measurement.numbers.items():
@@ -334,6 +344,7 @@ def to_rows(origin: Origin, measurement: Measurement, commit: str) -> list[dict[
             common
             | {"level": level, "metric": metric, "value": estimate.value, "low": low, "high": high}
             | {"reason": number.reason, "n_clusters": number.n_clusters}
+            | {"note": "; ".join(filter(None, (number.note, estimate.note)))}
         )
     return rows
 
@@ -342,7 +353,8 @@ def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measureme
     """Return the means of a trial.
 
     They are the mean over the levels of each perturbation that has all of them, and after that, of clean and perturbed
-    faces alike, the mean over the datasets not trained on, if these are several.
+    faces alike, the mean over the datasets not trained on, if these are several. A dataset of which several parts are
+    scored counts once, with the mean over its parts.
     """
     at = {(m.part, m.stage, m.perturbation): m for m in measurements}
     over_levels = []
@@ -357,6 +369,7 @@ def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measureme
                         perturbation=family,
                         dataset=first.dataset,
                         counted=first.counted,
+                        videos=first.videos,
                         numbers=_mean([m.numbers for m in of_levels]),
                     )
                 )
@@ -364,13 +377,17 @@ def means(origin: Origin, measurements: Sequence[Measurement]) -> list[Measureme
     for m in (*measurements, *over_levels):
         if origin.train_on and m.dataset != origin.train_on:
             unseen.setdefault((m.stage, m.perturbation), []).append(m)
-    return over_levels + [_over_datasets(several) for several in unseen.values() if len(several) > 1]
+    return over_levels + [
+        _over_datasets(several) for several in unseen.values() if len({m.dataset for m in several}) > 1
+    ]
 
 
 def _over_datasets(several: Sequence[Measurement]) -> Measurement:
+    by_dataset: dict[str, list[Mapping[LevelMetric, Number]]] = {}
+    for m in several:
+        by_dataset.setdefault(m.dataset, []).append(m.numbers)
     first = several[0]
     counted = dict(first.counted) | {"test_dataset": UNSEEN}
-    counted |= {name: sum(m.counted[name] for m in several) for name in counted if name.startswith("n_")}
     for name in ("codec", "part_ids"):
         counted[name] = ", ".join(dict.fromkeys(str(m.counted[name]) for m in several))
     return Measurement(
@@ -378,11 +395,12 @@ def _over_datasets(several: Sequence[Measurement]) -> Measurement:
         perturbation=first.perturbation,
         dataset=UNSEEN,
         counted=counted,
-        numbers=_mean([m.numbers for m in several]),
+        videos={name: frozenset().union(*(m.videos[name] for m in several)) for name in first.videos},
+        numbers=_mean([_mean(of_parts) for of_parts in by_dataset.values()]),
     )
 
 
-def _mean(several: Sequence[Mapping[Key, Number]]) -> dict[Key, Number]:
+def _mean(several: Sequence[Mapping[LevelMetric, Number]]) -> dict[LevelMetric, Number]:
     """Return the means of the numbers that all have."""
     return {
         key: mean([numbers[key] for numbers in several])
@@ -396,5 +414,8 @@ def mean(numbers: Sequence[Number]) -> Number:
     if reason := next((number.reason for number in numbers if number.reason), ""):
         return Number(reason=reason)
     values, resamples = zip(*(number.resampled for number in numbers), strict=True)
-    resampled = Resampled(float(np.mean(values)), np.mean(resamples, axis=0))
-    return Number(resampled=resampled, n_clusters=min(number.n_clusters for number in numbers))
+    return Number(
+        resampled=Resampled(float(np.mean(values)), np.mean(resamples, axis=0)),
+        n_clusters=min(number.n_clusters for number in numbers),
+        note="; ".join(dict.fromkeys(number.note for number in numbers if number.note)),
+    )

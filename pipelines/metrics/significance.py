@@ -1,23 +1,23 @@
 """Is a row of a table better than its baseline row, or could other test videos have turned it round?
 
 Paired test: both rows are scored on the same resamples of the test videos that both scored (see `resampling`), and the
-difference of their numbers is averaged over the seeds that both have. Interval and two-sided p are by Student's t, with
-one degree of freedom less than there are clusters of videos. Whether other *training* seeds would change the answer is
-another question: the differences by seed stand beside it. p is adjusted by Holm's method for the number of rows that a
-column compares with its baseline.
+difference of their numbers is averaged over the seeds that both have, each of which must have one. Interval and
+two-sided p are by Student's t, with one degree of freedom less than there are clusters of videos. Whether other
+*training* seeds would change the answer is another question: the differences by seed stand beside it. p is adjusted by
+Holm's method for the number of rows that a column compares with its baseline.
 
 A row's own number, the mean over its seeds, has an interval over test videos and seeds together: `over_seeds`.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.metrics import results
-from pipelines.metrics.resampling import LEVEL, Estimate, Resampled
+from pipelines.metrics.resampling import LEVEL, Estimate, Population, Resampled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,7 @@ class Comparison:
     by_seed: Mapping[int, float]
     num_videos: int  # that both rows scored, of the seed with the fewest
     num_clusters: int  # of these videos
+    is_alike: bool = False  # whether the difference is the same in all resamples: see `Estimate.is_alike`
     adjusted_p: float = math.nan  # Holm's, over the rows of the column
 
     @property
@@ -40,9 +41,9 @@ class Comparison:
         return self.adjusted_p < LEVEL
 
 
-# What a row's number is the mean of. For each test part and each perturbation of it: the rows that `results.number`
-# takes for the metric.
-Terms = Sequence[pa.Table]
+# What a row's number is the mean of, in groups of a dataset each: it is the mean of their means. A group holds for each
+# part of the dataset and each perturbation the rows that `results.number` takes for the metric.
+Terms = Sequence[Sequence[pa.Table]]
 Pair = tuple[Terms, Terms]  # of a row and of its baseline, in the same order
 NumberCache = dict[tuple[int, str, frozenset[str]], results.Number]  # id of a table, metric, video_ids
 
@@ -51,29 +52,38 @@ def compare(
     baseline: str,
     metric: str,
     pairs: Mapping[int, Pair],
-    sources: pa.Table | None = None,
+    population: Population | None = None,
     cache: NumberCache | None = None,
 ) -> Comparison | None:
     """Compare a row with its baseline; return None where the metric is not defined on the videos that both scored.
 
-    pairs: seed -> what the two numbers are made of. sources: rows `video_id`, `source_ids`; a video that they lack is a
-    cluster of its own. cache: filled, so that comparisons of one column resample the baseline's tables once; these must
-    stay alive as long as it does.
+    So it is where it is not defined for one of the seeds, or one of them has no terms. pairs: seed -> what the two
+    numbers are made of. population: holds all their videos; None: these, of nobody known. cache: filled, so that
+    comparisons of one column resample the baseline's tables once; these must stay alive as long as it does, and the
+    population be the same.
     """
+    if not pairs or any(_shape(own) != _shape(base) for own, base in pairs.values()):
+        return None
+    population = population or _population(terms for pair in pairs.values() for terms in pair)
     cache = {} if cache is None else cache
     by_seed: dict[int, results.Number] = {}
     num_videos: list[int] = []
+
+    def difference(own: pa.Table, base: pa.Table) -> results.Number:
+        shared = _video_ids(own) & _video_ids(base)
+        num_videos.append(len(shared))
+        return _difference(*(_number(metric, table, shared, population, cache) for table in (own, base)))
+
     for seed, (own_terms, base_terms) in sorted(pairs.items()):
-        differences = []
-        for own, base in zip(own_terms, base_terms, strict=True):
-            shared = _video_ids(own) & _video_ids(base)
-            num_videos.append(len(shared))
-            differences.append(_difference(*(_number(metric, table, shared, sources, cache) for table in (own, base))))
-        if differences and not (mean := results.mean(differences)).reason:
-            by_seed[seed] = mean
-    if not by_seed:
-        return None
+        by_seed[seed] = _mean_of_means(
+            [
+                [difference(own, base) for own, base in zip(*groups, strict=True)]
+                for groups in zip(own_terms, base_terms, strict=True)
+            ]
+        )
     mean = results.mean(list(by_seed.values()))
+    if mean.reason:
+        return None
     estimate = Estimate.of(mean.resampled, mean.n_clusters)
     low, high = estimate.interval_of_difference()
     return Comparison(
@@ -85,6 +95,7 @@ def compare(
         by_seed={seed: difference.resampled.value for seed, difference in by_seed.items()},
         num_videos=min(num_videos),
         num_clusters=estimate.n_clusters,
+        is_alike=estimate.is_alike,
     )
 
 
@@ -96,21 +107,40 @@ def _difference(own: results.Number, base: results.Number) -> results.Number:
 
 
 def over_seeds(
-    metric: str, by_seed: Collection[Terms], sources: pa.Table | None = None, cache: NumberCache | None = None
+    metric: str,
+    by_seed: Collection[Terms],
+    population: Population | None = None,
+    cache: NumberCache | None = None,
 ) -> Estimate | None:
     """Return a row's number, the mean over its seeds, as an estimate over test videos and seeds; None: not defined.
 
-    by_seed: for each seed what its number is the mean of. sources, cache: as in `compare`.
+    So it is where it is not defined for one of the seeds, or one of them has no terms. by_seed: for each seed what its
+    number is the mean of. population, cache: as in `compare`.
     """
+    population = population or _population(by_seed)
     cache = {} if cache is None else cache
     means = [
-        results.mean([_number(metric, table, _video_ids(table), sources, cache) for table in terms])
+        _mean_of_means([[_number(metric, t, _video_ids(t), population, cache) for t in group] for group in terms])
         for terms in by_seed
-        if terms
     ]
     if not means or any(mean.reason for mean in means):
         return None
     return Estimate.over_seeds([mean.resampled for mean in means], min(mean.n_clusters for mean in means))
+
+
+def _shape(terms: Terms) -> list[int]:
+    return [len(group) for group in terms]
+
+
+def _mean_of_means(groups: Sequence[Sequence[results.Number]]) -> results.Number:
+    if not groups or not all(groups):
+        return results.Number(reason="not scored")
+    return results.mean([results.mean(group) for group in groups])
+
+
+def _population(several: Iterable[Terms]) -> Population:
+    """Return all videos of some terms, of nobody known."""
+    return Population.of((table for terms in several for group in terms for table in group), None)
 
 
 def _video_ids(table: pa.Table) -> frozenset[str]:
@@ -118,12 +148,12 @@ def _video_ids(table: pa.Table) -> frozenset[str]:
 
 
 def _number(
-    metric: str, table: pa.Table, video_ids: frozenset[str], sources: pa.Table | None, cache: NumberCache
+    metric: str, table: pa.Table, video_ids: frozenset[str], population: Population, cache: NumberCache
 ) -> results.Number:
     key = (id(table), metric, video_ids)
     if key not in cache:
         only = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string())))
-        cache[key] = results.number(metric, only, sources)
+        cache[key] = results.number(metric, only, population)
     return cache[key]
 
 

@@ -24,6 +24,7 @@ from pipelines.faces import perturb
 from pipelines.metrics import detection, results, significance
 from pipelines.metrics.calibration import Fitted
 from pipelines.metrics.names import FINAL, FITTED, LOCALIZING, UNSEEN
+from pipelines.metrics.resampling import Population
 from pipelines.metrics.results import Origin, Predictions, Validated
 
 TABLE = "table.json"
@@ -177,7 +178,7 @@ def where(table: pa.Table, values: Mapping[str, str]) -> pa.Table:
 def differing(stored: pa.Table, again: pa.Table) -> list[str]:
     """Return what of RESULTS is not the same when made again, a line for each number."""
     compared = ("value", "low", "high", *COUNTS)
-    key_names = [name for name in RESULTS.names if name not in (*compared, "commit")]
+    key_names = [name for name in RESULTS.names if name not in (*compared, "note", "commit")]
 
     def by_key(table: pa.Table) -> dict[tuple[Any, ...], dict[str, Any]]:
         return {tuple(row[name] for name in key_names): row for row in table.to_pylist()}
@@ -242,7 +243,7 @@ class Material:
         fitted = self.run.validated.get((FINAL, column.level)) if column.metric in FITTED else None
         if column.metric in FITTED and not isinstance(fitted, Fitted):
             return ()
-        terms = []
+        groups: dict[str, list[pa.Table]] = {}
         for name, manipulation in self._parts(column.test):
             for perturbation in _perturbations(column):
                 if column.metric in LOCALIZING:
@@ -252,14 +253,16 @@ class Material:
                 if table is None:
                     return ()
                 table = detection.of_method(table, manipulation) if manipulation else table
-                terms.append(fitted.applied(column.metric, table) if isinstance(fitted, Fitted) else table)
-        return terms
+                table = fitted.applied(column.metric, table) if isinstance(fitted, Fitted) else table
+                groups.setdefault(self.run.origin.part(name).dataset, []).append(table)
+        return list(groups.values())
 
     def _parts(self, test: str) -> list[tuple[str, str]]:
         """Return the parts of which a column is the mean, each with the one manipulation that counts, or none."""
         origin = self.run.origin
         if test == UNSEEN:
-            return [(part.name, "") for part in origin.parts if part.dataset != origin.train_on]
+            unseen = [part for part in origin.parts if origin.train_on and part.dataset != origin.train_on]
+            return [(part.name, "") for part in unseen] if len({part.dataset for part in unseen}) > 1 else []
         if not test:
             return [(part.name, "") for part in origin.parts]
         names = {part.name for part in origin.parts}
@@ -272,6 +275,12 @@ def sources(materials: Sequence[Material]) -> pa.Table:
     table = pa.concat_tables([SOURCES.empty_table(), *(material.run.sources for material in materials)])
     ids = table["video_id"].combine_chunks()
     return table.take(pc.index_in(ids.unique(), ids))
+
+
+def population(materials: Sequence[Material]) -> Population:
+    """Return all videos that several runs scored: whatever is compared or averaged of them is resampled together."""
+    at_video = (table for m in materials for (_, level, _), table in m.scores.items() if level == "video")
+    return Population.of(at_video, sources(materials))
 
 
 def _perturbations(column: Column) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from pipelines.common.text import latex, markdown_cell, printable
 from pipelines.experiments.sweep import NO_VALUE, Column, percent
 from pipelines.metrics import significance
 from pipelines.metrics.names import FINAL, FITTED, LOCALIZING
-from pipelines.metrics.resampling import FEW_CLUSTERS
+from pipelines.metrics.resampling import FEW_CLUSTERS, Population
 from pipelines.metrics.significance import Comparison
-from pipelines.reporting.saved import COUNTS, Line, Material, Saved, sources, where
+from pipelines.reporting.saved import COUNTS, Line, Material, Saved, population, where
 
 ONE_SEED = "*"
 PUBLISHED_ONLY = "°"  # behind the label of a row that nothing runs for
@@ -51,6 +51,7 @@ class Cell:
     n_missing: int = 0
     n_excluded: int = 0
     failure: str = ""  # why there is no value of ours
+    note: str = ""  # what to know of our value or its interval
     against: Comparison | None = None  # the baseline row; None: this is it, or they share no test videos
 
     @property
@@ -100,6 +101,14 @@ class Cell:
         counts = {name: max(number[name] for number in numbers) for name in COUNTS}
         if undefined := [number["reason"] for number in numbers if math.isnan(number["value"])]:
             failure = f"not defined: {undefined[0]}"
+        by_note: dict[str, list[str]] = {}
+        for number in numbers:
+            by_note.setdefault(number.get("note") or "", []).append(str(number["seed"]))
+        said = [
+            note if len(seeds) == len(numbers) else f"{note} (seed {', '.join(seeds)})"
+            for note, seeds in by_note.items()
+            if note
+        ]
         return replace(
             cell,
             test=numbers[0]["test_dataset"],
@@ -109,6 +118,7 @@ class Cell:
             high=float(np.mean([number["high"] for number in numbers])),
             seeds=tuple(number["seed"] for number in numbers),
             failure=failure,
+            note="; ".join(said),
             **counts,
         )
 
@@ -117,9 +127,9 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
     """Return the cells of a table, row by row; materials: of the trials that are done."""
     made_of = {column.name: terms(materials, column) for column in saved.columns}
     caches: dict[str, significance.NumberCache] = {column.name: {} for column in saved.columns}
-    known = sources(materials)
+    people = population(materials)
     against = {
-        column.name: comparisons(saved, made_of[column.name], column, known, caches[column.name])
+        column.name: comparisons(saved, made_of[column.name], column, people, caches[column.name])
         for column in saved.columns
     }
     table = []
@@ -132,7 +142,7 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
                 by_seed = made_of[column.name].get(line.label, {}).values()
                 if len(cell.seeds) > 1 and len(by_seed) == len(cell.seeds):
                     metric = FITTED.get(column.metric, column.metric)
-                    if estimate := significance.over_seeds(metric, by_seed, known, caches[column.name]):
+                    if estimate := significance.over_seeds(metric, by_seed, people, caches[column.name]):
                         low, high = estimate.interval()
                         cell = replace(cell, low=low, high=high)
                 table.append(replace(cell, against=against[column.name].get(line.label)))
@@ -142,11 +152,10 @@ def cells(saved: Saved, materials: Sequence[Material]) -> list[Cell]:
 
 
 def terms(materials: Sequence[Material], column: Column) -> dict[str, dict[int, significance.Terms]]:
-    """Return row -> seed -> what its number in a column is the mean of, where it has one."""
+    """Return row -> seed -> what its number in a column is the mean of; empty where it has none."""
     made_of: dict[str, dict[int, significance.Terms]] = {}
     for material in materials:
-        if of_material := material.terms(column):
-            made_of.setdefault(material.row, {})[material.seed] = of_material
+        made_of.setdefault(material.row, {})[material.seed] = material.terms(column)
     return made_of
 
 
@@ -154,14 +163,14 @@ def comparisons(
     saved: Saved,
     made_of: Mapping[str, Mapping[int, significance.Terms]],
     column: Column,
-    sources: pa.Table,
+    people: Population,
     cache: significance.NumberCache,
 ) -> dict[str, Comparison]:
     """Return row -> its comparison with its baseline row in one column, corrected by Holm's method for the rows.
 
     made_of: as `terms` returns it. Seeds that both have are compared, scores from elsewhere with each seed of the
-    baseline. Rows that share no test videos with their baseline row are left out. sources, cache: as in
-    `significance.compare`.
+    baseline. Rows that share no test videos with their baseline row are left out. people, cache: as population and
+    cache of `significance.compare`.
     """
     foreign = {trial.row for trial in saved.trials if trial.foreign}
     metric = FITTED.get(column.metric, column.metric)
@@ -171,10 +180,8 @@ def comparisons(
         base = made_of.get(line.baseline, {})
         if line.label in foreign and own:  # without a seed: against each of the baseline's
             own = dict.fromkeys(base, *own.values())
-        pairs = {
-            seed: (own[seed], base[seed]) for seed in own.keys() & base.keys() if len(own[seed]) == len(base[seed])
-        }
-        if comparison := significance.compare(line.baseline, metric, pairs, sources, cache):
+        pairs = {seed: (own[seed], base[seed]) for seed in own.keys() & base.keys()}
+        if comparison := significance.compare(line.baseline, metric, pairs, people, cache):
             uncorrected[line.label] = comparison
     adjusted = significance.holm([comparison.p for comparison in uncorrected.values()])
     return {
@@ -318,8 +325,13 @@ def _interval_notes(cells: Sequence[Cell]) -> list[str]:
     few = sorted({cell.n_clusters for cell in cells if cell.seeds and 0 < cell.n_clusters < FEW_CLUSTERS})
     if few:
         lines.append(f"of fewer than {FEW_CLUSTERS} groups (here {few[0]}) intervals can be too narrow")
-    perfect = dict.fromkeys(cell.n_clusters for cell in cells if cell.ours in (0, 1))
-    lines += [f"no error in {n} groups: the interval is what as many independent tries allow" for n in perfect]
+    said: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        if cell.note:
+            said.setdefault(cell.note, {}).setdefault(cell.row, []).append(cell.column)
+    for note, rows in said.items():
+        where_said = (f"{row} on {', '.join(columns)}" for row, columns in rows.items())
+        lines.append(f"{note}: {'; '.join(where_said)}")
     return lines
 
 
@@ -338,6 +350,10 @@ def _test_notes(cells: Sequence[Cell]) -> list[str]:
     ]
     if any(len(comparison.by_seed) == 1 for comparison in tested):
         lines.append("p-values cover the sampling of test videos, not the randomness of training")
+    if any(comparison.is_alike for comparison in tested):
+        lines.append(
+            "of a difference that is the same in all resamples, interval and p are what groups without exception allow"
+        )
     return lines
 
 
@@ -394,7 +410,7 @@ def to_csv(row_name: str, cells: Sequence[Cell]) -> str:
     """Return a line for each cell, with its values in [0, 1] and its comparison with the baseline row."""
     buffer = io.StringIO()
     names = ["perturbation", "level", "metric", "published", "ours", "difference", "spread", "low", "high", "seeds"]
-    names += [*COUNTS, "failure"]
+    names += [*COUNTS, "failure", "note"]
     tested = ["baseline", "difference", "low", "high", "p", "adjusted_p", "by_seed", "num_videos", "num_clusters"]
     writer = csv.writer(buffer, lineterminator="\n")
     heads = [name if name == "baseline" else f"baseline_{name}" for name in tested]

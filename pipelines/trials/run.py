@@ -132,9 +132,12 @@ def write_results(trial: Trial) -> None:
 
 
 def _made_with(trial: Trial, stage: PlannedStage) -> list[MadeWith]:
-    """Return on what a stage was trained, with those that it needs, and on what its test parts were scored."""
+    """Return on what a stage was trained, with those that it needs, and on what its parts were scored.
+
+    Validation is one of these: thresholds and temperatures are fitted to its scores.
+    """
     needed = [planned for planned in trial.planned if planned.name in stage.needs]
-    scored = product(trial.test, (UNPERTURBED, *trial.perturbations))
+    scored = [*product(trial.test, (UNPERTURBED, *trial.perturbations)), (trial.select, UNPERTURBED)]
     return [
         *(planned.summary()["made_with"] for planned in (*needed, stage)),
         *(score.scored_with(stage, part.digest, perturbation) for part, perturbation in scored),

@@ -95,7 +95,7 @@ def measured(predictions: pa.Table, level: str, every_face: tuple[str, ...] = ()
 
 def weights_of(videos: pa.Table) -> np.ndarray:
     """What each video counts in each resample, where no source is known."""
-    return resampling.weights(detection.clusters(videos, None)[0])
+    return detection.clusters(videos, resampling.Population.of([videos], None))[0].weights()
 
 
 def localized(predictions: pa.Table) -> dict[str, Number]:

@@ -24,18 +24,27 @@ ORIGIN = Origin(
 )
 
 
-def measured(dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final") -> Measurement:
+def measured(
+    dataset: str, perturbation: str, value: float, resampled: Any = None, stage: str = "final", part: str = ""
+) -> Measurement:
     counted = {
-        "test_dataset": dataset,
+        "test_dataset": part or dataset,
         "part": "test",
         "part_version": 2,
         "part_ids": dataset,
         "codec": "c23" if dataset == "ffpp" else "unknown",
     }
-    counted |= {"n_real": 3, "n_fake": 4, "n_padded": 0, "n_missing": 1, "n_excluded": 0}
+    of_part = {"n_real": 3, "n_fake": 4, "n_padded": 0, "n_missing": 1, "n_excluded": 0}
+    # Real videos are the same in all parts of a dataset.
+    videos = {
+        name: frozenset(f"{dataset if name == 'n_real' else part or dataset} {name} {i}" for i in range(n))
+        for name, n in of_part.items()
+    }
     floats = np.full(NUM_RESAMPLES, value) if resampled is None else resampled
     numbers = {AUC: Number(resampled=Resampled(value, floats), n_clusters=3)}
-    return Measurement(stage=stage, perturbation=perturbation, dataset=dataset, counted=counted, numbers=numbers)
+    return Measurement(
+        stage=stage, perturbation=perturbation, dataset=dataset, counted=counted, videos=videos, numbers=numbers
+    )
 
 
 def value_of(mean: Measurement) -> float:
@@ -53,7 +62,9 @@ def test_a_family_is_the_mean_over_its_levels_on_the_same_resamples() -> None:
     assert value == pytest.approx((0 + 0.1 + 0.2 + 0.3 + 0.9) / 5)
     np.testing.assert_allclose(resampled, 0.5)
     (row,) = results.to_rows(ORIGIN, mean, "commit")
-    assert (row["low"], row["high"]) == pytest.approx((0.3, 0.3))
+    exceptions = 1 - 0.025 ** (1 / 3)  # that three clusters allow, of which none is one
+    assert (row["low"], row["high"]) == pytest.approx((0.3 * (1 - exceptions), 0.3 * (1 - exceptions) + exceptions))
+    assert row["note"].startswith("the same in all resamples: the interval is what 3 groups")
     assert (row["n_real"], row["n_fake"], row["perturbation"]) == (3, 4, "blur")
     tables.to_table([row], tables.RESULTS)
 
@@ -83,6 +94,42 @@ def test_the_mean_over_levels_is_averaged_over_datasets_too() -> None:
     means = {(mean.part, mean.perturbation): value_of(mean) for mean in results.means(ORIGIN, found)}
     assert means["unseen", "blur"] == pytest.approx(0.2)
     assert means["unseen", "blur-4"] == pytest.approx(0.3)
+
+
+def test_a_dataset_of_which_several_parts_are_scored_counts_once_in_unseen() -> None:
+    """Manipulations at 0.5 and 0.7, of another dataset all at 0.9: (0.6 + 0.9) / 2; they share three real videos."""
+    parts = [measured("dfdc", "", value, part=f"dfdc/{value}") for value in (0.5, 0.7)]
+    assert results.means(ORIGIN, parts) == []
+    (mean,) = results.means(ORIGIN, [*parts, measured("ffiw", "", 0.9), measured("ffpp", "", 1)])
+    assert value_of(mean) == pytest.approx(0.75)
+    (row,) = results.to_rows(ORIGIN, mean, "commit")
+    assert (row["n_real"], row["n_fake"]) == (3 + 3, 2 * 4 + 4)
+
+
+def test_parts_that_share_videos_are_resampled_together() -> None:
+    """Two datasets of the very same videos say no more than one; apart, their mean would be narrower by a third."""
+    parts = tuple(ScoredPart(name=n, dataset=n, split="test", codec="unknown") for n in ("dfdc", "ffiw"))
+    scores = np.random.default_rng(0).normal(0.5, 0.1, 60)
+    table = block("", *scores)[1].to_pylist()
+    table = tables.to_table([row | {"label": int(i > 29)} for i, row in enumerate(table)], tables.PREDICTIONS)
+    blocks = [({"part": part.name, "stage": "final"}, table) for part in parts]
+    rows = results.every_row(replace(ORIGIN, parts=parts), blocks, "commit")
+    width = {row["test_dataset"]: row["high"] - row["low"] for row in rows if (row["level"], row["metric"]) == AUC}
+    assert width["unseen"] == pytest.approx(width["dfdc"])
+
+
+def test_a_temperature_at_an_end_of_its_search_is_noted_beside_what_it_scales() -> None:
+    part = ScoredPart(name="ffpp", dataset="ffpp", split="val", codec="c23")
+    val = two_methods()[1].slice(0, 4)
+    val = val.set_column(val.schema.get_field_index("logit"), "logit", pa.array([-1.0, -2.0, 4.0, 6.0]))
+    rows = results.every_row(
+        replace(FFPP, validation=part),
+        [two_methods()],
+        "commit",
+        validation=[({"part": "ffpp", "stage": "final"}, val)],
+    )
+    noted = {row["metric"] for row in rows if "the lowest that is tried" in row["note"]}
+    assert noted == {"ece_scaled", "brier_scaled"}
 
 
 def test_datasets_of_one_size_are_resampled_apart() -> None:

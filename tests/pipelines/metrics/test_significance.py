@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.metrics import detection, names, significance
+from pipelines.metrics.resampling import Population
 from pipelines.metrics.significance import compare, holm, over_seeds
 
 
@@ -18,7 +19,7 @@ def scores(real: list[float], fake: list[float], first: int = 0) -> pa.Table:
 
 
 def pair(own: pa.Table, other: pa.Table) -> significance.Pair:
-    return [own], [other]
+    return [[own]], [[other]]
 
 
 def of(own: pa.Table, other: pa.Table, metric: str = "auc") -> significance.Comparison:
@@ -34,13 +35,22 @@ GUESS = scores([0.5] * 20, [0.5] * 20)
 def test_equal_rows_do_not_differ():
     mixed = scores([0.1, 0.6, 0.3], [0.2, 0.7, 0.9])
     found = of(mixed, mixed)
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    most = 1 - 0.025 ** (1 / 3)  # the share of people for whom they may differ, of whom three show none
+    assert (found.difference, found.p, found.is_alike) == (0, 1, True)
+    assert (found.low, found.high) == pytest.approx((-most, most))
+
+
+def test_rows_that_are_both_always_right_are_not_certainly_equal():
+    found = of(SURE, SURE)
+    assert (found.difference, found.p) == (0, 1)
+    assert (found.low, found.high) == pytest.approx((-(1 - 0.025 ** (1 / 20)), 1 - 0.025 ** (1 / 20)))
 
 
 def test_a_row_that_is_always_right_beats_one_that_guesses_in_every_resample():
     found = of(SURE, GUESS)
     assert found.difference == 0.5
-    assert found.p == 2 * 0.5**20  # no cluster of twenty is against it
+    assert found.p == pytest.approx(2 / 1.5**20)  # no cluster of twenty is against it
+    assert 0 < found.low < 0.5 < found.high
     assert of(GUESS, SURE).difference == -0.5
 
 
@@ -79,14 +89,60 @@ def test_a_mean_over_test_parts_is_the_mean_of_their_differences():
     rng = np.random.default_rng(1)
     noisy = scores(rng.random(20).tolist(), (rng.random(20) + 0.3).tolist())
     other = noisy.set_column(0, "video_id", scores([0.5] * 20, [0.5] * 20, first=100)["video_id"])
-    found = compare("base", "auc", {0: ([SURE, noisy], [GUESS, noisy])})
+    found = compare("base", "auc", {0: ([[SURE], [noisy]], [[GUESS], [noisy]])})
     assert found
     assert found.difference == 0.25
     guesses = GUESS, scores([0.5] * 20, [0.5] * 20, first=100)
-    one, two = (compare("base", "auc", {0: (tables, guesses[: len(tables)])}) for tables in ([noisy], [noisy, other]))
+    one, two = (
+        compare("base", "auc", {0: ([[table] for table in tables], [[guess] for guess in guesses[: len(tables)]])})
+        for tables in ([noisy], [noisy, other])
+    )
     assert one
     assert two
     assert (two.high - two.low) / (one.high - one.low) == pytest.approx(math.sqrt(0.5), abs=0.08)
+
+
+def test_a_part_that_is_asked_twice_says_no_more_than_once():
+    """Also as parts that differ by one fake only: what they share is resampled together."""
+    rng = np.random.default_rng(1)
+    own, base = (scores(rng.random(30).tolist(), (rng.random(30) + shift).tolist()) for shift in (0.5, 0.3))
+    once = of(own, base)
+    fewer = [table.slice(0, 59) for table in (own, base)]
+    for more in ((own, base), fewer):
+        for twice in ([[own, more[0]]], [[base, more[1]]]), ([[own], [more[0]]], [[base], [more[1]]]):
+            found = compare("base", "auc", {0: twice})
+            assert found
+            assert found.high - found.low == pytest.approx(once.high - once.low, rel=0.05)
+            assert found.p == pytest.approx(once.p, rel=0.25)
+
+
+def test_seeds_that_scored_a_video_less_are_resampled_together():
+    """Three seeds that score the same are no more than one, also where one of them lacks a video."""
+    rng = np.random.default_rng(2)
+    own, base = (scores(rng.random(30).tolist(), (rng.random(30) + shift).tolist()) for shift in (0.5, 0.3))
+    seeds = {seed: pair(own.slice(0, 60 - seed), base) for seed in range(3)}
+    one, three = of(own, base), compare("base", "auc", seeds)
+    assert three
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.05)
+
+
+def test_each_dataset_counts_once_however_many_parts_it_has():
+    """Better by a half in the two parts of one dataset, equal in the other."""
+    far = [scores([0.5] * 20, [0.5] * 20, first=first)["video_id"] for first in (100, 200)]
+    other = [table.set_column(0, "video_id", far[0]) for table in (SURE, GUESS)]
+    third = GUESS.set_column(0, "video_id", far[1])
+    found = compare("base", "auc", {0: ([[SURE, other[0]], [third]], [[GUESS, other[1]], [third]])})
+    assert found
+    assert found.difference == 0.25
+
+
+def test_where_a_seed_has_no_number_there_is_none_over_seeds():
+    """In comparisons as in a row's own number, which then has no value either."""
+    only_fakes = scores([], [0.9] * 20)
+    for none in ([[only_fakes]], []):
+        assert over_seeds("auc", [[[SURE]], none]) is None
+        assert compare("base", "auc", {0: pair(SURE, GUESS), 1: (none, [[GUESS]])}) is None
+        assert compare("base", "auc", {0: pair(SURE, GUESS), 1: (none, none)}) is None
 
 
 def masks(tp: list[int], fp: list[int]) -> pa.Table:
@@ -156,7 +212,8 @@ def test_a_difference_that_hangs_on_a_few_people_is_no_proof():
     ids = [f"{i:02}" for i in range(80)]
     tables = [pa.table({"video_id": ids, "label": labels, "logit": z}) for z in (own, base)]
     sources = pa.table({"video_id": ids, "source_ids": [[str(p)] for p in person]})
-    alone, clustered = (compare("base", "auc", {0: ([tables[0]], [tables[1]])}, s) for s in (None, sources))
+    people = (Population.of(tables, s) for s in (None, sources))
+    alone, clustered = (compare("base", "auc", {0: pair(*tables)}, each) for each in people)
     assert alone
     assert clustered
     assert alone.difference == clustered.difference
@@ -169,12 +226,12 @@ def test_an_interval_over_seeds_knows_the_chance_of_training():
     rng = np.random.default_rng(0)
     labels, chance = np.repeat([0, 1], 200), rng.normal(0, 1, 400)
     ids = [f"{i:03}" for i in range(400)]
-    seeds = [[pa.table({"video_id": ids, "label": labels, "logit": chance + labels * gap})] for gap in (1, 1, 2)]
+    seeds = [[[pa.table({"video_id": ids, "label": labels, "logit": chance + labels * gap})]] for gap in (1, 1, 2)]
     one, three, same = (over_seeds("auc", some) for some in (seeds[:1], seeds, seeds[:1] * 3))
     assert one
     assert three
     assert same
-    values = [float(detection.auc(table["label"], table["logit"])) for (table,) in seeds]
+    values = [float(detection.auc(table["label"], table["logit"])) for ((table,),) in seeds]
     assert three.value == pytest.approx(np.mean(values))
     # The seeds' variance, without what the videos do to their differences, by the quantile of two degrees of freedom.
     assert three.of_seeds == pytest.approx(np.var(values, ddof=1) / 3, rel=0.05)

@@ -56,6 +56,7 @@ COMMON = {
     "commit": "unknown",
     "seed": 0,
     "reason": "",
+    "note": "",
     "value": 0.8,
     "low": 0.7,
     "high": 0.9,
@@ -293,8 +294,16 @@ def test_notes_say_what_an_interval_is_over_and_where_it_says_little():
     assert not any("fewer than" in line for line in enough)
     assert not any("trainings" in line for line in few)
     assert any("with several seeds over trainings too" in line for line in notes([make_cell(*THREE)], {}))
-    perfect = results({"value": 1.0, "low": 0.83, "high": 1.0, "n_clusters": 20})
-    assert any("no error in 20 groups" in line for line in notes([make_cell(perfect)], {}))
+    perfect = results({"value": 1.0, "low": 0.83, "high": 1.0, "n_clusters": 20, "note": "no error in 20 groups"})
+    cells = [make_cell(perfect), make_cell(perfect, column="dfdc"), make_cell(results({}))]
+    assert "no error in 20 groups: 0.75 on dfdc, dfdc" in notes(cells, {})
+
+
+def test_what_is_to_know_of_one_seed_names_it():
+    noted = make_cell(THREE[0], results({"seed": 1, "note": "alike"}), results({"seed": 2, "note": "alike"}))
+    assert noted.note == "alike (seed 1, 2)"
+    assert make_cell(results({"note": "alike"}), results({"seed": 1, "note": "alike"})).note == "alike"
+    assert make_cell(results({}).drop_columns("note")).note == ""  # RESULTS of an older version
 
 
 def test_notes_name_a_failure_once_for_all_datasets_of_its_row():
@@ -335,6 +344,7 @@ def test_csv_can_be_read_back():
         "n_missing": "1",
         "n_excluded": "0",
         "failure": "",
+        "note": "",
         **dict.fromkeys(TESTED, ""),
         "published_only": "",
     }
