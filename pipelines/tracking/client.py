@@ -240,6 +240,11 @@ class Tracker:
             markdown = markdown[:MAX_TAG_CHARS].rsplit("\n", 1)[0] + "\n\nCut here; the whole is among the artifacts.\n"
         self.call(lambda: self.client.set_tag(run_id, "mlflow.note.content", markdown))
 
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run; a text that is too long is cut."""
+        for name, value in tags.items():
+            self.call(partial(self.client.set_tag, run_id, name, value[:MAX_TAG_CHARS]))
+
     def is_finished(self, run_id: str) -> bool:
         """Return whether a run has ended well."""
         return self.call(lambda: self.client.get_run(run_id).info.status == "FINISHED")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipelines.common import provenance
 from pipelines.tracking.client import Tracker, default_uri
-from pipelines.tracking.runs import as_dataset, metric_values
+from pipelines.tracking.runs import as_dataset, metric_values, undefined
 from pipelines.trials.foreign import ForeignTrial
 
 EXPERIMENT = "scores_from_elsewhere"  # of runs that are in no sweep's table
@@ -41,6 +41,7 @@ def log(trial: ForeignTrial, sweep: str, report: Sequence[Path]) -> Tracker:
     run_id = tracker.open_run(trial.digest, name, params=params, tags=tags, datasets=datasets)
     if not tracker.is_finished(run_id):
         tracker.log_values(run_id, metric_values(trial.results()))
+        tracker.set_tags(run_id, undefined(trial.results()))
         tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet", *report])
         tracker.describe(run_id, report[0].read_text())
         tracker.end(run_id)

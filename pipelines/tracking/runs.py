@@ -4,6 +4,7 @@
 filters by is a tag, every other setting of the experiment a param.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from pipelines.trials.trial import Trial, UsablePart
 
 START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
 PAUSE_S = 60.0  # after a failure while trials run
+UNDEFINED = "not_defined"  # tag: which metrics there are no values of, and why
 IN_TAGS = ("model", "seed", "preset", "codec", "train_on", "test_on")  # settings that are tags, not params
 # Settings of a paper that are the default of one of the extraction, and are logged there.
 IN_FACES = {f"model_config.{own}": f"faces.{there}" for own, there in IN_RECIPE.items()}
@@ -80,6 +82,7 @@ def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report:
             for stage in trial.planned:
                 tracker.log_curve(run_id, stage.name, stage.curve())
             tracker.log_values(run_id, values[key])
+            tracker.set_tags(run_id, undefined(trial.results()))
             tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
             tracker.end(run_id)
     if not tracker.is_finished(runs.parent):
@@ -165,23 +168,41 @@ def metric_values(results: pa.Table) -> dict[str, float]:
     """Return RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
 
     Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`, of perturbed faces only the AUC, as
-    `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet.
+    `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet. What is not defined is no metric: see
+    `undefined`.
     """
     values: dict[str, float] = {}
     for row in results.to_pylist():
-        if row["perturbation"]:
-            if (row["stage"], row["metric"]) == (FINAL, "auc"):
-                name = f"{row['test_dataset']}/{row['perturbation']}/{row['level']}/auc"
-                values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
-            continue
-        name = f"{row['test_dataset']}/{row['level']}/{row['metric']}"
-        if row["stage"] == FINAL:
-            values |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+        name = _metric_name(row)
+        if name and not math.isnan(row["value"]):
+            values[name] = row["value"]
+            if row["stage"] == FINAL:
+                values |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
+        if row["stage"] == FINAL and not row["perturbation"]:
             for count in ("n_real", "n_fake", "n_padded", "n_missing", "n_excluded"):
                 values[f"{row['test_dataset']}/{count}"] = row[count]
-        elif (row["level"], row["metric"]) == ("video", "auc"):
-            values[f"{row['stage']}/{name}"] = row["value"]
     return values
+
+
+def undefined(results: pa.Table) -> dict[str, str]:
+    """Return a tag that names the metrics that are not defined, with the reason of each; nothing where all are."""
+    reasons: dict[str, list[str]] = {}
+    for row in results.to_pylist():
+        if (name := _metric_name(row)) and math.isnan(row["value"]):
+            reasons.setdefault(row["reason"], []).append(name)
+    told = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return {UNDEFINED: "\n".join(told)} if told else {}
+
+
+def _metric_name(row: Mapping[str, Any]) -> str:
+    """Return what a row of RESULTS is called as an MLflow metric; empty where it is none."""
+    of_stage = "" if row["stage"] == FINAL else row["stage"]
+    if row["perturbation"] and (of_stage or row["metric"] != "auc"):
+        return ""
+    if of_stage and (row["level"], row["metric"]) != ("video", "auc"):
+        return ""
+    words = (of_stage, row["test_dataset"], row["perturbation"], row["level"], row["metric"])
+    return "/".join(word for word in words if word)
 
 
 # -------------------------------------------------------------------------------------------- data

@@ -234,9 +234,9 @@ def test_two_launches_that_watch_one_training_log_its_points_once(
 
 
 def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowClient) -> None:
-    """MLflow allows letters, digits, `_ - . : /` and space. NaN is what a test part with one class gets."""
+    """MLflow allows letters, digits, `_ - . : /` and space."""
     common = {field.name: 0 if pa.types.is_integer(field.type) else "x" for field in tables.RESULTS}
-    common |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n_real": 3, "n_missing": 1}
+    common |= {"value": 0.8, "low": 0.7, "high": 0.9, "n_real": 3, "n_missing": 1}
     common["perturbation"] = ""
     rows = [
         common | {"stage": stage, "test_dataset": dataset, "level": level, "metric": metric}
@@ -263,6 +263,36 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     assert {"celeb_df/video/auc", "celeb_df/video/auc/low", "celeb_df/video/auc/high"} <= logged.keys()
     assert "finetune/ffpp/NeuralTextures/video/auc" in logged
     assert (logged["celeb_df/n_real"], logged["celeb_df/n_missing"]) == (3, 1)
+
+
+def test_what_is_not_defined_is_no_metric_but_a_tag_with_the_reason(tracker: Tracker, client: MlflowClient) -> None:
+    common = {field.name: 0 if pa.types.is_integer(field.type) else "" for field in tables.RESULTS}
+    common |= {"stage": FINAL, "test_dataset": "dfdc", "level": "video"}
+    common |= {"metric": "auc", "value": 0.8, "low": 0.7, "high": 0.9}
+    no_value = dict.fromkeys(("value", "low", "high"), float("nan"))
+    few = no_value | {"reason": "3 real videos: a false positive rate of 5% takes 20"}
+    rows = [
+        common,
+        *(common | few | {"metric": "tpr_at_fpr_0_05", "level": level} for level in ("frame", "video")),
+        common | no_value | {"metric": "acc_at_val", "reason": "no scores of a validation part"},
+        common | no_value | {"perturbation": "blur-1", "reason": "0 real and 3 fake videos"},
+        common | no_value | {"stage": "detect", "reason": "0 real and 3 fake videos"},
+        common | no_value | {"stage": "detect", "metric": "ap", "reason": "of what is not logged anyway"},
+    ]
+    table = tables.to_table(rows, tables.RESULTS)
+    run_id = tracker.open_run("undefined", "undefined")
+    tracker.log_values(run_id, runs.metric_values(table))
+    tracker.set_tags(run_id, runs.undefined(table))
+    logged = client.get_run(run_id).data
+    assert {name for name in logged.metrics if "/n_" not in name} == {
+        f"dfdc/video/auc{end}" for end in ("", "/low", "/high")
+    }
+    assert logged.tags[runs.UNDEFINED].splitlines() == [
+        "dfdc/frame/tpr_at_fpr_0_05, dfdc/video/tpr_at_fpr_0_05: 3 real videos: a false positive rate of 5% takes 20",
+        "dfdc/video/acc_at_val: no scores of a validation part",
+        "dfdc/blur-1/video/auc, detect/dfdc/video/auc: 0 real and 3 fake videos",
+    ]
+    assert runs.undefined(table.slice(0, 1)) == {}
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "x%20y", "who?=me", "c#d", "it's"])
