@@ -145,7 +145,7 @@ def warp(image: np.ndarray, source: Points, target: Points, size: tuple[int, int
 
 
 def _thin_plate(a: Points, b: Points) -> np.ndarray:
-    squared = np.square(a[:, None] - b[None]).sum(-1)
+    squared = np.square(np.subtract.outer(a[:, 0], b[:, 0])) + np.square(np.subtract.outer(a[:, 1], b[:, 1]))
     return squared * np.log(squared + 1e-6)
 
 

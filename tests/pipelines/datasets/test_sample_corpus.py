@@ -62,11 +62,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_adapters_find_what_the_summary_promises(rows):
     found = Counter((row["dataset"], row["label"]) for row in rows.values())
-    # pairs 1, 1, 1 of FF++ in two compressions; each of the six is a target of DeeperForensics, of two actors in test
+    # pairs 1, 1, 1 of FF++ in two compressions; each of the six is a target of DeeperForensics, once
     assert corpus.summary("tiny") == {
         "ffpp": {"real": 12, "fake": 48, "frames": 5},
         "celeb_df": {"real": 5, "fake": 4, "frames": 5},
-        "deeper_forensics": {"real": 0, "fake": 8, "frames": 5},
+        "deeper_forensics": {"real": 0, "fake": 6, "frames": 5},
         "dfdc": {"real": 4, "fake": 4, "frames": 5},
         "dfd": {"real": 4, "fake": 4, "frames": 5},  # two actors, two scenes
         "dfdcp": {"real": 4, "fake": 4, "frames": 5},
@@ -125,11 +125,21 @@ def test_nobody_is_in_two_splits(tmp_path, size):
 def test_a_person_is_drawn_from_one_split_only():
     """As above, for the people behind the sources, whom the adapters cannot see."""
     plan = corpus._plan(corpus.SIZES["full"], seed=0)
-    tested = {f"ffpp/{i:03d}" for i in range(18, 24)}
+    first = 0
+    of_part = {}
+    for split, num_pairs in zip(("train", "val", "test"), corpus.SIZES["full"].pairs, strict=True):
+        of_part |= {f"ffpp/{i:03d}": split for i in range(first, first + 2 * num_pairs)}
+        first += 2 * num_pairs
+    actors = defaultdict(set)
     for shot in plan.shots:
         if shot.dataset == "ffpp":
             donors = {fake.donor for fake in shot.fakes if fake.dataset == "ffpp"}
-            assert donors <= tested if shot.person in tested else donors.isdisjoint(tested)
+            assert {of_part[donor] for donor in donors} == {of_part[shot.person]}
+            for fake in shot.fakes:
+                if fake.dataset == "deeper_forensics":
+                    actors[fake.donor].add(of_part[shot.person])
+    assert all(len(parts) == 1 for parts in actors.values())
+    assert sum(parts == {"test"} for parts in actors.values()) == list(of_part.values()).count("test")
     for name, train in (("dfdcp", "643942"), ("ffiw", "/train/"), ("wild_deepfake", "_train/")):
         splits = defaultdict(set)
         for shot in plan.shots:
@@ -206,9 +216,9 @@ def test_of_two_people_one_is_forged_and_the_mask_says_which(couples, name):
     sides = set()
     for fake, real, mask in couples[name]:
         check_mask(fake, real, mask)
-        boxes = detect(fake[0], 0)
+        boxes = detect(fake[2], 0)
         assert len(boxes) == 2
-        inside = [mask[0, box.top() : box.bottom(), box.left() : box.right()].mean() / 255 for box in boxes]
+        inside = [mask[2, box.top() : box.bottom(), box.left() : box.right()].mean() / 255 for box in boxes]
         assert sorted(share > 0.5 for share in inside) == [False, True]
         forged, other = (boxes[np.argmax(inside)], boxes[np.argmin(inside)])
         sides.add(forged.left() < other.left())
