@@ -22,7 +22,7 @@ from typing import Any
 import filelock
 
 import models
-from pipelines.common.device import Numerics
+from pipelines.common.numerics import Numerics
 from pipelines.common.storage import StorageError, digest, folders, make_folder, read_json, write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import samples, views
@@ -99,8 +99,8 @@ def plan(
 ) -> tuple[PlannedStage, ...]:
     """Return the experiment's stages in order. Raises ValueError where one lacks a stage that it needs.
 
-    `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it; so does
-    the name of a stage that has videos of its own.
+    `rows` maps a view to the digest of the rows (ids and contents) that training and selection see through it, and of
+    the videos in which selection counts every face; so does the name of a stage that has videos of its own.
     `accumulate`: as in `job.Compute`; it counts where it changes the weights.
     """
     config = experiment.config()
@@ -187,5 +187,7 @@ def _feed(stage: type[models.Stage], config: Any) -> dict[str, Any]:
 
 def _selection(stage: type[models.Stage]) -> dict[str, Any]:
     """Return what decides which epoch is kept, besides the rows."""
-    decided = {"by": stage.selects_by, "balances_loss": stage.balances_val_loss}
+    decided: dict[str, Any] = {"by": stage.selects_by, "balances_loss": stage.balances_val_loss}
+    if stage.scores:  # its scores of faces become that of a video as in tests
+        decided["pooling"] = asdict(stage.pooling)
     return decided if stage.view in views.CLIP_VIEWS else decided | {"frames_per_video": samples.VAL_FRAMES}

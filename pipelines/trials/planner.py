@@ -127,17 +127,22 @@ class Planner:
         return self._known[key]
 
 
-def _rows_digest(view: str, *parts: UsablePart) -> str:
-    """Return the digest of what a view sees of parts. Of a view of real clips it does not change with the fakes.
+def _rows_digest(view: str, train: UsablePart, select: UsablePart) -> str:
+    """Return the digest of what a view sees of two parts. Of a view of real clips it does not change with the fakes.
 
-    Label and manipulation are among the contents. Only where one manipulation is cut into domains do targets count.
+    Label and manipulation are among the contents. Only where one manipulation is cut into domains do targets count, and
+    only in selection whether every face does: what is trained on is a video's first face.
     """
     seen: list[list[tuple[str, ...]]] = []
-    for part in parts:
+    for part, every_face in ((train, frozenset[str]()), (select, select.every_face)):
         by_target = view == "domain_frames" and len({video.method for video in part.videos if video.label == FAKE}) == 1
         seen.append(
             [
-                (*content, video.target) if by_target else content
+                (
+                    *content,
+                    *([video.target] if by_target else []),
+                    *(["every face"] if video.video_id in every_face else []),
+                )
                 for video, content in zip(part.videos, part.contents, strict=True)
                 if view not in REAL_VIEWS or video.label != FAKE
             ]

@@ -109,6 +109,15 @@ def test_a_setting_that_reaches_training_through_the_feed_alone_is_in_its_stage(
     assert digests({}, rows, base)[stage] != digests(changes, rows, base)[stage]
 
 
+def test_how_faces_make_up_the_score_of_a_video_is_in_the_stages_that_score(monkeypatch):
+    """Validation ranks videos by it, to choose the epoch."""
+    for name in ("recover", "localize"):
+        with monkeypatch.context() as patch:
+            patch.setattr(models.stage("delocate", name), "pooling", models.Pooling(frames="mean_logit"))
+            after = digests()
+        assert {other for other, digest in digests().items() if after[other] != digest} == {name} - {"recover"}
+
+
 def test_a_new_version_of_a_paper_is_a_new_stage(monkeypatch):
     before = digests()
     monkeypatch.setattr("models.delocate.VERSION", 1_000)

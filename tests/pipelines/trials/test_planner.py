@@ -99,6 +99,24 @@ def test_who_is_in_a_scored_video_and_the_fakes_of_validation_are_in_a_trial_not
         assert digests(after) == digests(before)
 
 
+@pytest.mark.parametrize(
+    ("split", "label", "moved"),
+    [
+        ("train", 0, set()),  # it trains on the first face
+        ("train", 1, set()),
+        ("val", 0, {"recover", "finetune", "localize"}),
+        ("val", 1, {"finetune", "localize"}),  # recover sees real videos only
+    ],
+)
+def test_whether_every_face_counts_where_the_epoch_is_chosen_is_in_its_stages(
+    split: str, label: int, moved: set[str]
+) -> None:
+    rows = [row | {"face_rule": "largest"} for row in videos().to_pylist()]
+    other = [row | ({"face_rule": "all"} if (row["split"], row["label"]) == (split, label) else {}) for row in rows]
+    before, after = (digests(plan_of(DELOCATE, to_table(each, VIDEOS))) for each in (rows, other))
+    assert {name for name in before if before[name] != after[name]} == moved
+
+
 def test_the_order_in_which_videos_are_listed_decides_nothing() -> None:
     table = videos()
     there, back = (
