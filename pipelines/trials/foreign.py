@@ -49,10 +49,11 @@ class ForeignTrial:
 
     @cached_property
     def digest(self) -> str:
-        """Names all that can change the numbers, and the name."""
+        """Names all that can change the numbers, the name, and whether the videos are made up."""
         return digest(
             {
                 "foreign": self.name,
+                "is_sample": self.is_sample,
                 "test": {part.name: part.deciding for part in self.parts},
                 "failed": {part.name: part.failed for part in self.parts},
                 "rules": [self.train_on, self.failed_rule, self.pooling, self.levels],
