@@ -8,7 +8,8 @@ and the models run on them as on the real datasets. Scores on them say that the 
 
 What is kept from the real datasets: nobody is in two splits. A fake differs from its real counterpart only where its
 mask is white (before compression). Each dataset has its own forging, light, noise, frame size and compression, so that
-a detector trained on one meets something new in another; and how hard a fake is to find varies within each. In DFD and FFIW a second person stands beside the forged one.
+a detector trained on one meets something new in another; and how hard a fake is to find varies within each. In DFD and
+FFIW a second person stands beside the forged one.
 """
 
 import fcntl
