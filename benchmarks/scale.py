@@ -128,7 +128,7 @@ def parts(number: int, folder: Path) -> list[Step]:
     faces = folder / "faces-of-own"
     with steps.step("write, one file each"):
         for row in rows:
-            writer.write_part(faces, row, *without_faces(row, "no_face", "no face in 32 frames", 32))
+            writer.write_part(faces, [row], [without_faces(row, "no_face", "no face in 32 frames", 32)])
     with steps.step("list, read footers"):
         assert len(writer.parts(faces)) == number
     with steps.step("compact"):
@@ -154,8 +154,8 @@ class Idle:
     def __init__(self, **arguments: Any) -> None:
         pass
 
-    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
-        return {"video_id": video["video_id"], "error": ""}
+    def __call__(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"video_id": video["video_id"], "error": ""} for video in batch["videos"]]
 
 
 def blocks(number: int, folder: Path) -> list[Step]:
@@ -170,7 +170,7 @@ def blocks(number: int, folder: Path) -> list[Step]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import
     with cluster.connect(None):
         extract.ExtractFaces = Idle  # type: ignore[assignment, misc]
-        videos = [{"video_id": f"own/{path}", "targets": [0]} for path, *_ in lines(number)]
+        videos = [{"video_id": f"own/{path}", "uri": path, "targets": [0]} for path, *_ in lines(number)]
         for name in ("with Ray's own start", "again"):
             with steps.step(name):
                 assert sum(1 for _ in extract.read_videos(videos, {"timeout_s": 900}, 1)) == number

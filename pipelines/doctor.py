@@ -37,7 +37,7 @@ from pipelines.datasets._lists import PublishedList
 from pipelines.datasets.sample import corpus
 from pipelines.faces.files import locate
 from pipelines.faces.sources import datasets_file, roots_of
-from pipelines.media import probe
+from pipelines.media import probe, stills
 from pipelines.media.sandbox import NotStarted
 
 ALL = "all datasets"
@@ -160,9 +160,11 @@ def _duplicates(
 def _space(rows: Sequence[Row], storage: Path, options: Options) -> Finding:
     """Hold the room on the disk against what the faces will take: of several compressions, those of the largest."""
     codecs = {row["codec"] for row in rows} - {"unknown"} or {"unknown"}
-    most = max(sum(row["codec"] in (codec, "unknown") for row in rows) for codec in codecs)
+    most = max(([row for row in rows if row["codec"] in (codec, "unknown")] for codec in codecs), key=len)
+    num_pictures = sum(stills.is_picture(row["uri"]) for row in most)
     place = next(folder for folder in (storage.absolute(), *storage.absolute().parents) if folder.is_dir())
-    return _checks.space(most, options.num_frames, options.size_px, shutil.disk_usage(place).free)
+    free = shutil.disk_usage(place).free
+    return _checks.space(len(most) - num_pictures, num_pictures, options.num_frames, options.size_px, free)
 
 
 def _published(name: str) -> Mapping[tuple[str, str], int]:

@@ -250,11 +250,16 @@ def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
     )
 
 
-def space(num_videos: int, num_frames: int, size_px: int, free_bytes: int) -> Finding:
-    """Check that there is room for the faces, twice: while they are put together, a second copy exists for a while."""
-    needed = num_videos * num_frames * tables.FACE_BYTES * size_px**2 // tables.FACE_PX**2
+def space(num_videos: int, num_pictures: int, num_frames: int, size_px: int, free_bytes: int) -> Finding:
+    """Check that there is room for the faces, twice: while they are put together, a second copy exists for a while.
+
+    `num_videos` have `num_frames` frames each; `num_pictures` come in addition.
+    """
+    needed = (num_videos * num_frames + num_pictures) * tables.FACE_BYTES * size_px**2 // tables.FACE_PX**2
+    parts = [f"{num_videos} videos x {num_frames} frames"] if num_videos or not num_pictures else []
+    parts += [f"{num_pictures} pictures"] if num_pictures else []
     text = (
-        f"{free_bytes / 1e9:.1f} GB free; {num_videos} videos x {num_frames} frames need about {needed / 1e9:.1f} GB, "
+        f"{free_bytes / 1e9:.1f} GB free; {' and '.join(parts)} need about {needed / 1e9:.1f} GB, "
         f"and as much again while they are put together (assumed: one face a frame, "
         f"{tables.FACE_BYTES // 1000} kB at {tables.FACE_PX} px, scaled by area to {size_px} px)"
     )

@@ -2,7 +2,8 @@
 
 In   VIDEOS  one row per video
 Out  folder/recipe.json                        what decides the rows; a folder has one recipe for ever
-     folder/parts/<digest>.parquet             one video, written by the actor that decoded it; gone at the end
+     folder/parts/<digest>.parquet             one video, or pictures that were read together, written by the actor
+                                               that decoded them; gone at the end
      folder/faces/split=<split>/<name>.parquet FACES, sorted by video_id; no row group holds two videos
      folder/ledger.parquet                     LEDGER, sorted by video_id
      folder/_done.json                         written last: readers refuse a folder without it
@@ -11,6 +12,9 @@ The files are written by `writer`, which says why no kill can lose or double a r
 storage that all nodes share.
 
 Several folders with a recipe each (the crops of several papers) are made in one pass over the videos.
+
+Pictures, which are videos of one frame, are handed to actors many at a time: for one alone, the way there and back and
+a file of its own would cost more than its face.
 """
 
 import errno
@@ -22,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +40,18 @@ from pipelines.common.tables import COPIED, LEDGER, VIDEOS, to_table
 from pipelines.faces import files, writer
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.store import FAILED, ExtractionError, compacted
-from pipelines.faces.video import VideoReader, VideoRows, without_faces
-from pipelines.media import sandbox
+from pipelines.faces.video import Reader, VideoReader, VideoRows, read_together, without_faces
+from pipelines.media import sandbox, stills
 
 log = logging.getLogger(__name__)
-
-Reader = Callable[[Mapping[str, Any], Sequence[int]], list[VideoRows]]
 
 _NEEDED = tuple(dict.fromkeys((*COPIED, *files.NEEDED)))  # columns of VIDEOS
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk that copies and frames wait on: no video is to blame
 # Videos whose actor was lost, with its node or to the out-of-memory killer, are read again, until so many passes in a
 # row over what is left have finished none.
 _ROUNDS = 2
+_PICTURES = 64  # read together at most: about a second
+_BATCHES = 4  # of pictures for each actor at least, so that none waits long for the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,13 @@ class Target:
     videos: pa.Table
 
 
+def factory(reader: Callable[..., Reader], *arguments: Any) -> bytes:
+    """Return what `ExtractFaces` is made with: how its child process makes what reads videos."""
+    return cloudpickle.dumps(partial(read_together, reader, *arguments))
+
+
 class ExtractFaces:
-    """The actor: one video in, its parts on disk and a ledger row out.
+    """The actor: videos in, one or some pictures; their parts on disk and their ledger rows out.
 
     Decoding happens in a child process: a video that crashes or hangs it is recorded as `crashed`.
     """
@@ -68,22 +78,33 @@ class ExtractFaces:
         self.folders = [Path(folder) for folder in folders]
         self.read = sandbox.Sandbox(factory, timeout_s=timeout_s, memory_gib=memory_gib)
 
-    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
-        """Write a part into the folder of each of the video's `targets`, which are numbers of folders.
+    def __call__(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Read the `videos` of a batch; write a part into the folder of each of its `targets`, numbers of folders.
 
-        Return the LEDGER row of the first target, and `error`: why the extraction as a whole cannot go on, else "".
+        Return of each video the LEDGER row of the first target, and `error`: why the extraction as a whole cannot go
+        on, else "".
         """
-        targets = video["targets"]
+        videos, targets = batch["videos"], batch["targets"]
         try:
-            results = self._read(video, targets)
-            for target, (faces, ledger) in zip(targets, results, strict=True):
-                writer.write_part(self.folders[target], video, faces, ledger)
+            results = self._read_all(videos, targets)
+            for number, target in enumerate(targets):
+                writer.write_part(self.folders[target], videos, [of_video[number] for of_video in results])
         except (sandbox.NotStarted, OSError) as error:
-            _, ledger = without_faces(video, "crashed", str(error))
-            return ledger | {"error": str(error)}
-        return results[0][1] | {"error": ""}
+            return [without_faces(video, "crashed", str(error))[1] | {"error": str(error)} for video in videos]
+        return [of_video[0][1] | {"error": ""} for of_video in results]
 
-    def _read(self, video: dict[str, Any], targets: Sequence[int]) -> list[VideoRows]:
+    def _read_all(self, videos: Sequence[Mapping[str, Any]], targets: Sequence[int]) -> list[list[VideoRows]]:
+        """Return the rows of each video for each target; where reading them together fails, each is read alone."""
+        if len(videos) > 1:
+            try:
+                return self.read(videos, targets)
+            except sandbox.NotStarted:
+                raise
+            except Exception as error:  # noqa: BLE001  # the crash of the child, or whatever a media library raises
+                log.info("%d pictures from %s on are read one by one: %s", len(videos), videos[0]["video_id"], error)
+        return [self._read(video, targets) for video in videos]
+
+    def _read(self, video: Mapping[str, Any], targets: Sequence[int]) -> list[VideoRows]:
         """Return the rows for each target; they say `crashed` and why when reading the video fails.
 
         Raises sandbox.NotStarted and OSError when the video is not to blame.
@@ -91,7 +112,7 @@ class ExtractFaces:
         start = time.monotonic()
         for _ in range(2):
             try:
-                return self.read(video, targets)
+                return self.read([video], targets)[0]
             except sandbox.Crashed as error:
                 reason = str(error)
                 # SIGKILL comes from outside, as a rule from the out-of-memory killer: maybe another's fault.
@@ -153,7 +174,7 @@ def extract_all(
         num_done = num_videos - len(todo)
         recipes = tuple(target.recipe for target in targets)
         arguments = {
-            "factory": cloudpickle.dumps(partial(reader, dict(roots), recipes, predictor)),
+            "factory": factory(reader, dict(roots), recipes, predictor),
             "folders": [str(target.folder) for target in targets],
             "timeout_s": timeout_s,
             "memory_gib": memory_gib,
@@ -161,7 +182,7 @@ def extract_all(
         fruitless = 0
         while todo and fruitless < _ROUNDS:
             before = len(todo)
-            for row in read_videos(list(todo.values()), arguments, actors):
+            for row in read_videos(list(todo.values()), arguments, actors, together=not fruitless):
                 if error := row.pop("error"):
                     raise ExtractionError(f"extraction stopped at {row['video_id']}: {error}")
                 if todo.pop(row["video_id"], None) is not None:
@@ -210,24 +231,44 @@ def to_do(
     return todo
 
 
+def batches(videos: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Return what `ExtractFaces` gets in a call: a video, or up to `most` pictures that the same targets want.
+
+    Pictures are put together in the order of their paths, so that those of a folder or an archive come together.
+    """
+    one_by_one = [video for video in videos if most == 1 or not stills.is_picture(video["uri"])]
+    pictures = [video for video in videos if most > 1 and stills.is_picture(video["uri"])]
+
+    def kind(video: Mapping[str, Any]) -> tuple[Any, ...]:
+        return video["targets"], video["root"]
+
+    made = [[video] for video in one_by_one]
+    for _, group in groupby(sorted(pictures, key=lambda video: (*kind(video), video["uri"])), kind):
+        some = list(group)
+        made += [some[start : start + most] for start in range(0, len(some), most)]
+    return [{"videos": some, "targets": some[0]["targets"]} for some in made]
+
+
 def read_videos(
-    videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | None
+    videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | None, together: bool = True
 ) -> Iterator[dict[str, Any]]:
     """Have actors, made with `arguments`, read the videos; yield what `ExtractFaces` returns, as videos are finished.
 
-    Those of actors that are lost for good are left out.
+    Those of actors that are lost for good are left out. `together`: pictures go many to a call.
     """
     size = min(actors or cluster.free_cpus(), len(videos))
+    most = min(_PICTURES, -(-len(videos) // (_BATCHES * size))) if together else 1
+    calls = batches(videos, most)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # an actor that is lost for good costs its video, which the next round takes up
     context.execution_no_progress_timeout_s = max(1800, 3 * arguments["timeout_s"])
     with ray.data.DataContext.current(context), _quiet():
-        rows = ray.data.from_items(videos, override_num_blocks=len(videos)).map(
-            ExtractFaces,  # type: ignore[arg-type]  # Ray's stub knows functions only
+        rows = ray.data.from_items(calls, override_num_blocks=len(calls)).flat_map(
+            ExtractFaces,
             fn_constructor_kwargs=arguments,
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(size=min(size, len(calls)), max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             label_selector=cluster.selector(cluster.VIDEO),
             max_restarts=2,  # without a bound, Ray restarts an actor that cannot live for ever

@@ -14,6 +14,7 @@ from pipelines.common import progress, tables
 from pipelines.common.storage import digest
 from pipelines.faces import files, store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
+from pipelines.media import stills
 
 _MOST_FAILURES = 10  # printed for a dataset and recipe
 
@@ -62,12 +63,19 @@ class Extraction:
         """How many of the videos are extracted, and how."""
         recorded = store.sources(self.folder)
         done = self.wanted & recorded.keys()
-        changed = sum(
-            before is not None and files.differs(self.sources[video_id], before)
-            for video_id, before in ((video_id, recorded[video_id]) for video_id in done)
-        )
         unrecorded = sum(recorded[video_id] is None for video_id in done)
-        return Standing(absent=self.videos.num_rows - len(done), changed=changed, unrecorded=unrecorded)
+        return Standing(
+            absent=self.videos.num_rows - len(done), changed=len(self._changed(recorded)), unrecorded=unrecorded
+        )
+
+    def _changed(self, recorded: Mapping[str, dict[str, Any] | None]) -> set[str]:
+        """Return the video_ids of those that have changed since what is recorded of them."""
+        done = ((video_id, recorded[video_id]) for video_id in self.wanted & recorded.keys())
+        return {
+            video_id
+            for video_id, before in done
+            if before is not None and files.differs(self.sources[video_id], before)
+        }
 
     @property
     def num_missing(self) -> int:
@@ -92,9 +100,15 @@ class Extraction:
 
     @property
     def bytes_needed(self) -> int:
-        """An estimate of what the missing videos will take on disk."""
-        num_faces = self.num_missing * self.recipe.num_frames * self.recipe.max_faces
-        return round(num_faces * tables.FACE_BYTES * (self.recipe.size_px / tables.FACE_PX) ** 2)
+        """An estimate of what the missing videos will take on disk. A picture is a video of one frame."""
+        recorded = store.sources(self.folder)
+        kept = recorded.keys() - self._changed(recorded)
+        rows = zip(self.videos["video_id"].to_pylist(), self.videos["uri"].to_pylist(), strict=True)
+        missing = [uri for video_id, uri in rows if video_id not in kept]
+        num_pictures = sum(map(stills.is_picture, missing))
+        num_frames = num_pictures + (len(missing) - num_pictures) * self.recipe.num_frames
+        num_bytes = num_frames * self.recipe.max_faces * tables.FACE_BYTES
+        return round(num_bytes * (self.recipe.size_px / tables.FACE_PX) ** 2)
 
 
 def notes(extractions: Sequence[Extraction]) -> list[str]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -25,6 +25,7 @@ from pipelines.common.storage import make_folder, to_disk, write_json, write_par
 from pipelines.faces.detect import MISSING, predictor_digest
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.faces.store import METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
+from pipelines.faces.video import VideoRows
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +91,18 @@ def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claim.items() if name != "recipe"} | claim["recipe"]
 
 
-def write_part(folder: Path, video: Mapping[str, Any], faces: pa.Table, ledger: Mapping[str, Any]) -> None:
-    """Write the FACES rows and the LEDGER row of one video; `video` is its row of VIDEOS."""
-    record = {"copied": {name: video[name] for name in tables.COPIED}, "ledger": ledger}
-    _write_faces(_part(folder, video["video_id"]), [faces], [record])
+def write_part(folder: Path, videos: Sequence[Mapping[str, Any]], results: Sequence[VideoRows]) -> None:
+    """Write what was read of videos, one or more, into one file; `videos` are their rows of VIDEOS."""
+    records = [
+        {"copied": {name: video[name] for name in tables.COPIED}, "ledger": ledger}
+        for video, (_, ledger) in zip(videos, results, strict=True)
+    ]
+    name = _file_name(video["video_id"] for video in videos)
+    _write_faces(folder / "parts" / name, [faces for faces, _ in results], records)
 
 
 def parts(folder: Path) -> dict[str, Extracted]:
-    """Return video_id -> where it is, for the parts, which hold one video each."""
+    """Return video_id -> where it is, for the parts."""
     return scan(folder.glob("parts/*.parquet"))
 
 
@@ -123,19 +128,29 @@ def compact(folder: Path) -> None:
     """Move the parts into faces files: by split, sorted by video_id, `VIDEOS_PER_FILE` to a file."""
     _drop_doubles(folder)
     known = compacted(folder)
-    waiting = {name: at for name, at in parts(folder).items() if name not in known}
+    paths = sorted(folder.glob("parts/*.parquet"))
+    waiting = {name: at for name, at in scan(paths).items() if name not in known}
     for split in sorted({at.copied["split"] for at in waiting.values()}):
         names = sorted(name for name, at in waiting.items() if at.copied["split"] == split)
         for start in range(0, len(names), VIDEOS_PER_FILE):
-            some = names[start : start + VIDEOS_PER_FILE]
-            faces = (pq.ParquetFile(waiting[name].path).read().drop_columns("split") for name in some)
-            records = [{"copied": waiting[name].copied, "ledger": waiting[name].ledger} for name in some]
-            _write_faces(folder / "faces" / f"split={split}" / _file_name(some), faces, records)
-    for video_id in compacted(folder):
-        _part(folder, video_id).unlink(missing_ok=True)
+            some = [waiting[name] for name in names[start : start + VIDEOS_PER_FILE]]
+            records = [{"copied": at.copied, "ledger": at.ledger} for at in some]
+            name = _file_name(at.copied["video_id"] for at in some)
+            _write_faces(folder / "faces" / f"split={split}" / name, _rows_of(some), records)
+    for path in paths:
+        path.unlink()
     for pattern in (".*.tmp", "parts/.*.tmp", "faces/split=*/.*.tmp"):  # of killed writers
         for temporary in folder.glob(pattern):
             temporary.unlink(missing_ok=True)
+
+
+def _rows_of(videos: Iterable[Extracted]) -> Iterator[pa.Table]:
+    """Yield the rows of each video in its part, without the column `split`."""
+    open_part: tuple[Path, pq.ParquetFile] | None = None  # of pictures that were read together, one part holds many
+    for at in videos:
+        if open_part is None or open_part[0] != at.path:
+            open_part = at.path, pq.ParquetFile(at.path)
+        yield open_part[1].read_row_groups(list(at.row_groups)).drop_columns("split")
 
 
 def _drop_doubles(folder: Path) -> None:
@@ -165,10 +180,6 @@ def finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> None
         "num_by_status": {status: statuses.count(status) for status in tables.STATUSES},
     }
     write_json(folder / "_done.json", summary)
-
-
-def _part(folder: Path, video_id: str) -> Path:
-    return folder / "parts" / f"{hashlib.sha256(video_id.encode()).hexdigest()[:32]}.parquet"
 
 
 def _file_name(video_ids: Iterable[str]) -> str:

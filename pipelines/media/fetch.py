@@ -1,10 +1,14 @@
-"""A remote video as a local copy, for as long as it is read. Remote is any URI that fsspec can open."""
+"""A remote video as a local copy, for as long as it is read. Remote is any URI that fsspec can open.
+
+Many pictures come together: side by side from remote storage, and in one pass from an archive.
+"""
 
 import errno
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -15,8 +19,8 @@ import fsspec
 
 from pipelines.common.filenames import on_disk
 from pipelines.common.text import one_line
-from pipelines.media import stills
-from pipelines.media.frames import UnreadableVideo
+from pipelines.media import decode, stills
+from pipelines.media.frames import Source, UnreadableVideo
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 3
 WAIT_S = 1.0  # before the second attempt; twice that before the third
+_AT_ONCE = 16  # transfers of single pictures: each waits for its server longer than it takes
 
 # What a transfer that fails raises: fsspec's timeouts and most backends' errors are OSErrors, aiohttp's are not all.
 _TRANSFER = (OSError, EOFError, aiohttp.ClientError)
@@ -38,8 +43,8 @@ def local(uri: str) -> Iterator[Path]:
     cannot be downloaded whole. An UnreadableVideo that the block raises comes out with the URI in place of the copy's
     path.
     """
-    if "://" not in uri or uri.startswith("file://"):
-        yield Path(on_disk(uri.removeprefix("file://")))
+    if not _is_remote(uri):
+        yield _on_disk(uri)
         return
     with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
         path = _copy(uri, Path(folder))
@@ -47,6 +52,63 @@ def local(uri: str) -> Iterator[Path]:
             yield path
         except UnreadableVideo as error:
             raise UnreadableVideo(str(error).replace(str(path), uri)) from error
+
+
+def sources(uris: Sequence[str]) -> Iterator[tuple[int, Source | UnreadableVideo]]:
+    """Yield (place among `uris`, the video) for each, in any order; why it cannot be opened in its place.
+
+    Meant for pictures: a remote one is copied for as long as all are read, and an archive is read through once for all
+    that is wanted of it.
+    """
+    archives: dict[str, dict[int, str]] = {}
+    remote: dict[int, str] = {}
+    for place, uri in enumerate(uris):
+        if inside := stills.split(uri):
+            archives.setdefault(inside[0], {})[place] = inside[1]
+        elif _is_remote(uri):
+            remote[place] = uri
+        else:
+            yield place, _opened(uri, _on_disk(uri))
+    for archive, wanted in archives.items():
+        try:
+            with local(archive) as path:
+                for place, source in stills.open_members(path, wanted):
+                    yield place, _named(source, str(path), archive)
+        except UnreadableVideo as error:
+            for place in wanted:
+                yield place, error
+    if remote:
+        with tempfile.TemporaryDirectory(prefix="crossforge-") as name, ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(lambda place: (place, _copied(remote[place], Path(name) / str(place))), remote)
+
+
+def _copied(uri: str, folder: Path) -> Source | UnreadableVideo:
+    """Return a remote video from its copy in a folder, which is made."""
+    folder.mkdir()
+    try:
+        return _opened(uri, _copy(uri, folder))
+    except UnreadableVideo as error:
+        return error
+
+
+def _opened(uri: str, path: Path) -> Source | UnreadableVideo:
+    try:
+        return decode.open_source(path)
+    except UnreadableVideo as error:
+        return _named(error, str(path), uri)
+
+
+def _named(source: T, path: str, uri: str) -> T | UnreadableVideo:
+    """Return a source as it is, and an error with the URI in place of the copy's path."""
+    return UnreadableVideo(str(source).replace(path, uri)) if isinstance(source, UnreadableVideo) else source
+
+
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
+
+
+def _on_disk(uri: str) -> Path:
+    return Path(on_disk(uri.removeprefix("file://")))
 
 
 def _copy(uri: str, folder: Path) -> Path:

@@ -1,5 +1,7 @@
 """Videos given as pictures: a folder of them, or a folder inside a tar archive; one picture is a video of one frame.
 
+A picture may lie in an archive, too; many of one archive are read in one pass.
+
 A frame's index is its place in the natural order of the names (2 before 10); hidden files are left out. Pictures carry
 no times: 25 a second are assumed. They may differ in size, and come upright (Exif) as RGB.
 
@@ -21,7 +23,7 @@ from types import MappingProxyType
 from typing import IO, Any, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines.common.filenames import escaped
 from pipelines.common.text import one_line
@@ -90,8 +92,9 @@ def split(path: str | PathLike[str]) -> tuple[str, str] | None:
     return None
 
 
-def is_picture(name: str) -> bool:
+def is_picture(path: str) -> bool:
     """Say whether a file of this name is a picture. Hidden files are not: macOS leaves files such as `._1.png`."""
+    name = path.rpartition("/")[2]
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -121,25 +124,67 @@ def open_picture(path: Path) -> Pictures:
 def open_archive(archive: Path, folder: str) -> Pictures:
     """Return the video in a folder inside a tar archive, compressed or not; folder "" is the archive as a whole.
 
-    Raise UnreadableVideo when the archive cannot be read or the folder holds no picture. For folder "", raise it also
-    when the archive is damaged, since nobody knows then what it held.
+    `folder` may be the path of a picture, too, which is a video of one frame. Raise UnreadableVideo when the archive
+    cannot be read or the folder holds no picture. For folder "", raise it also when the archive is damaged, since
+    nobody knows then what it held.
+    """
+    places, damage = _inside(archive, folder)
+    names = sorted(places, key=_natural)
+
+    def read(wanted: Sequence[int]) -> Iterator[tuple[int, bytes | _BadPicture]]:
+        return _members(archive, {index: places[names[index]] for index in wanted})
+
+    return Pictures(names, read, damage)
+
+
+def open_members(archive: Path, inside: Mapping[int, str]) -> Iterator[tuple[int, Pictures | UnreadableVideo]]:
+    """Yield (key, the video) for each of the pictures or folders in a tar archive; why there is none in its place.
+
+    Pictures are read in one pass over the archive, in its order.
+    """
+    pictures: dict[int, tuple[str, Place, str]] = {}
+    for key, path in inside.items():
+        try:
+            places, damage = _inside(archive, path)
+        except UnreadableVideo as error:
+            yield key, error
+            continue
+        if len(places) > 1:
+            yield key, open_archive(archive, path)
+        else:
+            (picture,) = places.items()
+            pictures[key] = *picture, damage
+    if not pictures:
+        return
+    with _unpacked(archive) as file:
+        for key in sorted(pictures, key=lambda key: pictures[key][1]):
+            name, place, damage = pictures[key]
+            yield key, _picture(name, _member_bytes(file, place), damage)
+
+
+def _picture(name: str, data: bytes | _BadPicture, note: str) -> Pictures:
+    return Pictures([name], lambda wanted: ((index, data) for index in wanted), note)
+
+
+def _inside(archive: Path, path: str) -> tuple[Mapping[str, Place], str]:
+    """Return {name: place} of what lies in a folder of an archive, or of one picture, and what is damaged, or "".
+
+    Raise UnreadableVideo as `open_archive` does.
     """
     try:
         state = archive.stat()
         listing, damage = _listing(archive, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise UnreadableVideo(f"{archive}: {_why(error)}") from error
-    inside = "/".join(_parts(folder) or ())
-    places = listing.get(inside, {})
-    names = sorted(places, key=_natural)
-    if not names or (damage and not inside):
-        why = damage or f"holds no pictures in {inside or 'its top folder'!r}"
+    inside = "/".join(_parts(path) or ())
+    folder, _, name = inside.rpartition("/")
+    alone = listing.get(folder, {}).get(name)
+    places = listing.get(inside, {}) if alone is None else {name: alone}
+    if not places or (damage and not inside):
+        missing = f"picture {inside!r}" if is_picture(name) else f"pictures in {inside or 'its top folder'!r}"
+        why = damage or f"holds no {missing}"
         raise UnreadableVideo(f"{archive}: {why}")
-
-    def read(wanted: Sequence[int]) -> Iterator[tuple[int, bytes | _BadPicture]]:
-        return _members(archive, {index: places[names[index]] for index in wanted})
-
-    return Pictures(names, read, damage)
+    return places, damage
 
 
 def _file_bytes(path: Path) -> bytes | _BadPicture:
@@ -273,6 +318,8 @@ def _decode(data: bytes | _BadPicture) -> np.ndarray:
                 gray = (np.asarray(upright) >> 8).astype(np.uint8)
                 return np.ascontiguousarray(np.repeat(gray[..., None], 3, axis=-1))
             return np.array(upright.convert("RGB"))
+    except UnidentifiedImageError as error:  # whose message names an address in memory
+        raise _BadPicture("not a picture of a known kind, or damaged") from error
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
         raise _BadPicture(one_line(error)) from error  # SyntaxError is Pillow's for broken PNG chunks
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -96,13 +95,11 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
             view.update("videos", f"{done} of {len(paths)}", done, len(paths))
 
         if len(paths) <= MOST_HERE:
-            from ray import cloudpickle
-
-            reader = cloudpickle.dumps(partial(VideoReader, roots, (trained.recipe,), None))
+            reader = extract.factory(VideoReader, roots, (trained.recipe,), None)
             actor = extract.ExtractFaces(reader, [str(folder)], TIMEOUT_S, MEMORY_GIB)
             try:
                 for done, row in enumerate(videos.to_pylist(), 1):
-                    if error := actor(row | {"targets": [0]})["error"]:
+                    if error := actor({"videos": [row], "targets": [0]})[0]["error"]:
                         raise ExtractionError(error)
                     on_video(done)
             finally:

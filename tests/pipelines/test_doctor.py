@@ -181,8 +181,13 @@ def test_a_file_that_two_datasets_list_is_no_duplicate_unless_they_disagree():
 def test_space_is_counted_in_faces_scaled_by_area_and_wanted_twice():
     # 1000 videos x 10 frames x 60 kB = 0.6 GB at 224 px, a quarter of it at 112 px
     sizes = [(224, 2 * GB), (224, 1 * GB), (224, GB // 2), (112, GB // 2)]
-    results = [_checks.space(1000, 10, size, free).result for size, free in sizes]
+    results = [_checks.space(1000, 0, 10, size, free).result for size, free in sizes]
     assert results == [OK, WARNING, ERROR, OK]
+
+
+def test_a_picture_takes_the_room_of_one_frame():
+    assert "; 3900 pictures need about 0.2 GB" in _checks.space(0, 3900, 32, 224, GB).text
+    assert "; 10 videos x 32 frames and 3900 pictures need about 0.3 GB" in _checks.space(10, 3900, 32, 224, GB).text
 
 
 def test_names_cannot_steer_the_terminal():

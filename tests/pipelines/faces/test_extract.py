@@ -326,6 +326,121 @@ def test_the_child_is_replaced_after_its_calls():
     call.close()
 
 
+# Pictures, many to a call
+
+
+def pictures(*names: str, **changes) -> list[dict]:
+    return [row(name, uri=f"{name}.png", **changes) | {"targets": [0]} for name in names]
+
+
+def test_pictures_are_handed_over_many_at_a_time_and_videos_alone():
+    elsewhere = [*pictures("e", root="other"), pictures("f")[0] | {"targets": [0, 1]}]
+    videos = [row("film") | {"targets": [0]}, *pictures("c", "a", "d", "b"), *elsewhere]
+    calls = extract_module.batches(videos, 3)
+    names = [["film"], ["e"], ["a", "b", "c"], ["d"], ["f"]]
+    assert [[video["video_id"].removeprefix("toy/") for video in call["videos"]] for call in calls] == names
+    assert [call["targets"] for call in calls] == [[0], [0], [0], [0], [0, 1]]
+    assert [len(call["videos"]) for call in extract_module.batches(videos, 1)] == [1] * 7
+
+
+def test_pictures_are_read_alone_when_reading_them_together_fails(tmp_path):
+    read = nothing_special({}, (RECIPE,), None)
+    calls = []
+
+    def fail(videos, targets):
+        calls.append([video["video_id"].removeprefix("toy/") for video in videos])
+        if "b" in calls[-1]:
+            raise sandbox.Crashed("media process died of SIGSEGV")
+        if "d" in calls[-1]:
+            raise KeyError("d")
+        return [read(video, targets) for video in videos]
+
+    (tmp_path / "parts").mkdir()
+    actor = extract_module.ExtractFaces(b"", [str(tmp_path)], timeout_s=2, memory_gib=8)
+    actor.read = fail
+    done = [
+        *actor({"videos": pictures(*"abcd"), "targets": [0]}),
+        *actor({"videos": pictures("e", "f"), "targets": [0]}),
+    ]
+    assert calls == [["a", "b", "c", "d"], ["a"], ["b"], ["c"], ["d"], ["e", "f"]]
+    assert [item["status"] for item in done] == ["no_face", "crashed", "no_face", "crashed", "no_face", "no_face"]
+    assert sorted(len(names_in(path)) for path in tmp_path.glob("parts/*")) == [2, 4]
+    assert len(writer.parts(tmp_path)) == 6
+
+
+def names_in(path: Path) -> list[str]:
+    return [record["ledger"]["video_id"] for record in json.loads(pq.read_schema(path).metadata[METADATA])]
+
+
+@pytest.mark.nightly
+def test_a_picture_that_kills_its_reader_costs_itself_alone(tmp_path):
+    """Those that were read with it are read again, and all lie in one part."""
+    bad = {"b": lambda: os.kill(os.getpid(), signal.SIGSEGV), "d": lambda: [][1], "e": lambda: time.sleep(60)}
+    (tmp_path / "parts").mkdir()
+    reader = extract_module.factory(by_name(**bad), {}, (RECIPE,), None)
+    actor = extract_module.ExtractFaces(reader, [str(tmp_path)], timeout_s=2, memory_gib=8)
+    done = actor({"videos": pictures(*"abcdef"), "targets": [0]})
+    actor.read.close()
+    wanted = {"b": "media process died of SIGSEGV", "d": "IndexError: list index out of range"}
+    wanted["e"] = "took longer than 2 s"
+    assert [item["video_id"] for item in done] == [f"toy/{name}" for name in "abcdef"]
+    assert [item["reason"] for item in done] == [wanted.get(name, "") for name in "abcdef"]
+    assert [item["error"] for item in done] == [""] * 6
+    assert len(list(tmp_path.glob("parts/*.parquet"))) == 1
+    ledgers = {name: at.ledger["status"] for name, at in writer.parts(tmp_path).items()}
+    assert ledgers == {f"toy/{name}": "crashed" if name in bad else "no_face" for name in "abcdef"}
+
+
+def test_pictures_that_were_read_together_become_the_rows_of_each_alone(tmp_path, roots, read_once):
+    """Also where an actor was lost after it had written its part, and a picture was read once more."""
+    videos = [row("real"), row("text", split="test"), row("other")]
+    results = [read_once(item) for item in videos]
+    for name in ("together", "alone"):
+        (tmp_path / name / "parts").mkdir(parents=True)
+    write_parts(tmp_path / "alone", videos, read_once)
+    writer.write_part(tmp_path / "together", videos, results)
+    writer.write_part(tmp_path / "together", videos[:1], results[:1])
+    for name in ("together", "alone"):
+        extract(table(*videos), roots, tmp_path / name, RECIPE)
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+    assert not list(tmp_path.glob("*/parts/*"))
+
+
+@pytest.mark.nightly
+@ray_test
+def test_pictures_come_through_an_extraction_with_those_that_kill(tmp_path, ray_local, roots):
+    """An actor is lost with its pictures, and each is accounted for in the end."""
+    names = [f"{number:03d}" for number in range(150)]
+    marker = str(tmp_path / "killed once")
+
+    def kill_the_actor_once():
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+
+    read = by_name(**{"003": lambda: os.kill(os.getpid(), signal.SIGSEGV), "120": kill_the_actor_once})
+    videos = table(*(row(name, uri=f"{name}.png") for name in names), row("film"))
+    done = []
+    ledger = extract(videos, roots, tmp_path / "out", RECIPE, reader=read, on_video=done.append)
+    assert os.path.exists(marker)
+    assert ledger["status"].to_pylist() == ["crashed" if name == "003" else "no_face" for name in [*names, "film"]]
+    assert sorted(item["num_done"] for item in done) == [*range(1, 152)]
+
+
+def test_a_picture_counts_as_one_frame_in_estimates(tmp_path):
+    films = [row(f"film{number}") for number in range(3)]
+    stills = [row(f"a{number}", uri=f"x.tar/a/{number}.jpg") for number in range(200)]
+    recipe = Recipe(num_frames=32, size_px=112)
+    sizes = {
+        len(videos): Extraction(
+            dataset="toy", recipe=recipe, folder=tmp_path, videos=table(*videos), roots={"toy": str(tmp_path)}
+        ).bytes_needed
+        for videos in (films, stills, films + stills)
+    }
+    assert sizes == {3: 3 * 32 * 15_000, 200: 200 * 15_000, 203: (3 * 32 + 200) * 15_000}
+
+
 # The whole of it
 
 
@@ -479,10 +594,10 @@ def test_an_interrupted_extraction_goes_on(tmp_path, ray_local, roots):
 
 def write_parts(folder: Path, videos: list[dict], reader) -> None:
     """Write the parts of these videos, as the actors leave them."""
-    (folder / "parts").mkdir(parents=True)
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
     for item in videos:
         rows, ledger = reader(item)
-        writer.write_part(folder, item, rows, ledger)
+        writer.write_part(folder, [item], [(rows, ledger)])
 
 
 @pytest.mark.parametrize(
@@ -538,7 +653,7 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
     assert len(list(tmp_path.glob("faces/split=*/*.parquet"))) == 1
     for item in (row("text"), row("missing", split="test")):  # as an actor leaves them
         rows, ledger = read_once(item)
-        writer.write_part(tmp_path, item, rows, ledger)
+        writer.write_part(tmp_path, [item], [(rows, ledger)])
     extract(table(*videos), roots, tmp_path, RECIPE)
     assert contents(tmp_path) == before
 
@@ -647,7 +762,7 @@ def test_an_original_that_came_later_becomes_masks(extracted, read_once, tmp_pat
     writer.forget(now.folder, ["toy/fake"])
     assert set(compacted(now.folder)) == {"toy/real", "toy/text"}
     asked = extract_module.checked(now.videos, now.roots)["toy/fake"]  # as an actor reads it
-    writer.write_part(now.folder, asked, *read_once(asked))
+    writer.write_part(now.folder, [asked], [read_once(asked)])
     extract(now.videos, now.roots, now.folder, RECIPE)
     assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 0
     assert asked_again(now) == []
@@ -740,7 +855,7 @@ def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
     (tmp_path / "parts").mkdir()
     for name, (faces, count) in {**long, "toy/real": (read_once(row("real"))[0], 4)}.items():
         item = row(name.removeprefix("toy/"))
-        writer.write_part(tmp_path, item, faces, ledger | {"video_id": name, "num_faces": count})
+        writer.write_part(tmp_path, [item], [(faces, ledger | {"video_id": name, "num_faces": count})])
     extract(table(row("real"), row("long")), roots, tmp_path, RECIPE)
     return tmp_path, long["toy/long"][0]
 

@@ -319,6 +319,48 @@ def test_a_video_gives_the_same_rows_from_a_server_as_from_disk(odd_names, stora
     assert (remote["content"], remote["reason"]) == (ledger["content"], ledger["reason"])
 
 
+PICTURES = ("crops/1.png", "packed.tar.gz/crops/10.png", "missing.png", "packed.tar.gz/crops/3.png", "text.png")
+
+
+@pytest.fixture(scope="module")
+def pictures(root, tmp_path_factory) -> Path:
+    """Make a folder with pictures, the same in an archive, and one that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    shutil.copytree(root / "crops", folder / "crops")
+    with tarfile.open(folder / "packed.tar.gz", "w:gz") as archive:
+        archive.add(folder / "crops", "crops")
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+def test_pictures_that_are_read_together_give_what_each_alone_gives(pictures):
+    """Also a folder of pictures among them, and with two recipes."""
+    read = video.VideoReader({"toy": str(pictures)}, [Recipe(num_frames=3, size_px=32), Recipe(size_px=48)])
+    items = [row(uri, face_rule=rule) for uri in (*PICTURES, "crops") for rule in ("whole", "largest")]
+    together = read.pictures(items, (0, 1))
+    alone = [read(item, (0, 1)) for item in items]
+    statuses = [[ledger["status"] for _, ledger in results] for results in alone]
+    assert statuses == [["ok"] * 2] * 4 + [["unreadable"] * 2] * 6 + [["ok"] * 2] * 2
+    assert [len(rows) for ((rows, _), _) in alone] == [1] * 10 + [3, 2]
+    assert alone[9][0][1]["reason"].endswith("text.png: text.png: not a picture of a known kind, or damaged")
+    for ours, theirs in zip(together, alone, strict=True):
+        for (rows, ledger), (wanted, expected) in zip(ours, theirs, strict=True):
+            assert rows.equals(wanted)
+            assert ledger | {"seconds": 0} == expected | {"seconds": 0}
+
+
+@pytest.mark.nightly
+def test_pictures_come_from_a_bucket_as_from_disk(odd_names, bucket):
+    uris = [NAMES["bucket"][2] + "/1.png", NAMES["bucket"][3] + "/2.png", "none.png"]
+    items = [row(uri, face_rule="whole") for uri in uris]
+    there, here = (
+        video.VideoReader({"toy": root}, [Recipe(num_frames=3, size_px=32)]).pictures(items)
+        for root in (bucket, str(odd_names))
+    )
+    assert [ledger["status"] for ((_, ledger),) in here] == ["ok", "ok", "unreadable"]
+    assert [ledger["content"] for ((_, ledger),) in there] == [ledger["content"] for ((_, ledger),) in here]
+
+
 def test_only_what_a_web_server_is_asked_for_is_quoted():
     roots = {"disk": "/data/x y", "web": "https://host/x%20y/", "s3": "s3://bucket/x y", "own": "http://host/v.csv"}
     wanted = {

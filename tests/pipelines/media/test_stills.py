@@ -113,12 +113,37 @@ def test_a_picture_comes_upright(store, portrait):
     assert np.abs(shown.astype(int) - wanted).mean() < 4
 
 
+def test_a_picture_in_an_archive_is_a_video_of_one_frame(tmp_path):
+    contents = [(f"./faces/{number}.png", picture(number)) for number in (3, 1, 2)]
+    archive = write_tar(tmp_path / "a.tar.gz", [*contents, ("top.png", picture(4)), ("faces/5.png", b"no picture")])
+    for inside, number in (("faces/2.png", 2), ("faces/3.png", 3), ("top.png", 4)):
+        clip = take(archive / inside, 9)
+        assert (numbers(clip.frames), clip.num_frames, clip.note) == ([(0, number)], 1, "")
+    with pytest.raises(UnreadableVideo, match=r"a\.tar\.gz: holds no picture 'faces/7\.png'$"):
+        take(archive / "faces/7.png", 1)
+
+
+def test_pictures_of_an_archive_come_in_one_pass(tmp_path, monkeypatch):
+    contents = [(f"faces/{number}.png", picture(number)) for number in (3, 1, 2)]
+    archive = write_tar(tmp_path / "a.tar.gz", contents)
+    wanted = {0: "faces/1.png", 1: "faces/9.png", 2: "faces/3.png", 3: "faces", 4: "faces/2.png"}
+    passes = []
+    opened = stills._unpacked
+    monkeypatch.setattr(stills, "_unpacked", lambda path: passes.append(path) or opened(path))
+    shown = {}
+    for key, source in stills.open_members(archive, wanted):
+        shown[key] = str(source) if isinstance(source, UnreadableVideo) else numbers(source.frames(range(9)))
+    assert shown.pop(1).endswith("holds no picture 'faces/9.png'")
+    assert shown == {0: [(0, 1)], 2: [(0, 3)], 3: [(0, 1), (1, 2), (2, 3)], 4: [(0, 2)]}
+    assert len(passes) == 3  # to list it, for the folder, for the pictures
+
+
 def test_a_picture_that_cannot_be_read_is_left_out_and_noted(store):
     contents = {f"{number}.png": picture(number) for number in range(12)}
     contents["4.png"] = contents["4.png"][:-20]
     contents["7.png"] = b"no picture"
     clip = take(store(contents), 6)  # 1, 3, 5, ...: none of the two
-    assert (numbers(clip.frames), clip.note[:20]) == (same(1, 3, 5, 9, 11), "7.png: cannot identi")
+    assert (numbers(clip.frames), clip.note[:20]) == (same(1, 3, 5, 9, 11), "7.png: not a picture")
 
 
 def test_the_note_of_a_source_grows(store):
