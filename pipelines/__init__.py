@@ -25,9 +25,11 @@ Packages, from the ground up. Each imports only those above it in this list:
     trials       one row of a sweep with one seed: planned, trained, scored, written down
     tracking     MLflow: runs, registered models
     launch       one launch of a sweep, from the plan to the report
+    commands     what each command does, once its switches are read
 
-On top are the commands: sweep, preprocess, doctor, coverage, browse, report, predict, score_file, score_detector. Each
-parses its arguments, calls, prints and exits.
+On top are the commands: sweep, train, preprocess, doctor, coverage, browse, report, predict, score_file,
+score_detector. Each has its text and its switches, imports nothing that takes long, calls its namesake in `commands`,
+and exits. `crossforge` is all of them under one name.
 
 Rules, which `tests/test_imports.py` checks. `models/` may be imported by all, and imports nothing from here. Nothing
 imports a command but `sweeps/`, which take all that they need from `pipelines.sweep`. Only `tracking` imports MLflow.

@@ -1,4 +1,4 @@
-"""Shows what an extraction cut out: python -m pipelines.browse FACES_FOLDER [VIDEO_ID or pattern ...]
+"""Shows what an extraction cut out: python -m pipelines.browse DATASET [VIDEO_ID or pattern ...]
 
 A contact sheet with a row for each video: its name, class, status and reason, and some of its faces with their
 landmarks (cyan) and the outline of the mask (pink). Only the faces that are shown are read.
@@ -6,126 +6,28 @@ landmarks (cyan) and the outline of the mask (pink). Only the faces that are sho
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from pipelines.common import command, tables
 from pipelines.common.command import positive
-from pipelines.common.pictures import decode_png
-from pipelines.common.storage import write_bytes
-from pipelines.common.text import first, printable
-from pipelines.faces import store
-from pipelines.media.sampling import even_indices
-from pipelines.reporting.contact_sheet import Strip, Tile, face, to_html, to_png
+from pipelines.common.storage import DEFAULT_STORAGE
 
-SUFFIXES = (".png", ".html")
-_KEY = ("frame_index", "face_index")
+PROG = "python -m pipelines.browse"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Filter:
-    """Which videos are wanted; the empty value of a field asks for nothing."""
-
-    patterns: tuple[str, ...] = ()
-    failed: bool = False
-    split: str = ""
-    method: str = ""
-
-    def __call__(self, at: store.Extracted) -> bool:
-        name = at.ledger["video_id"]
-        matches = not self.patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in self.patterns)
-        return matches and self.but_patterns(at)
-
-    def but_patterns(self, at: store.Extracted) -> bool:
-        """Return whether a video passes all but the patterns."""
-        return (
-            (not self.failed or at.ledger["status"] != "ok")
-            and self.split in ("", at.copied["split"])
-            and self.method in ("", at.copied["method"])
-        )
-
-
-def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
-    """Return at most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
-
-    Raises ValueError, naming some ids there are, when none does.
-    """
-    matching = sorted(name for name, at in known.items() if wanted(at))
-    if matching:
-        return [matching[place] for place in even_indices(len(matching), most)], len(matching)
-    rest = sorted(name for name, at in known.items() if wanted.but_patterns(at))
-    if not rest:
-        named = {"--split": wanted.split, "--method": wanted.method}
-        switches = ["--failed"] * wanted.failed + [f"{switch} {value}" for switch, value in named.items() if value]
-        methods = sorted({at.copied["method"] for at in known.values()})
-        splits = [split for split in tables.SPLITS if any(at.copied["split"] == split for at in known.values())]
-        raise ValueError(
-            f"none of {len(known)} videos passes {' '.join(switches) or 'no filter'}; "
-            f"splits: {', '.join(splits) or 'none'}; methods: {first(methods, 20) or 'none'}"
-        )
-    near = [name for pattern in wanted.patterns for name in get_close_matches(pattern, rest, n=2)]
-    raise ValueError(
-        f"no video matches {first(wanted.patterns)}; of {len(rest)} there are, e.g., "
-        f"{first(dict.fromkeys([*near, *rest]))}"
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the parser of the switches."""
+    p = command.parser(prog, __doc__)
+    p.add_argument(
+        "extraction",
+        metavar="DATASET|FOLDER",
+        help="a dataset, for the newest extraction of it in the storage, or a folder below <storage>/faces",
     )
-
-
-def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int) -> Strip:
-    """Return a video's row of the sheet, with at most `num_faces` faces, evenly spread over its frames."""
-    copied, entry = at.copied, at.ledger
-    kind = "fake" if copied["label"] == tables.FAKE else "real"
-    state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
-    parts = [kind, *([copied["method"]] if kind == "fake" else []), copied["split"], copied["codec"]]
-    counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames, {entry['seconds']:.1f} s"
-    lines = [state, f"{', '.join(parts)}; {counts}"]
-    tiles: list[Tile] = []
-    if entry["num_faces"]:
-        rows = faces.video(entry["video_id"]).to_pylist()
-        rows.sort(key=lambda row: tuple(row[name] for name in _KEY))
-        lines.append(_sizes(rows, kind))
-        tiles = [_tile(rows[place], size_px) for place in even_indices(len(rows), num_faces)]
-    return Strip(
-        title=entry["video_id"], kind=kind, lines=tuple(lines), failed=entry["status"] != "ok", tiles=tuple(tiles)
-    )
-
-
-def _sizes(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
-    """Return how large a video's faces and crops are, and, of a fake, how many masks are known."""
-    widths = [_range([row[name]["x1"] - row[name]["x0"] for row in rows]) for name in ("box_px", "crop_px")]
-    masks = [decode_png(row["mask_png"]) for row in rows if row["mask_png"] is not None]
-    known = f"; masks known of {len(masks)} of {len(rows)} faces" if kind == "fake" else ""
-    if empty := sum(not mask.any() for mask in masks):
-        known += f", {empty} of them empty"
-    stored = decode_png(rows[0]["image_png"]).shape[1]
-    return f"faces {widths[0]} px wide, crops {widths[1]} px, stored at {stored} px{known}"
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = round(min(values)), round(max(values))
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _tile(row: Mapping[str, Any], size_px: int) -> Tile:
-    mask = None if row["mask_png"] is None else decode_png(row["mask_png"])
-    landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2)
-    score = f"score {row['face_score']:.2f}" if row["face_score"] else "box held"
-    caption = (f"frame {row['frame_index']}, {row['time_s']:.2f} s", f"face {row['face_index']}, {score}")
-    return Tile(face(decode_png(row["image_png"]), landmarks, mask, size_px), caption)
-
-
-# ----------------------------------------------------------------------------------------- command
-def parser() -> argparse.ArgumentParser:
-    p = command.parser("python -m pipelines.browse", __doc__)
-    p.add_argument("folder", metavar="FACES_FOLDER", type=Path, help="e.g. crossforge-storage/faces/ffpp/<digest>")
     p.add_argument("patterns", metavar="VIDEO_ID", nargs="*", help="or a pattern such as 'ffpp/*/c23/000_*'")
+    p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")
     p.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.html"), help=".png or .html (%(default)s)")
     p.add_argument("--failed", action="store_true", help="only videos without a usable face")
     p.add_argument("--split", choices=tables.SPLITS, default="", help="only this part")
@@ -136,33 +38,17 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def show(arguments: argparse.Namespace, console: Console) -> int:
-    """Write the sheet and return the exit code. Raises ValueError or OSError for wrong input."""
-    out: Path = arguments.out
-    if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
-    faces = store.Faces(arguments.folder)
-    known = store.compacted(faces.folder)
-    wanted = Filter(
-        patterns=tuple(arguments.patterns),
-        failed=arguments.failed,
-        split=arguments.split,
-        method=arguments.method,
-    )
-    names, num_matching = choose(known, wanted, arguments.videos)
-    strips = [strip(faces, known[name], arguments.frames, arguments.size) for name in names]
-    some = f"{len(names)} of {num_matching} matching videos" if len(names) < num_matching else f"{num_matching} videos"
-    title = f"{faces.folder}: {some}"
-    data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
-    write_bytes(out, data)
-    console.print(f"{some}: {printable(str(out))}", highlight=False, markup=False, soft_wrap=True)
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Return the exit code: 0, 2 for wrong usage, 130 when interrupted."""
-    arguments = parser().parse_args(argv)
-    return command.main(partial(show, arguments))
+    arguments = parser(prog).parse_args(argv)
+
+    def work(console: Console) -> int:
+        # Here: what works takes seconds to import, which `--help` does without.
+        from pipelines.commands import browse
+
+        return browse.show(arguments, console)
+
+    return command.main(work)
 
 
 if __name__ == "__main__":

@@ -7,66 +7,23 @@ Exit code: 0, 1 if a video has no score, 2 for wrong input.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import models
 from pipelines.common import cluster, command
-from pipelines.common.storage import DEFAULT_STORAGE, check_storage, write_bytes, write_json
-from pipelines.common.text import printable
+from pipelines.common.storage import DEFAULT_STORAGE
 from pipelines.faces.store import ExtractionError
-from pipelines.reporting import evidence
-from pipelines.scoring import inputs
-from pipelines.scoring.predict import Scored, as_json, predict
-from pipelines.scoring.trained import Trained, newest
-from pipelines.tracking import lookup
 
-_NAME_BYTES = 80  # of a video's name, in that of its picture
+PROG = "python -m pipelines.predict"
 
 
-# -------------------------------------------------------------------------------------------- output
-def table_of(scored: Sequence[Scored]) -> Table:
-    """Return the table that is printed: a line for each video."""
-    table = Table()
-    table.add_column("video", overflow="fold")
-    for name in ("P(fake)", "faces", "frames", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("remark", overflow="fold")
-    for video in scored:
-        score = "–" if video.score is None else f"{video.score:.4f}"
-        remark = video.reason if video.status == "ok" else ": ".join(filter(None, [video.status, video.reason]))
-        counts = (str(video.num_faces), str(video.num_frames), f"{video.seconds:.1f}")
-        table.add_row(Text(printable(str(video.path))), score, *counts, Text(printable(remark)))
-    return table
-
-
-def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> list[Path]:
-    """Write a PNG for each video that has a score; return their paths."""
-    paths = []
-    for video in scored:
-        if video.score is not None:
-            stem = "".join(c if c.isprintable() else "_" for c in video.path.stem)
-            stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
-            name = f"{stem}-{sha256(os.fsencode(video.path.absolute())).hexdigest()[:8]}.png"
-            title = f"{printable(video.path.name)}: P(fake) = {video.score:.3f}"
-            by = f"{trained.experiment.model}, trained on {trained.experiment.train_on}, run {trained.folder.name}"
-            data = evidence.picture(title, by, video.score, video.faces, "\n".join(trained.warnings))
-            write_bytes(folder / name, data)
-            paths.append(folder / name)
-    return paths
-
-
-# ------------------------------------------------------------------------------------------- command
-def parser() -> argparse.ArgumentParser:
-    p = command.parser("python -m pipelines.predict", __doc__)
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the parser of the switches."""
+    p = command.parser(prog, __doc__)
     p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos or pictures")
     which = p.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -82,40 +39,18 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def execute(arguments: argparse.Namespace, console: Console) -> int:
-    """Score, print and write; return the exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
-    storage = check_storage(arguments.storage, write=False)
-    given = inputs.find(arguments.videos)
-    for folder in (arguments.json and arguments.json.parent, arguments.picture):
-        if folder:  # what can't be written is said before the work, not after it
-            folder.mkdir(parents=True, exist_ok=True)
-    named, method = arguments.run, arguments.method
-    trained = newest(method, storage) if method else lookup.by_name(named, storage)
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    used = " + ".join(planned.name for planned in trained.planned)
-    say(f"Run {trained.folder.name}: {trained.experiment.model} ({used}), trained on {trained.experiment.train_on}")
-    for warning in trained.warnings:
-        say(warning, style="yellow")
-    for remark in given.remarks():
-        say(remark)
-    scored = predict(trained, given.videos, console, pictures=arguments.picture is not None)
-    console.print(table_of(scored))
-    if arguments.json:
-        write_json(arguments.json, as_json(trained, scored, given.left_out))
-        say(f"Scores: {arguments.json}")
-    if arguments.picture:
-        written = write_pictures(trained, scored, arguments.picture)
-        say(f"Pictures: {len(written)} in {arguments.picture}")
-    for warning in trained.warnings:
-        say(warning, style="yellow")  # again: the table may be the only thing that is looked at
-    return 0 if all(video.score is not None for video in scored) else 1
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Return the exit code; see the text of the module."""
-    arguments = parser().parse_args(argv)
+    arguments = parser(prog).parse_args(argv)
     cluster.prepare_environment(None)
-    return command.main(partial(execute, arguments), errors=(ExtractionError,), stopped="stopped; nothing is kept")
+
+    def work(console: Console) -> int:
+        # Here: what works takes seconds to import, which `--help` does without.
+        from pipelines.commands import predict
+
+        return predict.execute(arguments, console)
+
+    return command.main(work, errors=(ExtractionError,), stopped="stopped; nothing is kept")
 
 
 if __name__ == "__main__":

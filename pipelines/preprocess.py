@@ -9,32 +9,23 @@ made-up sample corpus is used. The same command again continues, and does nothin
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
-from rich.table import Table
 
 import models
-from pipelines import datasets
 from pipelines.common import cluster, command, tables
-from pipelines.common.storage import DEFAULT_STORAGE, check_storage
-from pipelines.datasets.sample import corpus
-from pipelines.experiments.experiment import PRESETS, Experiment, Preset
-from pipelines.faces.plan import Extraction, extract_missing, faces_folder, notes
-from pipelines.faces.recipe import Recipe, changed
-from pipelines.faces.sources import datasets_file, roots_of
+from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.experiments.experiment import PRESETS
 from pipelines.faces.store import ExtractionError
-from pipelines.reporting.coverage import write_by_recipe
-from pipelines.reporting.leaks import leak_texts
+
+PROG = "python -m pipelines.preprocess"
 
 
-def parser() -> argparse.ArgumentParser:
-    p = command.parser("python -m pipelines.preprocess", __doc__)
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the parser of the switches."""
+    p = command.parser(prog, __doc__)
     p.add_argument("dataset", nargs="*", metavar="DATASET", help="which datasets (default: all in datasets.toml)")
     p.add_argument("--methods", nargs="+", choices=models.names(), default=list(models.names()), metavar="METHOD")
     p.add_argument("--preset", choices=PRESETS, help="whose crops (default: paper; small on the sample corpus)")
@@ -53,109 +44,18 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def plan(arguments: argparse.Namespace, roots: Mapping[str, str], storage: Path, is_sample: bool) -> list[Extraction]:
-    """Return an extraction for each dataset and distinct recipe.
-
-    A dataset without videos of these splits and codecs is left out. Raises ValueError where it was named, or where all
-    are left out.
-    """
-    preset: Preset = arguments.preset or ("small" if is_sample else "paper")
-    names = arguments.dataset or sorted(roots)
-    methods_of: dict[Recipe, list[str]] = {}
-    for method in arguments.methods:
-        experiment = Experiment(model=method, train_on="ffpp", test_on=(), preset=preset)
-        methods_of.setdefault(changed(experiment.recipe(), arguments.set), []).append(method)
-    extractions = []
-    for name in names:
-        videos = datasets.load(name, roots)
-        kept = pc.and_(
-            pc.is_in(videos["split"], pa.array(arguments.splits)),
-            pc.is_in(videos["codec"], pa.array([*arguments.codec, "unknown"])),
-        )
-        videos = videos.filter(kept)
-        if not videos.num_rows:
-            if arguments.dataset:
-                raise ValueError(f"{name} has no videos in {arguments.splits} and {arguments.codec}")
-            continue
-        for recipe, methods in methods_of.items():
-            folder = faces_folder(storage, name, recipe, roots[name] if is_sample else None)
-            extractions.append(
-                Extraction(
-                    dataset=name, recipe=recipe, folder=folder, videos=videos, roots=roots, methods=tuple(methods)
-                )
-            )
-    if not extractions:
-        raise ValueError(f"{', '.join(names)} have no videos in {arguments.splits} and {arguments.codec}")
-    return extractions
-
-
-def _print_plan(extractions: Sequence[Extraction], console: Console) -> None:
-    table = Table(title="Faces to extract", title_justify="left")
-    for column in ("dataset", "for", "frames", "crop", "videos", "to extract", "about"):
-        table.add_column(column, justify="left" if column in ("dataset", "for", "crop") else "right")
-    for extraction in extractions:
-        recipe = extraction.recipe
-        table.add_row(
-            extraction.dataset,
-            ", ".join(extraction.methods),
-            str(recipe.num_frames),
-            f"{recipe.margin:g} boxes at {recipe.size_px} px",
-            str(extraction.videos.num_rows),
-            str(extraction.num_missing),
-            f"{extraction.bytes_needed / 1e9:.2f} GB" if extraction.num_missing else "–",
-        )
-    console.print(table)
-    for note in notes(extractions):
-        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def _report(extractions: Sequence[Extraction], storage: Path, console: Console) -> None:
-    """Write what became of every video, and print it in short with the folders of the faces."""
-    for leak in leak_texts(extractions):
-        console.print(f"LEAK {leak}", style="bold red", highlight=False, markup=False)
-    paths = write_by_recipe(storage / "reports" / "coverage", extractions)
-    for name in dict.fromkeys(extraction.dataset for extraction in extractions):
-        own = [extraction for extraction in extractions if extraction.dataset == name]
-        statuses = Counter(entry["status"] for entry in own[0].ledger.values())
-        text = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-        console.print(f"{name}: {text}", highlight=False)
-        for extraction in own:
-            text = f"  {', '.join(extraction.methods)}: {extraction.folder}"
-            console.print(text, highlight=False, soft_wrap=True)
-    for path in paths:
-        if path.suffix == ".md":
-            console.print(f"Report: {path}", highlight=False, soft_wrap=True)
-
-
-def execute(arguments: argparse.Namespace, console: Console) -> int:
-    """Extract what is missing; return the exit code. Raises ValueError, OSError or ExtractionError."""
-    config_file = datasets_file(arguments.datasets)
-    storage = check_storage(arguments.storage, write=not arguments.dry_run)
-    names = arguments.dataset or corpus.NAMES
-    roots = roots_of(config_file, storage, names, console, arguments.dry_run)
-    if roots is None:
-        console.print("The sample corpus would be made first; run without --dry-run, or name --datasets")
-        return 0
-    extractions = plan(arguments, roots, storage, is_sample=config_file is None)
-    _print_plan(extractions, console)
-    if arguments.dry_run:
-        return 0
-    if any(each.num_missing or (arguments.retry_failed and each.num_failed) for each in extractions):
-        with cluster.connect(arguments.address):
-            extract_missing(extractions, roots, console, arguments.predictor, arguments.retry_failed)
-    _report(extractions, storage, console)
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Return the exit code: 0 all videos accounted for, 2 the input was wrong, 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    arguments = parser(prog).parse_args(argv)
     cluster.prepare_environment(arguments.address)
-    return command.main(
-        partial(execute, arguments),
-        errors=(ExtractionError,),
-        stopped="stopped; the same command goes on from here",
-    )
+
+    def work(console: Console) -> int:
+        # Here: what works takes seconds to import, which `--help` does without.
+        from pipelines.commands import preprocess
+
+        return preprocess.execute(arguments, console)
+
+    return command.main(work, errors=(ExtractionError,), stopped="stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

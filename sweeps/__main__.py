@@ -1,8 +1,9 @@
-"""What can be asked, and how much of it is there: python -m sweeps [PART OF A NAME ...] [--storage DIR]
+"""What can be asked, and how much of it is there: python -m sweeps [PART OF A NAME ...] [--storage DIR] [--trained]
 
-For each question: the command, the paper's table, how many rows it has and how many distinct stages they train.
-Of these are counted as trained as many as lie in --storage with the same settings and seed, whatever videos they were
-trained on; `python sweeps/<question>.py --dry-run` looks at the videos too. Rows are counted in the newest report.
+For each question: the command, the paper's table, how many rows it has, and how many of them the newest report has.
+With --trained also how many distinct stages they train. Of these are counted as trained as many as lie in --storage
+with the same settings and seed, whatever videos they were trained on; `python sweeps/<question>.py --dry-run` looks at
+the videos too.
 """
 
 import argparse
@@ -22,17 +23,10 @@ from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
 from pipelines.experiments.experiment import PRESETS, Preset
 from pipelines.experiments.sweep import Sweep
-from pipelines.faces.sources import datasets_file
-from pipelines.launch.plan import rows_unseen
-from pipelines.training import stages
+from sweeps import HERE, names
 
+PROG = "python -m sweeps"
 WIDTH = 80
-HERE = Path(__file__).parent
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of all questions: of their files, in alphabetical order."""
-    return tuple(sorted(path.stem for path in HERE.glob("[!_]*.py")))
 
 
 def question(name: str) -> str:
@@ -62,6 +56,10 @@ def kind(spec: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> st
 
 def stages_of(sweep: Sweep, preset: Preset, num_seeds: int) -> Counter[str]:
     """Return how many distinct stages of each kind a sweep trains."""
+    # Here: stages are networks, which take seconds to import.
+    from pipelines.launch.plan import rows_unseen
+    from pipelines.training import stages
+
     experiments = sweep.experiments(preset, num_seeds, {}).values()
     planned = [stage for each in experiments for stage in stages.plan(each, rows_unseen(each), Path())]
     specs = {stage.digest: stage.spec for stage in planned}
@@ -81,15 +79,20 @@ def rows_reported(name: str, storage: Path) -> int | None:
 
 
 # --------------------------------------------------------------------------------- the command
-def entry(name: str, preset: Preset, storage: Path, finished: Counter[str]) -> list[str]:
-    """Return the lines that tell of a question. finished: what `trained` found in the storage."""
+def entry(name: str, preset: Preset | None, storage: Path, finished: Counter[str] | None) -> list[str]:
+    """Return the lines that tell of a question.
+
+    preset, finished: whose stages are counted, and what `trained` found in the storage; None: they are not.
+    """
     sweep: Sweep = importlib.import_module(f"sweeps.{name}").SWEEP
-    wanted = stages_of(sweep, preset, sweep.seeds[preset])
-    num_trained = sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items())
     rows = rows_reported(name, storage)
     num_rows = len(sweep.running)
     others = f" and {more} published only" if (more := len(sweep.rows) - num_rows) else ""
-    facts = f"{_count(num_rows, 'row')}{others}, {_count(wanted.total(), 'stage')}, {num_trained} trained"
+    facts = f"{_count(num_rows, 'row')}{others}"
+    if preset is not None and finished is not None:
+        wanted = stages_of(sweep, preset, sweep.seeds[preset])
+        num_trained = sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items())
+        facts += f", {_count(wanted.total(), 'stage')}, {num_trained} trained"
     if rows is not None:
         facts += f"; newest report: {rows} of {num_rows} rows"
     texts = (question(name), sweep.title, facts)
@@ -100,29 +103,41 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def parser() -> argparse.ArgumentParser:
-    p = command.parser("python -m sweeps", __doc__)
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the parser of the switches."""
+    p = command.parser(prog, __doc__)
     p.add_argument("part", nargs="*", metavar="PART", help="only questions with this in their name, e.g. adfd or mask")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: %(default)s)")
+    p.add_argument("--trained", action="store_true", help="count stages, and those that are trained; takes seconds")
     p.add_argument("--preset", choices=PRESETS, help="whose stages are counted (default: as for the sweeps)")
     return p
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parser().parse_args(argv)
-    preset: Preset = arguments.preset or ("paper" if datasets_file(None) else "small")
+def preset_of(arguments: argparse.Namespace) -> Preset:
+    """Return whose stages are counted."""
+    from pipelines.faces.sources import datasets_file  # here: adapters of datasets take their time to import
+
+    given: Preset | None = arguments.preset
+    return given or ("paper" if datasets_file(None) else "small")
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
+    """Print the list and return; exit with 2 for wrong input."""
+    arguments = parser(prog).parse_args(argv)
+    preset = preset_of(arguments) if arguments.trained else None
     chosen = [name for name in names() if not arguments.part or any(part in name for part in arguments.part)]
     if not chosen:
-        parser().error(f"no question has {' or '.join(arguments.part)} in its name; there are {', '.join(names())}")
+        parser(prog).error(f"no question has {' or '.join(arguments.part)} in its name; there are {', '.join(names())}")
     try:
         storage = check_storage(arguments.storage, write=False)
-        finished = trained(storage)
+        finished = trained(storage) if arguments.trained else None
     except StorageError as error:
-        parser().error(str(error))
+        parser(prog).error(str(error))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for name in chosen:
         console.print("\n".join(entry(name, preset, storage, finished)) + "\n")
-    console.print(f"{_count(len(chosen), 'question')}, {preset} preset, default seeds; --storage {arguments.storage}")
+    counted = f", {preset} preset, default seeds" if preset else ""
+    console.print(f"{_count(len(chosen), 'question')}{counted}; --storage {arguments.storage}")
 
 
 if __name__ == "__main__":

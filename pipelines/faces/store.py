@@ -86,6 +86,24 @@ class Faces:
         return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def finished(name: str, storage: Path) -> list[Path]:
+    """Return the folders of finished extractions that a name means, the newest first.
+
+    name: a dataset of which the storage has faces, or the folder itself. Raises ValueError, which says what there is,
+    where it is neither.
+    """
+    done = (storage / "faces" / name).glob("*/_done.json")
+    if found := [path.parent for path in sorted(done, key=lambda path: path.stat().st_mtime, reverse=True)]:
+        return found
+    if Path(name).is_dir():
+        return [Path(name)]
+    there = sorted({path.parents[1].name for path in storage.glob("faces/*/*/_done.json")})
+    raise ValueError(
+        f"{name} is neither the folder of an extraction nor a dataset of which {storage} has faces; it has "
+        f"{', '.join(there) or 'none'}"
+    )
+
+
 def compacted(folder: Path) -> dict[str, Extracted]:
     """Return video_id -> where it is, for the videos in the faces files of a folder, finished or not."""
     return scan(sorted(folder.glob("faces/split=*/*.parquet")))

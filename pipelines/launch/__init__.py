@@ -3,7 +3,8 @@
 In: a sweep and the switches of the command line. Out: the table on the terminal, a report, runs in MLflow and an exit
 code.
 
-    options    the switches as a value
+    switches   those that commands share: of a launch, of scores from elsewhere
+    options    the switches of a launch as a value
     request    sweep and switches, resolved: experiments, preset, storage, where the videos are
     data       which videos the experiments need, and where their faces are
     plan       the trials and distinct stages of a launch, and how they are printed

@@ -1,4 +1,4 @@
-"""How a sweep is launched: what the switches of `pipelines/sweep.py` say, as a value."""
+"""How a sweep is launched: what `switches` say, as a value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

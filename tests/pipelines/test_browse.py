@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines import browse
-from pipelines.browse import Filter
+from pipelines.commands.browse import Filter, choose
 from pipelines.faces import store
 from pipelines.reporting import contact_sheet
 
@@ -36,7 +36,7 @@ KNOWN = {
 
 
 def names(*patterns: str, most: int = 9, **filters) -> list[str]:
-    return [name.removeprefix("toy/") for name in browse.choose(KNOWN, Filter(patterns=patterns, **filters), most)[0]]
+    return [name.removeprefix("toy/") for name in choose(KNOWN, Filter(patterns=patterns, **filters), most)[0]]
 
 
 def test_videos_are_chosen_by_id_pattern_status_split_and_method():
@@ -50,7 +50,7 @@ def test_videos_are_chosen_by_id_pattern_status_split_and_method():
 
 def test_of_many_videos_an_even_choice_is_shown():
     many = {f"{i:02d}": extracted(f"{i:02d}") for i in range(10)}
-    assert browse.choose(many, Filter(), 2) == (["02", "07"], 10)
+    assert choose(many, Filter(), 2) == (["02", "07"], 10)
 
 
 @pytest.mark.parametrize(("wanted", "told"), [
@@ -61,7 +61,7 @@ def test_of_many_videos_an_even_choice_is_shown():
 ])  # fmt: skip
 def test_no_match_is_an_error_that_names_what_there_is(wanted, told):
     with pytest.raises(ValueError, match=re.escape(told)):
-        browse.choose(KNOWN, wanted, 9)
+        choose(KNOWN, wanted, 9)
 
 
 def test_landmarks_are_dots_where_they_are_and_the_mask_has_an_outline():

@@ -16,11 +16,12 @@ import pytest
 from ray import cloudpickle
 from rich.console import Console
 
-from pipelines import doctor
+from pipelines.commands import doctor
 from pipelines.common import text
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING
 from pipelines.datasets._lists import PublishedList
+from pipelines.doctor import main
 from pipelines.media import probe
 
 GB = 10**9
@@ -344,7 +345,7 @@ def corpus(tiny_roots: Mapping[str, str], tmp_path: Path) -> dict[str, Path]:
 
 def command(corpus: Mapping[str, Path], *more: str) -> int:
     place = str(corpus["home"].parent)
-    return doctor.main(["--datasets", str(corpus["config"]), "--storage", place, "--jobs", "2", *more])
+    return main(["--datasets", str(corpus["config"]), "--storage", place, "--jobs", "2", *more])
 
 
 def reported(corpus: Mapping[str, Path]) -> dict[str, list[str]]:
@@ -390,7 +391,7 @@ def test_a_damaged_archive_is_named_and_the_dataset_is_read(tmp_path, capsys, mo
     config = tmp_path / "datasets.toml"
     config.write_text('wild_deepfake = "."\n')
     storage = str(tmp_path / "storage")
-    assert doctor.main(["--datasets", str(config), "--storage", storage, "--report", str(report)]) == 1
+    assert main(["--datasets", str(config), "--storage", storage, "--report", str(report)]) == 1
     capsys.readouterr()
     lines = list(csv.DictReader(report.open(newline="")))
     unreadable = [(line["video_id"], line["problem"]) for line in lines if line["check"] == "unreadable files"]

@@ -24,13 +24,14 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import models
+from pipelines.commands.predict import write_pictures
 from pipelines.common import provenance, tables
 from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import plan
 from pipelines.metrics import detection
 from pipelines.metrics.names import FINAL
-from pipelines.predict import main, write_pictures
+from pipelines.predict import main
 from pipelines.reporting import evidence
 from pipelines.scoring import explain, predict
 from pipelines.scoring.trained import newest

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipelines import preprocess
+from pipelines.commands import preprocess
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import plan, store
 from pipelines.faces.recipe import Recipe, changed
+from pipelines.preprocess import main, parser
 
 METHODS = ("plain", "lre", "laa_net")
 
@@ -27,7 +28,7 @@ def recipe_of(method: str) -> Recipe:
 
 
 def arguments(*argv: str):
-    return preprocess.parser().parse_args(argv)
+    return parser().parse_args(argv)
 
 
 @pytest.mark.parametrize(
@@ -174,5 +175,5 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
 
 
 def test_wrong_use_is_exit_code_2_and_one_line(storage, capsys):
-    assert preprocess.main(["ffpp", "--set", "frames=1", "--storage", str(storage)]) == 2
+    assert main(["ffpp", "--set", "frames=1", "--storage", str(storage)]) == 2
     assert "unknown setting 'frames=1'" in capsys.readouterr().out

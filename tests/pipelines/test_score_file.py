@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from pipelines import report
+from pipelines.commands.score_file import scored
 from pipelines.common.storage import read_json, write_json
 from pipelines.experiments.sweep import Column
 from pipelines.launch import foreign
@@ -22,7 +23,7 @@ from pipelines.reporting.foreign import with_registered
 from pipelines.reporting.report import gather
 from pipelines.reporting.saved import Line, Planned, Run, differing
 from pipelines.reporting.table import cells
-from pipelines.score_file import main, parser, scored
+from pipelines.score_file import main, parser
 from pipelines.scoring.trained import by_name, newest
 
 LISTS = {

@@ -8,6 +8,7 @@ import pytest
 from pipelines import sweep
 from pipelines.launch.options import Options
 from pipelines.launch.request import Request
+from pipelines.launch.switches import options as options_of
 from pipelines.sweep import Experiment, Row, Sweep
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df",))
@@ -15,7 +16,7 @@ TINY = Sweep(name="tiny", title="", base=BASE, row_name="row", headings=("celeb_
 
 
 def told(*switches: str) -> Options:
-    return sweep.options(sweep.parser(TINY, None).parse_args(switches))
+    return options_of(sweep.parser(TINY, None).parse_args(switches))
 
 
 def test_a_command_without_switches_is_what_options_are_by_default() -> None:

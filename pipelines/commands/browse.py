@@ -1,0 +1,142 @@
+"""Make a contact sheet of an extraction: choose videos, lay out their faces."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from pipelines.common import tables
+from pipelines.common.pictures import decode_png
+from pipelines.common.storage import check_storage, write_bytes
+from pipelines.common.text import first, printable
+from pipelines.faces import store
+from pipelines.media.sampling import even_indices
+from pipelines.reporting.contact_sheet import Strip, Tile, face, to_html, to_png
+
+SUFFIXES = (".png", ".html")
+_KEY = ("frame_index", "face_index")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filter:
+    """Which videos are wanted; the empty value of a field asks for nothing."""
+
+    patterns: tuple[str, ...] = ()
+    failed: bool = False
+    split: str = ""
+    method: str = ""
+
+    def __call__(self, at: store.Extracted) -> bool:
+        name = at.ledger["video_id"]
+        matches = not self.patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in self.patterns)
+        return matches and self.but_patterns(at)
+
+    def but_patterns(self, at: store.Extracted) -> bool:
+        """Return whether a video passes all but the patterns."""
+        return (
+            (not self.failed or at.ledger["status"] != "ok")
+            and self.split in ("", at.copied["split"])
+            and self.method in ("", at.copied["method"])
+        )
+
+
+def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
+    """Return at most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
+
+    Raises ValueError, naming some ids there are, when none does.
+    """
+    matching = sorted(name for name, at in known.items() if wanted(at))
+    if matching:
+        return [matching[place] for place in even_indices(len(matching), most)], len(matching)
+    rest = sorted(name for name, at in known.items() if wanted.but_patterns(at))
+    if not rest:
+        named = {"--split": wanted.split, "--method": wanted.method}
+        switches = ["--failed"] * wanted.failed + [f"{switch} {value}" for switch, value in named.items() if value]
+        methods = sorted({at.copied["method"] for at in known.values()})
+        splits = [split for split in tables.SPLITS if any(at.copied["split"] == split for at in known.values())]
+        raise ValueError(
+            f"none of {len(known)} videos passes {' '.join(switches) or 'no filter'}; "
+            f"splits: {', '.join(splits) or 'none'}; methods: {first(methods, 20) or 'none'}"
+        )
+    near = [name for pattern in wanted.patterns for name in get_close_matches(pattern, rest, n=2)]
+    raise ValueError(
+        f"no video matches {first(wanted.patterns)}; of {len(rest)} there are, e.g., "
+        f"{first(dict.fromkeys([*near, *rest]))}"
+    )
+
+
+def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int) -> Strip:
+    """Return a video's row of the sheet, with at most `num_faces` faces, evenly spread over its frames."""
+    copied, entry = at.copied, at.ledger
+    kind = "fake" if copied["label"] == tables.FAKE else "real"
+    state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
+    parts = [kind, *([copied["method"]] if kind == "fake" else []), copied["split"], copied["codec"]]
+    counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames, {entry['seconds']:.1f} s"
+    lines = [state, f"{', '.join(parts)}; {counts}"]
+    tiles: list[Tile] = []
+    if entry["num_faces"]:
+        rows = faces.video(entry["video_id"]).to_pylist()
+        rows.sort(key=lambda row: tuple(row[name] for name in _KEY))
+        lines.append(_sizes(rows, kind))
+        tiles = [_tile(rows[place], size_px) for place in even_indices(len(rows), num_faces)]
+    return Strip(
+        title=entry["video_id"], kind=kind, lines=tuple(lines), failed=entry["status"] != "ok", tiles=tuple(tiles)
+    )
+
+
+def _sizes(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """Return how large a video's faces and crops are, and, of a fake, how many masks are known."""
+    widths = [_range([row[name]["x1"] - row[name]["x0"] for row in rows]) for name in ("box_px", "crop_px")]
+    masks = [decode_png(row["mask_png"]) for row in rows if row["mask_png"] is not None]
+    known = f"; masks known of {len(masks)} of {len(rows)} faces" if kind == "fake" else ""
+    if empty := sum(not mask.any() for mask in masks):
+        known += f", {empty} of them empty"
+    stored = decode_png(rows[0]["image_png"]).shape[1]
+    return f"faces {widths[0]} px wide, crops {widths[1]} px, stored at {stored} px{known}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = round(min(values)), round(max(values))
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _tile(row: Mapping[str, Any], size_px: int) -> Tile:
+    mask = None if row["mask_png"] is None else decode_png(row["mask_png"])
+    landmarks = np.asarray(row["landmarks_px"], np.float32).reshape(-1, 2)
+    score = f"score {row['face_score']:.2f}" if row["face_score"] else "box held"
+    caption = (f"frame {row['frame_index']}, {row['time_s']:.2f} s", f"face {row['face_index']}, {score}")
+    return Tile(face(decode_png(row["image_png"]), landmarks, mask, size_px), caption)
+
+
+def show(arguments: argparse.Namespace, console: Console) -> int:
+    """Write the sheet and return the exit code. Raises ValueError or OSError for wrong input."""
+    out: Path = arguments.out
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
+    folder, *others = store.finished(arguments.extraction, check_storage(arguments.storage, write=False))
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    if others:
+        say(f"The newest of {1 + len(others)} extractions of {arguments.extraction}: {folder}")
+    faces = store.Faces(folder)
+    known = store.compacted(faces.folder)
+    wanted = Filter(
+        patterns=tuple(arguments.patterns),
+        failed=arguments.failed,
+        split=arguments.split,
+        method=arguments.method,
+    )
+    names, num_matching = choose(known, wanted, arguments.videos)
+    strips = [strip(faces, known[name], arguments.frames, arguments.size) for name in names]
+    some = f"{len(names)} of {num_matching} matching videos" if len(names) < num_matching else f"{num_matching} videos"
+    title = f"{faces.folder}: {some}"
+    data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
+    write_bytes(out, data)
+    say(f"{some}: {printable(str(out))}")
+    return 0

@@ -1,0 +1,85 @@
+"""`crossforge` and what it stands for: each command answers `--help` without the packages that take seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps import _crossforge, names
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "ray", "mlflow", "pandas", "matplotlib", "timm", "scipy", "sklearn", "optuna")
+ASK_ALL = """
+import contextlib, io, json, sys
+from sweeps import _crossforge, names
+told = {}
+for words in json.loads(sys.argv[1]):
+    before, text = set(sys.modules), io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        _crossforge.main(words)
+    brought = [name for name in json.loads(sys.argv[2]) if name in sys.modules.keys() - before]
+    told[" ".join(words)] = [text.getvalue(), brought]
+print(json.dumps(told))
+"""
+ASKED = (
+    ["--help"],
+    ["--version"],
+    ["sweeps"],
+    *([name, "--help"] for name in _crossforge.COMMANDS if name != "completion"),
+    *(["sweep", name, "--help"] for name in names()),
+)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[str, list[str]]]:
+    """Words -> what `crossforge` answers, and which heavy packages it imported first, all in one process."""
+    done = run("-c", ASK_ALL, json.dumps(ASKED), json.dumps(HEAVY))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+def test_help_needs_no_package_that_takes_seconds(words: list[str], answers: dict[str, tuple[str, list[str]]]) -> None:
+    text, brought = answers[" ".join(words)]
+    assert brought == []
+    assert text.startswith("usage: crossforge" if "--help" in words else ("crossforge 0.", "python sweeps/"))
+
+
+@pytest.mark.parametrize("command", [("sweeps/mask_ratio.py", "--help"), ("-m", "pipelines.predict", "--help")])
+def test_files_and_modules_answer_as_fast(command: tuple[str, ...]) -> None:
+    done = run("-X", "importtime", *command)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.startswith("usage: python ")
+    assert "argparse" in imported
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_every_command_is_one_of_the_program() -> None:
+    files = {path.stem.replace("_", "-") for path in (ROOT / "pipelines").glob("[!_]*.py")}
+    assert set(_crossforge.COMMANDS) == files | {"sweeps", "completion"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_questions_and_switches(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _crossforge.main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    for word in ("score-detector", "mask_ratio", "--gpus-per-worker", "--retry-failed", "laa_net"):
+        assert word in text
+
+
+def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, text in ((["prdict"], "invalid choice: 'prdict'"), (["sweep", "maks"], "invalid choice: 'maks'")):
+        with pytest.raises(SystemExit) as stopped:
+            _crossforge.main(words)
+        assert stopped.value.code == 2
+        assert text in capsys.readouterr().err
+    assert _crossforge.main([]) == 2
+    assert "usage: crossforge" in capsys.readouterr().out
+    assert _crossforge.main(["predict", "none.mp4", "--run", "0123", "--storage", "s3://b"]) == 2
+    assert "s3://b" in capsys.readouterr().out
