@@ -1,7 +1,10 @@
 """What all commands share: a parser, types of switches, and one `main` that turns errors into lines and exit codes."""
 
 import argparse
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
 
 from rich.console import Console
 
@@ -31,6 +34,20 @@ def _whole_number(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
     return value
+
+
+def typed(argv: Sequence[str]) -> str:
+    """Return a command as it was typed, to be shown to others: of an absolute path only the last part.
+
+    argv: as in `sys.argv`.
+    """
+    path = PurePath(argv[0])
+    program = f"python {'/'.join(path.parts[-2:])}" if path.suffix == ".py" else path.name
+    return " ".join([program, *map(_without_path, argv[1:])])
+
+
+def _without_path(word: str) -> str:
+    return shlex.quote(re.sub(r"(?<![\w.~])/(?:[^/]+/)+", "…/", word))
 
 
 def main(work: Callable[[Console], int], *, errors: tuple[type[Exception], ...] = (), stopped: str = "stopped") -> int:

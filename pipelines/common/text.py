@@ -42,8 +42,9 @@ LATEX = {
 
 
 def latex(text: str) -> str:
-    """Return the text escaped for LaTeX: no part of it acts as markup."""
-    return "".join(LATEX.get(c, c) for c in printable(text))
+    """Return the text escaped for LaTeX: no part of it acts as markup, and two hyphens are no dash."""
+    shown = printable(text)
+    return "".join("-{}" if shown[i : i + 2] == "--" else LATEX.get(c, c) for i, c in enumerate(shown))
 
 
 def first(texts: Iterable[str], limit: int = 5) -> str:

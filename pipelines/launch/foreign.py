@@ -34,7 +34,7 @@ from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import Line, Planned, Saved
 from pipelines.scoring.trained import FOREIGN, TRIAL
 from pipelines.tracking import foreign as tracking
-from pipelines.tracking.client import TrackingError, ui_command
+from pipelines.tracking.client import TrackingError
 from pipelines.trials.foreign import ForeignTrial
 
 CODEC = "c23"
@@ -264,12 +264,12 @@ def publish(scope: Scope, trial: ForeignTrial, note: str, console: Console) -> i
         say(f"Row of {scope.sweep.name}: {register(scope, trial, note)} (delete it to take the row out)")
         say(f"  python {scope.asked.sweep}, or python -m pipelines.report {scope.sweep.name}, shows it")
     try:
-        tracker = tracking.log(trial, scope.sweep.name if scope.sweep else "", paths)
+        where = tracking.log(trial, scope.sweep.name if scope.sweep else "", paths)
     except TrackingError as error:
         say(f"NOT LOGGED  {error}", style="red")
         say("The results are kept in the storage; the same command logs them as soon as MLflow can be reached.")
         return 1
-    say(f"MLflow: {ui_command(tracker.uri)}")
+    say(where)
     return 0
 
 

@@ -4,7 +4,6 @@ Every step asks what is there already, so the same command goes on after any int
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 
@@ -54,17 +53,12 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
         todo = {key: trial for key, trial in trials.items() if not (trial.done and explain.made(trial.folder))}
         title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
         with runs.live(_outcome(request, data, trials), console) as live, progress.view(console, title) as view:
-            logged: dict[Path, int] = {}  # stage -> points of its curve
 
             def look() -> None:
                 for key, trial in todo.items():
                     if standing := tune.standing(trial):
                         view.update(outcome.name_of(key), *standing)
-                    for stage in trial.planned:
-                        curve = stage.curve()
-                        if len(curve) > logged.get(stage.folder, 0):
-                            logged[stage.folder] = len(curve)
-                            live.curve(key, stage.name, curve)
+                        live.look(key)
 
             tune.fit(list(todo.values()), compute, concurrent, request.storage / "ray", look)
     return trials

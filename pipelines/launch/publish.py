@@ -1,6 +1,8 @@
 """The end of a launch: its report is written, its table printed, its runs are logged to MLflow."""
 
-from collections.abc import Sequence
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -9,17 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.common import provenance, tables
+from pipelines.common import command, provenance, tables
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
-from pipelines.experiments.sweep import NO_VALUE, percent
 from pipelines.reporting import cache, coverage, foreign, report
 from pipelines.reporting.leaks import leak_texts
 from pipelines.reporting.saved import Line, Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
 from pipelines.tracking import registry
-from pipelines.tracking.client import TrackingError, ui_command
-from pipelines.tracking.runs import log, metric_values
+from pipelines.tracking.client import TrackingError, shown_by
+from pipelines.tracking.runs import log, metric_values, published
 from pipelines.trials import tune
 from pipelines.trials.outcome import Outcome
 from pipelines.trials.trial import Trial, pooling_text
@@ -75,6 +76,8 @@ def _saved(outcome: Outcome) -> Saved:
         if trial.done:
             made_with.setdefault(row, []).append(trial.made_with)
     facts = {
+        "run": _when(trials.values()),
+        "command": command.typed(sys.argv),
         "data": f"own datasets, {outcome.config_file.name}" if outcome.config_file else corpus.NOTE,
         "preset": outcome.preset,
         "numbers": f"{numbers(sweep.columns)} in %, {seeds}; score of a video = {pooling_text(trials.values())}",
@@ -110,8 +113,17 @@ def _saved(outcome: Outcome) -> Saved:
             )
             for (row, seed), trial in trials.items()
         ),
-        facts=facts,
+        facts={name: text for name, text in facts.items() if text},
     )
+
+
+def _when(trials: Iterable[Trial]) -> str:
+    """Return from when to when trials ran, as far as it is known: `2026-11-29 17:24 to 18:03 UTC`."""
+    times = [trial.times for trial in trials if {"began", "ended"} <= trial.times.keys()]
+    if not times:
+        return ""
+    began, ended = min(own["began"] for own in times), max(own["ended"] for own in times)
+    return f"{began:%Y-%m-%d %H:%M} to {ended:{'%H:%M' if began.date() == ended.date() else '%Y-%m-%d %H:%M'}} UTC"
 
 
 # ----------------------------------------------------------------------------- terminal and MLflow
@@ -134,14 +146,22 @@ def print_table(title: str, row_name: str, cells: Sequence[Cell], lines: Sequenc
             table.add_row(Text(printable(label)), *values, style="" if here else "dim", end_section=here or below)
         console.print(table)
     for line in lines:
-        console.print(f"  {printable(line)}", highlight=False, markup=False)
+        text = textwrap.fill(
+            printable(line),
+            max(40, console.width),
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> bool:
     """Log the runs, the report and the best model, and print where they are; return whether all is logged."""
     values = {
-        (row, seed): metric_values(trial.results()) | _published(outcome, row, trial)
-        for (row, seed), trial in outcome.trials.items()
+        key: metric_values(trial.results()) | published(outcome, key)
+        for key, trial in outcome.trials.items()
         if trial.done
     }
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -152,17 +172,6 @@ def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> bool:
         say(f"NOT LOGGED  {error}", style="red")
         say("The results are kept in the storage; the same command logs them as soon as MLflow can be reached.")
         return False
-    say(f"MLflow: {ui_command(runs.tracker.uri)}")
+    say(shown_by(runs.tracker.uri, runs.address))
     say(f"Model: {model}")
     return True
-
-
-def _published(outcome: Outcome, row: str, trial: Trial) -> dict[str, float]:
-    """Return the paper's values of a row as MLflow metrics, named like ours."""
-    sweep, values = outcome.sweep, {}
-    (own,) = (each for each in sweep.running if each.label == row)
-    for column, word in zip(sweep.columns, sweep.published(own), strict=True):
-        if word != NO_VALUE:
-            part = "/".join(filter(None, (column.test or trial.test[0].name, column.perturbation)))
-            values[f"{part}/{column.level}/{column.metric}/published"] = percent(word) / 100
-    return values

@@ -31,7 +31,9 @@ from pipelines.launch import plan, resources
 from pipelines.launch.data import load
 from pipelines.launch.options import Options
 from pipelines.launch.request import Request
-from pipelines.tracking.client import Tracker, TrackingError, default_uri
+from pipelines.tracking import view
+from pipelines.tracking.client import Tracker, TrackingError, default_uri, shown_by
+from pipelines.tracking.runs import curves
 from pipelines.training.job import Compute
 from pipelines.trials import planner, tune
 from pipelines.trials.trial import Trial
@@ -96,7 +98,8 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     best, candidates = log.best(), log.candidates()
     _print_candidates(log, chosen, console)
     try:
-        _track(request, log, planned, declared)
+        lines = _track(request, log, planned, declared)
+        console.print(lines, highlight=False, markup=False, soft_wrap=True)
     except TrackingError as error:  # the same command logs them as soon as it can
         console.print(f"NOT LOGGED  {error}", style="red", highlight=False, markup=False, soft_wrap=True)
     if best is None:
@@ -182,8 +185,8 @@ def _scoring_epochs(declared: Experiment) -> int:
     return sum(stage.feed(config).num_epochs for stage in models.stages(declared.model) if stage.scores)
 
 
-def _track(request: Request, log: Log, planned: Callable[[Experiment], Trial], declared: Experiment) -> None:
-    """Log a run for each candidate, below one for the search: MLflow's charts show the AUC over the settings.
+def _track(request: Request, log: Log, planned: Callable[[Experiment], Trial], declared: Experiment) -> str:
+    """Log a run for each candidate, below one for the search; return the lines that say where to see them.
 
     Raises TrackingError.
     """
@@ -194,18 +197,26 @@ def _track(request: Request, log: Log, planned: Callable[[Experiment], Trial], d
         "commit": provenance.commit(),
     }
     parent = tracker.open_run(log.folder.name, f"search ({request.preset}, {common['data']})", tags=common)
-    for candidate in log.candidates():
+    candidates = log.candidates()
+    names = [_short(candidate.settings) for candidate in candidates]
+    settings = dict.fromkeys(key for candidate in candidates for key in candidate.settings)
+    state = view.state(parent, names, ["val/auc"], list(settings), best_by="val/auc")
+    address = tracker.keep_view(log.folder.name, "Candidates", state)
+    for candidate in candidates:
         trial = planned(declared.override(candidate.settings))
         tags = common | {"method": declared.model, "state": candidate.state, "candidate": trial.digest}
         params = {key: _number(value) for key, value in candidate.settings.items()}
         key = f"{log.folder.name}-{trial.digest}"
-        child = tracker.open_run(key, _short(candidate.settings), parent=parent, params=params, tags=tags)
-        for stage in trial.planned:
-            tracker.log_curve(child, stage.name, stage.curve())
+        began, ended = (trial.times.get(event) for event in ("began", "ended"))
+        name = _short(candidate.settings)
+        child = tracker.open_run(key, name, parent=parent, params=params, tags=tags, began=began)
+        for stage, curve, after_s in curves(trial):
+            tracker.log_curve(child, stage, curve, after_s=after_s)
         if candidate.auc is not None:
             tracker.log_values(child, {"val/auc": candidate.auc, "val/epochs": candidate.epochs})
-        tracker.end(child, "FAILED" if candidate.state == "failed" else "FINISHED")
+        tracker.end(child, "FAILED" if candidate.state == "failed" else "FINISHED", ended)
     tracker.end(parent)
+    return shown_by(tracker.uri, address)
 
 
 # ------------------------------------------------------------------------------------ on the terminal

@@ -6,6 +6,7 @@ PNG and one HTML page in `<storage>/reports/<sweep>-<key>/`.
     saved          a report's folder and its runs, read back
     table          what stands in a cell: published, ours, difference, test against the baseline row
     plot           the table as a picture
+    figures        charts of trainings and scores; colours, strokes and legends of all charts
     robustness     a number against the level of each perturbation, as curves
     page           the whole report as one HTML page
     report         the table of a sweep with its notes, and all its files

@@ -1,15 +1,17 @@
 """The report of a sweep as one HTML page: it loads nothing, runs nothing, and can be printed or sent by mail.
 
+Sections fold; printed, all are open. It follows the reader's choice of a light or a dark screen, and fits a phone.
+
 All text is untrusted (it came from declarations, file names, exceptions) and is escaped; of an absolute path only
 the last part is shown.
 """
 
 import base64
 import html
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,33 +26,65 @@ from pipelines.common.text import printable
 from pipelines.metrics import detection
 from pipelines.reporting import evidence
 from pipelines.reporting.coverage import normalised
-from pipelines.reporting.robustness import legend
-from pipelines.reporting.saved import Material, Saved
-from pipelines.reporting.table import ONE_SEED, Cell, cell_texts, in_percent
+from pipelines.reporting.figures import legend, scores, style, svg, trainings
+from pipelines.reporting.saved import Material, Saved, Trained
+from pipelines.reporting.table import ONE_SEED, Cell, cell_texts, evenly, in_percent
 
 MOST_WEBP_PX = 16383  # the format's limit
 MANY_ROWS = 4  # from here on, single seeds are not drawn
+SHORT_NAME = 26  # letters of a row of which two fit side by side below a panel
 GRID = np.linspace(0, 1, 401)  # false positive rates at which curves are averaged
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/:;,'\"()]+/)+")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
-body { font: 15px/1.45 'DejaVu Sans', Arial, sans-serif; color: #1a1a1a; background: #fff; max-width: 1180px;
-  margin: 24px auto; padding: 0 16px }
-h1 { font-size: 24px; margin: 0 0 8px } h2 { font-size: 18px; margin: 32px 0 8px; border-bottom: 1px solid #bbb }
-h3 { font-size: 15px; margin: 16px 0 4px }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; margin: 8px 0 }
-th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: right; vertical-align: top }
-th { background: #f2f2f2 } th.name, td.name { text-align: left; overflow-wrap: anywhere }
-tr.base td { background: #fafaf0 } tr.printed td { color: #666 }
-td small { color: #555; white-space: nowrap }
-.warning { border: 2px solid #9a6700; background: #fff8e1; padding: 8px 12px; font-weight: bold }
-.bad { color: #a4243b } nav a { margin-right: 14px } img { max-width: 100%; height: auto; display: block }
+:root { --ink: #1a1a1a; --faint: #666; --paper: #fff; --head: #f2f2f2; --base: #faf7e6; --line: #ccc; --bad: #a4243b;
+  --link: #0645ad; --note: #9a6700; --note-paper: #fff8e1; color-scheme: light }
+body { font: 15px/1.45 system-ui, 'DejaVu Sans', Arial, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 1180px; margin: 24px auto; padding: 0 16px }
+h1 { font-size: 24px; line-height: 1.25; margin: 0 0 8px; overflow-wrap: anywhere }
+h2 { font-size: 18px; margin: 0; display: inline } h3 { font-size: 15px; margin: 16px 0 4px }
+a { color: var(--link) } nav { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 12px 0 }
+section { margin: 24px 0 } section > details > summary { border-bottom: 1px solid var(--line); padding: 2px 0 4px }
+section > details > div { padding-top: 8px; scroll-margin-top: 48px } summary { cursor: pointer; font-weight: bold }
+details details { margin: 10px 0 }
+.told { color: var(--faint); margin: 4px 0 } .told code { color: var(--ink); overflow-wrap: anywhere }
+.wide { overflow-x: auto; margin: 8px 0 16px } table { border-collapse: collapse; font-size: 13px }
+th, td { border: 1px solid var(--line); padding: 3px 8px; text-align: right; vertical-align: top; white-space: nowrap }
+th { background: var(--head) } th.group { text-align: center; white-space: normal }
+th.name, td.name { text-align: left; white-space: normal; min-width: 6em; max-width: 26em; overflow-wrap: break-word }
+th.name:first-child, td.name:first-child { position: sticky; left: 0 } td.name { background: var(--paper) }
+th.name { background: var(--head) } tr.base td { background: var(--base) } tr.printed td { color: var(--faint) }
+td small { color: var(--faint); white-space: nowrap }
+.warning { border: 2px solid var(--note); background: var(--note-paper); padding: 8px 12px; font-weight: bold }
+.bad { color: var(--bad) } img { max-width: 100%; height: auto; display: block }
 figure { display: inline-block; margin: 8px 12px 8px 0; vertical-align: top; max-width: 100% }
-dt { font-weight: bold; float: left; clear: left; margin-right: 8px } dd { margin: 0 0 2px 0; overflow-wrap: anywhere }
-li { overflow-wrap: anywhere } summary { cursor: pointer; font-weight: bold; margin: 8px 0 }
-@media print { body { margin: 0; max-width: none; font-size: 11px } figure, tr { break-inside: avoid }
-  nav { display: none } }
+figure.panel { width: 500px } figcaption { font-size: 13px } ul { padding-left: 22px } li { overflow-wrap: anywhere }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 0 } dt { font-weight: bold }
+dd { margin: 0; overflow-wrap: anywhere }
+@media (max-width: 640px) { body { margin: 12px auto; padding: 0 10px; font-size: 14px } h1 { font-size: 20px }
+  table { font-size: 12px } th, td { padding: 3px 5px } td.name, th.name { max-width: 9em } dl { display: block }
+  dd { margin-bottom: 6px } figure { margin-right: 0 } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #ddd; --faint: #999; --paper: #161616; --head: #262626;
+  --base: #2b2919; --line: #444; --bad: #ff8a9a; --link: #8ab4f8; --note: #b98900; --note-paper: #2a2410;
+  color-scheme: dark } img.chart { filter: invert(0.91) hue-rotate(180deg) } }
+@page { size: A4; margin: 12mm }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 11px } table { font-size: 9.5px }
+  th, td { padding: 2px 5px } .wide { overflow: visible } nav { display: none } summary { list-style: none }
+  details::details-content { content-visibility: visible; display: block; height: auto }
+  figure, tr, li { break-inside: avoid } h2, h3, summary { break-after: avoid } thead { display: table-header-group }
+  img { max-height: 240mm; width: auto } figure.panel { width: 48%; margin: 4px 1% 4px 0 } }
 """
+TABLE_COLUMNS = 3  # of the paper's, side by side in one table: as many as a printed page holds
+LONG = 16  # rows of a table, or of a chart: what is longer is folded until it is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page, with HTML as its body; it is left out where that is empty."""
+
+    title: str
+    body: str
+    opened: bool = True
 
 
 def render(
@@ -61,29 +95,62 @@ def render(
     folder: holds the pictures of the report and of its coverage; materials: of the trials that are done; lines: stand
     below the table.
     """
+    facts = {f"{name}: {value}" for name, value in saved.facts.items()}
+    few = sum(line.runs for line in saved.rows) <= LONG
     sections = {
-        "table": ("Published and ours", _table(saved, cells) + _items(lines)),
-        "baseline": ("Against the baseline row", _baseline(saved, cells)),
-        "plot": ("Plot", _pictures([folder / f"{saved.name}.png"])),
-        "roc": ("ROC curves", _rocs(saved, materials)),
-        "manipulations": ("By manipulation", _manipulations(saved, materials)),
-        "robustness": ("Robustness", _pictures([folder / f"{saved.name}-robustness.png"])),
-        "videos": ("What became of the videos", _videos(folder, saved, materials)),
-        "examples": ("Example faces", _examples(materials)),
+        "table": Section(
+            title="Published and ours",
+            body=_table(saved, cells) + _items(line for line in lines if line not in facts),
+        ),
+        "plot": Section(title="Plot", body=_pictures([folder / f"{saved.name}.png"])),
+        "baseline": _baseline(saved, cells),
+        "training": Section(title="Training", body=_trainings(saved, materials), opened=few),
+        "scores": Section(title="Scores of real and fake", body=_scores(materials), opened=few),
+        "roc": Section(title="ROC curves", body=_rocs(saved, materials), opened=few),
+        "manipulations": Section(title="By manipulation", body=_manipulations(saved, materials)),
+        "robustness": Section(title="Robustness", body=_pictures([folder / f"{saved.name}-robustness.png"])),
+        "videos": Section(
+            title="What became of the videos",
+            body=_videos(folder, saved, materials),
+            opened=len(saved.coverage) <= LONG,
+        ),
+        "examples": Section(title="Example faces", body=_examples(materials)),
+        "made": Section(title="How it was made", body=_facts(saved.facts)),
     }
-    shown = {name: section for name, section in sections.items() if section[1]}
+    shown = {name: section for name, section in sections.items() if section.body}
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(saved.title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{_text(saved.title)}</h1>",
+        _told(saved.facts),
         f'<p class="warning">{_text(saved.facts["data"])}</p>' if saved.is_sample else "",
-        "<nav>" + "".join(f'<a href="#{name}">{_text(title)}</a>' for name, (title, _) in shown.items()) + "</nav>",
-        *(f'<section id="{name}"><h2>{_text(title)}</h2>\n{body}</section>' for name, (title, body) in shown.items()),
+        "<nav>" + "".join(f'<a href="#{name}">{_text(s.title)}</a>' for name, s in shown.items()) + "</nav>",
+        *(_section(name, section) for name, section in shown.items()),
         "</body></html>",
     ]
     return "\n".join([*(part for part in parts if part), ""])
+
+
+def _section(name: str, section: Section) -> str:
+    """Return a section that folds; its name is on what it holds, so that a link to it opens it."""
+    opened = " open" if section.opened else ""
+    title = f"<summary><h2>{_text(section.title)}</h2></summary>"
+    return f'<section><details{opened}>{title}\n<div id="{name}">{section.body}</div></details></section>'
+
+
+def _told(facts: Mapping[str, str]) -> str:
+    """Return the lines below the title: when it was run, by which command, of which commit."""
+    first = ", ".join(f"{name} {_text(facts[name])}" for name in ("run", "commit", "preset") if facts.get(name))
+    command = f'<p class="told"><code>{_text(facts["command"])}</code></p>' if facts.get("command") else ""
+    return (f'<p class="told">{first}</p>' if first else "") + command
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return (
+        "<dl>" + "\n".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in facts.items()) + "</dl>\n"
+    )
 
 
 # ------------------------------------------------------------------------------------------- text
@@ -98,30 +165,40 @@ def _items(lines: Iterable[str]) -> str:
 
 
 def _grid(
-    head: Sequence[str], body: Iterable[Sequence[str]], classes: Mapping[str, str] | None = None, names: int = 1
+    head: Sequence[str],
+    body: Iterable[Sequence[str]],
+    classes: Mapping[str, str] | None = None,
+    names: int = 1,
+    groups: Sequence[tuple[str, int]] = (),
 ) -> str:
     """Return a table whose texts are HTML already.
 
-    classes: first text of a row -> CSS class of it; names: how many columns hold text, not numbers.
+    classes: first text of a row -> CSS class of it; names: how many columns hold text, not numbers; groups: headings
+    over several of the others, each with how many.
     """
 
     def line(tag: str, texts: Sequence[str]) -> str:
         named = "".join(f'<{tag} class="name">{text}</{tag}>' for text in texts[:names])
         return named + "".join(f"<{tag}>{text}</{tag}>" for text in texts[names:])
 
-    rows = [f"<tr>{line('th', head)}</tr>"]
+    over = "".join(f'<th class="group" colspan="{width}">{text}</th>' for text, width in groups)
+    rows = [
+        "<thead>" + (f"<tr>{names * '<th></th>'}{over}</tr>" if over else "") + f"<tr>{line('th', head)}</tr></thead>"
+    ]
     for texts in body:
         kind = f' class="{name}"' if (name := (classes or {}).get(texts[0])) else ""
         rows.append(f"<tr{kind}>{line('td', texts)}</tr>")
     return '<div class="wide"><table>' + "\n".join(rows) + "</table></div>\n"
 
 
-def _image(kind: str, data: bytes, alt: str) -> str:
-    return f'<img alt="{_text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+def _image(kind: str, data: bytes, alt: str, *, chart: bool = True) -> str:
+    """Return a picture; a chart's colours are turned round on a dark screen, a photograph's are not."""
+    of_chart = ' class="chart"' if chart else ""
+    return f'<img{of_chart} alt="{_text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
-def _figure(kind: str, data: bytes, alt: str) -> str:
-    return f"<figure>{_image(kind, data, alt)}</figure>\n"
+def _figure(kind: str, data: bytes, alt: str, *, chart: bool = True) -> str:
+    return f"<figure>{_image(kind, data, alt, chart=chart)}</figure>\n"
 
 
 def _pictures(paths: Sequence[Path]) -> str:
@@ -133,9 +210,13 @@ def _pictures(paths: Sequence[Path]) -> str:
 def _table(saved: Saved, cells: Sequence[Cell]) -> str:
     at = {(cell.row, cell.column): cell for cell in cells}
     names = [column.name for column in saved.columns]
-    head = [_text(saved.row_name)]
-    for name in names:
-        head += [f"{_text(name)}<br>published", f"{_text(name)}<br>ours", "diff."]
+    wide = evenly(len(names), TABLE_COLUMNS)
+    return "".join(_group(saved, at, names[first : first + wide]) for first in range(0, len(names), wide))
+
+
+def _group(saved: Saved, at: Mapping[tuple[str, str], Cell], names: Sequence[str]) -> str:
+    """Return the table for some of its columns."""
+    head = [_text(saved.row_name), *("published", "ours", "diff.") * len(names)]
     body = []
     classes = _classes(saved)
     for row in saved.rows:
@@ -147,7 +228,7 @@ def _table(saved: Saved, cells: Sequence[Cell]) -> str:
             value, *interval = _text(ours).split(" [")
             line += [_text(published), value + "".join(f"<br><small>[{rest}</small>" for rest in interval), difference]
         body.append(line)
-    return _grid(head, body, classes)
+    return _grid(head, body, classes, groups=[(_text(name), 3) for name in names])
 
 
 def _classes(saved: Saved) -> dict[str, str]:
@@ -155,7 +236,7 @@ def _classes(saved: Saved) -> dict[str, str]:
     return {_text(label): "base" for label in saved.baselines}
 
 
-def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
+def _baseline(saved: Saved, cells: Sequence[Cell]) -> Section:
     tested = [(cell, cell.against) for cell in cells if cell.against]
     body = [
         [
@@ -183,7 +264,9 @@ def _baseline(saved: Saved, cells: Sequence[Cell]) -> str:
         "by seed",
         "videos",
     ]
-    return _grid(head, body, names=3) if body else ""  # how it was tested stands below the first table
+    return Section(  # how it was tested stands below the first table
+        title="Against the baseline row", body=_grid(head, body, names=3) if body else "", opened=len(body) <= LONG
+    )
 
 
 def _by_row(materials: Sequence[Material], part: str, level: str) -> dict[str, list[pa.Table]]:
@@ -230,6 +313,32 @@ def _auc_text(tables: Sequence[pa.Table], manipulation: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------ curves
+def _trainings(saved: Saved, materials: Sequence[Material]) -> str:
+    """Return losses and validation AUC by epoch, stage by stage; a stage that all rows share is one line."""
+    by_stage: dict[str, dict[str, list[Trained]]] = {}
+    for material in materials:
+        for training in material.run.trainings:
+            by_stage.setdefault(training.stage, {}).setdefault(material.row, []).append(training)
+    text = ""
+    for stage, by_row in by_stage.items():
+        if not any(training.curve for own in by_row.values() for training in own):
+            continue
+        shared = len({tuple(training.digest for training in own) for own in by_row.values()}) == 1 < len(by_row)
+        drawn = {"all rows": next(iter(by_row.values()))} if shared else by_row
+        text += f"<h3>{_text(stage)}</h3>\n" + _figure(
+            "svg+xml", trainings(drawn, saved.baselines), f"training of {stage}"
+        )
+    note = "Dots: the epochs whose weights were kept. Of several seeds each is thin, their mean is thick."
+    return f"<p>{note}</p>\n{text}" if text else ""
+
+
+def _scores(materials: Sequence[Material]) -> str:
+    """Return how the scores of real and of fake videos are distributed, by test part and row."""
+    by_part = {part: _by_row(materials, part, "video") for part, level in _parts(materials) if level == "video"}
+    by_part = {part: by_row for part, by_row in by_part.items() if by_row}
+    return _figure("svg+xml", scores(by_part), "scores of real and fake videos") if by_part else ""
+
+
 def _rocs(saved: Saved, materials: Sequence[Material]) -> str:
     """Return the ROC curves of all parts at level `video`, and at level `frame` of those that the table has there."""
     wanted = {(column.test, column.level) for column in saved.columns}
@@ -243,38 +352,32 @@ def _rocs(saved: Saved, materials: Sequence[Material]) -> str:
             if max(map(len, by_row.values())) > 1:
                 caption += "<br>mean over seeds" + ("; thin: each of them" if len(by_row) <= MANY_ROWS else "")
             picture = _image("svg+xml", _roc(saved, by_row), f"ROC curves, {part}")
-            text += f"<figure><figcaption>{caption}</figcaption>{picture}</figure>\n"
+            text += f'<figure class="panel"><figcaption>{caption}</figcaption>{picture}</figure>\n'
     return text
 
 
 def _roc(saved: Saved, by_row: Mapping[str, Sequence[pa.Table]]) -> bytes:
     """Return one panel as SVG; by_row: row -> its scores, seed by seed."""
-    from matplotlib import rc_context  # here: a second of import that a page without curves does not need
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
-    with rc_context({"svg.hashsalt": "report", "text.parse_math": False}):
-        figure = Figure(figsize=(5.2, 5), layout="constrained")
-        FigureCanvasSVG(figure)
+    def draw(figure: Any) -> None:
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], ":", color="0.7", linewidth=1)
         lines: dict[str, Any] = {}
         for number, (row, tables) in enumerate(by_row.items()):
-            colour = "black" if {row} == saved.baselines else f"C{number % 10}"
-            style = "-" if number < 10 else "--"
-            line, area = _curve(axis, tables, colour, style, seeds=len(by_row) <= MANY_ROWS)
+            look = style(number, baseline={row} == saved.baselines)
+            line, area = _curve(axis, tables, look, seeds=len(by_row) <= MANY_ROWS)
             lines[f"{row} ({in_percent(area)})"] = line
         axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_aspect("equal")
         title = f"{printable(saved.row_name)} (AUC %)"
-        legend(axis, lines, loc="lower right", fontsize="x-small", title_fontsize="x-small", title=title)
-        data = io.BytesIO()
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    return data.getvalue()
+        columns = 2 if len(by_row) > MANY_ROWS and max(map(len, by_row)) < SHORT_NAME else 1
+        legend(figure, lines, loc="outside lower center", title=title, ncols=columns, fontsize="small", frameon=False)
+
+    return svg(5.2, 5 + 0.17 * len(by_row), draw)
 
 
-def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, seeds: bool) -> tuple[Any, float]:
-    """Draw the mean over seeds at equal false positive rates; seeds: each one too, thin.
+def _curve(axis: Any, tables: Sequence[pa.Table], look: Mapping[str, Any], *, seeds: bool) -> tuple[Any, float]:
+    """Draw the mean over seeds at equal false positive rates; look: of its line; seeds: each one too, thin.
 
     Return the line of the mean, and the mean of the areas.
     """
@@ -285,8 +388,8 @@ def _curve(axis: Any, tables: Sequence[pa.Table], colour: str, style: str, *, se
         x, y = curves[0]
     elif seeds and len(curves) > 1:
         for fpr, tpr in curves:
-            axis.plot(x, np.append(0, np.interp(GRID, fpr, tpr)), "-", color=colour, linewidth=0.6, alpha=0.4)
-    (line,) = axis.plot(x, y, style, color=colour, linewidth=1.5)
+            axis.plot(x, np.append(0, np.interp(GRID, fpr, tpr)), **look, linewidth=0.6, alpha=0.4)
+    (line,) = axis.plot(x, y, **look, linewidth=1.5)
     return line, area
 
 
@@ -339,7 +442,7 @@ def _examples(materials: Sequence[Material]) -> str:
         for name, draw in (("evidence", evidence.examples_sheet), ("features", partial(evidence.tsne, title=label))):
             path = material.run.folder / f"{name}.parquet"
             if path.is_file() and (table := pq.read_table(path)).num_rows:
-                pictures += _figure(*_smaller(draw(table)), f"{name} of {label}")
+                pictures += _figure(*_smaller(draw(table)), f"{name} of {label}", chart=name == "features")
         if pictures:
             opened = "" if by_row else " open"
             summary = f"<summary>{_text(label)}</summary>"

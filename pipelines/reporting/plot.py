@@ -10,27 +10,29 @@ import numpy as np
 
 from pipelines.common.storage import writing
 from pipelines.common.text import printable
-from pipelines.reporting.table import Cell
+from pipelines.reporting.figures import FAKE_COLOUR, REAL_COLOUR
+from pipelines.reporting.table import Cell, evenly
 
 PANELS = 4  # side by side
 CHARACTERS = 30  # of a title that fit over one panel
 NAME_CHARACTERS = 32  # of a row's name that fit into a line beside the panels
 LINE = 0.24  # inches that a line of text takes
-CONTEXT, PUBLISHED, OURS = "0.6", "0.25", "C0"
+DODGE = 0.13  # of a row's height: ours below its place, published above
+CONTEXT, PUBLISHED, OURS = "0.6", FAKE_COLOUR, REAL_COLOUR
 
 
-def plot(path: Path, title: str, row_name: str, value_name: str, cells: Sequence[Cell], footer: str) -> None:
+def plot(path: Path, title: str, row_name: str, cells: Sequence[Cell], footer: str) -> None:
     """Write a PNG with a panel for each column of the table, and its rows below each other.
 
-    It shows published values (circles; gray ones where nothing was run) and ours (squares with intervals). value_name:
-    of the axis; footer: a text below the panels.
+    It shows published values (circles; gray ones where nothing was run) and ours (squares with intervals, a little
+    lower, so that none hides another). footer: a text below the panels.
     """
     from matplotlib import rc_context  # here: a second of import that a dry run does not need
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    wide = min(PANELS, len(columns))
+    wide = evenly(len(columns), PANELS)
     high = -(-len(columns) // wide)
     names = {cell.row: "\n".join(textwrap.wrap(printable(cell.row), NAME_CHARACTERS)) or " " for cell in cells}
     lines = sum(name.count("\n") + 1 for name in names.values())
@@ -41,9 +43,11 @@ def plot(path: Path, title: str, row_name: str, value_name: str, cells: Sequence
         FigureCanvasAgg(figure)
         grid = figure.subplots(high, wide, sharey=True, squeeze=False)
         for axis, column in zip(grid.flat, columns, strict=False):
-            _panel(axis, [cell for cell in cells if cell.column == column])
+            own = [cell for cell in cells if cell.column == column]
+            _panel(axis, own)
             axis.set_title(printable(column), fontsize="medium")
-            axis.set_xlabel(f"{value_name} (%)", fontsize="small")
+            axis.set_xlabel(f"{own[0].level} {own[0].metric.upper()} (%)".lstrip(), fontsize="small")
+            axis.tick_params(axis="x", labelsize="small")
         for axis in grid.flat[len(columns) :]:
             axis.set_axis_off()
         runs = {cell.row: cell.runs for cell in cells}
@@ -66,13 +70,14 @@ def _panel(axis: Any, cells: Sequence[Cell]) -> None:
         shown = [(y, cell) for y, cell in places if cell.runs is runs and math.isfinite(cell.published)]
         x = [100 * cell.published for _, cell in shown]
         if shown:
-            axis.plot(x, [y for y, _ in shown], "o", color=colour, markerfacecolor="white", label=label)
+            y = [place - DODGE * runs for place, _ in shown]
+            axis.plot(x, y, "o", color=colour, markerfacecolor="white", label=label)
     known = [(y, cell) for y, cell in places if math.isfinite(cell.ours)]
     if known:
         bars = 100 * np.array([[cell.ours - cell.low, cell.high - cell.ours] for _, cell in known]).T
         axis.errorbar(
             [100 * cell.ours for _, cell in known],
-            [y for y, _ in known],
+            [y + DODGE for y, _ in known],
             xerr=np.maximum(bars, 0),
             fmt="s",
             color=OURS,

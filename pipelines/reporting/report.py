@@ -36,10 +36,8 @@ class Report:
         write_text(paths[0], markdown(saved.title, saved.row_name, self.cells, self.lines))
         write_text(paths[1], to_csv(saved.row_name, self.cells))
         write_text(paths[2], to_latex(saved.title, saved.row_name, self.cells, self.lines))
-        kinds = {f"{column.level} {column.metric.upper()}" for column in saved.columns}
-        value_name = kinds.pop() if len(kinds) == 1 else "value"
         footer = saved.facts["data"] if saved.is_sample else ""
-        plot.plot(paths[3], saved.title, saved.row_name, value_name, self.cells, footer)
+        plot.plot(paths[3], saved.title, saved.row_name, self.cells, footer)
         paths += robustness.write(folder / f"{saved.name}-robustness.png", saved, self.materials, footer)
         if html:
             paths.append(folder / f"{saved.name}.html")

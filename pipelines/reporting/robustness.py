@@ -14,6 +14,7 @@ from pipelines.common.storage import writing
 from pipelines.common.text import printable
 from pipelines.faces import perturb
 from pipelines.metrics.names import FINAL
+from pipelines.reporting.figures import legend, style
 from pipelines.reporting.saved import Material, Saved, where
 
 CHARACTERS = 36  # of a title that fit over one panel
@@ -100,17 +101,6 @@ def plot(
     return True
 
 
-def legend(parent: Any, lines: Mapping[str, Any], **placed: Any) -> Any:
-    """Add a legend to a figure or panel; lines: name -> what is drawn; placed: as matplotlib takes it.
-
-    A name may be anything: given as a label, one that begins with `_` would be left out.
-    """
-    added = parent.legend(lines.values(), ["."] * len(lines), **placed)
-    for text, name in zip(added.get_texts(), lines, strict=True):
-        text.set_text(printable(name))
-    return added
-
-
 def write(path: Path, saved: Saved, materials: Sequence[Material], footer: str) -> list[Path]:
     """Write the curves of a report, at the level and in the metric of its first perturbed column.
 
@@ -130,8 +120,9 @@ def _panel(axis: Any, family: str, curves: Mapping[str, Sequence[Point]]) -> dic
     for number, (row, curve) in enumerate(curves.items()):
         if curve:
             place, value, low, high = (np.array(column) for column in zip(*curve, strict=True))
-            (lines[row],) = axis.plot(place, 100 * value, "o-", color=f"C{number % 10}", markersize=4)
-            axis.fill_between(place, 100 * low, 100 * high, color=f"C{number % 10}", alpha=0.15, linewidth=0)
+            look = style(number)
+            (lines[row],) = axis.plot(place, 100 * value, **look, marker="o", markersize=4)
+            axis.fill_between(place, 100 * low, 100 * high, color=look["color"], alpha=0.15, linewidth=0)
     known = {p.level: p.parameter for p in perturb.PERTURBATIONS.values() if p.family == family}
     shown = sorted({place for curve in curves.values() for place, *_ in curve})
     axis.set_xticks(shown, [known.get(place, "clean") for place in shown], fontsize="small")

@@ -1,6 +1,7 @@
 """A sweep's report folder and its runs, read back: all that a report is made of, without a model or Ray.
 
 <storage>/reports/<sweep>-<key>/table.json   what was asked: rows, columns, published values, the run of each trial
+<storage>/stages/<paper>/<stage>/<digest>/   curves.jsonl, _done.json: of its trainings, where they are still kept
 <storage>/runs/<digest>/                     trial.json, predictions.parquet, validation.parquet (of trials of ours),
                                              sources.parquet, results.parquet, _done.json
 """
@@ -101,6 +102,16 @@ class Saved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A training of a stage, as its folder tells it."""
+
+    stage: str
+    digest: str
+    curve: tuple[Mapping[str, float], ...]  # a line for each epoch: `epoch`, `train/...`, `val/...`
+    best_epoch: int  # whose weights were kept
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """The folder of a trial that is done."""
 
@@ -135,6 +146,23 @@ class Run:
     def sources(self) -> pa.Table:
         """SOURCES of the videos of its parts."""
         return pq.read_table(self.folder / "sources.parquet")
+
+    @cached_property
+    def trainings(self) -> tuple[Trained, ...]:
+        """Its stages that were trained and are still kept, in the paper's order; none of a foreign run."""
+        told = storage.read_json(self.folder / "trial.json")
+        paper, stages = told.get("experiment", {}).get("model", ""), told.get("stages", {})
+        folders = {name: self.folder.parents[1] / "stages" / paper / name / own for name, own in stages.items()}
+        return tuple(
+            Trained(
+                stage=name,
+                digest=folder.name,
+                curve=tuple(map(json.loads, (folder / "curves.jsonl").read_text().splitlines())),
+                best_epoch=storage.read_json(folder / "_done.json")["best_epoch"],
+            )
+            for name, folder in folders.items()
+            if (folder / "_done.json").is_file() and (folder / "curves.jsonl").is_file()
+        )
 
     @cached_property
     def validated(self) -> Validated:

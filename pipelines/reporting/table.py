@@ -23,6 +23,7 @@ from pipelines.reporting.saved import COUNTS, Line, Material, Saved, population,
 
 ONE_SEED = "*"
 PUBLISHED_ONLY = "°"  # behind the label of a row that nothing runs for
+LATEX_COLUMNS = 3  # of the paper's, side by side on a page
 HIGHER, LOWER = "↑", "↓"  # than the baseline, by more than other test videos explain
 
 
@@ -373,8 +374,24 @@ def markdown(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[s
 def to_latex(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[str]) -> str:
     """Return the table as a LaTeX `table` with booktabs, with `lines` below it.
 
-    It shows published and ours: the difference follows. One that is too wide for the page is made smaller.
+    It shows published and ours: the difference follows. One that is too large for the page is made smaller; one with
+    more than three columns becomes several tables, of which the last has the lines.
     """
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    wide = evenly(len(columns), LATEX_COLUMNS)
+    groups = [columns[first : first + wide] for first in range(0, len(columns), wide)]
+    text = [r"% needs \usepackage{booktabs,adjustbox}"]
+    for number, group in enumerate(groups, 1):
+        part = f" ({number} of {len(groups)})" if len(groups) > 1 else ""
+        text += _latex_table(title + part, row_name, [c for c in cells if c.column in group])
+        if number == len(groups):
+            text += [r"\par\smallskip\scriptsize\raggedright", *(rf"{latex(line)}\par" for line in lines)]
+        text.append(r"\end{table}")
+    return "\n".join([*text, ""])
+
+
+def _latex_table(title: str, row_name: str, cells: Sequence[Cell]) -> list[str]:
+    """Return the lines of a LaTeX `table`, without its end."""
     columns = list(dict.fromkeys(cell.column for cell in cells))
     at = {(cell.label, cell.column): cell for cell in cells}
     heads = [rf"\multicolumn{{2}}{{c}}{{{latex(column)}}}" for column in columns]
@@ -383,12 +400,11 @@ def to_latex(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[s
         [latex(label)] + [latex(text) for column in columns for text in cell_texts(at[label, column])[:2]]
         for label in dict.fromkeys(cell.label for cell in cells)
     ]
-    text = [
-        r"% needs \usepackage{booktabs,adjustbox}",
+    return [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex(title)}}}",
-        r"\begin{adjustbox}{max width=\linewidth}",
+        r"\begin{adjustbox}{max width=\linewidth, max totalheight=0.7\textheight}",
         rf"\begin{{tabular}}{{@{{}}l{'rl' * len(columns)}@{{}}}}",
         r"\toprule",
         rf"& {' & '.join(heads)} \\",
@@ -399,11 +415,12 @@ def to_latex(title: str, row_name: str, cells: Sequence[Cell], lines: Sequence[s
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{adjustbox}",
-        r"\par\smallskip\footnotesize\raggedright",
-        *(rf"{latex(line)}\par" for line in lines),
-        r"\end{table}",
     ]
-    return "\n".join([*text, ""])
+
+
+def evenly(number: int, most: int) -> int:
+    """Return how many stand side by side where `number` are laid out in rows of at most `most`, as even as can be."""
+    return -(-number // -(-number // most)) if number else 1
 
 
 def to_csv(row_name: str, cells: Sequence[Cell]) -> str:

@@ -4,6 +4,7 @@ In: the outcome of a sweep and the files of its report. Out: an experiment for t
 one for each trial, and the best trial as a registered model.
 
     client    calls of MLflow by run id, repeated until they work or patience ends
+    view      the page of MLflow that shows a launch's table, and its address
     runs      what reaches MLflow: names, tags, parameters, metrics, curves, datasets, files
     foreign   the same for scores that were made elsewhere
     registry  the write side of the model registry: which trial wins, and its registered model

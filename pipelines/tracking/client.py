@@ -4,6 +4,8 @@ Experiment = sweep; parent run = one launch (the same rows on the same data: the
 trial. Every run has a tag `run_key`, by which a repeated or resumed command finds it again. Only the driver of a sweep
 calls MLflow.
 
+A run's times are those of what it is about, where the caller knows them, not those of the logging.
+
 Every call may be repeated: what is there is not logged twice. So a call that fails because the database is busy or
 the server is away is tried again, for as long as the tracker's patience lasts.
 """
@@ -20,12 +22,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import filelock
+
+from pipelines.tracking import view
 
 MAX_PARAM_CHARS = 500
 MAX_TAG_CHARS = 7500  # MLflow's limit is 8000
@@ -96,6 +101,13 @@ def ui_command(uri: str) -> str:
     if uri.startswith("http"):
         return shown(uri)
     return f"uv run mlflow ui --backend-store-uri {shlex.quote(shown(uri))} --host 127.0.0.1 --workers 1"
+
+
+def shown_by(uri: str, address: str) -> str:
+    """Return the lines that say how to look at a page of MLflow: its address, and before it how to start a server."""
+    if uri.startswith("http"):
+        return f"MLflow: {address}"
+    return f"MLflow: {ui_command(uri)}\n        then open {address}"
 
 
 def patiently(function: Callable[[], Result], uri: str, patience_s: float) -> Result:
@@ -193,10 +205,14 @@ class Tracker:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         datasets: Sequence[Dataset] = (),
+        began: datetime | None = None,
     ) -> str:
-        """Return the id of the run with this key, made if there is none. One that has ended well stays as it is."""
+        """Return the id of the run with this key, made if there is none. One that has ended well stays as it is.
+
+        began: when what it is about has begun; None: now.
+        """
         with self.locked():  # two launches that log the same params at once would make the database refuse one
-            run = self.call(lambda: self._find_or_create(key, name, parent))
+            run = self.call(lambda: self._find_or_create(key, name, parent, began))
             run_id = str(run.info.run_id)
             if run.info.status == "FINISHED":
                 return run_id  # with the tags, the commit among them, of the code that made its numbers
@@ -218,7 +234,11 @@ class Tracker:
         for batch in _batches([self._tag(k, v) for k, v in new_tags.items()], PER_BATCH):
             self.client.log_batch(run_id, tags=batch)
 
-    def _find_or_create(self, key: str, name: str, parent: str | None) -> Any:
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log those params that the run lacks."""
+        self.call(lambda: self._complete(run_id, params, {}))
+
+    def _find_or_create(self, key: str, name: str, parent: str | None, began: datetime | None) -> Any:
         query = f"tags.run_key = '{key}'" + (f" and tags.`mlflow.parentRunId` = '{parent}'" if parent else "")
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
         known = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)
@@ -227,7 +247,7 @@ class Tracker:
                 self.client.update_run(known[0].info.run_id, status="RUNNING")
             return known[0]
         tags = {"run_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
-        made = self.client.create_run(self.experiment_id, run_name=name, tags=tags)
+        made = self.client.create_run(self.experiment_id, start_time=_milliseconds(began), run_name=name, tags=tags)
         # A launch on another machine may have made it in the same moment: both then keep the older one.
         first = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=order)[0]
         if first.info.run_id != made.info.run_id:
@@ -240,6 +260,10 @@ class Tracker:
             markdown = markdown[:MAX_TAG_CHARS].rsplit("\n", 1)[0] + "\n\nCut here; the whole is among the artifacts.\n"
         self.call(lambda: self.client.set_tag(run_id, "mlflow.note.content", markdown))
 
+    def describe_experiment(self, text: str) -> None:
+        """Set the text that the UI shows beside the name of the experiment."""
+        self.call(lambda: self.client.set_experiment_tag(self.experiment_id, "mlflow.note.content", text))
+
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run; a text that is too long is cut."""
         for name, value in tags.items():
@@ -249,9 +273,20 @@ class Tracker:
         """Return whether a run has ended well."""
         return self.call(lambda: self.client.get_run(run_id).info.status == "FINISHED")
 
-    def end(self, run_id: str, status: str = "FINISHED") -> None:
-        """End a run: FINISHED, FAILED or KILLED."""
-        self.call(lambda: self.client.set_terminated(run_id, status))
+    def end(self, run_id: str, status: str = "FINISHED", at: datetime | None = None) -> None:
+        """End a run: FINISHED, FAILED or KILLED. at: when what it is about has ended; None: now."""
+        self.call(lambda: self.client.set_terminated(run_id, status, _milliseconds(at)))
+
+    def keep_view(self, key: str, name: str, state: Mapping[str, Any]) -> str:
+        """Keep a view of the experiment's runs (`view.state`) in MLflow's menu of them; return its address."""
+
+        def keep() -> None:
+            tags = self.client.get_experiment(self.experiment_id).tags
+            if not view.holds(tags.get(view.TAG + key), state):
+                self.client.set_experiment_tag(self.experiment_id, view.TAG + key, view.tag(name, state))
+
+        self.call(keep)
+        return view.address(shown(self.uri), self.experiment_id, key)
 
     # ------------------------------------------------------------------------------- what is logged
     def _log_inputs(self, run_id: str, datasets: Sequence[Dataset]) -> None:
@@ -275,19 +310,25 @@ class Tracker:
         ]
         self.call(lambda: self.client.log_inputs(run_id, datasets=given))
 
-    def log_curve(self, run_id: str, prefix: str, lines: Sequence[Mapping[str, float]]) -> None:
-        """Log the lines of a curve: a metric `<prefix>/<name>` for each entry, by `step`.
+    def log_curve(
+        self, run_id: str, prefix: str, lines: Sequence[Mapping[str, float]], *, after_s: float = 0.0
+    ) -> None:
+        """Log the lines of a curve: a metric `<prefix>/<name>` by `step`, for each entry that is a curve (`_curves`).
 
-        Steps that are there are not logged twice. Times are those of the training (`seconds` of the lines), from the
-        run's start: two launches that watch the same training log the same points, and MLflow keeps one of each.
+        Steps that are there are not logged twice. Times are those of the training (`seconds` of the lines), which began
+        `after_s` seconds after the run: two launches that watch the same training log the same points, and MLflow
+        keeps one of each.
         """
-        known = {key: self._logged_to(run_id, key) for line in lines[:1] for key in _metrics_of(line, prefix)}
+        names = _curves(lines)
+        known = {name: self._logged_to(run_id, f"{prefix}/{name}") for name in names}
         now = self.call(lambda: self.client.get_run(run_id).info.start_time) if lines else 0
+        now += round(1000 * after_s)
         batch = []
         for line in lines:
             now += round(1000 * float(line.get("seconds", 0)))
-            for key, value in _metrics_of(line, prefix).items():
-                if line["step"] > (known[key] if key in known else self._logged_to(run_id, key)):
+            for name in names & line.keys():
+                key, value = f"{prefix}/{name}", line[name]
+                if line["step"] > known[name]:
                     batch.append(self._metric(key, float(value), now, int(line["step"])))
         self._log_metrics(run_id, batch)
         for metric in batch:
@@ -403,8 +444,21 @@ def _lock_path(uri: str, storage: Path) -> Path:
     return storage / ".mlflow.lock"
 
 
-def _metrics_of(line: Mapping[str, float], prefix: str) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in line.items() if name not in ("step", "epoch", "seconds")}
+def _curves(lines: Sequence[Mapping[str, float]]) -> set[str]:
+    """Return which entries of lines are curves: the loss, all of validation, and what changes from line to line.
+
+    A learning rate or a part of the loss that stays the same is none.
+    """
+    values: dict[str, set[float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            values.setdefault(name, set()).add(value)
+    changing = {name for name, own in values.items() if len(own) > 1 or name == "train/loss" or name.startswith("val/")}
+    return changing - {"step", "epoch", "seconds"}
+
+
+def _milliseconds(at: datetime | None) -> int | None:
+    return None if at is None else round(1000 * at.timestamp())
 
 
 def _equal(logged: float | None, new: float) -> bool:

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.common import provenance
-from pipelines.tracking.client import Tracker, default_uri
-from pipelines.tracking.runs import as_dataset, metric_values, undefined
+from pipelines.tracking import view
+from pipelines.tracking.client import Tracker, default_uri, shown, shown_by
+from pipelines.tracking.runs import as_dataset, counts, metric_values, undefined
 from pipelines.trials.foreign import ForeignTrial
 
 EXPERIMENT = "scores_from_elsewhere"  # of runs that are in no sweep's table
 
 
-def log(trial: ForeignTrial, sweep: str, report: Sequence[Path]) -> Tracker:
-    """Log a run whose folder is written, and its report, the first file of which is Markdown; return the tracker.
+def log(trial: ForeignTrial, sweep: str, report: Sequence[Path]) -> str:
+    """Log a run whose folder is written, and its report, the first file of which is Markdown; return where to see it.
 
     sweep: name of the sweep in whose table it stands, or empty. What is logged already stays. Raises TrackingError.
     """
@@ -41,8 +42,10 @@ def log(trial: ForeignTrial, sweep: str, report: Sequence[Path]) -> Tracker:
     run_id = tracker.open_run(trial.digest, name, params=params, tags=tags, datasets=datasets)
     if not tracker.is_finished(run_id):
         tracker.log_values(run_id, metric_values(trial.results()))
+        tracker.log_params(run_id, counts(trial.results()))
         tracker.set_tags(run_id, undefined(trial.results()))
         tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet", *report])
         tracker.describe(run_id, report[0].read_text())
         tracker.end(run_id)
-    return tracker
+    address = view.run_address(shown(tracker.uri), tracker.experiment_id, run_id)
+    return shown_by(tracker.uri, address)

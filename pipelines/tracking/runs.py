@@ -1,14 +1,15 @@
 """A sweep's trials as MLflow runs: their names, tags, params, metrics, curves, datasets and files.
 
 `log` logs all at the end of a launch; `live` shows curves while trials run. A fact stands in one place: what a person
-filters by is a tag, every other setting of the experiment a param.
+filters by is a tag, every other setting of the experiment a param, with the counts of videos. Metrics are numbers that
+one compares, and curves.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,19 +21,22 @@ from rich.console import Console
 from pipelines.common import provenance, tables
 from pipelines.common.storage import digest
 from pipelines.experiments.experiment import IN_RECIPE
+from pipelines.experiments.sweep import NO_VALUE, Column, percent
 from pipelines.metrics.names import FINAL
-from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri
+from pipelines.tracking import view
+from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri, shown_by
 from pipelines.trials.outcome import Outcome, RowSeed
 from pipelines.trials.trial import Trial, UsablePart
 
 START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
 PAUSE_S = 60.0  # after a failure while trials run
 UNDEFINED = "not_defined"  # tag: which metrics there are no values of, and why
+DECIMALS = 6  # of a metric, as in a report's CSV: MLflow shows all there are
 IN_TAGS = ("model", "seed", "preset", "codec", "train_on", "test_on")  # settings that are tags, not params
 # Settings of a paper that are the default of one of the extraction, and are logged there.
 IN_FACES = {f"model_config.{own}": f"faces.{there}" for own, there in IN_RECIPE.items()}
 
-Curve = Sequence[Mapping[str, float]]
+StageCurve = tuple[str, Sequence[Mapping[str, float]], float]  # stage, lines, seconds of training before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +45,53 @@ class Runs:
 
     tracker: Tracker
     parent: str  # the launch
-    children: Mapping[RowSeed, str]  # its trials
+    address: str  # of the page that shows its table
+    children: dict[RowSeed, str] = field(default_factory=dict)  # its trials, as far as they are opened
+
+    def open_trial(self, outcome: Outcome, key: RowSeed) -> str:
+        """Return the run of a trial, made or found again; it began when the trial did. Raise TrackingError."""
+        if key not in self.children:
+            trial, place = outcome.trials[key], 1 + list(outcome.trials).index(key)
+            self.children[key] = self.tracker.open_run(
+                trial.digest,
+                trial_name(key, trial),
+                parent=self.parent,
+                params=params(trial),
+                tags=common_tags(outcome) | trial_tags(trial) | {"row": key[0], view.PLACE: f"{place:03}"},
+                datasets=inputs(trial),
+                began=trial.times.get("began"),
+            )
+        return self.children[key]
+
+
+def open_launch(outcome: Outcome, patience_s: float) -> Runs:
+    """Return the run of a launch, made or found again, and the view of its table; none of its trials is opened.
+
+    Raise TrackingError.
+    """
+    tracker = Tracker(default_uri(outcome.storage), outcome.sweep.name, outcome.storage, patience_s)
+    trials = list(outcome.trials.values())
+    over_all = common_tags(outcome) | provenance.joined([trial_tags(trial) for trial in trials])
+    datasets = {(dataset.name, dataset.digest): dataset for trial in trials for dataset in inputs(trial)}
+    began = min((trial.times["began"] for trial in trials if "began" in trial.times), default=None)
+    parent = tracker.open_run(
+        outcome.key, launch_name(outcome), tags=over_all, datasets=list(datasets.values()), began=began
+    )
+    names = [trial_name(key, trial) for key, trial in outcome.trials.items()]
+    tracker.describe_experiment(
+        f"{outcome.sweep.title}. See Model training, Runs; each launch's table is a saved view."
+    )
+    state = view.state(parent, names, table_metrics(outcome))
+    address = tracker.keep_view(outcome.key, launch_name(outcome), state)
+    return Runs(tracker=tracker, parent=parent, address=address)
 
 
 def open_runs(outcome: Outcome, patience_s: float) -> Runs:
-    """Return the runs of a launch, made or found again. Raise TrackingError."""
-    tracker = Tracker(default_uri(outcome.storage), outcome.sweep.name, outcome.storage, patience_s)
-    common = common_tags(outcome)
-    trials = list(outcome.trials.values())
-    over_all = common | provenance.joined([trial_tags(trial) for trial in trials])
-    datasets = {(dataset.name, dataset.digest): dataset for trial in trials for dataset in inputs(trial)}
-    parent = tracker.open_run(outcome.key, launch_name(outcome), tags=over_all, datasets=list(datasets.values()))
-    children = {}
-    for key, trial in outcome.trials.items():
-        tags = common | trial_tags(trial) | {"row": key[0]}
-        children[key] = tracker.open_run(
-            trial.digest,
-            trial_name(key, trial),
-            parent=parent,
-            params=params(trial),
-            tags=tags,
-            datasets=inputs(trial),
-        )
-    return Runs(tracker=tracker, parent=parent, children=children)
+    """Return the runs of a launch and of all its trials, made or found again. Raise TrackingError."""
+    runs = open_launch(outcome, patience_s)
+    for key in outcome.trials:
+        runs.open_trial(outcome, key)
+    return runs
 
 
 def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report: Sequence[Path]) -> Runs:
@@ -77,14 +105,15 @@ def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report:
     for key, trial in outcome.trials.items():
         run_id = runs.children[key]
         if not trial.done:
-            tracker.end(run_id, "FAILED")
+            tracker.end(run_id, "FAILED", trial.times.get("ended"))
         elif not tracker.is_finished(run_id):
-            for stage in trial.planned:
-                tracker.log_curve(run_id, stage.name, stage.curve())
+            for stage, curve, after_s in curves(trial):
+                tracker.log_curve(run_id, stage, curve, after_s=after_s)
             tracker.log_values(run_id, values[key])
+            tracker.log_params(run_id, counts(trial.results()))
             tracker.set_tags(run_id, undefined(trial.results()))
             tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
-            tracker.end(run_id)
+            tracker.end(run_id, at=trial.times.get("ended"))
     if not tracker.is_finished(runs.parent):
         tracker.log_files(runs.parent, report)
         tracker.describe(runs.parent, report[0].read_text())
@@ -164,8 +193,56 @@ def params(trial: Trial) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------- metrics
+def published(outcome: Outcome, key: RowSeed) -> dict[str, float]:
+    """Return the paper's values of a row as MLflow metrics, named like ours: `<dataset>/<level>/<metric>/published`."""
+    sweep, (row, _) = outcome.sweep, key
+    (own,) = (each for each in sweep.running if each.label == row)
+    words = zip(sweep.columns, sweep.published(own), strict=True)
+    trial = outcome.trials[key]
+    return {f"{_of_column(column, trial)}/published": percent(word) / 100 for column, word in words if word != NO_VALUE}
+
+
+def table_metrics(outcome: Outcome) -> list[str]:
+    """Return the metrics that the sweep's table shows, column by column: ours, and the paper's where it has any."""
+    names: dict[str, None] = {}
+    for column in outcome.sweep.columns:
+        for key, trial in outcome.trials.items():
+            ours = _of_column(column, trial)
+            theirs = f"{ours}/published"
+            names[ours] = None
+            if theirs in published(outcome, key):
+                names[theirs] = None
+    return list(names)
+
+
+def _of_column(column: Column, trial: Trial) -> str:
+    """Return the name of the metric that stands in a column of the table."""
+    part = column.test or trial.test[0].name
+    return "/".join(filter(None, (part, column.perturbation, column.level, column.metric)))
+
+
+def curves(trial: Trial) -> Iterator[StageCurve]:
+    """Yield each stage with its curve as far as it is known, and how many seconds of training came before it."""
+    before_s = 0.0
+    for stage in trial.planned:
+        curve = stage.curve()
+        yield stage.name, curve, before_s
+        before_s += sum(float(line.get("seconds", 0)) for line in curve)
+
+
+def counts(results: pa.Table) -> dict[str, str]:
+    """Return the counts of videos in RESULTS as params: `videos.<dataset>` -> `24 real, 24 fake, 1 failed, ...`."""
+    told = {
+        row["test_dataset"]: f"{row['n_real']} real, {row['n_fake']} fake, {row['n_missing']} failed, "
+        f"{row['n_excluded']} excluded, {row['n_padded']} padded"
+        for row in results.to_pylist()
+        if row["stage"] == FINAL and not row["perturbation"]
+    }
+    return {f"videos.{name}": text for name, text in told.items()}
+
+
 def metric_values(results: pa.Table) -> dict[str, float]:
-    """Return RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`, and the counts of videos.
+    """Return RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`.
 
     Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`, of perturbed faces only the AUC, as
     `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet. What is not defined is no metric: see
@@ -175,12 +252,10 @@ def metric_values(results: pa.Table) -> dict[str, float]:
     for row in results.to_pylist():
         name = _metric_name(row)
         if name and not math.isnan(row["value"]):
-            values[name] = row["value"]
+            numbers = {name: row["value"]}
             if row["stage"] == FINAL:
-                values |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
-        if row["stage"] == FINAL and not row["perturbation"]:
-            for count in ("n_real", "n_fake", "n_padded", "n_missing", "n_excluded"):
-                values[f"{row['test_dataset']}/{count}"] = row[count]
+                numbers |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
+            values |= {name: round(value, DECIMALS) for name, value in numbers.items()}
     return values
 
 
@@ -254,23 +329,32 @@ class Live:
         self.outcome, self.console = outcome, console
         self.runs: Runs | None = None
         self._monitor = ExitStack()
+        self._logged: dict[tuple[RowSeed, str], int] = {}  # trial and stage -> lines of its curve
         self._not_before = 0.0
         self._warned = False
         self._open(START_PATIENCE_S)
 
-    def curve(self, key: RowSeed, stage: str, lines: Curve) -> None:
-        """Log a stage's curve as far as it is known."""
+    def look(self, key: RowSeed) -> None:
+        """Log what is new of a trial that has begun: its run, and the curves of its stages as far as they are known."""
+        known = curves(self.outcome.trials[key])
+        grown = [each for each in known if len(each[1]) > self._logged.get((key, each[0]), 0)]
         if self.runs is None:
             self._open(LIVE_PATIENCE_S)
-        if runs := self.runs:
-            self._try(partial(runs.tracker.log_curve, runs.children[key], stage, lines))
+        if self.runs and (grown or key not in self.runs.children):
+            self._try(partial(self._log, self.runs, key, grown))
+
+    def _log(self, runs: Runs, key: RowSeed, grown: Sequence[StageCurve]) -> None:
+        run_id = runs.open_trial(self.outcome, key)
+        for stage, curve, after_s in grown:
+            runs.tracker.log_curve(run_id, stage, curve, after_s=after_s)
+            self._logged[key, stage] = len(curve)
 
     def end(self, status: str) -> None:
         """End the launch's run and those of the trials that are not done: FAILED or KILLED."""
         self._monitor.close()
         self._not_before = 0.0
         if runs := self.runs:
-            undone = [runs.children[key] for key, trial in self.outcome.trials.items() if not trial.done]
+            undone = [run_id for key, run_id in runs.children.items() if not self.outcome.trials[key].done]
             for run_id in (runs.parent, *undone):
                 self._try(partial(runs.tracker.end, run_id, status))
 
@@ -280,9 +364,11 @@ class Live:
 
     def _open(self, patience_s: float) -> None:
         def start() -> None:
-            self.runs = open_runs(self.outcome, patience_s)
+            self.runs = open_launch(self.outcome, patience_s)
             self.runs.tracker.patience_s = LIVE_PATIENCE_S
             self._monitor.enter_context(self.runs.tracker.monitored(self.runs.parent))
+            lines = shown_by(self.runs.tracker.uri, self.runs.address)
+            self.console.print(lines, highlight=False, markup=False, soft_wrap=True)
 
         self._try(start)
 

@@ -1,6 +1,6 @@
 """One trial, run: its stages are trained, its test parts scored, its RESULTS written. Here all pieces meet.
 
-    <storage>/runs/<digest>/  trial.json, predictions.parquet (test parts), validation.parquet (likewise),
+    <storage>/runs/<digest>/  times.json, trial.json, predictions.parquet (test parts), validation.parquet (likewise),
                               sources.parquet, results.parquet, _done.json; then the pictures
                               (`pictures`), on which no number depends
 
@@ -39,21 +39,26 @@ def run_trial(trial: Trial, compute: Compute, report: Report) -> None:
     report is called at the beginning of each phase and as it goes on: a stage's name, `derive from <stage>`, `score`.
     """
     if not trial.done:
-        write_json(trial.folder / TRIAL, trial.record())
-        train_stages(trial, compute, report)
-        config = trial.experiment.config()
-        score.score_parts(
-            [FinishedStage(planned=stage, config=config) for stage in trial.scoring_stages],
-            {part.digest: part.videos for part in (*trial.test, trial.select)},
-            trial.faces,
-            num_actors=compute.scoring_actors,
-            gpus_per_actor=compute.gpus_per_actor,
-            on_video=lambda done, total: report("score", done, total),
-            perturbations=trial.perturbations,
-            clean_only=[trial.select.digest],
-        )
-        write_results(trial)
+        with trial.timed():
+            _make(trial, compute, report)
     pictures.write_missing(trial, compute)
+
+
+def _make(trial: Trial, compute: Compute, report: Report) -> None:
+    write_json(trial.folder / TRIAL, trial.record())
+    train_stages(trial, compute, report)
+    config = trial.experiment.config()
+    score.score_parts(
+        [FinishedStage(planned=stage, config=config) for stage in trial.scoring_stages],
+        {part.digest: part.videos for part in (*trial.test, trial.select)},
+        trial.faces,
+        num_actors=compute.scoring_actors,
+        gpus_per_actor=compute.gpus_per_actor,
+        on_video=lambda done, total: report("score", done, total),
+        perturbations=trial.perturbations,
+        clean_only=[trial.select.digest],
+    )
+    write_results(trial)
 
 
 def train_stages(trial: Trial, compute: Compute, report: Report) -> None:

@@ -1,7 +1,9 @@
 """A trial: one row of a sweep with one seed, planned on extracted data; its files, and what is known of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 
 import models
 from pipelines.common.provenance import MadeWith, commit, joined
-from pipelines.common.storage import digest, read_json
+from pipelines.common.storage import digest, read_json, write_json
 from pipelines.common.tables import FAKE, REAL, SOURCES
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
@@ -18,6 +20,8 @@ from pipelines.faces import perturb
 from pipelines.metrics.results import Failed, Origin, ScoredPart
 from pipelines.training import stages
 from pipelines.training.views import Video
+
+TIMES = "times.json"  # of a trial: when it `began` and `ended`, in ISO 8601
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +152,30 @@ class Trial:
 
     @property
     def made_with(self) -> MadeWith:
-        """On what it was trained and scored (`provenance.made_with`), over all stages; empty until it is done."""
+        """On what it was trained and scored (`device.made_with`), over all stages; empty until it is done."""
         if not self.done:
             return {}
         records = read_json(self.folder / "_done.json")["made_with"]
         return joined(list(records.values()))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Write down when what is within begins and ends, well or not. What goes on after a kill began before it."""
+        began = self.times.get("began", datetime.now(UTC))
+        self._note_times(began=began)
+        try:
+            yield
+        finally:
+            self._note_times(began=began, ended=datetime.now(UTC))
+
+    def _note_times(self, **times: datetime) -> None:
+        write_json(self.folder / TIMES, {name: at.isoformat(timespec="milliseconds") for name, at in times.items()})
+
+    @property
+    def times(self) -> Mapping[str, datetime]:
+        """When it `began` and `ended`, as far as either is known."""
+        path = self.folder / TIMES
+        return {name: datetime.fromisoformat(at) for name, at in read_json(path).items()} if path.is_file() else {}
 
     def validation_auc(self) -> float:
         """Return the AUC on the validation part, in [0, 1], of the kept epochs: the mean over the stages that score.

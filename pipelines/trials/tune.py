@@ -277,7 +277,7 @@ def _train_candidate(
     from ray import tune
 
     trial = plan(config)
-    with _noted_failure(trial, compute):
+    with _noted_failure(trial, compute), trial.timed():
         training = _Background(lambda: run.train_stages(trial, compute, partial(progress.note, trial.folder)))
         reported = 0
         while not training.wait(POLL_SECONDS):

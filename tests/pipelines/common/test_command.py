@@ -73,3 +73,13 @@ def test_the_help_shows_a_docstring_as_it_is_written():
         "\n    python -m a.b [X]\n\nTwo.\n"
         in command.parser("a.b", "One:\n\n    python -m a.b [X]\n\nTwo.").format_help()
     )
+
+
+def test_a_command_is_shown_as_typed_without_the_folders_of_this_machine():
+    typed = command.typed(
+        ["/home/me/crossforge/sweeps/x.py", "--storage", "/data/a b", "--set", "a.b=1", "c=/d/e.toml"]
+    )
+    assert typed == "python sweeps/x.py --storage '…/a b' --set a.b=1 'c=…/e.toml'"
+    assert command.typed(["/opt/bin/crossforge", "sweep", "x", "--datasets", "my/d.toml"]) == (
+        "crossforge sweep x --datasets my/d.toml"
+    )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,10 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
     for child in children:
         row, tags, metrics = child.data.tags["row"], child.data.tags, child.data.metrics
         assert tags["mlflow.parentRunId"] == parent.info.run_id
+        times = json.loads((storage / "runs" / tags["run_key"] / "times.json").read_text())
+        began, ended = (round(1000 * datetime.fromisoformat(times[name]).timestamp()) for name in ("began", "ended"))
+        assert (child.info.start_time, child.info.end_time) == (began, ended)
+        assert parent.info.start_time <= began < ended <= parent.info.end_time
         assert (tags["seed"], tags["data"], tags["preset"], tags["method"]) == ("0", "real", "small", "delocate")
         assert tags["commit"]
         assert (tags["torch"], tags["device"], tags["precision"]) == (torch.__version__, "cpu", "fp32")
@@ -240,8 +245,8 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
             assert metrics[name] == pytest.approx(value["value"])
             assert (metrics[f"{name}/low"], metrics[f"{name}/high"]) == pytest.approx((value["low"], value["high"]))
             assert metrics[f"{name}/published"] == published
-            for count in ("n_real", "n_fake", "n_missing", "n_excluded"):
-                assert metrics[f"{column}/{count}"] == value[count]
+            told = "{n_real} real, {n_fake} fake, {n_missing} failed, {n_excluded} excluded".format_map(value)
+            assert child.data.params[f"videos.{column}"].startswith(told)
             assert {f"finetune/{name}", f"localize/{name}"} <= metrics.keys()
         both = [values[row, column]["value"] for column in PUBLISHED[row]]
         assert metrics["unseen/video/auc"] == pytest.approx(sum(both) / 2)

@@ -5,8 +5,10 @@ import csv
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +19,16 @@ from matplotlib.figure import Figure
 from scipy.special import logit
 
 from models import Pooling
-from pipelines.common.storage import write_json
+from pipelines.common.storage import read_json, write_json, write_text
 from pipelines.common.tables import FEATURES, PREDICTIONS, RESULTS, SOURCES, to_table
 from pipelines.experiments.sweep import Column
 from pipelines.metrics import detection, results
 from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Failed, Origin, ScoredPart
 from pipelines.report import main
+from pipelines.reporting import figures
+from pipelines.reporting import page as page_module
+from pipelines.reporting.figures import style
 from pipelines.reporting.page import _by_row, _curve, render
 from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import AGAIN, Line, Planned, Run, Saved, differing, sources
@@ -41,6 +46,9 @@ PARTS = (
     ScoredPart(name="dfdc", dataset="dfdc", split="test", codec="unknown", failed=FAILED, excluded=("dfdc/x",)),
     ScoredPart(name="ffpp", dataset="ffpp", split="test", codec="c23"),
 )
+
+
+CURVE = [{"epoch": n, "step": n, "train/loss": 1 / n, "val/loss": 2 / n, "val/auc": 0.5 + n / 10} for n in (1, 2, 3)]
 
 
 def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
@@ -88,7 +96,11 @@ def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
     sources = SOURCES.empty_table()
     rows = results.every_row(origin, list(zip(blocks, tables, strict=True)), "abc", sources)
     folder = storage / "runs" / digest
-    write_json(folder / "trial.json", {"origin": origin.to_json()})
+    stage = storage / "stages" / "lre" / "detect" / f"of-{digest}"
+    write_text(stage / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in CURVE))
+    write_json(stage / "_done.json", {"best_epoch": 2})
+    told = {"origin": origin.to_json(), "experiment": {"model": "lre"}, "stages": {"detect": stage.name}}
+    write_json(folder / "trial.json", told)
     pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
     pq.write_table(to_table(rows, RESULTS), folder / "results.parquet")
     pq.write_table(sources, folder / "sources.parquet")
@@ -173,7 +185,8 @@ def page(folder: Path) -> Page:
 def test_the_page_is_well_formed_and_needs_nothing_else(page: Page, folder: Path) -> None:
     assert page.open == []
     assert all(where.startswith(("data:image/", "#")) for where in page.loaded)
-    assert sum(where.startswith("data:image/svg") for where in page.loaded) == 2  # a ROC for each test part
+    # A training, the scores, and a ROC for each test part.
+    assert sum(where.startswith("data:image/svg") for where in page.loaded) == 4
     assert not re.search(r"https?://|file:|url\(|@import", (folder / "question.html").read_text())
 
 
@@ -183,7 +196,7 @@ def test_curves_of_several_seeds_say_so_and_begin_at_nothing(page: Page, storage
     by_row = _by_row(gather(saved, storage, again=False), "dfdc", "video")
     figure = Figure()
     axis = figure.subplots()
-    line, area = _curve(axis, by_row["plain"], "C0", "-", seeds=True)
+    line, area = _curve(axis, by_row["plain"], style(0), seeds=True)
     assert len(axis.get_lines()) == 3
     for one in axis.get_lines():
         x, y = one.get_data()
@@ -252,15 +265,117 @@ def test_pictures_of_a_run_are_shown_where_it_has_them(tmp_path: Path) -> None:
     make_run(tmp_path, "a0", 0.02, 0)
     saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
     made = Report.of(saved, gather(saved, tmp_path, again=False))
-    assert "<details" not in render(tmp_path, made.saved, made.materials, made.cells, made.lines)
+    assert "Example faces" not in render(tmp_path, made.saved, made.materials, made.cells, made.lines)
     row = {"stage": "detect", "dataset": "dfdc", "video_id": EVIL, "frame_index": 0, "face_index": 0, "label": 1}
     rows = [row | {"method": EVIL, "score": 0.5, "features": [float(i), 1.0]} for i in range(3)]
     pq.write_table(to_table(rows, FEATURES), tmp_path / "runs" / "a0" / "features.parquet")
     page = Page(render(tmp_path, made.saved, made.materials, made.cells, made.lines))
-    assert page.tags.count("details") == 1
+    assert "plain (seed 0)" in rows_after(page, "Example faces")
     (map_,) = (where for where in page.loaded if where.startswith("data:image/webp"))
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(map_.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
     assert min(picture.shape[:2]) > 300
+
+
+def test_sections_fold_and_print_whole(page: Page, folder: Path) -> None:
+    text = (folder / "question.html").read_text()
+    headings = re.findall(r"<details(?: open)?><summary><h2>(.*?)</h2></summary>\n<div id=\"(\w+)\">", text)
+    assert len(headings) == page.tags.count("section") == page.tags.count("h2")
+    links = [where for where in page.loaded if where.startswith("#")]
+    assert links == [f"#{name}" for _, name in headings]  # on what is inside: a link opens what it leads to
+    print_style = text[text.index("@media print") :]
+    assert "details::details-content { content-visibility: visible" in print_style
+    assert ".wide { overflow: visible }" in print_style
+    assert "@media screen and (prefers-color-scheme: dark)" in text  # on paper, colours are the light ones
+    assert "@media (max-width: 640px)" in text
+
+
+def test_many_columns_are_tables_below_each_other(storage: Path) -> None:
+    """So that nothing is cut on paper; each has the names of the rows."""
+    columns = tuple(Column.of(f"dfdc {metric}", "video", "auc") for metric in ("auc", "ap", "eer", "brier"))
+    rows = tuple(Line(label=row, published=("90.0",) * 4) for row in ("plain", "broken"))
+    saved = made_up(columns=columns, rows=rows, trials=made_up().trials[:2])
+    made = Report.of(saved, gather(saved, storage, again=False))
+    text = render(storage, made.saved, made.materials, made.cells, made.lines)
+    own = text[text.index('<div id="table">') :].partition("<ul>")[0]
+    groups = [re.findall(r'colspan="3">(.*?)</th>', table) for table in own.split("<table>")[1:]]
+    assert groups == [["dfdc auc", "dfdc ap"], ["dfdc eer", "dfdc brier"]]
+    assert own.count(">plain</td>") == own.count(">broken</td>") == 2
+
+
+def test_the_page_says_when_by_which_command_and_how(storage: Path) -> None:
+    saved = made_up(facts={**made_up().facts, "run": "2026-01-02 03:04 to 05:06 UTC", "command": "python x --seeds 2"})
+    made = Report.of(saved, gather(saved, storage, again=False))
+    page = Page(render(storage, made.saved, made.materials, made.cells, made.lines))
+    texts = [text.strip() for text in page.text if text.strip()]
+    assert texts.index("python x --seeds 2") < texts.index("Published and ours")
+    assert any(text.startswith("run 2026-01-02 03:04 to 05:06 UTC") for text in texts[:4])
+    told = rows_after(page, "How it was made")
+    assert dict(zip(told[::2], told[1::2], strict=True)) == saved.facts
+    assert "videos without a face: exclude" not in texts  # it is told once
+
+
+def svgs(page: Page) -> list[str]:
+    """The charts of a page, as text."""
+    begin = "data:image/svg+xml;base64,"
+    return [base64.b64decode(where.removeprefix(begin)).decode() for where in page.loaded if where.startswith(begin)]
+
+
+def test_trainings_are_drawn_by_stage_with_the_epoch_that_was_kept(
+    storage: Path, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "detect" in rows_after(page, "Training")
+    drawn: list[Figure] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+        saved = made_up()
+        page_module._trainings(saved, gather(saved, storage, again=False))
+    (figure,) = drawn
+    loss, _, auc = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["training loss", "validation loss", "validation AUC (%)"]
+    lines = [line.get_xydata().tolist() for line in auc.get_lines()]
+    seed = [[n, pytest.approx(50 + 10 * n)] for n in (1, 2, 3)]
+    kept = [[2, pytest.approx(70)]] * 2
+    assert lines == [seed, seed, seed, kept] * 2  # of two rows: two seeds, their mean, what was kept of each
+    assert [tuple(line.get_xdata()) for line in loss.get_lines()[:3]] == [(1, 2, 3)] * 3
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["plain", f"sharp {EVIL}"]
+
+
+def test_a_stage_that_all_rows_share_is_one_line(tmp_path: Path) -> None:
+    for digest in ("a0", "b0"):
+        make_run(tmp_path, digest, 0.1, 0)
+    told = read_json(tmp_path / "runs" / "b0" / "trial.json")
+    write_json(tmp_path / "runs" / "b0" / "trial.json", told | {"stages": {"detect": "of-a0"}})
+    trials = (Planned(row="plain", seed=0, run="a0"), Planned(row="broken", seed=0, run="b0"))
+    saved = made_up(trials=trials)
+    made = page_module._trainings(saved, gather(saved, tmp_path, again=False))
+    (chart,) = svgs(Page(made))
+    assert "all rows" in chart
+    assert "plain" not in chart
+
+
+def test_a_run_whose_stages_are_gone_has_no_curves(tmp_path: Path) -> None:
+    make_run(tmp_path, "a0", 0.1, 0)
+    shutil.rmtree(tmp_path / "stages")
+    saved = made_up(trials=(Planned(row="plain", seed=0, run="a0"),))
+    made = Report.of(saved, gather(saved, tmp_path, again=False))
+    page = Page(render(tmp_path, made.saved, made.materials, made.cells, made.lines))
+    assert "Training" not in page.text
+    assert "Scores of real and fake" in page.text
+
+
+def test_scores_of_real_and_fake_are_counted_by_part_and_row(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, int, str]] = []
+    noted = figures._histogram
+
+    def note(axis: Any, place: int, values: Any, colour: str) -> None:
+        drawn.append((place, len(values), colour))
+        noted(axis, place, values, colour)
+
+    monkeypatch.setattr(figures, "_histogram", note)
+    page_module._scores(gather(made_up(), storage, again=False))
+    both = [(place, 32, colour) for place in (0, 1) for colour in (figures.REAL_COLOUR, figures.FAKE_COLOUR)]
+    assert drawn == both * 2  # two parts; 16 videos of each class, of two seeds
 
 
 # -------------------------------------------------------------------------------------- the test

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sqlalchemy.exc import OperationalError
 from pipelines.common import tables
 from pipelines.metrics.names import FINAL
 from pipelines.tracking import client as client_module
-from pipelines.tracking import runs
+from pipelines.tracking import runs, view
 from pipelines.tracking.client import (
     MAX_PARAM_CHARS,
     Dataset,
@@ -108,16 +109,39 @@ def test_curves_of_another_process_are_not_logged_again(
     tracker: Tracker, uri: str, storage: Path, client: MlflowClient
 ) -> None:
     run_id = tracker.open_run("two drivers", "two drivers")
-    lines = [{"epoch": n, "step": n, "loss": 1.0} for n in (1, 2)]
+    lines = [{"epoch": n, "step": n, "train/loss": 1.0} for n in (1, 2)]
     tracker.log_curve(run_id, "finetune", lines[:1])
     Tracker(uri, "sweep", storage).log_curve(run_id, "finetune", lines)
-    assert [point.step for point in client.get_metric_history(run_id, "finetune/loss")] == [1, 2]
+    assert [point.step for point in client.get_metric_history(run_id, "finetune/train/loss")] == [1, 2]
+
+
+def test_what_stays_the_same_is_no_curve(tracker: Tracker, client: MlflowClient) -> None:
+    """Save the loss and validation: that they stand still is worth seeing. A rate that falls later is logged whole."""
+    run_id = tracker.open_run("constants", "constants")
+    still = {"train/loss": 0.7, "train/mask": 0.0, "val/auc": 0.5}
+    lines = [{"epoch": n, "step": n, "lr": 0.1 if n < 3 else 0.01, **still} for n in (1, 2, 3)]
+    tracker.log_curve(run_id, "finetune", lines[:2])
+    assert client.get_run(run_id).data.metrics.keys() == {"finetune/train/loss", "finetune/val/auc"}
+    tracker.log_curve(run_id, "finetune", lines)
+    assert [point.value for point in client.get_metric_history(run_id, "finetune/lr")] == [0.1, 0.1, 0.01]
+    assert "finetune/train/mask" not in client.get_run(run_id).data.metrics
+
+
+def test_a_run_lasts_as_long_as_what_it_is_about(tracker: Tracker, client: MlflowClient) -> None:
+    began, ended = (datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in (3, 5))
+    run_id = tracker.open_run("timed", "timed", began=began)
+    tracker.log_curve(run_id, "second", [{"epoch": 1, "step": 1, "seconds": 5, "train/loss": 1.0}], after_s=60)
+    tracker.end(run_id, at=ended)
+    info = client.get_run(run_id).info
+    assert (info.start_time, info.end_time) == tuple(1000 * at.timestamp() for at in (began, ended))
+    (point,) = client.get_metric_history(run_id, "second/train/loss")
+    assert point.timestamp - info.start_time == 65_000
 
 
 def test_a_long_curve_is_logged_whole(tracker: Tracker, client: MlflowClient) -> None:
     """MLflow takes 1000 metrics in one call."""
     run_id = tracker.open_run("long", "long")
-    tracker.log_curve(run_id, "recover", [{"epoch": n, "step": n, "loss": 1.0, "lr": 0.1} for n in range(1, 602)])
+    tracker.log_curve(run_id, "recover", [{"epoch": n, "step": n, "loss": n, "lr": 1 / n} for n in range(1, 602)])
     assert len(client.get_metric_history(run_id, "recover/loss")) == 601
     assert len(client.get_metric_history(run_id, "recover/lr")) == 601
 
@@ -210,6 +234,21 @@ def test_data_are_inputs_of_a_run_once(tracker: Tracker, client: MlflowClient) -
     assert json.loads(inputs[0].dataset.profile) == {"num_rows": 3, "num_failed": 1}
 
 
+def test_a_view_is_kept_with_the_experiment(tracker: Tracker, client: MlflowClient) -> None:
+    def kept() -> str:
+        return str(client.get_experiment(tracker.experiment_id).tags[view.TAG + "abc"])
+
+    states = [view.state(parent, ["row"], ["dfdc/video/auc"]) for parent in ("1", "2")]
+    addresses = [tracker.keep_view("abc", "small", states[0])]
+    first = kept()
+    addresses.append(tracker.keep_view("abc", "small", states[0]))
+    assert kept() == first  # what is there is not written again
+    assert view.read(first) == states[0]
+    tracker.keep_view("abc", "small", states[1])
+    assert view.read(kept()) == states[1]
+    assert set(addresses) == {view.address(tracker.uri, tracker.experiment_id, "abc")}
+
+
 def test_values_are_logged_once(tracker: Tracker, client: MlflowClient) -> None:
     run_id = tracker.open_run("once", "once")
     for _ in range(2):
@@ -262,7 +301,10 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     assert logged.keys() == values.keys()
     assert {"celeb_df/video/auc", "celeb_df/video/auc/low", "celeb_df/video/auc/high"} <= logged.keys()
     assert "finetune/ffpp/NeuralTextures/video/auc" in logged
-    assert (logged["celeb_df/n_real"], logged["celeb_df/n_missing"]) == (3, 1)
+    told = runs.counts(tables.to_table(rows, tables.RESULTS))
+    assert told["videos.celeb_df"] == "3 real, 0 fake, 1 failed, 0 excluded, 0 padded"
+    tracker.log_params(run_id, told)
+    assert client.get_run(run_id).data.params == told
 
 
 def test_what_is_not_defined_is_no_metric_but_a_tag_with_the_reason(tracker: Tracker, client: MlflowClient) -> None:

@@ -1,13 +1,18 @@
 """What a trial is called in MLflow, what it can be filtered by, and which data it says it read. No MLflow."""
 
 import io
+import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
+from pipelines.common.storage import digest, write_json, write_text
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.protocol import Part
@@ -17,7 +22,7 @@ from pipelines.tracking import runs
 from pipelines.training import stages
 from pipelines.training.views import VIEWS, Video
 from pipelines.trials.outcome import Outcome
-from pipelines.trials.trial import Trial, UsablePart
+from pipelines.trials.trial import TIMES, Trial, UsablePart
 
 BASE = Experiment(model="delocate", train_on="ffpp", test_on=("celeb_df", "dfdc"), preset="small")
 SWEEP = Sweep(
@@ -44,7 +49,6 @@ def usable(name: str, split: str, *contents: str, failed: Mapping[str, str] | No
 
 def trial(experiment: Experiment, storage: Path) -> Trial:
     planned = stages.plan(experiment, dict.fromkeys(VIEWS, "rows"), storage)
-    name = f"{len(str(experiment.flat())):04d}{experiment.seed}".ljust(16, "a")
     return Trial(
         experiment=experiment,
         planned=planned,
@@ -52,7 +56,7 @@ def trial(experiment: Experiment, storage: Path) -> Trial:
         select=usable("ffpp", "val", "b"),
         test=(usable("celeb_df", "test", "c"), usable("dfdc", "test", "d", failed={"e": "no_face"})),
         faces={},
-        folder=storage / "runs" / name,
+        folder=storage / "runs" / digest(experiment),
     )
 
 
@@ -148,6 +152,90 @@ def test_the_digest_of_data_is_that_of_its_contents(launched: Outcome) -> None:
     assert first != runs.as_dataset(more, "training").digest
 
 
+# -------------------------------------------------------------------------------------------- times
+BEGAN = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+def test_a_trial_that_goes_on_began_before_and_ends_once(launched: Outcome) -> None:
+    first = launched.trials["0.5", 0]
+    assert first.times == {}
+    write_json(first.folder / TIMES, {"began": BEGAN.isoformat()})  # as a process that was killed leaves it
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    with first.timed():
+        assert first.times == {"began": BEGAN}
+    assert first.times["began"] == BEGAN
+    ended = first.times["ended"]
+    assert before <= ended <= datetime.now(UTC)
+    with pytest.raises(ValueError, match="no memory"):
+        _failing(first)
+    assert first.times["began"] == BEGAN
+    assert first.times["ended"] >= ended
+
+
+def _failing(first: Trial) -> None:
+    with first.timed():
+        assert "ended" not in first.times
+        raise ValueError("no memory")
+
+
+def test_the_report_says_when_the_trials_ran(launched: Outcome) -> None:
+    assert publish._when(launched.trials.values()) == ""
+    for hours, each in enumerate(launched.trials.values()):
+        times = {"began": BEGAN + timedelta(hours=hours), "ended": BEGAN + timedelta(hours=hours, minutes=30)}
+        write_json(each.folder / TIMES, {event: at.isoformat() for event, at in times.items()})
+    assert publish._when(launched.trials.values()) == "2026-03-01 09:00 to 10:30 UTC"
+
+
+def test_a_run_begins_and_ends_with_its_trial(launched: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all is logged afterwards; the launch begins with its first trial."""
+    tracker = Mock()
+    tracker.open_run.side_effect = lambda key, *_, **__: key
+    tracker.is_finished.side_effect = lambda run_id: run_id == launched.key
+    monkeypatch.setattr(runs, "Tracker", lambda *_: tracker)
+    first, second = launched.trials.values()
+    for hours, each in enumerate((first, second)):
+        times = {"began": BEGAN + timedelta(hours=hours), "ended": BEGAN + timedelta(hours=hours + 1)}
+        write_json(each.folder / TIMES, {event: at.isoformat() for event, at in times.items()})
+    runs.log(launched, {}, [])  # neither is done
+    began = {call.args[0]: call.kwargs["began"] for call in tracker.open_run.call_args_list}
+    assert began == {launched.key: BEGAN, first.digest: BEGAN, second.digest: BEGAN + timedelta(hours=1)}
+    ended = [call.args for call in tracker.end.call_args_list]
+    assert ended == [(trial.digest, "FAILED", trial.times["ended"]) for trial in (first, second)]
+
+
+def test_a_trial_has_no_run_before_it_begins(launched: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Mock(uri="sqlite:////x/mlflow.db")
+    tracker.open_run.side_effect = lambda key, *_, **__: key
+    tracker.monitored.side_effect = lambda _: nullcontext()
+    tracker.keep_view.return_value = "http://127.0.0.1:5000/#/x"
+    monkeypatch.setattr(runs, "Tracker", lambda *_: tracker)
+    key, other = launched.trials
+    stages_of = launched.trials[key].planned
+    out = io.StringIO()
+    with runs.live(launched, Console(file=out, width=200)) as live:
+        assert [call.args[0] for call in tracker.open_run.call_args_list] == [launched.key]
+        for lines in (1, 1, 2):
+            curve = [{"epoch": n, "step": n, "seconds": 2.0, "train/loss": 1 / n} for n in range(1, lines + 1)]
+            write_text(stages_of[0].folder / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in curve))
+            live.look(key)
+        write_text(stages_of[1].folder / "curves.jsonl", json.dumps({"epoch": 1, "step": 1}) + "\n")
+        live.look(key)
+    assert [call.args[0] for call in tracker.open_run.call_args_list] == [launched.key, launched.trials[key].digest]
+    logged = [(call.args[1], len(call.args[2]), call.kwargs) for call in tracker.log_curve.call_args_list]
+    first, second = (stage.name for stage in stages_of[:2])
+    assert logged == [(first, 1, {"after_s": 0.0}), (first, 2, {"after_s": 0.0}), (second, 1, {"after_s": 4.0})]
+    assert "then open http://127.0.0.1:5000/#/x" in out.getvalue()
+    assert other not in live.runs.children  # type: ignore[union-attr]
+
+
+def test_the_table_in_mlflow_has_the_papers_number_behind_ours(launched: Outcome) -> None:
+    expected = [f"{name}/video/auc{end}" for name in ("celeb_df", "dfdc") for end in ("", "/published")]
+    assert runs.table_metrics(launched) == expected
+    assert runs.published(launched, ("0.5", 0)) == dict.fromkeys(expected[1::2], 0.5)
+    without = replace(SWEEP, rows=grid("model.recover.mask_ratio", {0.5: "- 50.0", 0.9: "- -"}))
+    assert runs.table_metrics(replace(launched, sweep=without)) == [expected[0], *expected[2:]]
+
+
 # ------------------------------------------------------------------------------------ an absent server
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +249,7 @@ def test_trials_run_without_mlflow_and_one_line_says_so(launched: Outcome, absen
     out = io.StringIO()
     with runs.live(launched, Console(file=out, width=200)) as live:
         for _ in range(3):
-            live.curve(("0.5", 0), "recover", [{"epoch": 1, "step": 1, "loss": 1.0}])
+            live.look(("0.5", 0))
     (line,) = out.getvalue().splitlines()
     assert "the launch goes on without it" in line
     assert "***@127.0.0.1:9" in line
