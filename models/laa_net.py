@@ -192,6 +192,7 @@ class Detect(Stage):
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
         parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "loss", "optim")}
+        parts["optim"] |= cfg.optim.schedule
         return parts | {"pretrained": cfg.pretrained}
 
     @staticmethod

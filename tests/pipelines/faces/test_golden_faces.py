@@ -27,7 +27,7 @@ from pipelines.common.pictures import decode_png
 from pipelines.faces import boxes, crops, detect, follow, masks, video
 from pipelines.faces.plan import faces_folder
 from pipelines.faces.recipe import Recipe
-from pipelines.media import decode, sampling
+from pipelines.media import decode, sampling, stills
 
 FILE = Path(__file__).with_name("golden_faces.json")
 AGAIN = "uv run python tests/pipelines/faces/test_golden_faces.py"
@@ -42,7 +42,7 @@ RECIPES = {
 }
 # Differences that are none, of other processors' sums: in pixels of the frame or gray levels, and of detectors' scores.
 TOLERANCE, SCORE_TOLERANCE = 0.75, 0.02
-DECIDE_NOTHING = {"pipelines.faces.video._FRAME_BYTES"}  # but memory and time
+DECIDE_NOTHING = {"pipelines.faces.video._FRAME_BYTES", "pipelines.media.stills._SPOOL_BYTES"}  # but memory and time
 
 
 def frames(fake: bool) -> list[NDArray[np.uint8]]:
@@ -102,7 +102,7 @@ def names() -> dict[str, str]:
 def constants() -> dict[str, str]:
     """Return the numbers that the code of extraction names in capitals: few of them show in so short a video."""
     found = {}
-    for module in (boxes, crops, decode, detect, follow, masks, sampling, video):
+    for module in (boxes, crops, decode, detect, follow, masks, sampling, stills, video):
         tree = ast.parse(Path(module.__file__).read_text())
         assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
         names = {name.id for target in assigned for name in ast.walk(target) if isinstance(name, ast.Name)}

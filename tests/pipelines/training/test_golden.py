@@ -10,6 +10,8 @@ which refuses as long as a number has moved, and neither a setting nor a version
 here are others, delete the file first.
 """
 
+import ast
+import importlib
 import json
 import sys
 import tempfile
@@ -113,6 +115,8 @@ def videos(*numbers: int) -> tuple[Video, ...]:
 
 
 TRAIN, SELECT, TEST = videos(0, 1, 2, 3), videos(4, 5), videos(6, 7)
+# Names in capitals that are in a digest, are classes, or decide nothing.
+ELSEWHERE = ("SMALL", "STAGES", "VERSION", "TIMEOUT")
 EVERY_FACE = frozenset({"ffpp/Deepfakes/c23/5"})  # of SELECT
 MOST_DONORS = 7  # instead of thousands: fewer than there are faces
 
@@ -266,6 +270,7 @@ def numbers(case: Case, storage: Path) -> Numbers:
     start = Learner.begin(job, NUM_EPOCHS * STEPS, torch.device("cpu")).weights()
     weights = safetensors.torch.load_file(job.planned.folder / "weights.safetensors")
     return {
+        "constants": constants(case.paper),
         "order": order(job),
         "used": digest([_told(pick) for picks, _ in loaded for pick in picks]),
         "face": {name: _summary(value) for name, value in face.items() if name != "key"},
@@ -362,6 +367,34 @@ def scores(job: Job, folder: Path) -> dict[str, list[float]]:
     } | {name: [float(np.mean(own)) / 100] for name, own in counts.items()}
 
 
+def constants(paper: str) -> dict[str, str]:
+    """Return what the files of a paper name in capitals, with those that they import: few settings are tried here."""
+    told: dict[str, str] = {}
+    seen, ahead = set(), [f"models.{paper}"]
+    while ahead:
+        seen.add(module := ahead.pop())
+        file = importlib.import_module(module)
+        tree = ast.parse(Path(str(file.__file__)).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "models":
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+                ahead += {name for name in names if name.startswith("models._") and is_module(name)} - seen
+        targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+        targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+        for name in [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]:
+            if name.isupper() and name not in ELSEWHERE:
+                value = getattr(file, name)
+                text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
+                told[f"{module}.{name}"] = text if len(text) < 100 else digest(text)
+    return dict(sorted(told.items()))
+
+
+def is_module(name: str) -> bool:
+    """Return whether this names a file of models/, or a package in it."""
+    path = Path(models.__file__).parents[1].joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
 def _summary(value: Any) -> list[float]:
     """Return mean, standard deviation, and the mean difference of neighbours, which a shift of pixels changes."""
     flat = np.asarray(value, np.float64).ravel()
@@ -393,6 +426,7 @@ def moved(case: Case, stored: Numbers, found: Numbers) -> str:
     stages_file = "pipelines/training/stages.py"
     paper = f"VERSION in models/{case.paper}.py"
     to_raise = {
+        "constants": paper,
         "order": f'VERSIONS["views"] in {stages_file}',
         "used": f'VERSIONS["samples"] in {stages_file}',
         "face": f'VERSIONS["samples"] in {stages_file}',

@@ -13,6 +13,7 @@ import timm
 import torch
 
 import models
+from models._laa_net_config import SCHEDULES
 from pipelines.common import storage
 from pipelines.common.storage import StorageError
 from pipelines.experiments.experiment import Experiment
@@ -107,6 +108,14 @@ def test_a_setting_that_reaches_training_through_the_feed_alone_is_in_its_stage(
     base = Experiment(model=paper, train_on="ffpp", test_on=("dfdc",), preset="small")
     rows = dict.fromkeys(views.VIEWS, "rows")
     assert digests({}, rows, base)[stage] != digests(changes, rows, base)[stage]
+
+
+def test_the_schedule_that_a_name_stands_for_is_in_its_stage(monkeypatch):
+    base = Experiment(model="laa_net", train_on="ffpp", test_on=("dfdc",))
+    rows = dict.fromkeys(views.VIEWS, "rows")
+    before = digests({}, rows, base)
+    monkeypatch.setitem(SCHEDULES, "paper", SCHEDULES["paper"] | {"boost": 5})
+    assert digests({}, rows, base) != before
 
 
 def test_how_faces_make_up_the_score_of_a_video_is_in_the_stages_that_score(monkeypatch):
