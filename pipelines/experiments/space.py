@@ -7,13 +7,16 @@ On the command line, one `KEY=VALUES` each:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
+import models
 from pipelines.experiments.experiment import Experiment
 
 SEARCHED = "model."  # what a search may vary: other data would make other validation AUCs, which can't be compared
+RATES = ("lr", "base_lr")  # what papers' settings call the learning rate of a stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +81,59 @@ def check(space: Space, base: Experiment) -> None:
             base.override({key: value})
 
 
-def of_rows(rows: Mapping[str, Mapping[str, Any]]) -> Space:
-    """Return the settings that a sweep's rows override, each with all its values.
+def of_rows(base: Experiment, rows: Iterable[Mapping[str, Any]]) -> Space:
+    """Return the settings of the paper that rows override, each with all its values, that of the base among them.
 
-    rows: row -> overrides. Empty where rows lack a setting that others have, or override more than the paper's
-    settings.
+    rows: the overrides of each, made to a base of the same model. Left out is a value that is refused when nothing else
+    changes, or that asks for other faces, other videos or other stages than the base; and a setting of which one value
+    is left.
     """
-    keys = {key for overrides in rows.values() for key in overrides}
-    if any(overrides.keys() != keys for overrides in rows.values()) or not all(k.startswith(SEARCHED) for k in keys):
-        return {}
-    return {key: tuple(dict.fromkeys(overrides[key] for overrides in rows.values())) for key in sorted(keys)}
+    values: dict[str, dict[Any, None]] = {}
+    for overrides in rows:
+        for key, value in overrides.items():
+            if key.startswith(SEARCHED):
+                values.setdefault(key, {})[tuple(value) if isinstance(value, list) else value] = None
+    fitting = {
+        key: tuple(value for value in dict.fromkeys((*values[key], value_of(base, key))) if _fits(base, key, value))
+        for key in sorted(values)
+    }
+    return {key: choice for key, choice in fitting.items() if len(choice) > 1}
+
+
+def rates(base: Experiment) -> Space:
+    """Return the learning rates of the stages that an experiment trains, each from a tenth to ten times its own."""
+    config = base.config()
+    idle = {stage.name for stage in models.stages(base.model)} - {*config.stages}
+    space: dict[str, Values] = {}
+    for setting in base.flat():
+        head, _, path = setting.partition(".")
+        if head == "model_config" and path.rpartition(".")[2] in RATES and path.partition(".")[0] not in idle:
+            value = value_of(base, f"{SEARCHED}{path}")
+            space[f"{SEARCHED}{path}"] = Range(*(float(f"{value * factor:.3g}") for factor in (0.1, 10)), log=True)
+    return space
+
+
+def value_of(experiment: Experiment, key: str) -> Any:
+    """Return the value of a setting of the paper, `model.<path>`; of a rate that follows a schedule, the schedule's."""
+    *parents, name = key.removeprefix(SEARCHED).split(".")
+    config = reduce(getattr, parents, experiment.config())
+    value = getattr(config, name)
+    return config.schedule[name] if value is None and name in RATES else value
+
+
+def _fits(base: Experiment, key: str, value: Any) -> bool:
+    try:
+        other = base.override({key: value})
+    except ValueError:
+        return False
+    return all(
+        of_other == of_base
+        for of_other, of_base in (
+            (other.recipe(), base.recipe()),
+            (other.own_codecs(), base.own_codecs()),
+            (other.config().stages, base.config().stages),
+        )
+    )
 
 
 def contains(values: Values, value: Any) -> bool:

@@ -5,10 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from pipelines.experiments.experiment import Experiment
-from pipelines.experiments.space import Space, of_rows
+from pipelines.experiments.space import Space, of_rows, rates
 from pipelines.faces import perturb
 from pipelines.metrics.names import LEVELS, LOCALIZING, MACRO, METRICS, UNSEEN
 
@@ -69,6 +70,10 @@ class Row:
         """Whether it is trained and scored, not published only."""
         return self.settings is not None
 
+    def settings_in(self, preset: str) -> Mapping[str, Any]:
+        """Return the changes to the base experiment in a preset; none where nothing is run."""
+        return self.small if preset == "small" and self.small is not None else self.settings or {}
+
     @property
     def words(self) -> tuple[str, ...]:
         """The printed values; empty where there is none."""
@@ -101,7 +106,7 @@ class Sweep:
         ""  # label of the row that the others are tested against; empty: `own_row`, else the first that runs
     )
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
-    space: Space = field(default_factory=dict)  # what `--search` varies; empty: the settings in which the rows differ
+    space: Space = field(default_factory=dict)  # what `--search` varies; empty: see `searched`
     seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1})  # preset -> number of seeds
 
     def __post_init__(self) -> None:
@@ -143,11 +148,21 @@ class Sweep:
         """Return the label of the row that this one is tested against; its own where that is the row itself."""
         return row.baseline or self.baseline or (self.own_row or self.running[0]).label
 
-    def searched(self) -> Space:
-        """Return what `--search` varies: `space`, or the settings in which the rows of the base's model differ."""
-        rows = {row.label: row.settings or {} for row in self.running}
-        own = {label: made for label, made in rows.items() if made.get("model", self.base.model) == self.base.model}
-        return self.space or of_rows(own)
+    @property
+    def declared(self) -> Row:
+        """The row that a search starts from: the paper's own, else the baseline, else the first of the base's model."""
+        named = (row for row in self.running if row.label == self.baseline)
+        of_model = (row for row in self.running if "model" not in (row.settings or {}))
+        return self.own_row or next(chain(named, of_model, self.running))
+
+    def searched(self, base: Experiment) -> Space:
+        """Return what `--search` varies of an experiment.
+
+        That is `space`, or else the settings in which the rows of its model differ, or else its learning rates.
+        """
+        made = [row.settings_in(base.preset) for row in self.running]
+        own = [settings for settings in made if settings.get("model", self.base.model) == base.model]
+        return self.space or of_rows(base, own) or rates(base)
 
     def published(self, row: Row) -> tuple[str, ...]:
         """Return the printed values of a row, one for each column."""
@@ -161,7 +176,7 @@ class Sweep:
         is_small = preset == "small"
         experiments = {}
         for row in self.running:
-            settings = row.small if is_small and row.small is not None else row.settings or {}
+            settings = row.settings_in(preset)
             of_base = settings.get("model", self.base.model) == self.base.model
             shorter = {key: value for key, value in self.small.items() if of_base or not key.startswith("model.")}
             base = self.base.override({"preset": preset, **(shorter if is_small else {}), **changes})

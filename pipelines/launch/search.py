@@ -12,7 +12,7 @@ so the same command goes on after any interruption, and a larger N adds to what 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial, reduce
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,11 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     candidate was trained to the end.
     """
     assert options.search is not None
-    own = Row(BASE, {}, sweep.own_row.published if sweep.own_row else "")
+    own = replace(sweep.declared, label=BASE, baseline="", note="")
     base = replace(sweep, rows=(own,), baseline="")
     request = Request.of(base, replace(options, seeds=1))
     declared = request.experiments[BASE, 0]
-    chosen = space.parse(options.space) or sweep.searched()
+    chosen = space.parse(options.space) or sweep.searched(declared)
     space.check(chosen, declared)
     _print_space(chosen, options.search, console)
     roots = request.roots(console)
@@ -107,7 +107,7 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
 
     rows = base.rows
     if declared.override(best.settings).config() != declared.config():
-        rows = (own, Row(FOUND, best.settings))
+        rows = (own, Row(FOUND, {**own.settings_in(request.preset), **best.settings}))
     else:
         console.print("No setting did better than the one that the sweep declares.", highlight=False)
     title = f"{sweep.title}: the best of {len(candidates)} settings by validation AUC"
@@ -174,8 +174,7 @@ def _candidate_trial(
 
 def own_setting(declared: Experiment, chosen: Space) -> list[dict[str, Any]]:
     """Return the sweep's own setting where the space has it, else nothing: a search should end no worse."""
-    config = declared.config()
-    own = {key: reduce(getattr, key.removeprefix(space.SEARCHED).split("."), config) for key in chosen}
+    own = {key: space.value_of(declared, key) for key in chosen}
     return [own] if all(space.contains(chosen[key], value) for key, value in own.items()) else []
 
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import io
 import os
 import re
 import shlex
@@ -14,15 +15,18 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 import models
 from pipelines import datasets
 from pipelines.common import tables
 from pipelines.datasets import ffpp
 from pipelines.experiments import protocol
-from pipelines.experiments.experiment import PRESETS, Experiment
+from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.experiments.sweep import Column, Row, Sweep, grid, side_by_side
+from pipelines.launch.options import Options
 from pipelines.launch.plan import rows_unseen
+from pipelines.launch.search import find_best
 from pipelines.metrics.names import UNSEEN
 from pipelines.sweep import parser
 from pipelines.training import stages
@@ -423,8 +427,24 @@ def test_a_row_can_be_another_in_the_small_preset() -> None:
 
 def test_a_search_varies_what_the_rows_of_the_same_model_differ_in() -> None:
     rows = (Row("a", {"model.lr": 0.1}), Row("b", {"model.lr": 0.2}), Row("c", {"model": "lre"}), Row("d"))
-    assert question(rows=rows, headings=(), baseline="").searched() == {"model.lr": (0.1, 0.2)}
-    assert question(space={"model.flip": (True, False)}).searched() == {"model.flip": (True, False)}
+    sweep = question(rows=rows, headings=(), baseline="")
+    assert sweep.searched(sweep.base) == {"model.lr": (0.1, 0.2, sweep.base.config().lr)}
+    assert question(space={"model.flip": (True, False)}).searched(sweep.base) == {"model.flip": (True, False)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_sweep_can_be_searched(preset: Preset, tmp_path: Path) -> None:
+    """Up to the plan: what is varied is there, and the row that it starts from is one that can run."""
+    options = Options(storage=str(tmp_path / "none"), preset=preset, search=2, dry_run=True)
+    for name in NAMES:
+        sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+        told = io.StringIO()
+        assert find_best(sweep, options, Console(file=told, width=200)) is None
+        declared = sweep.experiments(preset, 1, {})[sweep.declared.label, 0]
+        assert declared.model == sweep.base.model
+        assert all(key in told.getvalue() for key in sweep.searched(declared))
+        named = {part.partition("/")[0] for part in (declared.train_on, *declared.test_on)}
+        protocol.build(declared, {dataset: videos_of(dataset, preset) for dataset in named})
 
 
 def test_what_makes_one_model_short_does_not_reach_rows_of_another() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from pipelines.experiments import space
@@ -53,20 +55,41 @@ def test_what_cannot_be_searched_is_said_before_anything_starts(chosen, message)
 
 
 def test_rows_that_differ_in_the_papers_settings_are_a_space():
-    rows = {"a": {"model.lr": 0.1, "model.flip": True}, "b": {"model.lr": 0.2, "model.flip": True}}
-    assert space.of_rows(rows) == {"model.lr": (0.1, 0.2), "model.flip": (True,)}
+    own = BASE.config().lr
+    rows = [{"model.lr": 0.1, "model.flip": True}, {"model.lr": 0.2}, {"manipulations": ("FaceSwap",)}, {}]
+    assert space.of_rows(BASE, rows) == {"model.lr": (0.1, 0.2, own)}
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "overrides",
     [
-        {"a": {"model.lr": 0.1}, "b": {}},  # what b has is the base's: not said
-        {"a": {"model.lr": 0.1}, "b": {"model.flip": True}},
-        {"a": {"manipulations": ("Deepfakes",)}, "b": {"manipulations": ("FaceSwap",)}},  # other data
+        {"model.input_px": 64},  # other faces
+        {"model.crop_margin": 2.0},
+        {"model.backbone": "none", "model.batch_size": 3},  # refused, the second one
+        {"manipulations": ("Deepfakes",), "codec": "c40"},  # other videos
+        {"model.flip": True},  # the base's own
     ],
 )
-def test_other_rows_are_none(rows):
-    assert space.of_rows(rows) == {}
+def test_what_asks_for_other_faces_or_is_refused_is_none(overrides):
+    assert space.of_rows(BASE, [overrides]).keys() <= {"model.backbone"}
+
+
+def test_stages_and_the_videos_of_a_stage_are_not_searched():
+    lre = replace(BASE, model="lre")
+    rows = [{"model.reconstruct.codec": "raw"}, {"model.stages": ("reconstruct",)}, {"model.detect.gate": "none"}]
+    assert space.of_rows(lre, rows).keys() == {"model.detect.gate"}
+
+
+def test_rates_are_those_of_the_stages_that_are_trained():
+    ends = {"model.reconstruct.lr": (1e-5, 1e-3), "model.detect.lr": (1e-5, 1e-3)}
+    lre = replace(BASE, model="lre", preset="paper")
+    assert space.rates(lre) == {key: Range(low, high, log=True) for key, (low, high) in ends.items()}
+    alone = lre.override({"model.stages": ("reconstruct",), "model.pretrained": False})
+    assert space.rates(alone).keys() == {"model.reconstruct.lr"}
+    # the rate of a schedule, where the setting itself is left open
+    assert space.rates(replace(BASE, model="laa_net", preset="paper")) == {
+        "model.optim.lr": Range(5e-6, 5e-4, log=True)
+    }
 
 
 def test_contains():
