@@ -54,7 +54,7 @@ class OptimConfig:
     num_epochs: int = 100
     decay_start: int = 75  # epoch, from 0, from which on the rate falls linearly to 0 at num_epochs
     samples_per_video: int = 8  # in an epoch
-    fixed_frames: bool = False  # always the same, evenly spaced; False: drawn anew in each epoch
+    fixed_frames: bool = True  # always the same, evenly spaced; False: drawn anew in each epoch
 
     def __post_init__(self) -> None:
         check_positive(self, "lr", "rho", "num_epochs", "samples_per_video", "batch_size")
@@ -149,6 +149,8 @@ SMALL = Config(
     ),
     net=NetConfig(backbone="test_resnet", dropout=0.0, drop_path=0.0, bn_momentum=0.1),
     nrs=NrsConfig(beta=24.0, num_centres=2, memory_size=50, start_epoch=6),
-    optim=OptimConfig(lr=0.05, rho=0.02, batch_size=16, num_epochs=12, decay_start=7, samples_per_video=10),
+    optim=OptimConfig(
+        lr=0.05, rho=0.02, batch_size=16, num_epochs=12, decay_start=7, samples_per_video=10, fixed_frames=False
+    ),
     pretrained=False,
 )

@@ -22,9 +22,12 @@ Differs from the paper, or settles what it leaves open; "SBI" is its released co
   change a face as much as in SBI (`data.native_size`); of faces above 320 px some detail is lost, above 640 px they are
   blended smaller.
 - Nothing is blended of frames in which no face was found, as in SBI; such frames are scored, with the box of the
-  nearest frame that has one, where SBI leaves them out. Of a frame 4 faces at most are scored (`max_faces`), in SBI
-  all of them.
-- An epoch shows 8 random ones of a video's 32 frames; SBI keeps to a fixed 8 (`optim.fixed_frames`).
+  nearest frame that has one, where SBI leaves them out.
+- A frame's score is the highest of its faces that are at least half as large as its largest, as in SBI; Sec. 4.1 says
+  of all. Of a frame 4 faces at most are scored (`max_faces`).
+- Training is on a fixed 8 of a video's 32 frames, as in Sec. 4.1 and in SBI; `optim.fixed_frames=False` draws 8 anew in
+  each epoch.
+- Mirrored, landmarks lie on the pixels that they lay on; in SBI one further to the right.
 - A video without a face scores 0.5 in the sweeps, as in Sec. 4.1.
 - RGB in [0, 1] without mean and deviation, as in SBI (`net.normalize`), though the weights are AdvProp's.
 - SGD with momentum 0.9, rho 0.05 and the schedule are SBI's. Of SAM's two passes the first gives weights and memory.
@@ -55,7 +58,7 @@ from models._noise_refinement import NoiseRefinement
 from models._sam import SAM
 from models._stage import BadSample, Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 2
+VERSION = 3
 
 REAL, FAKE = 0, 1
 Box = np.ndarray  # float (4,): x0, y0, x1, y1, edges in pixels
@@ -73,8 +76,9 @@ def native_face(sample: Sample) -> tuple[Image, Landmarks, Box]:
     box, landmarks = np.asarray(sample["box"], np.float64) * scale, sample["landmarks"]
     if side != image.shape[0]:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LANCZOS4)
-        landmarks = ((landmarks + 0.5) * scale - 0.5).astype(np.float32)
-    return image, landmarks, box
+        # Rounded, so that whole pixels of the frame are whole again, and not just below.
+        landmarks = ((landmarks + 0.5) * scale - 0.5).round(2).astype(np.float32)
+    return image, landmarks, box.round(2)
 
 
 def synthesis_region(landmarks: Landmarks, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -84,7 +88,7 @@ def synthesis_region(landmarks: Landmarks, shape: tuple[int, ...]) -> tuple[slic
     """
     (x0, y0), (x1, y1) = landmarks[:68].min(0), landmarks[:68].max(0)
     width, height = x1 - x0, y1 - y0
-    return _slices(np.array([x0 - width / 2, y0 - height, x1 + width / 2, y1 + 0.4 * height]) + 0.5, shape)
+    return _slices(np.array([x0 - width / 2, y0 - height, x1 + width / 2, y1 + 0.4 * height]), shape)
 
 
 def network_region(box: Box, margins: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -106,9 +110,12 @@ def network_region(box: Box, margins: np.ndarray, shape: tuple[int, ...]) -> tup
 
 
 def _slices(edges: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return rows and columns between x0, y0, x1, y1, rounded to whole pixels and clipped to the image."""
-    x0, y0, x1, y1 = np.rint(edges).astype(int)
-    return slice(max(0, y0), min(shape[0], y1)), slice(max(0, x0), min(shape[1], x1))
+    """Return rows and columns from x0, y0 to x1, y1, the pixels that these fall on included, clipped to the image.
+
+    As in SBI, to the pixel: an image whose side is odd changes up to a fifth more when it is halved and enlarged again.
+    """
+    x0, y0, x1, y1 = np.floor(edges).astype(int)
+    return slice(max(0, y0), min(shape[0], y1 + 1)), slice(max(0, x0), min(shape[1], x1 + 1))
 
 
 def _stretched(image: Image, region: tuple[slice, slice], size_px: int) -> Image:

@@ -12,6 +12,8 @@ Randomly-Located Tampered Traces", IJCAI 2024, arXiv:2401.13516. Sec. 3, Eq. 1 t
     score     mean of finetune and localize; the recovered face is a training target and not needed to score
 
 Differs from the paper, or settles what it leaves open:
+- A clip is 16 in a row of the 30 evenly spaced frames that are kept of a video. The paper has neither a length of clips
+  nor numbers of epochs, warm-up or layer decay: these are ours, after VideoMAE.
 - A mask is constant in time and one part is drawn per clip (`recover.temporal`); boxes are in `_masking`.
 - A^r comes from the frozen recovery model, one pass for each part: its predictions are pasted into A^o. The masks of a
   face are drawn once: A^r is the same in all epochs.

@@ -16,6 +16,9 @@ the default is what the paper's numbers come from, mostly the code:
   is a square. Both boxes are RetinaFace's, here on MobileNet, in the code on ResNet-50.
 - Nothing is blended of frames in which no face was found; they are scored, with the box of the nearest frame that has
   one. The code leaves them out of both.
+- A test video's frames are scored once each; the code draws 32 of them with repetition, anew in each evaluation.
+- Landmarks are found in the frame, in the code in the crop, by a detector of their own. A mirrored face has them on the
+  pixels that they lay on, in the code one further to the right.
 - Eyes are levelled in training only (`data.align`). SBI uses 81 landmarks where the predictor gives them, BI 68.
 - Random cropping shifts a self-blended face, black to the right and below, and random scaling is a zoom of 0.85 to 1.15
   with the upper left corner fixed; a blended face (BI) fills the square again after both. The paper only names them.
@@ -27,14 +30,16 @@ the default is what the paper's numbers come from, mostly the code:
 - B is made of the mask before SBI's ratio of blending (`data.ratio_in_boundary`).
 - L_H has CornerNet's weights and is divided by the number of points; its positive part is smoothed, which is the
   paper's "label smoothing" (`loss`). All three off: Eq. 5.
+- The losses weigh 1, 10 and 100, as in Sec. 4.1; in the code's settings for SBI L_H weighs 100 (`loss`; Table 5).
 - Learning rate and freezing: `optim.variant`, as in Sec. 4.1 or as the name of the published SBI weights says.
 - Noise, blur and colour jitter belong to BI (`data.sbi.listed_augmentation` adds them to SBI).
 - "Traditional FPN" of Table 4 is the code's: E-FPN's layers, F as it is, a ReLU on E5 and E2 only.
 - E-FPN's last step has one 1 x 1 convolution, with its batch norm, for the map and for the pooled map; in evaluation
   that shifts all scores, and the accuracy on val, by which an epoch is kept, may stand still (`net.shared_squeeze`).
 - Resizing maps edges onto edges, in the code corner pixels onto corner pixels; float32 or bf16 where the code has
-  float64; BI picks donors by landmarks that are not aligned, and deforms its mask bilinearly, not in triangles; SAM
-  climbs along the gradient of the whole batch of all workers.
+  float64; SAM climbs along the gradient of the whole batch of all workers.
+- BI picks donors by landmarks that are not aligned, deforms its mask bilinearly, not in triangles, and draws it by the
+  face's landmarks, in the code by those of 256 px as if the picture had 317.
 
 Shapes: B samples, K images of each (real and fake: 2; BI in training takes one of them: 1), N = B K, S = input_px,
 D = S / 4 side of the maps, E width of the embedding.
@@ -61,7 +66,7 @@ from models._layers import batch_norm_at_rest, tagged
 from models._sam import SAM
 from models._stage import Batch, CamLayer, Feed, Mode, Pooling, Sample, Stage
 
-VERSION = 4
+VERSION = 5
 
 MAP_STRIDE = 4  # S / D
 

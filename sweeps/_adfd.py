@@ -15,3 +15,4 @@ BASE = Experiment(
 SBI = {"model.data.blend.mask.kind": "lal", "model.nrs.enabled": False}
 # The sample corpus has nothing uncompressed; and half of what the small preset trains, equal in all tables.
 SHORT = {"codec": "c23", "model.optim.num_epochs": 6, "model.optim.decay_start": 4, "model.nrs.start_epoch": 3}
+SHORT |= {"model.optim.fixed_frames": True}  # as in the paper; the small preset draws them

@@ -26,7 +26,7 @@ from sweeps._adfd import SHORT as ADFD_SHORT
 from sweeps._laa_net import BASE, SHORT
 from sweeps._plain import XCEPTION
 
-SBI = {"model": "adfd", **ADFD_SBI, "model.optim.fixed_frames": True}
+SBI = {"model": "adfd", **ADFD_SBI}
 
 SWEEP = Sweep(
     name="laa_net_cross_dataset",

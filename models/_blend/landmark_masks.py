@@ -74,14 +74,16 @@ def check_landmarks(landmarks: Landmarks, shape: Shape) -> None:
     """
     if landmarks.shape not in ((68, 2), (81, 2)):
         raise BadSample(f"landmarks must have shape (68, 2) or (81, 2), got {landmarks.shape}")
-    if not np.isfinite(landmarks).all():
-        raise BadSample(f"{int((~np.isfinite(landmarks)).any(1).sum())} landmarks are NaN or infinite")
     height, width = shape[:2]
-    size = np.array([width, height], landmarks.dtype)
-    outside = int(((landmarks < -0.5) | (landmarks >= size - 0.5)).any(1).sum())
-    far = max(-landmarks.min(), (landmarks.max(0) - size).max()) > max(height, width)
-    if far or 2 * outside > len(landmarks):
-        raise BadSample(f"{outside} of {len(landmarks)} landmarks lie outside the {width} x {height} image")
+    (x0, y0), (x1, y1) = landmarks.min(0).tolist(), landmarks.max(0).tolist()  # NaN and infinity carry through
+    if not math.isfinite(x0 + y0 + x1 + y1):
+        raise BadSample(f"{int((~np.isfinite(landmarks)).any(1).sum())} landmarks are NaN or infinite")
+    if min(x0, y0) < -0.5 or x1 >= width - 0.5 or y1 >= height - 0.5:
+        size = np.array([width, height], landmarks.dtype)
+        outside = int(((landmarks < -0.5) | (landmarks >= size - 0.5)).any(1).sum())
+        far = max(-x0, -y0, x1 - width, y1 - height) > max(height, width)
+        if far or 2 * outside > len(landmarks):
+            raise BadSample(f"{outside} of {len(landmarks)} landmarks lie outside the {width} x {height} image")
     centred = landmarks - landmarks.mean(0)
     (xx, xy), (_, yy) = (centred.T @ centred).tolist()
     # Smaller eigenvalue of the scatter matrix against the larger one: squared extents of the cloud of points.

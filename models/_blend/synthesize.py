@@ -143,8 +143,9 @@ def _needed(start: int, length: int, scale: float, shift: float, side: int) -> t
 def blend(source: Image, target: Image, mask: Mask, ratio: float = 1.0) -> Image:
     """Return mu M source + (1 - mu M) target, truncated to 8 bit as in SBI."""
     alpha = cv2.merge([mask * np.float32(ratio)] * 3)
-    change = cv2.multiply(cv2.subtract(source, target, dtype=cv2.CV_32F), alpha)
-    return cv2.add(change, target, dtype=cv2.CV_32F).astype(np.uint8)
+    change = cv2.subtract(source, target, dtype=cv2.CV_32F)
+    cv2.multiply(change, alpha, change)
+    return cv2.add(change, target, change, dtype=cv2.CV_32F).astype(np.uint8)
 
 
 def draw_mask(

@@ -20,6 +20,7 @@ Steps = list[Callable[[Image], Image]]
 
 LEVELS = np.arange(256, dtype=np.float32)
 IDENTITY = np.arange(256, dtype=np.uint8)
+IN_USE = np.array([IDENTITY < 180, IDENTITY < 256, IDENTITY < 256])  # levels of hue, saturation, value in 8 bits
 NO_MAP = np.empty(0, np.float32)  # for `cv2.remap`, when one map holds both coordinates
 
 # --- colour --------------------------------------------------------------------------------------------------------
@@ -37,13 +38,16 @@ def hsv_shift(image: Image, shift: Sequence[float] | np.ndarray) -> Image:
     SBI draws shifts of at most 0.3 units, meant as shares perhaps: a negative one takes one level off, a positive one
     does nothing, and the way to HSV and back rounds. It is kept like that.
     """
-    hue, saturation, value = shift
+    levels = LEVELS + np.asarray(shift, np.float32)[:, None]
+    levels[0] %= 180
+    tables = np.clip(levels, 0, 255).astype(np.uint8)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    levels = np.mod(LEVELS + np.float32(hue), 180), LEVELS + np.float32(saturation), LEVELS + np.float32(value)
-    for channel, (table, used) in enumerate(zip(levels, (180, 256, 256), strict=True)):
-        table = np.clip(table, 0, 255).astype(np.uint8)
-        if (table[:used] != IDENTITY[:used]).any():
-            cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    changed = ((tables != IDENTITY) & IN_USE).any(1).nonzero()[0].tolist()
+    if changed:
+        channels = list(cv2.split(hsv))
+        for channel in changed:
+            channels[channel] = cv2.LUT(channels[channel], tables[channel])
+        hsv = cv2.merge(channels)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
@@ -70,9 +74,9 @@ def sharpen(image: Image, alpha: float, lightness: float) -> Image:
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """Compress the image as JPEG. Channels are in their right order, in albumentations 1.1 they are not."""
-    _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB))
+    """Compress the image as JPEG, red taken for blue and blue for red, as in albumentations and Face X-ray."""
+    _, coded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
 
 
 # --- SBI's source-target transform ---------------------------------------------------------------------------------

@@ -621,8 +621,8 @@ def test_synthesis_region_by_hand():
     points[0], points[16], points[8], points[19] = [80, 110], [119.5, 110], [100, 149.5], [100, 100]
     points[68:] = [100, 20]  # the forehead does not count
     rows, columns = synthesis_region(points, (400, 400))
-    assert (columns.start, columns.stop) == (round(80.5 - 19.75), round(120 + 19.75))
-    assert (rows.start, rows.stop) == (round(100.5 - 49.5), round(150 + 0.4 * 49.5))
+    assert (columns.start, columns.stop) == (60, 140)  # 80 - 19.75 and 119.5 + 19.75, both in
+    assert (rows.start, rows.stop) == (50, 170)  # 100 - 49.5 and 149.5 + 0.4 * 49.5
     rows, columns = synthesis_region(points, (160, 130))
     assert (rows.stop, columns.stop) == (160, 130)
 
@@ -630,9 +630,9 @@ def test_synthesis_region_by_hand():
 def test_network_region_by_hand():
     box = np.array([100.0, 50.0, 200.0, 130.0])
     rows, columns = network_region(box, np.full(4, 0.125), (400, 400))
-    assert (rows.start, rows.stop, columns.start, columns.stop) == (40, 140, 88, 212)  # 87.5 and 212.5 to even
+    assert (rows.start, rows.stop, columns.start, columns.stop) == (40, 141, 87, 213)  # 40 to 140, 87.5 to 212.5
     rows, columns = network_region(box, np.array([0.05, 0.1, 0.15, 0.2]), (400, 400))
-    assert (columns.start, rows.start, columns.stop, rows.stop) == (95, 42, 215, 146)
+    assert (columns.start, rows.start, columns.stop, rows.stop) == (95, 42, 216, 147)
     rows, columns = network_region(box, np.full(4, 0.2), (135, 205))
     assert (rows.stop, columns.stop) == (135, 205)
 
@@ -658,7 +658,7 @@ def test_scoring_shows_the_box_and_an_eighth_on_each_side(face):
     sample["landmarks"] = np.full((68, 2), np.nan, np.float32)  # are not needed
     again = Detect.prepare(SMALL, sample, np.random.default_rng(1), "score")["image"]
     assert np.array_equal(image, again)
-    region = sample["image"][22:102, 34:94]
+    region = sample["image"][22:103, 34:95]
     assert np.array_equal(image, cv2.resize(region, (PX, PX), interpolation=cv2.INTER_LINEAR))
 
 

@@ -800,9 +800,16 @@ def test_how_often_photometric_takes_each_step(monkeypatch):
     assert num_unchanged / num_draws == pytest.approx(0.7**3 * 0.5, abs=0.04)
 
 
-def test_jpeg_keeps_colours():
+def test_jpeg_takes_red_for_blue_and_keeps_colours():
     red = np.full((32, 32, 3), (220, 30, 40), np.uint8)
     assert np.abs(transforms.jpeg(red, 95).astype(int) - red).max() < 6
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    kept = []
+    for channel in (0, 2):
+        image = transforms.jpeg(stripes * (np.arange(3) == channel).astype(np.uint8), 90)
+        kept.append(np.abs(np.diff(image[..., channel].astype(int))).mean())
+    assert kept[0] < 0.7 * kept[1]  # of thin red stripes; JPEG keeps fewest of the colour that it takes for blue
 
 
 def test_bi_photometric_keeps_the_kind_of_image():
