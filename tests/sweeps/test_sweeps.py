@@ -302,6 +302,7 @@ def test_a_column_that_the_protocol_scores_is_taken(column: str, experiment: dic
         ("dfdc blur", {"perturbations": ("blur-1", "blur-2", "blur-3", "blur-4")}),
         ("dfdc noise-1", {"perturbations": ("blur",)}),
         ("unseen", {"test_on": ("ffpp", "dfdc")}),
+        ("unseen", {"test_on": ("ffpp", "df40/a", "df40/b")}),  # two parts of one dataset
         ("unseen", {"test_on": ("ffpp/FaceShifter", "ffpp", "dfdc"), "perturbations": ("blur",)}),
     ],
 )
