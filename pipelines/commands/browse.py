@@ -135,7 +135,7 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     names, num_matching = choose(known, wanted, arguments.videos)
     strips = [strip(faces, known[name], arguments.frames, arguments.size) for name in names]
     some = f"{len(names)} of {num_matching} matching videos" if len(names) < num_matching else f"{num_matching} videos"
-    title = f"{faces.folder}: {some}"
+    title = f"{'/'.join(faces.folder.parts[-2:])}: {some}"
     data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
     write_bytes(out, data)
     say(f"{some}: {printable(str(out))}")

@@ -31,6 +31,9 @@ _STYLE = (
     "figure{display:inline-block;margin:4px 8px 4px 0}figcaption{font-size:11px;color:#555;white-space:pre-line}"
     "img{display:block}.failed{color:" + FAILED + "}"
     ".real{color:" + COLOURS["real"] + "}.fake{color:" + COLOURS["fake"] + "}"
+    "@media screen and (prefers-color-scheme:dark){body{background:#161616;color:#ddd;color-scheme:dark}"
+    "section{border-color:#444}figcaption{color:#999}.failed{color:#d9a521}.real{color:#4cc38a}.fake{color:#ff8a9a}}"
+    "@media print{figure,h2{break-inside:avoid;break-after:avoid}section{break-inside:auto}}"
 )
 
 
@@ -79,6 +82,7 @@ def to_html(title: str, strips: Sequence[Strip]) -> str:
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_escaped(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{_escaped(title)}</h1>",
         *map(_section, strips),

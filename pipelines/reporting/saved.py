@@ -1,7 +1,7 @@
 """A sweep's report folder and its runs, read back: all that a report is made of, without a model or Ray.
 
 <storage>/reports/<sweep>-<key>/table.json   what was asked: rows, columns, published values, the run of each trial
-<storage>/stages/<paper>/<stage>/<digest>/   curves.jsonl, _done.json: of its trainings, where they are still kept
+<storage>/stages/<paper>/<stage>/<digest>/   spec.json, curves.jsonl, _done.json: of its trainings, while they are kept
 <storage>/runs/<digest>/                     trial.json, predictions.parquet, validation.parquet (of trials of ours),
                                              sources.parquet, results.parquet, _done.json
 """
@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -149,19 +150,21 @@ class Run:
 
     @cached_property
     def trainings(self) -> tuple[Trained, ...]:
-        """Its stages that were trained and are still kept, in the paper's order; none of a foreign run."""
+        """Its stages that were trained and are still kept, each after those that it needs; none of a foreign run."""
         told = storage.read_json(self.folder / "trial.json")
         paper, stages = told.get("experiment", {}).get("model", ""), told.get("stages", {})
-        folders = {name: self.folder.parents[1] / "stages" / paper / name / own for name, own in stages.items()}
+        folders = {name: self.folder.parents[1] / "stages" / paper / name / stages[name] for name in sorted(stages)}
+        kept = {name: folder for name, folder in folders.items() if (folder / "_done.json").is_file()}
+        needs = {name: storage.read_json(folder / "spec.json").get("needs", {}) for name, folder in kept.items()}
         return tuple(
             Trained(
                 stage=name,
-                digest=folder.name,
-                curve=tuple(map(json.loads, (folder / "curves.jsonl").read_text().splitlines())),
-                best_epoch=storage.read_json(folder / "_done.json")["best_epoch"],
+                digest=kept[name].name,
+                curve=tuple(map(json.loads, (kept[name] / "curves.jsonl").read_text().splitlines())),
+                best_epoch=storage.read_json(kept[name] / "_done.json")["best_epoch"],
             )
-            for name, folder in folders.items()
-            if (folder / "_done.json").is_file() and (folder / "curves.jsonl").is_file()
+            for name in TopologicalSorter(needs).static_order()
+            if name in kept
         )
 
     @cached_property

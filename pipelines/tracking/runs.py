@@ -31,6 +31,7 @@ from pipelines.trials.trial import Trial, UsablePart
 START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
 PAUSE_S = 60.0  # after a failure while trials run
 UNDEFINED = "not_defined"  # tag: which metrics there are no values of, and why
+SHOWN_CURVES = ("val/auc", "train/loss")  # of each stage, before all other charts
 DECIMALS = 6  # of a metric, as in a report's CSV: MLflow shows all there are
 IN_TAGS = ("model", "seed", "preset", "codec", "train_on", "test_on")  # settings that are tags, not params
 # Settings of a paper that are the default of one of the extraction, and are logged there.
@@ -81,7 +82,9 @@ def open_launch(outcome: Outcome, patience_s: float) -> Runs:
     tracker.describe_experiment(
         f"{outcome.sweep.title}. See Model training, Runs; each launch's table is a saved view."
     )
-    state = view.state(parent, names, table_metrics(outcome))
+    stages = dict.fromkeys(stage.name for trial in trials for stage in trial.planned)
+    curves_first = [f"{stage}/{name}" for name in SHOWN_CURVES for stage in stages]
+    state = view.state(parent, names, table_metrics(outcome), curves=curves_first)
     address = tracker.keep_view(outcome.key, launch_name(outcome), state)
     return Runs(tracker=tracker, parent=parent, address=address)
 
@@ -199,7 +202,11 @@ def published(outcome: Outcome, key: RowSeed) -> dict[str, float]:
     (own,) = (each for each in sweep.running if each.label == row)
     words = zip(sweep.columns, sweep.published(own), strict=True)
     trial = outcome.trials[key]
-    return {f"{_of_column(column, trial)}/published": percent(word) / 100 for column, word in words if word != NO_VALUE}
+    return {
+        f"{_of_column(column, trial)}/published": round(percent(word) / 100, DECIMALS)
+        for column, word in words
+        if word != NO_VALUE
+    }
 
 
 def table_metrics(outcome: Outcome) -> list[str]:

@@ -16,22 +16,31 @@ from urllib.parse import urlencode
 TAG = "mlflow.sharedViewState."  # of an experiment, followed by the view's key
 MAX_TAG_CHARS = 5000  # of an experiment's tag
 PLACE = "place"  # tag of a run: in the table of its launch, from 001 on
+SECTIONS = ("Table", "Training")  # of the charts
 SERVED_AT = "http://127.0.0.1:5000"  # where `mlflow ui` listens, unless it is told
 _PACKED = "deflate;"  # begins a text that MLflow's page unpacks
 _LETTER_PX, _PADDING_PX = 7.5, 40  # of a column's heading
 
 
 def state(
-    parent: str, names: Sequence[str], metrics: Sequence[str], params: Sequence[str] = (), *, best_by: str = ""
+    parent: str,
+    names: Sequence[str],
+    metrics: Sequence[str],
+    params: Sequence[str] = (),
+    *,
+    curves: Sequence[str] = (),
+    best_by: str = "",
 ) -> dict[str, Any]:
     """Return what MLflow's page keeps of a view: the runs of a launch with these metrics and params as columns.
 
-    parent: id of the launch's run; names: of the runs that are shown, so that they can be read whole. The runs stand in
-    the order of their tag `place`, or with the highest metric `best_by` first. (In order of time MLflow would show the
-    launch only, closed.)
+    parent: id of the launch's run; names: of the runs that are shown, so that they can be read whole; curves: metrics
+    by step, of which those of validation are columns too. The charts of metrics and curves come before all others. The
+    runs stand in the order of their tag `place`, or with the highest metric `best_by` first. (In order of time MLflow
+    would show the launch only, closed.)
     """
     name, duration = "attributes.`Run Name`", "attributes.`Duration`"
-    shown = [("metrics", metric) for metric in metrics] + [("params", param) for param in params]
+    seen = [metric for metric in curves if metric.endswith("/val/auc")]  # the first numbers while a launch is running
+    shown = [("metrics", metric) for metric in (*metrics, *seen)] + [("params", param) for param in params]
     columns = [f"{kind}.`{key}`" for kind, key in shown]
     widths = [round(_LETTER_PX * len(key)) + _PADDING_PX for _, key in shown]
     of_name = round(_LETTER_PX * max((len(text) for text in names), default=0)) + 2 * _PADDING_PX
@@ -43,6 +52,25 @@ def state(
         "columnOrder": [name, *columns, duration],
         "columnWidths": {name: of_name, **dict(zip(columns, widths, strict=True))},
         "hideEmptyCharts": True,
+        "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in SECTIONS],
+        "compareRunCharts": [_chart("BAR", metric, SECTIONS[0]) for metric in metrics]
+        + [_chart("LINE", metric, SECTIONS[1]) for metric in curves],
+        "isAccordionReordered": True,  # or sections would stand in alphabetical order
+    }
+
+
+def _chart(kind: str, metric: str, section: str) -> dict[str, Any]:
+    of_line = {"lineSmoothness": 0, "xAxisKey": "step", "scaleType": "linear", "xAxisScaleType": "linear"}
+    return {
+        **(of_line if kind == "LINE" else {}),
+        "type": kind,
+        "uuid": f"{section} {metric}",
+        "metricSectionId": section,
+        "metricKey": metric,
+        "displayName": metric,
+        "runsCountToCompare": 20,
+        "deleted": False,
+        "isGenerated": True,
     }
 
 

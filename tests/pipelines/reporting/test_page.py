@@ -79,6 +79,14 @@ def predictions(part: str, stage: str, shift: float, seed: int) -> pa.Table:
     return to_table(rows, PREDICTIONS)
 
 
+def make_stage(storage: Path, name: str, digest: str, *needs: str) -> None:
+    """A stage's folder as its training leaves it, as far as reports read it."""
+    stage = storage / "stages" / "lre" / name / digest
+    write_json(stage / "spec.json", {"needs": dict.fromkeys(needs, "x")})
+    write_text(stage / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in CURVE))
+    write_json(stage / "_done.json", {"best_epoch": 2})
+
+
 def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
     """A run's folder as a finished trial leaves it."""
     origin = Origin(
@@ -96,10 +104,8 @@ def make_run(storage: Path, digest: str, shift: float, seed: int) -> None:
     sources = SOURCES.empty_table()
     rows = results.every_row(origin, list(zip(blocks, tables, strict=True)), "abc", sources)
     folder = storage / "runs" / digest
-    stage = storage / "stages" / "lre" / "detect" / f"of-{digest}"
-    write_text(stage / "curves.jsonl", "".join(json.dumps(line) + "\n" for line in CURVE))
-    write_json(stage / "_done.json", {"best_epoch": 2})
-    told = {"origin": origin.to_json(), "experiment": {"model": "lre"}, "stages": {"detect": stage.name}}
+    make_stage(storage, "detect", f"of-{digest}")
+    told = {"origin": origin.to_json(), "experiment": {"model": "lre"}, "stages": {"detect": f"of-{digest}"}}
     write_json(folder / "trial.json", told)
     pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
     pq.write_table(to_table(rows, RESULTS), folder / "results.parquet")
@@ -352,6 +358,16 @@ def test_a_stage_that_all_rows_share_is_one_line(tmp_path: Path) -> None:
     (chart,) = svgs(Page(made))
     assert "all rows" in chart
     assert "plain" not in chart
+
+
+def test_stages_stand_in_the_order_in_which_they_are_trained(tmp_path: Path) -> None:
+    make_run(tmp_path, "a0", 0.1, 0)
+    make_stage(tmp_path, "a_last", "1", "detect", "z_first")
+    make_stage(tmp_path, "z_first", "2")
+    told = read_json(tmp_path / "runs" / "a0" / "trial.json")
+    stages = {"a_last": "1", "detect": "of-a0", "z_first": "2", "gone": "3"}
+    write_json(tmp_path / "runs" / "a0" / "trial.json", told | {"stages": stages})
+    assert [one.stage for one in Run.read(tmp_path / "runs" / "a0").trainings] == ["detect", "z_first", "a_last"]
 
 
 def test_a_run_whose_stages_are_gone_has_no_curves(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pipelines.tracking import view
 
 METRICS = [f"{name}/video/auc{end}" for name in ("celeb_df", "dfdc") for end in ("", "/published")]
 NAMES = ["0.55, seed 0 [123456]", "a row with a long name, seed 0 [abcdef]"]
-STATE = view.state("0" * 32, NAMES, METRICS)
+CURVES = ["finetune/val/auc", "finetune/train/loss"]
+STATE = view.state("0" * 32, NAMES, METRICS, curves=CURVES)
 
 
 def as_page_reads(value: str) -> dict[str, Any]:
@@ -45,6 +46,16 @@ def test_the_table_is_a_view_whose_columns_are_ours_beside_the_papers() -> None:
     assert all(widths[f"metrics.`{name}`"] > 7 * len(name) for name in METRICS)
 
 
+def test_the_charts_begin_with_the_table_and_the_trainings() -> None:
+    sections = [section["name"] for section in STATE["compareRunSections"]]
+    charts = [(chart["metricSectionId"], chart["type"], chart["metricKey"]) for chart in STATE["compareRunCharts"]]
+    assert charts == [
+        *((sections[0], "BAR", metric) for metric in METRICS),
+        *((sections[1], "LINE", metric) for metric in CURVES),
+    ]
+    assert STATE["isAccordionReordered"]  # or the page sorts them
+
+
 def test_candidates_of_a_search_stand_with_the_best_first() -> None:
     shown = view.state("1", NAMES, ["val/auc"], ["model.lr"], best_by="val/auc")
     assert (shown["orderByKey"], shown["orderByAsc"]) == ("metrics.`val/auc`", False)
@@ -53,8 +64,11 @@ def test_candidates_of_a_search_stand_with_the_best_first() -> None:
 
 def test_the_page_of_the_installed_mlflow_knows_all_that_a_view_says(page_script: str) -> None:
     """It is no interface that MLflow promises: another version may read another text."""
-    words = [view.TAG, "viewStateShareKey", "deflate;", "workflowType", "machine_learning", *STATE]
-    assert [word for word in words if f'"{word}"' not in page_script and f"{word}:" not in page_script] == []
+    charts = {name for chart in STATE["compareRunCharts"] for name in chart}
+    words = [view.TAG, "viewStateShareKey", "deflate;", "workflowType", "machine_learning", *STATE, *charts]
+    assert [
+        word for word in words if not any(form in page_script for form in (f'"{word}"', f"{word}:", f".{word}="))
+    ] == []
     kinds = re.search(r'ATTRIBUTES:"(\w+)",PARAMS:"(\w+)",METRICS:"(\w+)",TAGS:"(\w+)"', page_script)
     assert kinds
     assert kinds.groups() == ("attributes", "params", "metrics", "tags")
@@ -64,7 +78,7 @@ def test_the_page_of_the_installed_mlflow_knows_all_that_a_view_says(page_script
 
 
 def test_a_wide_table_fits_into_a_tag() -> None:
-    wide = view.state("0" * 32, NAMES * 50, [f"{'x' * 60}-{n}/video/auc" for n in range(60)])
+    wide = view.state("0" * 32, NAMES * 50, [f"{'x' * 60}-{n}/video/auc" for n in range(60)], curves=CURVES * 5)
     assert len(view.tag("wide", wide)) < view.MAX_TAG_CHARS
 
 
