@@ -286,7 +286,7 @@ PRINTED: Mapping[str, tuple[str, ...]] = {
         BBMG: 99.55 91.37 72.57 85.66 86.31 83.98
         NRS: - 91.38 72.80 86.50 86.18 84.22
         BBMG + NRS: 99.52 91.37 72.98 85.89 87.77 84.50
-        fixed frames: - - - - - -
+        other frames in each epoch: - - - - - -
         """,
     ),
     "adfd_robustness": (  # Table 10, on its side: FF++ and Avg of raw, resize, blur, JPEG
