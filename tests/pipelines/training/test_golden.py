@@ -7,7 +7,7 @@ stage's own preparation, the loop with validation, what a stage derives, scoring
     uv run python tests/pipelines/training/test_golden.py
 
 which refuses as long as a number has moved, and neither a setting nor a version has. Where the faces that are made up
-here are others, delete the file first.
+here are others, or a constant came that moves no number of before, delete the file first.
 """
 
 import ast
@@ -266,7 +266,7 @@ def numbers(case: Case, storage: Path) -> Numbers:
         job = trained(case, storage)
         view, seen = View(job.stage.view, TRAIN, few_steps(job.stage.feed(job.config)), job.seed), job.samples()
         loaded = list(local_batches(seen, view, range(STEPS), rank=0, world_size=1))
-    face = seen.face(seen.track(view.step(0)[0].video.video_id, 0)[0])
+    face = seen.face(seen.track("ffpp/Deepfakes/c23/0", 0)[0])
     start = Learner.begin(job, NUM_EPOCHS * STEPS, torch.device("cpu")).weights()
     weights = safetensors.torch.load_file(job.planned.folder / "weights.safetensors")
     return {
@@ -368,7 +368,10 @@ def scores(job: Job, folder: Path) -> dict[str, list[float]]:
 
 
 def constants(paper: str) -> dict[str, str]:
-    """Return what the files of a paper name in capitals, with those that they import: few settings are tried here."""
+    """Return what the files of a paper name in capitals, with those that they import, and the fractions in their code.
+
+    Few settings are tried here, and few steps: many of them show in no number. Defaults of settings are in digests.
+    """
     told: dict[str, str] = {}
     seen, ahead = set(), [f"models.{paper}"]
     while ahead:
@@ -379,6 +382,9 @@ def constants(paper: str) -> dict[str, str]:
             if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "models":
                 names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
                 ahead += {name for name in names if name.startswith("models._") and is_module(name)} - seen
+        if not module.endswith("_config"):
+            floats = sorted(n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is float)
+            told[f"{module}, fractions"] = " ".join(map(repr, floats))
         targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
         targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
         for name in [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]:
