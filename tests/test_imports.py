@@ -76,18 +76,38 @@ def test_importing_it_brings_in_nothing_heavy(name, brought):
     assert brought[name] == []
 
 
+BY_NAME = ("importlib.import_module", "__import__", "pkgutil.resolve_name")  # what loads the module of a name
+
+
 @cache
 def names_in(path: Path) -> frozenset[str]:
-    """Modules that a file imports anywhere (`from a import b` as `a` and `a.b`), and dotted names as it uses them."""
+    """Modules that a file imports anywhere (`from a import b` as `a` and `a.b`), and dotted names that it uses.
+
+    What it calls otherwise (`import a as b`) has its own name here, and a module that is loaded by a name that is spelt
+    out is imported.
+    """
+    tree = ast.parse(path.read_text(), str(path))
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    called: dict[str, str] = {}  # as the file calls it -> its name
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+            called |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Attribute):
-            names.add(ast.unparse(node))
+            own = {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {str(node.module), *own.values()}
+            called |= own
+
+    def named(node: ast.AST) -> str:
+        head, dot, rest = ast.unparse(node).partition(".")
+        return called.get(head, head) + dot + rest
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.add(named(node))
+        elif isinstance(node, ast.Call) and named(node.func) in BY_NAME:
+            names |= {named(node.func), *(str(a.value) for a in node.args if isinstance(a, ast.Constant))}
     return frozenset(names)
 
 
@@ -208,28 +228,55 @@ def test_no_import_is_for_type_checking_only(path):
 
 @pytest.mark.parametrize("path", files("pipelines"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_takes_a_private_name_of_another(path):
-    taken = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("pipelines"):
-            private = [alias.name for alias in node.names if alias.name.startswith("_")]
-            taken += [f"{node.module}.{name}" for name in private if f"{node.module}.{name}" not in MODULES]
-            aliases = {alias.asname or alias.name for alias in node.names if f"{node.module}.{alias.name}" in MODULES}
-            taken += [f"{alias}.{name}" for alias in aliases for name in _attributes(path, alias) if name[0] == "_"]
-    assert taken == []
+    assert [name for name in names_in(path) if private(name) and not within(name, module_of(path))] == []
 
 
-def _attributes(path: Path, alias: str) -> set[str]:
-    """The names that a file takes from a module: `alias.name`."""
-    found = {name.split(".")[1] for name in names_in(path) if name.startswith(f"{alias}.")}
-    return {name for name in found if not name.startswith("__")}
+def private(name: str) -> str:
+    """Return the module of pipelines of which a dotted name is private; empty where it is public, or a module."""
+    parts = name.split(".")
+    for number in range(1, len(parts)):
+        module, taken = ".".join(parts[:number]), parts[number]
+        if module in MODULES and taken[0] == "_" and not taken.startswith("__") and f"{module}.{taken}" not in MODULES:
+            return module
+    return ""
 
 
 def test_modules_are_loaded_by_name_where_files_are_found_by_name_only():
-    """`importlib` would hide an arrow: adapters of datasets are found by their file names."""
-    assert users("importlib.import_module", "pipelines") <= {
-        "pipelines/datasets/__init__.py",
-        "pipelines/commands/doctor.py",
-    }
+    """It would hide an arrow: adapters of datasets are found by their file names."""
+    by_name = {path for name in BY_NAME for path in users(name, "pipelines")}
+    assert by_name <= {"pipelines/datasets/__init__.py", "pipelines/commands/doctor.py"}
+
+
+@pytest.mark.parametrize("path", files("models", "pipelines", "sweeps"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_text_is_run_as_code(path):
+    """It would hide an arrow."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not {call.id for call in calls if isinstance(call, ast.Name)} & {"eval", "exec", "compile"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("import pipelines.launch.plan", "pipelines.launch.plan"),
+        ("import pipelines.launch.plan as p", "pipelines.launch.plan"),
+        ("from pipelines.launch import plan", "pipelines.launch.plan"),
+        ("from pipelines.launch import plan as p", "pipelines.launch.plan"),
+        ("from pipelines.launch.plan import planner as p", "pipelines.launch.plan.planner"),
+        ("def f():\n    import pipelines.launch.plan", "pipelines.launch.plan"),
+        ("import pipelines\nx = pipelines.launch.plan.planner", "pipelines.launch.plan.planner"),
+        ("import pipelines as p\nx = p.launch.plan.planner", "pipelines.launch.plan.planner"),
+        ("from pipelines import launch as p\nx = p.plan.planner", "pipelines.launch.plan.planner"),
+        ("import ray as r\nx = r.tune.Tuner", "ray.tune.Tuner"),
+        ("import importlib\nimportlib.import_module('pipelines.launch')", "pipelines.launch"),
+        ("from importlib import import_module as get\nget('pipelines.launch')", "pipelines.launch"),
+        ("from importlib import import_module as get\nget(name)", "importlib.import_module"),
+        ("__import__('pipelines.launch')", "pipelines.launch"),
+        ("import pipelines.training.samples as s\nx = s._stable", "pipelines.training.samples._stable"),
+    ],
+)
+def test_an_import_is_seen_however_it_is_written(text, seen, tmp_path):
+    (tmp_path / "file.py").write_text(text)
+    assert seen in names_in(tmp_path / "file.py")
 
 
 def test_one_file_runs_code_of_the_users_own():
