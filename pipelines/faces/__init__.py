@@ -9,6 +9,7 @@ with its faces, or with the reason why it has none.
     follow   one face from frame to frame (tracks), and which track is face 0
     crops    landmarks and square crops of the tracks
     masks    which pixels of a fake were manipulated
+    counterpart  which frame of its real counterpart belongs to a frame of a fake
     video    one video to its rows, for all recipes that are asked for
     extract  all videos, by Ray Data; may be killed anywhere and started again
     writer   the files of an extraction as they are written, so that no kill loses or doubles a row

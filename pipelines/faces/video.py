@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ import pyarrow as pa
 
 from pipelines.common import tables
 from pipelines.common.pictures import encode_png
-from pipelines.faces import masks
+from pipelines.faces import counterpart, masks
+from pipelines.faces.boxes import Crop
+from pipelines.faces.counterpart import Surroundings
 from pipelines.faces.crops import Face, FaceFinder
 from pipelines.faces.files import locate
 from pipelines.faces.follow import Track
@@ -130,13 +132,24 @@ class VideoReader:
             asking = [sample for sample in samples if sample.recipe.mask_source in sources and sample.unmasked()]
             if video[column] is None or not asking:
                 continue
-            frame_indices = {sample.faces[number].frame_index for sample in asking for number in sample.unmasked()}
+            what = "shows another scene or no change there" if column == "real_uri" else "is black there"
+            problem = f"{video[column]} lacks the frame, has another size, {what}"
             try:
                 with fetch.local(locate(self.roots, video["root"], video[column])) as path:
-                    for counterpart in decode.grab(path, frame_indices):
-                        for sample in asking:
-                            sample.take_masks(column, counterpart)
-                problem = f"{video[column]} lacks the frame, has another size or shows no change there"
+                    source = decode.open_source(path)
+                    later = [sample.begins_later(source) if column == "real_uri" else 0 for sample in asking]
+                    wanted = {
+                        sample.faces[number].frame_index + by
+                        for sample, by in zip(asking, later, strict=True)
+                        for number in sample.unmasked()
+                    }
+                    for frame in source.frames(wanted):
+                        for sample, by in zip(asking, later, strict=True):
+                            sample.take_masks(column, replace(frame, frame_index=frame.frame_index - by))
+                for sample, by in zip(asking, later, strict=True):
+                    if by and sample.masks:
+                        begins = f"begins {abs(by)} frames {'later' if by > 0 else 'earlier'} than {video[column]}"
+                        sample.notes.append(f"{begins}: its masks are from where the surroundings are the same")
             except UnreadableVideo as error:
                 problem = str(error)
             for sample in asking:
@@ -168,6 +181,7 @@ class _Sample:
     recipe: Recipe
     frames: Sequence[Frame]  # those that can be decoded
     places: Mapping[int, int]  # frame_index -> place in `frames`
+    num_in_video: int  # frames, sampled or not
     notes: list[str]  # on what is damaged or not known; some are empty
     faces: list[Face] = field(default_factory=list)
     masks: dict[int, np.ndarray] = field(default_factory=dict)  # number in `faces` -> mask
@@ -177,25 +191,45 @@ class _Sample:
         """Return the numbers of the faces without a mask."""
         return [number for number in range(len(self.faces)) if number not in self.masks]
 
-    def take_masks(self, column: str, counterpart: Frame) -> None:
+    def begins_later(self, real: Source) -> int:
+        """Return by how many frames the video begins later than its real counterpart; see `counterpart.offset`."""
+        if len(real.times) == self.num_in_video:  # as a rule, and surroundings are not looked at in vain
+            return 0
+        return counterpart.offset(self.surroundings(), self.num_in_video, real)
+
+    def surroundings(self, frame_indices: Iterable[int] | None = None) -> dict[int, Surroundings]:
+        """Return frame index -> what lies beside all faces there, of the frames given, or of all with a face."""
+        crops: dict[int, list[Crop]] = {}
+        for face in self.faces:
+            crops.setdefault(face.frame_index, []).append(face.crop)
+        return {
+            index: Surroundings(self.frames[self.places[index]], crops[index])
+            for index in frame_indices or sorted(crops)
+        }
+
+    def take_masks(self, column: str, other: Frame) -> None:
         """Add masks of the faces in one frame, from the same frame of the video that `column` of VIDEOS names.
 
         An empty mask would say that this face of a fake is untouched. All it says is that the change is below the
         threshold, or beside this face: what is manipulated is not known.
         """
-        here = [number for number in self.unmasked() if self.faces[number].frame_index == counterpart.frame_index]
+        here = [number for number in self.unmasked() if self.faces[number].frame_index == other.frame_index]
         if not here:
             return
-        fake, other = self.frames[self.places[counterpart.frame_index]].rgb, counterpart.rgb
-        if fake.shape != other.shape:
+        fake = self.frames[self.places[other.frame_index]].rgb
+        if fake.shape != other.rgb.shape:
             return
+        if column == "real_uri":
+            (around,) = self.surroundings([other.frame_index]).values()
+            if not around.is_scene_of(other.rgb):
+                return
         for number in here:
             x0, y0, x1, y1 = self.faces[number].crop
             if column == "real_uri":
                 threshold, clean_px = self.recipe.mask_threshold, self.recipe.mask_clean_px
-                mask = masks.from_difference(fake[y0:y1, x0:x1], other[y0:y1, x0:x1], threshold, clean_px)
+                mask = masks.from_difference(fake[y0:y1, x0:x1], other.rgb[y0:y1, x0:x1], threshold, clean_px)
             else:
-                mask = masks.from_dataset(other[y0:y1, x0:x1])
+                mask = masks.from_dataset(other.rgb[y0:y1, x0:x1])
             mask = masks.resize(mask, self.recipe.size_px)
             if mask.any():
                 self.masks[number] = mask
@@ -239,7 +273,7 @@ def _decode(uri: str, source: Source, recipes: Sequence[Recipe]) -> list[_Sample
         damage = f"{lost} of {len(indices)} sampled frames cannot be decoded" if lost else ""
         chosen = Chosen(frames, [decoded[index] for index in own])
         places = {index: place for place, index in enumerate(own)}
-        samples.append(_Sample(recipe, chosen, places, [source.note, damage]))
+        samples.append(_Sample(recipe, chosen, places, len(source.times), [source.note, damage]))
     return samples
 
 

@@ -145,12 +145,15 @@ def compact(folder: Path) -> None:
 
 
 def _rows_of(videos: Iterable[Extracted]) -> Iterator[pa.Table]:
-    """Yield the rows of each video in its part, without the column `split`."""
-    open_part: tuple[Path, pq.ParquetFile] | None = None  # of pictures that were read together, one part holds many
+    """Yield the rows of each video in its part, without the column `split`. A part is read whole: at most some MB."""
+    path: Path | None = None
     for at in videos:
-        if open_part is None or open_part[0] != at.path:
-            open_part = at.path, pq.ParquetFile(at.path)
-        yield open_part[1].read_row_groups(list(at.row_groups)).drop_columns("split")
+        if path != at.path:
+            path, part = at.path, pq.ParquetFile(at.path)
+            rows = part.read().drop_columns("split")
+            sizes = [part.metadata.row_group(number).num_rows for number in range(part.num_row_groups)]
+        first = sum(sizes[: at.row_groups.start])
+        yield rows.slice(first, sum(sizes[at.row_groups.start : at.row_groups.stop]))
 
 
 def _drop_doubles(folder: Path) -> None:

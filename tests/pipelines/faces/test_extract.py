@@ -195,7 +195,10 @@ def test_the_mask_of_a_forgery_covers_what_was_changed(reader, source):
 
 def test_a_mask_that_cannot_be_known_is_null_and_the_ledger_says_why(reader, roots):
     for source, reason in (
-        ({"real_uri": "small_real.mp4"}, "small_real.mp4 lacks the frame, has another size or shows no change there"),
+        (
+            {"real_uri": "small_real.mp4"},
+            "small_real.mp4 lacks the frame, has another size, shows another scene or no change there",
+        ),
         ({"real_uri": "fake.mp4"}, "no mask for 4 of 4 faces: fake.mp4"),  # no difference: what was forged is not known
         ({"real_uri": "missing.mp4"}, "no such file"),
         ({}, ""),
@@ -753,6 +756,20 @@ def test_a_file_that_was_replaced_is_read_again(extracted, tmp_path):
     (tmp_path / "data" / "text.mp4").write_bytes((tmp_path / "data" / "other.mp4").read_bytes())
     assert asked_again(extracted()) == ["text"]
     assert notes([extracted()]) == ["1 of 3 videos of toy changed since they were extracted"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(extracted, read_once, tmp_path):
+    """What is recorded is its state before: rows may be of both."""
+    now = extracted(uri="other.mp4")
+    asked = extract_module.checked(now.videos, now.roots)["toy/fake"]
+    writer.forget(now.folder, ["toy/fake"])
+    rows, ledger = read_once(asked)
+    with (tmp_path / "data" / "other.mp4").open("ab") as file:
+        file.write(b"more")
+    writer.write_part(now.folder, [asked], [(rows, ledger)])
+    target = Target(folder=now.folder, recipe=RECIPE, videos=now.videos)
+    again = extract_module.to_do([target], [extract_module.checked(now.videos, now.roots)])
+    assert list(again) == ["toy/fake"]
 
 
 def test_an_original_that_came_later_becomes_masks(extracted, read_once, tmp_path):
