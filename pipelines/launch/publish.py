@@ -20,7 +20,7 @@ from pipelines.reporting.saved import Line, Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
 from pipelines.tracking import registry
 from pipelines.tracking.client import TrackingError, shown_by
-from pipelines.tracking.runs import log, metric_values, published
+from pipelines.tracking.runs import log, metric_values, published, table_metrics
 from pipelines.trials import tune
 from pipelines.trials.outcome import Outcome
 from pipelines.trials.trial import Trial, pooling_text
@@ -159,8 +159,9 @@ def print_table(title: str, row_name: str, cells: Sequence[Cell], lines: Sequenc
 
 def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> bool:
     """Log the runs, the report and the best model, and print where they are; return whether all is logged."""
+    shown = table_metrics(outcome)
     values = {
-        key: metric_values(trial.results()) | published(outcome, key)
+        key: metric_values(trial.results(), shown) | published(outcome, key)
         for key, trial in outcome.trials.items()
         if trial.done
     }

@@ -7,7 +7,7 @@ one compares, and curves.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -248,19 +248,19 @@ def counts(results: pa.Table) -> dict[str, str]:
     return {f"videos.{name}": text for name, text in told.items()}
 
 
-def metric_values(results: pa.Table) -> dict[str, float]:
-    """Return RESULTS as MLflow metrics: `<dataset>/<level>/<metric>` with `/low` and `/high`.
+def metric_values(results: pa.Table, shown: Collection[str] = ()) -> dict[str, float]:
+    """Return RESULTS as MLflow metrics: `<dataset>/<level>/<metric>`; with `/low` and `/high` of AUC and those `shown`.
 
     Of single stages only the video-level AUC, as `<stage>/<dataset>/video/auc`, of perturbed faces only the AUC, as
-    `<dataset>/<perturbation>/<level>/auc`: the rest is in results.parquet. What is not defined is no metric: see
-    `undefined`.
+    `<dataset>/<perturbation>/<level>/auc`: the rest, all intervals too, is in results.parquet, an artifact. What is not
+    defined is no metric: see `undefined`.
     """
     values: dict[str, float] = {}
     for row in results.to_pylist():
         name = _metric_name(row)
         if name and not math.isnan(row["value"]):
             numbers = {name: row["value"]}
-            if row["stage"] == FINAL:
+            if row["stage"] == FINAL and (row["metric"] == "auc" or name in shown):
                 numbers |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
             values |= {name: round(value, DECIMALS) for name, value in numbers.items()}
     return values

@@ -295,6 +295,9 @@ def test_every_name_that_a_trial_logs_is_legal(tracker: Tracker, client: MlflowC
     assert {name for name in values if "blur" in name} == {
         f"unseen/blur-3/video/auc{end}" for end in ("", "/low", "/high")
     }
+    assert "celeb_df/frame/pbca/low" not in values
+    table = tables.to_table(rows, tables.RESULTS)
+    assert "celeb_df/frame/pbca/low" in runs.metric_values(table, shown=["celeb_df/frame/pbca"])
     run_id = tracker.open_run("values", "values")
     tracker.log_values(run_id, values)
     logged = client.get_run(run_id).data.metrics
