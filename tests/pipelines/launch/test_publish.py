@@ -101,3 +101,14 @@ def test_the_terminal_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     for text in ("Table [red]1[/red]", "[bold]row", "[0, 1]\\n", "[/x]", "[dim]note"):
         assert text in said
+
+
+def test_notes_below_a_table_are_set_off_from_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """What does not fit into a line goes on further in; a word longer than a line stays whole, to be copied."""
+    lines = ["one " * 20, "two", "x" * 80]
+    publish.print_table("T", "row", [Cell(row="a", column="c", published=0.5)], lines, Console(width=50))
+    shown = capsys.readouterr().out.splitlines()
+    notes = shown[shown.index(next(line for line in shown if line.startswith("  one"))) :]
+    assert [len(line) - len(line.lstrip()) for line in notes] == [2, 4, 2, 2]
+    assert max(map(len, notes[:-1])) <= 50
+    assert notes[-1].strip() == "x" * 80
