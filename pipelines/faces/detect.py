@@ -59,7 +59,8 @@ class Search:
 class Detector(Protocol):
     """A face detector over whole pictures, RGB uint8 (H, W, 3)."""
 
-    sure: float  # score from which on a face needs no confirmation
+    sure: float  # score from which on a face of a video needs no confirmation by a second frame
+    threshold: float  # score from which on its authors take something for a face: enough where there is one frame only
     search: Search
 
     def __call__(self, rgb: np.ndarray) -> list[Detection]:
@@ -71,6 +72,7 @@ class HogDetector(Detector):
     """dlib's frontal face detector; finds faces of about 80 pixels and more."""
 
     sure = 0.35
+    threshold = 0.0
     search = Search(coarse_px=640, finest_px=3840, enlarge=2.0, face_px=100)
 
     def __init__(self) -> None:
@@ -86,6 +88,7 @@ class CnnDetector(Detector):
     """dlib's max-margin CNN; slow without a GPU, and better with turned faces."""
 
     sure = 0.8
+    threshold = 0.0
     search = HogDetector.search
 
     def __init__(self) -> None:
@@ -105,6 +108,7 @@ class RetinaFaceDetector(Detector):
 
     # P(face) = 0.9. In 463 frames and pictures all 446 faces that dlib finds had 0.97 and more.
     sure = 2.2
+    threshold = sure  # of the package
     search = Search(coarse_px=320, finest_px=1280, enlarge=1.0, face_px=64)
 
     def __init__(self) -> None:

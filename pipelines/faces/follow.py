@@ -18,7 +18,9 @@ from pipelines.faces.boxes import area, continues, distance, longer_side, overla
 from pipelines.faces.detect import Detection, Detector, Search
 from pipelines.media.frames import Frame
 
-_WINDOW_SIDES = 3.0  # side of a followed face's window, in sides of its box: it may move by one between sampled frames
+# Side of a followed face's window, in sides of its box: as a rule it has hardly moved since the frame before, and the
+# cost goes by the area; but it may move by one side.
+_NARROW_SIDES, _WIDE_SIDES = 2.0, 3.0
 _LOOK_ROUND = 5  # frames, and
 _LOOK_ROUND_S = 2.0  # seconds after which the whole frame is looked at for faces that came in; also before a cut
 _SAME_FACE = 0.4  # intersection over union of two boxes in one frame that are one face
@@ -53,10 +55,13 @@ class Follower:
     def __call__(self, frames: Sequence[Frame]) -> list[Track]:
         """Return the track of every face, shot by shot, without those of which the detector was never sure.
 
-        Where it was sure of none, return those that it saw twice or more.
+        Where it was sure of none, return those that it saw twice or more; of a single picture, which nothing can
+        confirm, those that reach the detector's own threshold.
         """
         tracks = [track for shot in shots(frames) for track in self._follow(frames, shot)]
         sure = [track for track in tracks if track.score >= self.detect.sure]
+        if len(frames) == 1:
+            return sure or [track for track in tracks if track.score >= self.detect.threshold]
         return sure or [track for track in tracks if len(track.detections) > 1]
 
     def _follow(self, frames: Sequence[Frame], shot: range) -> list[Track]:
@@ -96,10 +101,12 @@ class Follower:
     def search_near(self, rgb: np.ndarray, box: np.ndarray) -> Detection | None:
         """Return the face in a window around `box`, at the size that the detector sees well; None if it is lost."""
         side = longer_side(box)
-        x0, y0, x1, y1 = window(box, _WINDOW_SIDES * side, rgb.shape)
-        faces = self._detect_scaled(rgb[y0:y1, x0:x1], self.detect.search.face_px / side, (x0, y0))
-        following = (face for face in faces if continues(box, face.box))
-        return max(following, key=lambda face: face.score, default=None)
+        for sides in (_NARROW_SIDES, _WIDE_SIDES):
+            x0, y0, x1, y1 = window(box, sides * side, rgb.shape)
+            faces = self._detect_scaled(rgb[y0:y1, x0:x1], self.detect.search.face_px / side, (x0, y0))
+            if following := [face for face in faces if continues(box, face.box)]:
+                return max(following, key=lambda face: face.score)
+        return None
 
     def search_frame(self, rgb: np.ndarray, coarse_first: bool) -> list[Detection]:
         """Return the faces in the whole frame, or if there are none, in the frame with a border.

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pipelines.faces.detect import DETECTORS
 from pipelines.media.sampling import Sampling
 
-FACES_VERSION = 3  # raise it when the code makes other faces of the same video and recipe
+FACES_VERSION = 4  # raise it when the code makes other faces of the same video and recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -161,6 +161,31 @@ def test_no_face(finder):
     assert find(finder, []) == []
 
 
+def test_in_a_single_picture_the_detectors_own_threshold_counts_and_in_a_video_a_second_frame():
+    """No other frame can confirm what a picture shows."""
+
+    class Doubtful:
+        sure, search = 0.35, HogDetector.search
+
+        def __init__(self, score, threshold, *seen):
+            self.score, self.threshold, self.seen = score, threshold, seen
+
+        def __call__(self, rgb):
+            return [detection(20, 20, 90, self.score)] if rgb.mean() > 100 else []
+
+    bright, dark = (np.full((160, 160, 3), shade, np.uint8) for shade in (120, 90))
+
+    def found(score, threshold, *pictures):
+        tracks = follow.Follower(Doubtful(score, threshold), several=False)(film(pictures))
+        return [sorted(track.detections) for track in tracks]
+
+    assert found(0.1, 0.0, bright) == [[0]]
+    assert found(0.1, 0.2, bright) == []
+    assert found(0.1, 0.0, dark, bright, dark) == []
+    assert found(0.1, 0.0, dark, bright, bright) == [[1, 2]]
+    assert found(0.4, 0.0, dark, bright, dark) == [[1]]
+
+
 @pytest.mark.parametrize("side", [48, 400])
 def test_small_and_large_faces_are_found(finder, portrait, side):
     """A face fills about a third of the portrait: from 16 to 130 pixels here need one upsampling or none."""
