@@ -145,8 +145,9 @@ def test_random_steps_change_the_networks_input_as_sbis_do(name, sample, seen, m
     if name == "moved":
         monkeypatch.setattr(transforms, "elastic", lambda labels, *draw: labels)
     elif name == "deformed":
-        monkeypatch.setattr(transforms, "draw_affine", lambda rng, shape: transforms.Affine(1, 1, 0, 0))
-    percentiles, percent = oracle("draws")[name][sample["number"]], np.arange(1, 100) / 100
+        monkeypatch.setattr(transforms, "draw_affine", lambda rng, shape: transforms.Affine(1.0, 1.0, 0.0, 0.0))
+    percentiles = oracle("draws")[name][sample["number"]].astype(float)
+    percent = np.arange(1, 100) / 100
     changes = np.array([change(seen(RANDOM_STEPS[name], seed)) for seed in range(200)])
     error = np.hypot(changes.std() / np.sqrt(200), percentiles.std() / np.sqrt(250))
     assert changes.mean() == pytest.approx(percentiles.mean(), abs=max(0.1 * percentiles.mean(), 3 * error))
