@@ -8,6 +8,7 @@ from pipelines.tracking import view
 from pipelines.tracking.client import Tracker, default_uri, shown, shown_by
 from pipelines.tracking.runs import as_dataset, counts, metric_values, undefined
 from pipelines.trials.foreign import ForeignTrial
+from pipelines.trials.trial import kept
 
 EXPERIMENT = "scores_from_elsewhere"  # of runs that are in no sweep's table
 
@@ -44,7 +45,7 @@ def log(trial: ForeignTrial, sweep: str, report: Sequence[Path]) -> str:
         tracker.log_values(run_id, metric_values(trial.results()))
         tracker.log_params(run_id, counts(trial.results()))
         tracker.set_tags(run_id, undefined(trial.results()))
-        tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet", *report])
+        tracker.log_files(run_id, [*kept(trial.folder), *report])
         tracker.describe(run_id, report[0].read_text())
         tracker.end(run_id)
     address = view.run_address(shown(tracker.uri), tracker.experiment_id, run_id)

@@ -26,7 +26,7 @@ from pipelines.metrics.names import FINAL
 from pipelines.tracking import view
 from pipelines.tracking.client import PATIENCE_S, Dataset, Tracker, TrackingError, default_uri, shown_by
 from pipelines.trials.outcome import Outcome, RowSeed
-from pipelines.trials.trial import Trial, UsablePart
+from pipelines.trials.trial import Trial, UsablePart, kept
 
 START_PATIENCE_S, LIVE_PATIENCE_S = 20.0, 0.0  # nothing that trains waits for MLflow
 PAUSE_S = 60.0  # after a failure while trials run
@@ -115,7 +115,7 @@ def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report:
             tracker.log_values(run_id, values[key])
             tracker.log_params(run_id, counts(trial.results()))
             tracker.set_tags(run_id, undefined(trial.results()))
-            tracker.log_files(run_id, [trial.folder / "results.parquet", trial.folder / "predictions.parquet"])
+            tracker.log_files(run_id, kept(trial.folder))
             tracker.end(run_id, at=trial.times.get("ended"))
     if not tracker.is_finished(runs.parent):
         tracker.log_files(runs.parent, report)

@@ -30,8 +30,7 @@ def write_missing(trial: Trial, compute: Compute) -> None:
     """
     if explain.made(trial.folder):
         return
-    config = trial.experiment.config()
-    finished = [FinishedStage(planned=planned, config=config) for planned in trial.planned]
+    finished = [FinishedStage(planned=planned, config=trial.config) for planned in trial.planned]
     try:
         args = (trial.folder, finished, _shown_parts(trial), trial.faces, trial.experiment.seed)
         if compute.num_workers:

@@ -152,7 +152,6 @@ def _rows_digest(view: str, train: UsablePart, select: UsablePart) -> str:
 
 def check(trial: Trial, compute: Compute) -> None:
     """Raise ValueError for what would come out only later: too few videos, or steps that the workers can't share."""
-    config = trial.experiment.config()
     for part in (trial.train, trial.select):
         labels = [video.label for video in part.videos]
         if len(set(labels)) < 2:
@@ -170,5 +169,5 @@ def check(trial: Trial, compute: Compute) -> None:
     for planned in trial.planned:
         stage = models.stage(planned.paper, planned.name)
         train, _ = trial.parts_of(planned.name)
-        view = View(stage.view, train.videos, stage.feed(config), trial.experiment.seed)
+        view = View(stage.view, train.videos, stage.feed(trial.config), trial.experiment.seed)
         compute.sharing(planned, stage, view).check()

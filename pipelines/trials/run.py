@@ -47,9 +47,8 @@ def run_trial(trial: Trial, compute: Compute, report: Report) -> None:
 def _make(trial: Trial, compute: Compute, report: Report) -> None:
     write_json(trial.folder / TRIAL, trial.record())
     train_stages(trial, compute, report)
-    config = trial.experiment.config()
     score.score_parts(
-        [FinishedStage(planned=stage, config=config) for stage in trial.scoring_stages],
+        [FinishedStage(planned=stage, config=trial.config) for stage in trial.scoring_stages],
         {part.digest: part.videos for part in (*trial.test, trial.select)},
         trial.faces,
         num_actors=compute.scoring_actors,
@@ -70,7 +69,7 @@ def train_stages(trial: Trial, compute: Compute, report: Report) -> None:
             report(f"derive from {planned.name}", 0, 1)
             with planned.lock():
                 score.derive(
-                    FinishedStage(planned=planned, config=trial.experiment.config()),
+                    FinishedStage(planned=planned, config=trial.config),
                     (*trial.train.videos, *trial.select.videos),
                     trial.faces,
                     derived_path(trial, planned),
@@ -86,7 +85,7 @@ def job_of(trial: Trial, planned: PlannedStage, compute: Compute) -> Job:
     train, select = trial.parts_of(planned.name)
     return Job(
         planned=planned,
-        config=trial.experiment.config(),
+        config=trial.config,
         train=train.videos,
         select=select.videos,
         every_face=select.every_face,
@@ -99,7 +98,7 @@ def job_of(trial: Trial, planned: PlannedStage, compute: Compute) -> Job:
 
 def source_of(trial: Trial, planned: PlannedStage) -> PlannedStage | None:
     """Return the stage that derives what this one reads, if it reads anything."""
-    name = models.stage(planned.paper, planned.name).reads_of(trial.experiment.config())
+    name = models.stage(planned.paper, planned.name).reads_of(trial.config)
     return next((stage for stage in trial.planned if stage.name == name), None)
 
 

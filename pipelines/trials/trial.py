@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from pipelines.training import stages
 from pipelines.training.views import Video
 
 TIMES = "times.json"  # of a trial: when it `began` and `ended`, in ISO 8601
+
+
+# Of a done run, its numbers and what they can be made of again. Scores from elsewhere have no validation.
+KEPT = ("trial.json", "results.parquet", "predictions.parquet", "validation.parquet", "sources.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +125,11 @@ class Trial:
         """Whether it is trained, scored and written down."""
         return (self.folder / "_done.json").exists()
 
+    @cached_property
+    def config(self) -> Any:
+        """The paper's `Config`."""
+        return self.experiment.config()
+
     @property
     def citations(self) -> list[str]:
         """Name, version and digest of the parts that train, select and are scored; see `Part.citation`."""
@@ -216,6 +226,11 @@ class Trial:
             "origin": self.origin().to_json(),
             "commit": commit(),
         }
+
+
+def kept(folder: Path) -> list[Path]:
+    """Return those files of a done run's folder that `KEPT` names."""
+    return [path for name in KEPT if (path := folder / name).exists()]
 
 
 def scored_part(usable: UsablePart) -> ScoredPart:

@@ -254,7 +254,8 @@ def test_mlflow_has_the_launch_and_its_trials(whole: Ended, storage: Path, tiny_
         assert params["model_config.recover.mask_ratio"] == row
         assert params["model_config.vit.width"] == str(tiny_experiment.config().vit.width)
         artifacts = {entry.path for entry in client.list_artifacts(child.info.run_id)}
-        assert artifacts == {"results.parquet", "predictions.parquet"}
+        tables = {f"{name}.parquet" for name in ("results", "predictions", "validation", "sources")}
+        assert artifacts == {"trial.json", *tables}
         history = client.get_metric_history(child.info.run_id, "recover/train/loss")
         assert [point.step for point in history] == [1, 2]  # two epochs of one step
     artifacts = {entry.path for entry in client.list_artifacts(parent.info.run_id)}

@@ -104,7 +104,8 @@ class Site:
         files = [(parent, path) for path in shown]
         for child in children:
             folder = self.storage / "runs" / child.data.tags["run_key"]
-            files += [(child, folder / f"{table}.parquet") for table in ("results", "predictions")]
+            tables = ("results", "predictions", "validation", "sources")
+            files += [(child, folder / name) for name in ("trial.json", *(f"{table}.parquet" for table in tables))]
         return {key_of(run.info.artifact_uri) + f"/{path.name}": path for run, path in files}
 
 
