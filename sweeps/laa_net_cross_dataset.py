@@ -13,9 +13,10 @@ Needs FF++ and DFD uncompressed: an experiment has one compression for all datas
 column "DFDC" is the preview (dfdcp): its authors say so. PCL + I2G, SBI, AUNet and LAA-Net are trained on real faces
 alone, the others on real and fake ones. Differs from the paper: average precision goes with the share of fakes, which
 for DFDC is not that of the preview's list; an epoch shows 8 (SBI) or 32 (BI) faces of each video's 32, not of its 128.
-Row "Xception" is trained as `plain` is. Row "SBI" is as near to its released code as `adfd` is: landmark masks, the
-same 8 frames of a video in all epochs, the last epoch (what differs: models/adfd.py); videos without a face are left
-out, as in the other rows.
+Where paper and released code differ, learning rate, freezing and weights of the losses are the paper's, most else is
+the code's (models/laa_net.py). Row "Xception" is trained as `plain` is. Row "SBI" is as near to its released code as
+`adfd` is: landmark masks, the same 8 frames of a video in all epochs, the last epoch (what differs: models/adfd.py);
+videos without a face are left out, as in the other rows.
 """
 
 import dataclasses
