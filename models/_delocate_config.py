@@ -113,6 +113,7 @@ class FinetuneConfig:
     base_lr: float = 1e-3  # for 256 samples in a step: used as base_lr * batch_size / 256
     layer_decay: float = 0.75  # factor on the rate from one block to the one below
     weight_decay: float = 0.05
+    pairs: bool = False  # each real clip shows the target of the fake beside it; else anyone
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size", "num_epochs", "base_lr")
@@ -147,6 +148,7 @@ class LocalizeConfig:
     inner_loss: str = "cls"  # cls, or all: the three terms of Eq. 6
     first_order: bool = False
     batch_size: int = 8  # of each manipulation, half real and half fake
+    pairs: bool = False  # each real face is that of the target of the fake beside it; else anyone's
     num_epochs: int = 50
     steps_per_epoch: int = 200
     optimizer: Literal["sgd", "adam"] = "sgd"  # the paper's; adam needs fewer steps

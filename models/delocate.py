@@ -49,7 +49,7 @@ from torch.func import functional_call
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, RecoverConfig
+from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, LocalizeConfig, RecoverConfig
 from models._distributed import mean_over_workers, total, world_size
 from models._layers import tagged, without_prefix
 from models._localization_net import LocalizationNet, Localized
@@ -117,12 +117,20 @@ def _encoder_settings(cfg: Config) -> dict[str, Any]:
     return {"clip": asdict(cfg.clip), "vit": vit}
 
 
+def _without_feed(cfg: FinetuneConfig | LocalizeConfig) -> dict[str, Any]:
+    """Return the settings of a stage but for those that only its feed has."""
+    settings = asdict(cfg)
+    del settings["pairs"]
+    return settings
+
+
 def _clip_feed(cfg: Config, stage: RecoverConfig | FinetuneConfig) -> Feed:
     return Feed(
         input_px=cfg.stored_px,
         clip_frames=cfg.clip.num_frames,
         batch_size=stage.batch_size,
         num_epochs=stage.num_epochs,
+        pairs=isinstance(stage, FinetuneConfig) and stage.pairs,
     )
 
 
@@ -238,7 +246,7 @@ class Finetune(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        return _encoder_settings(cfg) | {"finetune": asdict(cfg.finetune)}
+        return _encoder_settings(cfg) | {"finetune": _without_feed(cfg.finetune)}
 
     @staticmethod
     def feed(cfg: Config) -> Feed:
@@ -409,7 +417,7 @@ class Localize(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        return {"input_px": cfg.clip.input_px, "pretrained": cfg.pretrained, "localize": asdict(cfg.localize)}
+        return {"input_px": cfg.clip.input_px, "pretrained": cfg.pretrained, "localize": _without_feed(cfg.localize)}
 
     @classmethod
     def reads_of(cls, cfg: Config) -> str | None:
@@ -429,6 +437,7 @@ class Localize(Stage):
             batch_size=localize.batch_size,
             num_epochs=localize.num_epochs,
             steps_per_epoch=localize.steps_per_epoch,
+            pairs=localize.pairs,
         )
 
     @classmethod

@@ -178,6 +178,8 @@ def _feed(stage: type[models.Stage], config: Any) -> dict[str, Any]:
         "tries_per_video": views.TRIES_PER_VIDEO,
         "most_tries": views.MOST_TRIES,
     }
+    if not feed.pairs:
+        del decided["pairs"]  # it is newer than stages that were trained without
     if stage.view == "domain_frames":
         decided["meta_train_share"] = views.META_TRAIN_SHARE
     if feed.donors:

@@ -60,6 +60,9 @@ class View:
         if not self.real or (name not in REAL_VIEWS and not self.fake):
             raise ValueError(f"view {name} needs both classes, got {len(self.real)} real, {len(self.fake)} fake videos")
         self.domains = _domains(self.real, self.fake) if name == "domain_frames" else []
+        self._real_of: dict[str, list[Video]] = {}  # target -> its real videos
+        for video in self.real:
+            self._real_of.setdefault(video.target, []).append(video)
 
     @property
     def step_size(self) -> int:
@@ -107,6 +110,20 @@ class View:
         where = min(number / max(1, count - 1), 1 - 1e-9)
         return replace(self.pick(video, position), where=where)
 
+    def paired(self, picks: list[Pick]) -> list[Pick]:
+        """Return picks, real and fake in turn; with `Feed.pairs` the real ones are of the fakes' targets and moments.
+
+        A fake of whose target there is no real video keeps the real one beside it.
+        """
+        if not self.feed.pairs:
+            return picks
+        pairs = []
+        for real, fake in zip(picks[::2], picks[1::2], strict=True):
+            if videos := self._real_of.get(fake.video.target):
+                real = replace(real, video=videos[crc32(repr(fake.seed).encode()) % len(videos)], where=fake.where)
+            pairs += [real, fake]
+        return pairs
+
     def instead(self, pick: Pick, tries: int) -> Pick:
         """Return what replaces a pick that the stage could not use: another frame, later another video of its class."""
         rng = np.random.default_rng((*pick.seed, tries))
@@ -139,7 +156,8 @@ def _real_and_fake(view: View, step: int) -> list[Pick]:
     """Pick real and fake in turn, so that each worker's share is balanced."""
     pools = (view.real, view.fake)
     first = step * view.step_size
-    return [view.pick(view.shuffled(pools[p % 2], p // 2, 1 + p % 2), p) for p in range(first, first + view.step_size)]
+    last = first + view.step_size
+    return view.paired([view.pick(view.shuffled(pools[p % 2], p // 2, 1 + p % 2), p) for p in range(first, last)])
 
 
 def _by_domain(view: View, step: int) -> list[Pick]:
@@ -158,7 +176,7 @@ def _by_domain(view: View, step: int) -> list[Pick]:
             picks.append(view.pick(real[order[turn, domain]], 2 * position, domain))
             fake_video = view.shuffled(fake, step * rounds + turn, 10 + domain)
             picks.append(view.pick(fake_video, 2 * position + 1, domain))
-    return picks
+    return view.paired(picks)
 
 
 def _without_repeats(rng: np.random.Generator, size: int, count: int) -> np.ndarray:

@@ -220,6 +220,28 @@ def test_real_and_fake_of_one_id_are_on_the_same_side_and_none_is_lost():
         assert pick.video in view.domains[pick.domain][pick.video.label]
 
 
+@pytest.mark.parametrize("name", BALANCED)
+def test_with_pairs_a_real_sample_is_of_the_target_and_the_moment_of_the_fake_beside_it(name):
+    plain, paired = make_view(name), make_view(name, pairs=True)
+    chosen = picks(paired, 20)
+    assert all(
+        (real.video.label, real.video.target, real.where, real.domain)
+        == (0, fake.video.target, fake.where, fake.domain)
+        for real, fake in zip(chosen[::2], chosen[1::2], strict=True)
+    )
+    assert chosen[1::2] == picks(plain, 20)[1::2]  # the fakes are those that come anyway
+    assert chosen[::2] != picks(plain, 20)[::2]
+
+
+def test_a_fake_without_a_real_video_of_its_target_is_paired_with_anyone():
+    videos = [
+        video for video in some_videos(6, ["Deepfakes", "FaceSwap"]) if (video.label, video.target) != (0, "ffpp/002")
+    ]
+    chosen = picks(make_view("frames", videos, pairs=True), 20)
+    odd = [(real.video.target, fake.video.target) for real, fake in zip(chosen[::2], chosen[1::2], strict=True)]
+    assert {fake for real, fake in odd if real != fake} == {"ffpp/002"}
+
+
 def test_the_cut_is_the_same_in_every_run():
     videos = some_videos(20, ["Deepfakes"])
     cut = sides(make_view("domain_frames", videos))
