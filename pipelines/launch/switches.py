@@ -1,6 +1,7 @@
 """Switches that several commands share, and what they say as a value. It imports nothing that takes long."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
     )
     p.add_argument(
         "--gpus-per-worker",
-        type=float,
+        type=_share,
         metavar="X",
         help="GPUs of one worker, may be a fraction (default: 1 where the cluster has GPUs)",
     )
@@ -99,6 +100,17 @@ def _setting(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"must be KEY=VALUE, such as precision=fp32; got {text!r}")
     told = space.value(value)
     return key, tuple(told) if isinstance(told, list) else told
+
+
+def _share(text: str) -> float:
+    """Return a number of GPUs, 0 or more, a fraction maybe."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, such as 0.5 or 2; got {text!r}")
+    return value
 
 
 def _workers(text: str) -> tuple[int, int]:

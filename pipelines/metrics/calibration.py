@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit
 
 from pipelines.metrics.names import FITTED
@@ -56,6 +55,8 @@ class Fitted:
 
         def loss(log_temperature: float) -> float:
             return float(-log_expit(side / math.exp(log_temperature)).mean())
+
+        from scipy.optimize import minimize_scalar  # here: half a second of import, which only a new fit needs
 
         best = minimize_scalar(loss, bounds=_LOG_TEMPERATURES)
         # The search ends anywhere on what is level, such as no loss at all, and never at an end itself.

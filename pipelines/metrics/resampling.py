@@ -40,9 +40,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.linalg import hadamard
-from scipy.special import expit, logit
+from scipy.special import expit, logit, stdtr, stdtrit  # not scipy.stats: it takes most of a second to import
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -293,8 +292,8 @@ class Estimate:
             return 1.0
         if self.is_alike:
             return float(min(1.0, 2 * (1 + abs(self.value)) ** -self.n_clusters))
-        return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.of_videos), self.n_clusters - 1))
+        return float(2 * stdtr(self.n_clusters - 1, -abs(self.value) / math.sqrt(self.of_videos)))
 
 
 def _quantile(freedom: int) -> float:
-    return float(stats.t.ppf(1 - LEVEL / 2, freedom))
+    return float(stdtrit(freedom, 1 - LEVEL / 2))

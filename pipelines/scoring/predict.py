@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.compute as pc
@@ -87,6 +88,8 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
     from pipelines.faces import extract  # here: Ray reads the environment when it is imported
     from pipelines.faces.video import VideoReader
 
+    Thread(target=_import_networks, daemon=True).start()
+
     videos = tables.to_table([_videos_row(name, path) for name, path in paths.items()], tables.VIDEOS)
     roots = {DATASET: "/"}
     with progress.view(console, "Cutting faces") as view:
@@ -114,6 +117,11 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
                 memory_gib=MEMORY_GIB,
                 on_video=lambda row: on_video(row["num_done"]),
             )
+
+
+def _import_networks() -> None:
+    """Import what most networks are built of, which takes seconds, while other processes read the videos."""
+    import timm  # noqa: F401
 
 
 def _videos_row(name: str, path: Path) -> dict[str, Any]:

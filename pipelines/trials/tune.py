@@ -28,8 +28,10 @@ FAILURE = "failure.txt"
 def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: Path, look: Callable[[], None]) -> None:
     """Run the trials, `concurrent` at once, and call `look` every second. A trial that fails leaves its reason.
 
-    folder: for Ray Tune's own files.
+    folder: for Ray Tune's own files. Without trials it does nothing.
     """
+    if not trials:
+        return
     from ray import tune  # here: whoever only asks how a trial stands needs no Ray
 
     for trial in trials:

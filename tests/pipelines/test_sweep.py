@@ -46,6 +46,14 @@ def test_a_space_without_a_search_is_refused() -> None:
         told("--space", "model.lr=1..2")
 
 
+@pytest.mark.parametrize("number", ["-1", "nan", "inf", "one"])
+def test_gpus_are_none_or_more(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        told("--gpus-per-worker", number)
+    assert "must be 0 or more" in capsys.readouterr().err
+    assert told("--gpus-per-worker", "0.5").gpus_per_worker == 0.5
+
+
 # ------------------------------------------------------------------------------------------ --set
 def test_a_setting_is_set_in_all_rows_that_do_not_say_it_themselves() -> None:
     two = replace(TINY, rows=(Row("a", {}), Row("b", {"precision": "bf16"})))

@@ -1,0 +1,86 @@
+"""`train`: the sweep of one row that it makes, and lists of one's own beside datasets."""
+
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pipelines import datasets, train
+from pipelines.launch.options import Options
+from pipelines.launch.request import Request
+from pipelines.train import main, sweep_of, with_lists
+from pipelines.training.job import Compute
+from pipelines.trials import tune
+
+LIST = "path,label,split\n" + "".join(
+    f"{split}/{label}{number}.mp4,{label},{split}\n"
+    for split in ("train", "val", "test")
+    for label in ("real", "fake")
+    for number in range(2)
+)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CROSSFORGE_DATASETS", raising=False)
+    Path("videos.csv").write_text(LIST)
+    return tmp_path
+
+
+def test_one_method_is_one_row_of_a_sweep() -> None:
+    sweep = sweep_of("plain", "ffpp", ["celeb_df", "dfdc", "ffpp"])
+    assert (sweep.name, [row.label for row in sweep.rows]) == ("train_plain", ["plain"])
+    assert sweep.headings == ("celeb_df auc", "dfdc auc", "ffpp auc", "unseen auc")
+    request = Request.of(sweep, Options(preset="small", seeds=2, settings={"model.num_epochs": 1}))
+    assert [experiment.seed for experiment in request.experiments.values()] == [0, 1]
+    assert {experiment.config().num_epochs for experiment in request.experiments.values()} == {1}
+    (home,) = sweep_of("lre", "ffpp", []).experiments("small", 1, {}).values()
+    assert (home.protocol, home.train_on, home.test_on) == ("in_dataset", "ffpp", ())
+
+
+def test_lists_join_the_datasets_that_are_named(mine: Path) -> None:
+    Path("datasets.toml").write_text('celeb_df = "/data/c"\n[dfdc]\nroot = "/data/d"\nlist = "short.csv"\n')
+    with ExitStack() as kept:
+        asked = with_lists({"mine": "videos.csv"}, Options(storage="st"), kept)
+        assert asked.datasets is not None
+        config = datasets.read_config(asked.datasets)
+    assert config == {"celeb_df": "/data/c", "dfdc": "/data/d", "mine": str(mine / "videos.csv")}
+    assert config.options == {"dfdc": {"list": str(mine / "short.csv")}}
+    assert Path(asked.datasets).is_relative_to(mine / "st" / "datasets")
+
+
+def test_a_dry_run_says_what_a_list_comes_to_and_leaves_nothing(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plain", "--lists", "mine=videos.csv", "--storage", "st", "--preset", "small", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "plain, trained on mine" in told
+    assert re.search(r"│ mine +│ 12 +│ 12 +│", told)  # videos needed, and to extract
+    assert [path.name for path in mine.iterdir()] == ["videos.csv"]
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        (["--lists", "mine=none.csv"], "none.csv"),
+        (["--train-on", "yours"], "yours"),
+        (["--name", "../x"], "--name ../x"),
+        (["--lists", "mine=videos.csv", "--test-on", "mine/FaceSwap"], "FaceSwap"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    switches: list[str], message: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("datasets.toml").write_text('celeb_df = "/data/c"\n')
+    assert main(["plain", *switches, "--storage", "st", "--preset", "small", "--dry-run"]) == 2
+    assert message in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_launch_in_which_only_faces_were_missing_trains_nothing(tmp_path: Path) -> None:
+    tune.fit([], Compute(num_workers=0), 1, tmp_path / "ray", lambda: None)  # Ray is not asked: it is not there
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parser_names_every_method() -> None:
+    for name in ("plain", "lre", "delocate"):
+        assert train.parser().parse_args([name]).method == name
