@@ -50,7 +50,8 @@ class Detection:
 class Search:
     """The sizes of the pictures in which a detector looks for faces."""
 
-    coarse_px: int  # longer side of the picture in which the search of a whole frame begins
+    coarse_px: int  # longer side of the picture in which the search of a whole frame begins, up to twice that
+    look_px: int  # ... in which one looks round for a face that came in and is larger than the known
     finest_px: int  # ... and at most ends
     enlarge: float  # times that a smaller frame is enlarged for it at most
     face_px: int  # longer side of a known face when it is looked for again around its place
@@ -73,7 +74,7 @@ class HogDetector(Detector):
 
     sure = 0.35
     threshold = 0.0
-    search = Search(coarse_px=640, finest_px=3840, enlarge=2.0, face_px=100)
+    search = Search(coarse_px=160, look_px=640, finest_px=3840, enlarge=2.0, face_px=100)
 
     def __init__(self) -> None:
         self._detect = dlib.get_frontal_face_detector()
@@ -109,7 +110,7 @@ class RetinaFaceDetector(Detector):
     # P(face) = 0.9. In 463 frames and pictures all 446 faces that dlib finds had 0.97 and more.
     sure = 2.2
     threshold = sure  # of the package
-    search = Search(coarse_px=320, finest_px=1280, enlarge=1.0, face_px=64)
+    search = Search(coarse_px=100, look_px=320, finest_px=1280, enlarge=1.0, face_px=64)
 
     def __init__(self) -> None:
         try:

@@ -21,6 +21,7 @@ from pipelines.media.frames import Frame
 # Side of a followed face's window, in sides of its box: as a rule it has hardly moved since the frame before, and the
 # cost goes by the area; but it may move by one side.
 _NARROW_SIDES, _WIDE_SIDES = 2.0, 3.0
+_FILLED = 1.5  # longer side of a picture that a face fills, in sides of the face as the detector sees it well
 _LOOK_ROUND = 5  # frames, and
 _LOOK_ROUND_S = 2.0  # seconds after which the whole frame is looked at for faces that came in; also before a cut
 _SAME_FACE = 0.4  # intersection over union of two boxes in one frame that are one face
@@ -112,33 +113,37 @@ class Follower:
         """Return the faces in the whole frame, or if there are none, in the frame with a border.
 
         With `coarse_first`, where only the largest face is kept, the search goes from coarse to fine pictures. The
-        coarse one shows the large faces and costs a fraction, and a sure face there ends the search: a finer picture
-        would add smaller faces only.
+        coarse one shows the large faces and costs a fraction, and a sure face there that is large enough to be seen
+        well ends the search: a finer picture would add smaller faces only.
         """
-        scales = _scales(rgb.shape, self.detect.search)
+        scales = _scales(rgb.shape, self.detect.search, self.detect.search.coarse_px)
         if self.several or not coarse_first:
             scales = scales[-1:]
         faces: list[Detection] = []
         for scale in scales:
             faces = self._detect_scaled(rgb, scale)
-            if any(face.score >= self.detect.sure for face in faces):
+            least = self.detect.search.face_px / scale
+            if any(face.score >= self.detect.sure and longer_side(face.box) >= least for face in faces):
                 return faces
         return faces or self.search_padded(rgb)
 
     def _look_round(self, rgb: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Detection]:
         """Return faces that may have come in: all, or where only the largest is kept, those larger than the known."""
         if self.several:
-            return self._detect_scaled(rgb, _scales(rgb.shape, self.detect.search)[-1])
+            return self._detect_scaled(rgb, _scales(rgb.shape, self.detect.search, self.detect.search.coarse_px)[-1])
         largest = max(longer_side(box) for box in boxes)
-        coarsest = _scales(rgb.shape, self.detect.search)[0]
-        return self._detect_scaled(rgb, min(coarsest, self.detect.search.face_px / largest))
+        coarse = _scales(rgb.shape, self.detect.search, self.detect.search.look_px)[0]
+        return self._detect_scaled(rgb, min(coarse, self.detect.search.face_px / largest))
 
     def search_padded(self, rgb: np.ndarray) -> list[Detection]:
         """Return the faces in the picture with a border round it: the detector is blind for a face that fills it."""
         border = max(rgb.shape[:2]) // 4
         padded = cv2.copyMakeBorder(rgb, border, border, border, border, cv2.BORDER_REPLICATE)
-        scale = min(1.0, self.detect.search.coarse_px / max(rgb.shape[:2]))
-        return self._detect_scaled(padded, scale, (-border, -border))
+        sides = _FILLED * self.detect.search.face_px, self.detect.search.look_px
+        for scale in dict.fromkeys(min(1.0, side / max(rgb.shape[:2])) for side in sides):
+            if faces := self._detect_scaled(padded, scale, (-border, -border)):
+                return faces
+        return []
 
     def _detect_scaled(self, rgb: np.ndarray, scale: float, corner: tuple[int, int] = (0, 0)) -> list[Detection]:
         """Detect in `rgb` resized by `scale`; boxes are in pixels of the frame, where its top left lies at `corner`."""
@@ -216,11 +221,11 @@ def _assign(faces: Iterable[Detection], place: int, shot: range, tracks: list[Tr
         nearest.detections[place] = face
 
 
-def _scales(shape: Sequence[int], search: Search) -> list[float]:
-    """Return the scales of the whole-frame search, coarse to fine by factors of two."""
+def _scales(shape: Sequence[int], search: Search, coarse_px: int) -> list[float]:
+    """Return the scales of a whole-frame search, coarse to fine by factors of two."""
     longer = max(shape[:2])
     scales = [min(search.enlarge, search.finest_px / longer)]
-    while longer * scales[-1] >= 2 * search.coarse_px:
+    while longer * scales[-1] >= 2 * coarse_px:
         scales.append(scales[-1] / 2)
     return scales[::-1]
 
