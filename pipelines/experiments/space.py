@@ -108,8 +108,9 @@ def rates(base: Experiment) -> Space:
     for setting in base.flat():
         head, _, path = setting.partition(".")
         if head == "model_config" and path.rpartition(".")[2] in RATES and path.partition(".")[0] not in idle:
-            value = value_of(base, f"{SEARCHED}{path}")
-            space[f"{SEARCHED}{path}"] = Range(*(float(f"{value * factor:.3g}") for factor in (0.1, 10)), log=True)
+            key = f"{SEARCHED}{path}"
+            low, high = (float(f"{value_of(base, key) * factor:.3g}") for factor in (0.1, 10))
+            space[key] = Range(low, high, log=True)
     return space
 
 

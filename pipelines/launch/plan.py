@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import notes
 from pipelines.faces.recipe import Recipe
+from pipelines.launch import duration
 from pipelines.launch.data import Data
 from pipelines.launch.request import Request
 from pipelines.training import stages
@@ -84,11 +86,27 @@ def print_plan(request: Request, data: Data | None, console: Console) -> None:
     _print_table(("dataset", "needed", "to extract"), videos, console)
     for note in notes(data.extractions) if data else ():
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    _print_stages(request, data if data and data.extracted else None, console)
+    planned = _print_stages(request, data if data and data.extracted else None, console)
+    _print_time(request, data, planned, console)
 
 
-def _print_stages(request: Request, data: Data | None, console: Console) -> None:
-    """data None: there are no faces. The number of distinct stages is right even so, and none counts as trained."""
+def _print_time(request: Request, data: Data | None, planned: Sequence[PlannedStage], console: Console) -> None:
+    """Print how long it takes. data None: no sample corpus yet, whose making nothing has measured either."""
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    corpus_first = [] if data else [duration.Left(what="making the sample corpus", seconds=None)]
+    faces = duration.of_faces(data.extractions, request.storage) if data else corpus_first
+    left = duration.of_stages(planned, request.storage)
+    together = duration.at_once(request.options, request.preset, len(request.experiments))
+    say(duration.told(faces, left, together))
+    if any(each.seconds is None for each in (*faces, *left)):
+        say(f"Of the whole table, with all rows, elsewhere: {request.sweep.cost[request.preset]}")
+
+
+def _print_stages(request: Request, data: Data | None, console: Console) -> list[PlannedStage]:
+    """Print the distinct stages and return them.
+
+    data None: there are no faces. The number of distinct stages is right even so, and none counts as trained.
+    """
     experiments, options = request.experiments.values(), request.options
     unseen = [
         stage
@@ -124,7 +142,7 @@ def _print_stages(request: Request, data: Data | None, console: Console) -> None
     if options.workers and (names := growing(planned.values(), options.workers)):
         text = f"With fewer than {options.workers[1]} workers, each takes more GPU memory in {', '.join(names)}"
         console.print(text, highlight=False)
-    console.print(f"Cost: {request.sweep.cost[request.preset]}", highlight=False)
+    return list(planned.values())
 
 
 def _heading(text: str, console: Console) -> None:
