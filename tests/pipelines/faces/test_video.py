@@ -4,12 +4,15 @@ import functools
 import http.server
 import os
 import re
+import resource
 import shutil
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import cv2
 import dlib
 import fsspec
@@ -389,3 +392,45 @@ def test_a_damaged_archive_is_an_unreadable_video(odd_names, tmp_path):
     ((rows, ledger),) = reader(row("0.tar", face_rule="whole"))
     assert rows["status"].to_pylist() == [ledger["status"]] == ["unreadable"]
     assert re.search(r"0\.tar: reading the archive stops after \d entries", ledger["reason"])
+
+
+@pytest.mark.nightly
+def test_pictures_of_a_few_pixels_are_all_accounted_for(tmp_path):
+    rng = np.random.default_rng(0)
+    uris = [f"{number}.png" for number in range(300)]
+    for number, uri in enumerate(uris):
+        shape = (1 + number % 16, 1 + number % 13, 3)
+        cv2.imwrite(str(tmp_path / uri), rng.integers(0, 255, shape, np.uint8))
+    read = video.VideoReader({"toy": str(tmp_path)}, [Recipe(size_px=32), Recipe(size_px=32, detector="retinaface")])
+    for rule, status in (("largest", "no_face"), ("whole", "ok")):
+        results = read.pictures([row(uri, face_rule=rule) for uri in uris], (0, 1))
+        assert {ledger["status"] for pair in results for _, ledger in pair} == {status}
+        assert [ledger["video_id"] for _, (_, ledger) in results] == [f"toy/{uri}" for uri in uris]
+
+
+@pytest.mark.nightly
+def test_a_video_of_two_hours_takes_no_more_memory_for_its_length(tmp_path, write_video, portrait):
+    """Each of its frames is 1 s long, which is all that a long video is for a reader that does not decode it."""
+    frame = np.full((288, 400, 3), 90, np.uint8)
+    frame[16:272, 70:326] = portrait
+    short = write_video(tmp_path / "short.mp4", [frame] * 60, g="10", bf="0")
+    with av.open(str(short)) as given:
+        stream = given.streams.video[0]
+        packets = [(bytes(packet), packet.is_keyframe) for packet in given.demux(stream) if packet.size]
+        with av.open(str(tmp_path / "long.mp4"), "w") as out:
+            copy = out.add_stream_from_template(stream)
+            for number in range(200_000):
+                data, is_keyframe = packets[number % 60]
+                packet = av.Packet(data)
+                packet.stream, packet.time_base = copy, stream.time_base
+                packet.pts = packet.dts = number * 512
+                packet.is_keyframe = is_keyframe
+                out.mux(packet)
+    read = video.VideoReader({"toy": str(tmp_path)}, [Recipe(num_frames=32, size_px=32)])
+    read(row("short.mp4"))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    ((rows, ledger),) = read(row("long.mp4"))
+    assert (ledger["status"], ledger["reason"], rows.num_rows) == ("ok", "", 32)
+    assert rows["frame_index"].to_pylist()[-1] > 190_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024  # KiB
+    assert time.process_time() - start < 30  # 3.5 s
