@@ -1,7 +1,7 @@
 """Your own videos, listed in a .csv or .parquet file with one row for each, under any name in datasets.toml.
 
     path       below the folder that the file lies in, with `/`; required. A video file, a folder of pictures, or a
-               folder inside a tar archive such as clips.tar.gz/clips/7; or one picture, which may lie in an archive, too
+               folder inside a tar archive such as clips.tar.gz/clips/7; or one picture, in an archive or not
     label      real or fake, or 0 or 1; required
     split      train, val or test; default: test
     method     of a fake, the name of what made it; default: the dataset's name
