@@ -45,7 +45,7 @@ from pipelines.datasets.sample.people import (
     portraits,
 )
 
-VERSION = 4  # raise it when any frame of the corpus changes
+VERSION = 5  # raise it when any frame of the corpus changes
 NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
 
 FOLDERS = {
@@ -112,37 +112,37 @@ MASK_CRF = 8  # an edge in a mask must stay where it is
 # A jaw is some 120 px wide: the smaller a face is generated, the more it is blurred, and the easier it is to find. As
 # with real forgeries, some of each kind are plain to see and others are not.
 MANIPULATIONS = {
-    "Deepfakes": Forgery(swaps=True, keeps_shape=False, face_px=(40, 64), feather_px=(8, 14), match=(0.3, 0.8)),
-    "Face2Face": Forgery(swaps=False, face_px=(48, 72), feather_px=(6, 10), match=(0.5, 0.8)),
+    "Deepfakes": Forgery(swaps=True, keeps_shape=False, face_px=(28, 48), feather_px=(8, 14), match=(0.3, 0.8)),
+    "Face2Face": Forgery(swaps=False, face_px=(36, 56), feather_px=(6, 10), match=(0.5, 0.8)),
     # As FaceSwap's code blends: the mask fades over a fifth of the face, whose colours are the target's.
-    "FaceSwap": Forgery(swaps=True, face_px=(56, 84), feather_px=(20, 28), match=(0.8, 1), match_spread=True),
+    "FaceSwap": Forgery(swaps=True, face_px=(40, 64), feather_px=(20, 28), match=(0.8, 1), match_spread=True),
     "NeuralTextures": Forgery(
-        swaps=False, lower_face=True, face_px=(30, 40), feather_px=(4, 8), match=(0.8, 1), sharpen=0.8
+        swaps=False, lower_face=True, face_px=(22, 32), feather_px=(4, 8), match=(0.8, 1), sharpen=0.8
     ),
 }
 FORGERIES = {
     "celeb_df": Forgery(
-        swaps=True, keeps_shape=False, face_px=(52, 84), feather_px=(9, 15), match=(0.85, 1), grain=0.3
+        swaps=True, keeps_shape=False, face_px=(40, 68), feather_px=(9, 15), match=(0.85, 1), grain=0.3
     ),
     "deeper_forensics": Forgery(
-        swaps=True, keeps_shape=False, face_px=(60, 92), feather_px=(10, 18), match=(0.9, 1), grain=0.4
+        swaps=True, keeps_shape=False, face_px=(44, 72), feather_px=(10, 18), match=(0.9, 1), grain=0.4
     ),
-    "dfdc": Forgery(swaps=True, face_px=(40, 84), feather_px=(2, 14), match=(0.5, 1)),
-    "dfd": Forgery(swaps=True, keeps_shape=False, face_px=(50, 76), feather_px=(5, 10), match=(0.6, 0.9), grain=0.2),
-    "dfdcp/method_A": Forgery(swaps=True, face_px=(44, 68), feather_px=(3, 8), match=(0.3, 0.7)),
-    "dfdcp/method_B": Forgery(swaps=True, keeps_shape=False, face_px=(60, 88), feather_px=(8, 14), match=(0.6, 0.9)),
-    "ffiw": Forgery(swaps=True, face_px=(48, 76), feather_px=(6, 12), match=(0.6, 0.95), match_spread=True),
+    "dfdc": Forgery(swaps=True, face_px=(30, 68), feather_px=(2, 14), match=(0.5, 1)),
+    "dfd": Forgery(swaps=True, keeps_shape=False, face_px=(40, 64), feather_px=(5, 10), match=(0.6, 0.9), grain=0.2),
+    "dfdcp/method_A": Forgery(swaps=True, face_px=(34, 56), feather_px=(3, 8), match=(0.3, 0.7)),
+    "dfdcp/method_B": Forgery(swaps=True, keeps_shape=False, face_px=(48, 72), feather_px=(8, 14), match=(0.6, 0.9)),
+    "ffiw": Forgery(swaps=True, face_px=(38, 64), feather_px=(6, 12), match=(0.6, 0.95), match_spread=True),
     "wild_deepfake": Forgery(
-        swaps=True, keeps_shape=False, face_px=(52, 96), feather_px=(4, 14), match=(0.5, 1), sharpen=0.5
+        swaps=True, keeps_shape=False, face_px=(40, 80), feather_px=(4, 14), match=(0.5, 1), sharpen=0.5
     ),
     "celeb_df_plus/FaceSwap/SimSwap": Forgery(
-        swaps=True, keeps_shape=False, face_px=(64, 90), feather_px=(10, 16), match=(0.8, 1), grain=0.4
+        swaps=True, keeps_shape=False, face_px=(48, 76), feather_px=(10, 16), match=(0.8, 1), grain=0.4
     ),
     "celeb_df_plus/FaceReenact/LivePortrait": Forgery(
-        swaps=False, face_px=(56, 80), feather_px=(8, 12), match=(0.7, 0.9), grain=0.2
+        swaps=False, face_px=(44, 68), feather_px=(8, 12), match=(0.7, 0.9), grain=0.2
     ),
     "celeb_df_plus/TalkingFace/SadTalker": Forgery(
-        swaps=False, lower_face=True, face_px=(48, 72), feather_px=(5, 9), match=(0.7, 0.9)
+        swaps=False, lower_face=True, face_px=(36, 60), feather_px=(5, 9), match=(0.7, 0.9)
     ),
 }
 
