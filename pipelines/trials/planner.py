@@ -52,6 +52,7 @@ class _Parts:
     test: tuple[UsablePart, ...]
     own: Mapping[str, tuple[UsablePart, UsablePart]]
     rows: Mapping[str, str]  # view, or stage with parts of its own -> digest of what it sees
+    targets: str  # digest of whose face each video of `train` shows
     scored: Mapping[str, list[Any]]  # test part, or `validation` -> what decides its numbers
 
 
@@ -76,7 +77,8 @@ class Planner:
     def __call__(self, experiment: Experiment) -> Trial:
         """Return the trial of an experiment. Raise ProtocolError if the data can't answer its question."""
         parts = self._parts(experiment)
-        planned = stages.plan(experiment, parts.rows, self.storage, self.accumulate)
+        rows = _with_targets(experiment, parts)
+        planned = stages.plan(experiment, rows, self.storage, self.accumulate)
         levels = perturb.levels(experiment.perturbations)
         trial = Trial(
             experiment=experiment,
@@ -122,16 +124,18 @@ class Planner:
             own = {stage: (usable(of_train), usable(of_select)) for stage, (of_train, of_select) in built.own.items()}
             rows = {view: _rows_digest(view, train, select) for view in VIEWS}
             rows |= {stage: _rows_digest(models.stage(e.model, stage).view, *pair) for stage, pair in own.items()}
+            targets = digest([(video.video_id, video.target) for video in train.videos])
             scored = {"validation": select.deciding, **{part.name: part.deciding for part in test}}
-            self._known[key] = _Parts(train, select, tuple(test), own, rows, scored)
+            self._known[key] = _Parts(train, select, tuple(test), own, rows, targets, scored)
         return self._known[key]
 
 
 def _rows_digest(view: str, train: UsablePart, select: UsablePart) -> str:
     """Return the digest of what a view sees of two parts. Of a view of real clips it does not change with the fakes.
 
-    Label and manipulation are among the contents. Only where one manipulation is cut into domains do targets count, and
-    only in selection whether every face does: what is trained on is a video's first face.
+    Label and manipulation are among the contents. Targets count here only where one manipulation is cut into domains,
+    and elsewhere for stages that pair fakes with reals (`_with_targets`). Whether every face counts matters only in
+    selection: what is trained on is a video's first face.
     """
     seen: list[list[tuple[str, ...]]] = []
     for part, every_face in ((train, frozenset[str]()), (select, select.every_face)):
@@ -148,6 +152,18 @@ def _rows_digest(view: str, train: UsablePart, select: UsablePart) -> str:
             ]
         )
     return digest(seen)
+
+
+def _with_targets(experiment: Experiment, parts: _Parts) -> dict[str, str]:
+    """Return `rows` with an entry for each stage that pairs fakes with reals: of its view's rows and their targets."""
+    config = experiment.config()
+    in_pairs = [
+        stage
+        for stage in models.stages(experiment.model)
+        if stage.name in config.stages and stage.view not in REAL_VIEWS and stage.feed(config).pairs
+    ]
+    of_stages = {stage.name: digest([parts.rows[stage.view], parts.targets]) for stage in in_pairs}
+    return {**parts.rows, **of_stages}
 
 
 def check(trial: Trial, compute: Compute) -> None:

@@ -19,6 +19,7 @@ from pipelines.faces import perturb
 from pipelines.metrics import results
 from pipelines.scoring import score
 from pipelines.training import stages
+from pipelines.training.views import View
 from pipelines.trials import planner
 from pipelines.trials.trial import Trial, UsablePart
 
@@ -65,7 +66,8 @@ def test_a_stage_with_a_compression_of_its_own_is_the_one_of_that_compression() 
 
 # --------------------------------------------------------------------------- what decides a number is in a digest
 IN_FFPP = {"train_on": "ffpp", "test_on": (), "protocol": "in_dataset", "preset": "small"}
-DELOCATE = Experiment(model="delocate", **IN_FFPP)  # type: ignore[arg-type]
+ALONE = {"finetune.pairs": False, "localize.pairs": False}
+DELOCATE = Experiment(model="delocate", **IN_FFPP, model_args=ALONE)  # type: ignore[arg-type]
 BI = Experiment(model="laa_net", **IN_FFPP, model_args={"data.synthesis": "bi"})  # type: ignore[arg-type]
 
 
@@ -80,6 +82,25 @@ def test_other_people_are_another_cut_into_domains_where_one_manipulation_is_tra
     for fakes, moved in ((["Deepfakes"], {"localize"}), (["Deepfakes", "FaceSwap"], set())):
         before, after = (digests(plan_of(DELOCATE, with_sources(videos(*fakes), prefix))) for prefix in ("", "other "))
         assert {name for name in before if before[name] != after[name]} == moved
+
+
+@pytest.mark.parametrize("pairs", [(), ("finetune",), ("localize",)])
+def test_whose_face_a_fake_shows_is_in_the_stages_that_pair_it_with_its_real_video(pairs: tuple[str, ...]) -> None:
+    """With other targets a step has other real faces beside the same fakes."""
+    asked = DELOCATE.override({f"model.{name}.pairs": name in pairs for name in ("finetune", "localize")})
+    before = videos("Deepfakes", "FaceSwap")
+    other = {"ffpp/train0": "ffpp/train1", "ffpp/train1": "ffpp/train0"}
+    rows = before.to_pylist()
+    swapped = [r | {"source_ids": [other.get(i, i) for i in r["source_ids"]]} if r["label"] else r for r in rows]
+    trials = [plan_of(asked, table) for table in (before, to_table(swapped, VIDEOS))]
+    for name in ("recover", "finetune", "localize"):
+        stage = models.stage("delocate", name)
+        steps = [
+            [pick.video.video_id for pick in View(stage.view, t.train.videos, stage.feed(asked.config()), 0).step(0)]
+            for t in trials
+        ]
+        same = digests(trials[0])[name] == digests(trials[1])[name]
+        assert same == (steps[0] == steps[1]) == (name not in pairs), name
 
 
 def test_who_is_in_a_scored_video_and_the_fakes_of_validation_are_in_a_trial_not_in_its_stages() -> None:
