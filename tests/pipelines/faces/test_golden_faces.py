@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipelines.common import tables
 from pipelines.common.pictures import decode_png
-from pipelines.faces import boxes, crops, detect, follow, masks, video
+from pipelines.faces import boxes, counterpart, crops, detect, follow, masks, video
 from pipelines.faces.plan import faces_folder
 from pipelines.faces.recipe import Recipe
 from pipelines.media import decode, sampling, stills
@@ -102,7 +102,7 @@ def names() -> dict[str, str]:
 def constants() -> dict[str, str]:
     """Return the numbers that the code of extraction names in capitals: few of them show in so short a video."""
     found = {}
-    for module in (boxes, crops, decode, detect, follow, masks, sampling, stills, video):
+    for module in (boxes, counterpart, crops, decode, detect, follow, masks, sampling, stills, video):
         tree = ast.parse(Path(module.__file__).read_text())
         assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
         names = {name.id for target in assigned for name in ast.walk(target) if isinstance(name, ast.Name)}
