@@ -88,7 +88,9 @@ def _of_dataset(
     return [
         _checks.counts(rows, {} if is_sample else _published(name), missing),
         _checks.lists(
-            rows, [replace(each, as_published=None) for each in published] if is_sample else published, missing
+            rows,
+            [replace(each, as_published=None, num_published=None) for each in published] if is_sample else published,
+            missing,
         ),
         _checks.classes(rows, bad),
         _checks.identities(name, rows),

@@ -22,6 +22,7 @@ SHARED_BY_DESIGN = {
     "celeb_df_v1": "one celebrity appears in several videos",
     "deeper_forensics": "its actors are in all parts, and by the owners' split so are the targets",
 }
+AS_PUBLISHED = {True: "the published list", False: "not the published list"}
 
 Row = Mapping[str, Any]
 File = tuple[str, str]  # root, uri
@@ -92,7 +93,10 @@ def counts(rows: Sequence[Row], published: Mapping[tuple[str, str], int], bad: C
 
 
 def lists(rows: Sequence[Row], published: Sequence[PublishedList], bad: Collection[File]) -> Finding:
-    """Hold a copy against its owners' lists: what it has and lacks of each, what it has besides, other labels."""
+    """Hold a copy against its owners' lists: what it has and lacks of each, what it has besides.
+
+    Labels are compared with those of lists that tell them apart from what the rows follow.
+    """
     by_id = {row["video_id"]: row for row in rows}
     texts, problems, mislabelled = [], [], []
     for own in published:
@@ -100,15 +104,20 @@ def lists(rows: Sequence[Row], published: Sequence[PublishedList], bad: Collecti
         there = {video_id: row for video_id, row in here.items() if file_of(row) not in bad}
         missing = sorted(own.labels.keys() - there.keys())
         extra = sorted(row["video_id"] for row in rows if own.covers(row) and row["video_id"] not in own.labels)
-        other = sorted(video_id for video_id, row in here.items() if row["label"] != own.labels[video_id])
-        as_published = {True: ", the published list", False: ", not the published list", None: ""}[own.as_published]
-        told = [f"{len(there)} of {len(own.labels)} there{as_published}"]
+        labelled = here if own.tells_labels else {}
+        other = sorted(video_id for video_id, row in labelled.items() if row["label"] != own.labels[video_id])
+        told = [f"{len(there)} of {len(own.labels)} there"]
+        told += [] if own.as_published is None else [AS_PUBLISHED[own.as_published]]
+        if own.num_published is not None:
+            off = len(own.labels) != own.num_published
+            told += [f"{own.num_published} published" if off else "as many as published"]
+            problems += [Problem(text=f"{own.name}: not as many as published")] if off else []
         told += [f"{len(ids)} {what}" for ids, what in ((missing, "missing"), (extra, "besides")) if ids]
-        told += [f"{len(other)} with another label"] if other else []
+        told += [f"{len(other)} with another label" if other else "the same labels"] if labelled else []
         texts.append(f"{own.name}: {', '.join(told)}")
         problems += [Problem(text=f"{own.name}: not there", video_id=video_id) for video_id in missing]
         problems += [Problem(text=f"{own.name}: does not name it", video_id=video_id) for video_id in extra]
-        problems += [] if own.as_published in (True, None) else [Problem(text=f"{own.name}: not the published list")]
+        problems += [Problem(text=f"{own.name}: {AS_PUBLISHED[False]}")] if own.as_published is False else []
         mislabelled += [Problem(text=f"{own.name}: has another label", video_id=video_id) for video_id in other]
     todo = "say with the numbers on which videos they are, or complete the copy" if problems else ""
     return Finding(

@@ -15,6 +15,7 @@ differently (0, 00) and names are unique over all parts.
 import csv
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -81,7 +82,8 @@ def lists(roots: Mapping[str, Root], **options: str) -> list[PublishedList]:
         promised = [_promised("labels.csv", labels, as_published)]
     if place := next(filter(None, map(root.find, METADATA_AT)), None):
         told = _read_metadata(root, place, "is_fake", (0, 1))
-        promised.append(_promised(place, {name: told[name]["is_fake"] for name in wanted if name in told}, None))
+        labelled = {name: told[name]["is_fake"] for name in wanted if name in told}
+        promised.append(replace(_promised(place, labelled, None), tells_labels=True))
     return promised
 
 

@@ -59,6 +59,7 @@ def lists(roots: Mapping[str, Root]) -> list[PublishedList]:
                 if entry["set"] == split
             },
             covers=partial(_is_in, split),
+            tells_labels=True,
         )
         for split in SPLITS
     ]

@@ -8,6 +8,7 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import fsspec
@@ -61,11 +62,9 @@ def test_a_method_that_was_not_downloaded_is_named_once():
     assert len(finding.problems) == 3
 
 
-def promised(labels: dict[str, int], as_published: bool | None = None) -> PublishedList:
+def promised(labels: dict[str, int], **known: Any) -> PublishedList:
     of_test = {f"toy/{name}": label for name, label in labels.items()}
-    return PublishedList(
-        name="test.txt", labels=of_test, covers=lambda row: row["split"] == "test", as_published=as_published
-    )
+    return PublishedList(name="test.txt", labels=of_test, covers=lambda row: row["split"] == "test", **known)
 
 
 def test_a_copy_is_held_against_its_owners_lists():
@@ -84,11 +83,27 @@ def test_a_copy_is_held_against_its_owners_lists():
 
 
 def test_a_label_that_two_lists_tell_otherwise_is_an_error():
-    finding = _checks.lists([row("a"), row("b", 1)], [promised({"a": 1, "b": 1})], ())
+    rows = [row("a"), row("b", 1)]
+    finding = _checks.lists(rows, [promised({"a": 1, "b": 1}, tells_labels=True)], ())
     assert (finding.result, finding.text) == (ERROR, "test.txt: 2 of 2 there, 1 with another label")
     assert [(problem.video_id, problem.text) for problem in finding.problems] == [
         ("toy/a", "test.txt: has another label")
     ]
+
+
+def test_labels_are_called_the_same_only_by_a_list_that_could_tell_them_otherwise():
+    rows, labels = [row("a"), row("b", 1)], {"a": 0, "b": 1}
+    told = [_checks.lists(rows, [promised(labels, tells_labels=apart)], ()).text for apart in (True, False)]
+    assert told == ["test.txt: 2 of 2 there, the same labels", "test.txt: 2 of 2 there"]
+
+
+def test_a_list_of_which_only_the_length_is_known_is_not_called_the_published_one():
+    rows = [row("a"), row("b", 1)]
+    finding = _checks.lists(rows, [promised({"a": 0, "b": 1}, num_published=2)], ())
+    assert (finding.result, finding.text) == (OK, "test.txt: 2 of 2 there, as many as published")
+    finding = _checks.lists(rows, [promised({"a": 0, "b": 1}, num_published=3)], ())
+    assert (finding.result, finding.text) == (WARNING, "test.txt: 2 of 2 there, 3 published")
+    assert texts(finding) == ["test.txt: not as many as published"]
 
 
 def test_a_split_with_one_class_is_an_error_also_where_the_other_has_no_files():

@@ -96,7 +96,14 @@ def test_deeper_forensics_promises_a_fake_of_each_test_target(tree):
         "deeper_forensics/real/c23/003": 0,
         "deeper_forensics/real/c23/004": 0,
     }
-    assert {each.as_published for each in own.values()} == {False}
+    assert {each.as_published for each in own.values()} == {None}  # of its lists only the lengths are known
+    assert {each.num_published for each in own.values()} == {703, 96, 201, 280}
+
+
+def test_labels_are_told_apart_where_a_copy_tells_them_twice(tree):
+    texts = {"labels.csv": "filename,label\nccc.mp4,0\n", "metadata.json": json.dumps({"ccc.mp4": {"is_fake": 1}})}
+    own = of("dfdc", dfdc=tree("dfdc", texts, "test/ccc.mp4"))
+    assert {name: each.tells_labels for name, each in own.items()} == {"labels.csv": False, "metadata.json": True}
 
 
 @pytest.mark.parametrize("name", ["ffiw", "wild_deepfake", "dfd", "ours"])
