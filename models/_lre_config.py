@@ -104,6 +104,7 @@ class Config:
     stages: tuple[str, ...] = ("reconstruct", "detect")
     video_frames: int = 32
     crop_margin: float = 1.85  # side of the stored crop in sides of the detector's box: 1.3 at any angle
+    detector: str = "retinaface"  # that of the extraction
     face: FaceConfig = field(default_factory=FaceConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
@@ -143,6 +144,7 @@ class Config:
 
 SMALL = Config(
     video_frames=10,
+    detector="dlib",  # its boxes are tighter: at this size the face has a third more pixels than with RetinaFace's
     face=FaceConfig(input_px=128),
     reconstruct=ReconstructConfig(
         patch_px=16,

@@ -22,7 +22,8 @@ Differs from the paper, or settles what it leaves open:
 - An epoch of `reconstruct` shows every real video `video_frames` times, of `detect` 200 batches, half real, half fake.
 - The autoencoder sees real faces in the experiment's compression or in one of its own (`reconstruct.codec`). The
   paper's saw high quality only, to which it puts down its results in c40: so does ours in the tables' rows of c40.
-- Faces: dlib's box and landmarks, not RetinaFace's; turned until the eyes are level. Flips are the only augmentation.
+- Boxes are RetinaFace's, on MobileNet (the paper does not name its network), landmarks dlib's; faces are turned until
+  the eyes are level. Flips are the only augmentation.
 
 Shapes: B images, N patches, P values of a patch, R masks of a face, h x w places of a feature map, C channels.
 """

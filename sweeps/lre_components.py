@@ -10,9 +10,9 @@ are lower.
     python sweeps/lre_components.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. The row "Xception" is the plain classifier,
-which differs from LRE in more than the maps: larger pictures, no alignment, another rate and another length of
-training. The controlled baseline is "LRE w/o maps", which the paper does not have: LRE's own Xception without attention
-maps, trained as LRE is.
+which differs from LRE in more than the maps: larger pictures, dlib's faces, no alignment, another rate and another
+length of training. The controlled baseline is "LRE w/o maps", which the paper does not have: LRE's own Xception without
+attention maps, trained as LRE is.
 """
 
 from pipelines.sweep import Experiment, Row, Sweep, main
