@@ -15,6 +15,7 @@ TINY = models.override(
     delocate.SMALL,
     {
         "clip.input_px": 64,
+        "clip.num_frames": 8,
         "clip.patch_px": 8,
         "vit.width": 24,
         "vit.num_heads": 2,
