@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sweep import parser
+from sweeps._crossforge import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,7 +39,10 @@ def commands() -> list[list[str]]:
 
 
 def target(command: list[str]) -> tuple[str, str] | None:
-    """("file", "sweeps/x.py") or ("module", "pipelines.faces.extract") that a python command runs."""
+    """("file", "sweeps/x.py"), ("module", "pipelines.predict") or ("crossforge", "predict"): what a command runs."""
+    if "crossforge" in command[:-1]:
+        named = command[command.index("crossforge") + 1 :]
+        return ("file", f"sweeps/{named[1]}.py") if named[0] == "sweep" else ("crossforge", named[0])
     at = next((i for i, word in enumerate(command) if word.rsplit("/", 1)[-1] in ("python", "python3")), None)
     if at is None or at + 1 == len(command):
         return None
@@ -56,13 +60,16 @@ def own_switches(kind: str, name: str) -> frozenset[str]:
     if name.startswith("sweeps/"):
         sweep = importlib.import_module(f"sweeps.{Path(name).stem}").SWEEP
         return frozenset(option for action in parser(sweep, None)._actions for option in action.option_strings)
-    command = [sys.executable, "-m", name] if kind == "module" else [sys.executable, name]
+    if name.startswith("-"):
+        return frozenset({name})
+    programs = {"module": [sys.executable, "-m", name], "crossforge": [f"{sys.prefix}/bin/crossforge", name]}
+    command = programs.get(kind, [sys.executable, name])
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     return frozenset(SWITCH.findall(shown.stdout))
 
 
 def is_own(kind: str, name: str) -> bool:
-    return name.split("." if kind == "module" else "/")[0] in FOLDERS
+    return kind == "crossforge" or name.split("." if kind == "module" else "/")[0] in FOLDERS
 
 
 def test_the_first_command_is_there() -> None:
@@ -73,7 +80,10 @@ def test_the_first_command_is_there() -> None:
 def test_what_python_is_told_to_run_exists(kind: str, name: str) -> None:
     if "<" in name:
         pytest.skip("a placeholder")
-    assert importlib.util.find_spec(name) if kind == "module" else (ROOT / name).is_file()
+    if kind == "crossforge":
+        assert name.startswith("-") or name in COMMANDS
+    else:
+        assert importlib.util.find_spec(name) if kind == "module" else (ROOT / name).is_file()
 
 
 @pytest.mark.parametrize("path", PATHS)
