@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--storage", type=Path, default=Path("crossforge-storage"))
     arguments = parser.parse_args()
     cluster.prepare_environment(None)
-    console = Console()
+    console = Console(width=max(160, Console().width))  # wide enough for the table, also in a file
     storage = arguments.storage.resolve()
     roots = corpus.make(storage, names=TEST_ON)
     table = Table(title=f"Video AUC in %, {arguments.preset} preset, sample corpus, {arguments.seeds} seeds")

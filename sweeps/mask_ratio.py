@@ -25,7 +25,7 @@ SWEEP = Sweep(
     # each, batch norm's statistics come from four pairs.
     small=SHORT | {"manipulations": ("Deepfakes", "FaceSwap"), "model.localize.batch_size": 8},
     cost={
-        "small": "about 7 minutes on 2 CPU cores, of which two for videos and faces (benchmarks/main_job.py)",
+        "small": "about 5 minutes on 2 CPU cores, of which 1.5 for videos and faces (benchmarks/main_job.py)",
         "paper": "not measured yet; for each ratio and seed 200 epochs recover, 20 finetune, 10,000 steps localize",
     },
     row_name="mask ratio",
