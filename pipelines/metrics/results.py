@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from models import Pooling
 from pipelines.common import tables
 from pipelines.faces import perturb
 from pipelines.metrics import detection
 from pipelines.metrics.calibration import Fitted
-from pipelines.metrics.names import DETECTING, FITTED, LEVELS, LOCALIZING, MACRO, UNSEEN
-from pipelines.metrics.resampling import NUM_RESAMPLES, Estimate, Population, Resampled
+from pipelines.metrics.names import DETECTING, FITTED, LEVELS, LOCALIZING, MACRO, TPR_AT, UNSEEN
+from pipelines.metrics.resampling import NUM_RESAMPLES, Clusters, Estimate, Population, Resampled
 
-VERSION = 3  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
+VERSION = 4  # raise it when other rows come of the same PREDICTIONS: those of done trials are then made again
 LevelMetric = tuple[str, str]
 NO_MASKS = "of no face there are a true and a predicted mask"
 NOT_DEFINED = Resampled(math.nan, np.full(NUM_RESAMPLES, math.nan))
@@ -240,7 +241,7 @@ def detected(level: str, scores: pa.Table, fitted: Fitted | str, population: Pop
     fitted: from validation, or why there is nothing.
     """
     clusters, labels = detection.clusters(scores, population)
-    drawn, n_clusters = clusters.weights(), clusters.number(labels)
+    drawn = clusters.weights()
     counted = "faces" if level == "frame" else "videos"
     reasons = {metric: detection.undefined(metric, scores["label"], counted) for metric in DETECTING}
     defined = [metric for metric, reason in reasons.items() if not reason]
@@ -254,7 +255,11 @@ def detected(level: str, scores: pa.Table, fitted: Fitted | str, population: Pop
     return {
         metric: Number(reason=reason)
         if reason
-        else Number(resampled=resampled[metric], n_clusters=n_clusters, note=notes.get(metric, ""))
+        else Number(
+            resampled=resampled[metric],
+            n_clusters=num_clusters(metric, clusters, labels),
+            note=notes.get(metric, ""),
+        )
         for metric, reason in reasons.items()
     }
 
@@ -292,7 +297,19 @@ def number(metric: str, table: pa.Table, population: Population) -> Number:
         return Number(reason=reason)
     clusters, labels = detection.clusters(table, population)
     resampled = detection.ranked(table, clusters.weights(), (metric,))[metric]
-    return Number(resampled=resampled, n_clusters=clusters.number(labels))
+    return Number(resampled=resampled, n_clusters=num_clusters(metric, clusters, labels))
+
+
+def num_clusters(metric: str, clusters: Clusters, labels: NDArray[np.int64]) -> int:
+    """Return how many clusters the interval of a metric of `DETECTING` or `FITTED` can rely on, at least 1.
+
+    At a false positive rate no more than the real videos that may lie above the threshold: it rests on these alone.
+    labels (V,): of the videos.
+    """
+    if metric not in TPR_AT:
+        return clusters.number(labels)
+    above = math.floor(TPR_AT[metric] * np.count_nonzero(labels == tables.REAL) + 1e-9)
+    return max(1, min(above, clusters.number(labels)))
 
 
 def scores_at(level: str, origin: Origin, part: ScoredPart, predictions: pa.Table) -> pa.Table:

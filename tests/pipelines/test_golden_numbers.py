@@ -10,6 +10,7 @@ others, delete the file first. Stages and faces have files of their own: `traini
 `faces/test_golden_faces.py`.
 """
 
+import ast
 import json
 import math
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,9 +32,10 @@ from pipelines.common import tables
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
-from pipelines.metrics import results
+from pipelines.metrics import calibration, detection, names, ranking, resampling, results
 from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Failed, Origin, Predictions, ScoredPart
+from pipelines.scoring import from_file, score
 
 FILE = Path(__file__).with_name("golden_numbers.json")
 AGAIN = "uv run python tests/pipelines/test_golden_numbers.py"
@@ -179,10 +182,10 @@ def sources() -> pa.Table:
 
 def measured() -> dict[str, Any]:
     """Return the rows of RESULTS by several rules: value, interval, counts, and why a value is not defined."""
-    names = [(name, perturbation) for name, (_, _, several) in PARTS.items() for perturbation in several or ("",)]
+    asked = [(name, perturbation) for name, (_, _, several) in PARTS.items() for perturbation in several or ("",)]
     blocks: list[Predictions] = [
         ({"part": name, "stage": FINAL, "perturbation": perturbation}, predictions(name, perturbation))
-        for name, perturbation in names
+        for name, perturbation in asked
     ]
     base = Origin(
         run_id="run",
@@ -207,13 +210,43 @@ def measured() -> dict[str, Any]:
             for pooling in (Pooling(faces="max"), Pooling(min_area=0.7), Pooling(frames="mean_logit"))
         },
     }
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = constants(calibration, detection, names, ranking, resampling, results)
     for rules, rows in every.items():
         for row in rows:
             numbers = ("value", "low", "high", "n_clusters", "n_real", "n_fake", "n_padded", "n_missing", "n_excluded")
             key = " ".join([rules, *(row[name] for name in ("test_dataset", "perturbation", "level", "metric"))])
             found[key] = [row["reason"], row["note"], *(str(row[n]) if math.isnan(row[n]) else row[n] for n in numbers)]
     return found
+
+
+# ----------------------------------------------------------------------------------------------------- constants
+LITERALS = (int, float, tuple, dict)
+DECIDE_NOTHING = {  # but memory, time, what an error shows, and how many are too few for a note
+    "detection.CHUNK_VALUES",
+    "resampling.FEW_CLUSTERS",
+    "results.VERSION",
+    "score.VERSION",
+    "score.BATCH_SAMPLES",
+    "score.VIDEOS_PER_TASK",
+    "score.MOST_PERTURBATIONS",
+    "score.MAX_RESTARTS",
+}
+
+
+def constants(*modules: ModuleType) -> dict[str, str]:
+    """Return what modules name in capitals, and the fractions in their code: few of them show in so few numbers."""
+    told: dict[str, str] = {}
+    for module in modules:
+        name = module.__name__.rpartition(".")[2]
+        tree = ast.parse(Path(str(module.__file__)).read_text())
+        fractions = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        told[f"{name}, fractions"] = " ".join(repr(x) for x in sorted(x for x in fractions if type(x) is float))
+        assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        for own in sorted(n.id for target in assigned for n in ast.walk(target) if isinstance(n, ast.Name)):
+            value = getattr(module, own)
+            if own.isupper() and type(value) in LITERALS and f"{name}.{own}" not in DECIDE_NOTHING:
+                told[f"{name}.{own}"] = repr(value)
+    return told
 
 
 # ------------------------------------------------------------------------------------------------ what has moved
@@ -242,6 +275,11 @@ KINDS = {
         where="VERSION in pipelines/metrics/results.py",
         numbers=measured,
         tolerance=1e-6,
+    ),
+    "scores": Kind(
+        version=lambda: score.VERSION,
+        where="VERSION in pipelines/scoring/score.py",
+        numbers=lambda: constants(score) | {"from_file.NEARLY_SURE": repr(from_file.NEARLY_SURE)},
     ),
 }
 

@@ -14,7 +14,7 @@ from models import Pooling
 from pipelines.common import tables
 from pipelines.metrics import detection, results
 from pipelines.metrics.names import DETECTING, FITTED
-from pipelines.metrics.resampling import NUM_RESAMPLES, Resampled
+from pipelines.metrics.resampling import NUM_RESAMPLES, Estimate, Population, Resampled
 from pipelines.metrics.results import Measurement, Number, Origin, ScoredPart
 
 AUC = ("video", "auc")
@@ -257,6 +257,24 @@ def test_threshold_and_temperature_come_from_validation_alone() -> None:
     assert found["acc_at_0_5"] == 3 / 5  # r0 at exactly one half counts as real; f0 and f1 are found
     assert results.validated(origin, validation)["final", "video"].threshold == 3
     assert Origin.of_json(json.loads(json.dumps(origin.to_json()))) == origin
+
+
+@pytest.mark.parametrize(("num_real", "at_1", "at_5"), [(140, 1, 7), (1000, 10, 50)])
+def test_a_rate_at_a_false_positive_rate_rests_on_the_reals_above_its_threshold(
+    num_real: int, at_1: int, at_5: int
+) -> None:
+    """One of 140 real videos decides where 1 % is: that says nothing of others."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [num_real, 200])
+    logits = rng.normal(size=len(labels)) + 2 * labels
+    table = pa.table({"video_id": [f"{i:05}" for i in range(len(labels))], "label": labels, "logit": logits})
+    population = Population.of([table], None)
+    wanted = {"tpr_at_fpr_0_01": at_1, "tpr_at_fpr_0_05": at_5, "auc": min(200, num_real)}
+    detected = results.detected("video", table, "none", population)
+    for metric, n in wanted.items():
+        assert results.number(metric, table, population).n_clusters == detected[metric].n_clusters == n
+        low, high = Estimate.of(detected[metric].resampled, n).interval()
+        assert ((low, high) == (0, 1)) == (n == 1)
 
 
 def test_videos_of_one_person_make_intervals_wider() -> None:
