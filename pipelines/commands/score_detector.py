@@ -56,7 +56,8 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     faces = f"{recipe.num_frames} frames of a video, crops of {recipe.margin:g} boxes at {recipe.size_px} px"
     say(f"Faces: {faces}; {f'{missing} videos are to be extracted' if missing else 'all are extracted'}")
     if not detector.knows_weights:
-        say("The network is no torch.nn.Module: when its weights change, change the file as well", style="yellow")
+        unknown = "The network is no torch.nn.Module, or one that holds no tensors, so that its weights are not known"
+        say(f"{unknown}: all videos are scored again, each time", style="yellow")
     if asked.dry_run:
         return 0
     if missing or arguments.actors:

@@ -26,6 +26,8 @@ def scored(arguments: argparse.Namespace, console: Console) -> tuple[Scope, Fore
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     unit = "frames" if file.by_frame else "videos"
     say(f"{file.path.name}: {len(file.lines)} scores of {unit}, named by {file.named_by}; {meaning}")
+    if hint := file.hint(meaning):
+        say(hint, style="yellow")
     scope = Scope.of(asked, console)
     if scope is None:
         say("The sample corpus would be made first; run without --dry-run, or name --datasets")

@@ -6,11 +6,17 @@ a path, and none unpickles what was not written here.
 
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+FAILURES = (Exception, SystemExit)  # of the user's code; it may not end the command as if all were done
+_MODULE = "own_code_"  # how the module of a file begins
+_OURS = frozenset({"models", "pipelines", "sweeps"})
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 class OwnCodeError(ValueError):
@@ -33,7 +39,7 @@ def load(path: Path, name: str) -> Any:
 def _module(path: Path) -> ModuleType:
     if path.suffix != ".py" or not path.is_file():
         raise OwnCodeError(f"{path} is no Python file; name one that ends in .py")
-    known_as = f"own_code_{sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]}"
+    known_as = f"{_MODULE}{sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]}"
     if known_as in sys.modules:
         return sys.modules[known_as]
     if (folder := str(path.resolve().parent)) not in sys.path:
@@ -45,10 +51,28 @@ def _module(path: Path) -> ModuleType:
     sys.modules[known_as] = module  # dataclasses and pickles of the file look for it there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except FAILURES as error:
         del sys.modules[known_as]
         raise OwnCodeError(f"{path} can't be run: {reason(error)}") from error
     return module
+
+
+def beside(path: Path) -> dict[str, str]:
+    """Return the files that are imported from a file's folder, or from below it: relative path -> SHA-256.
+
+    Neither the file itself, nor installed packages, nor Crossforge's own.
+    """
+    folder, standard = path.resolve().parent, Path(sysconfig.get_path("stdlib")).resolve()
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        told = getattr(module, "__dict__", {}).get("__file__")
+        if not told or name == "__main__" or name.startswith(_MODULE) or name.partition(".")[0] in _OURS:
+            continue
+        file = Path(told).resolve()
+        own = file.is_relative_to(folder) and not file.is_relative_to(standard)
+        if own and _INSTALLED.isdisjoint(file.relative_to(folder).parts) and file.is_file():
+            found[file.relative_to(folder).as_posix()] = sha256(file.read_bytes()).hexdigest()
+    return found
 
 
 def reason(error: BaseException) -> str:

@@ -16,11 +16,11 @@ from rich.console import Console
 
 from pipelines import datasets
 from pipelines.common import own_code, provenance
-from pipelines.common.storage import DEFAULT_STORAGE, check_storage, read_json
+from pipelines.common.storage import check_storage, read_json
 from pipelines.common.text import first
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
-from pipelines.experiments.experiment import FAILED_RULES, PRESETS, Experiment, Preset
+from pipelines.experiments.experiment import FAILED_RULES, Experiment, Preset
 from pipelines.experiments.protocol import Part
 from pipelines.experiments.sweep import NO_VALUE, Column, Sweep
 from pipelines.faces import sources
@@ -28,6 +28,8 @@ from pipelines.faces.recipe import Recipe
 from pipelines.launch.options import Options
 from pipelines.launch.publish import print_table
 from pipelines.launch.request import Request
+from pipelines.launch.switches import CODEC
+from pipelines.metrics import results
 from pipelines.metrics.names import DETECTING
 from pipelines.reporting import foreign as rows
 from pipelines.reporting.report import Report, gather
@@ -37,7 +39,6 @@ from pipelines.tracking import foreign as tracking
 from pipelines.tracking.client import TrackingError
 from pipelines.trials.foreign import ForeignTrial
 
-CODEC = "c23"
 SHOWN = ("auc", "ap", "eer", "acc_at_0_5")  # columns of the table; RESULTS have all metrics
 assert set(SHOWN) <= set(DETECTING)
 
@@ -60,61 +61,6 @@ class Asked:
     dry_run: bool
 
 
-def add_switches(p: argparse.ArgumentParser) -> None:
-    """Add the switches that both commands have."""
-    what = p.add_argument_group("what is scored: test parts by name, or those of a sweep's row")
-    what.add_argument(
-        "--test-on",
-        nargs="+",
-        metavar="PART",
-        default=[],
-        help="test parts: celeb_df, ffpp (its four manipulations), ffpp/FaceSwap; with --sweep, only these columns",
-    )
-    what.add_argument(
-        "--train-on",
-        metavar="DATASET",
-        default="",
-        help="what the method was trained on: test videos that share a person or clip with its train and val parts are "
-        "left out, as for our methods (default: not known; nothing is left out)",
-    )
-    what.add_argument(
-        "--codec", metavar="CODEC", default="", help=f"of datasets in several compressions (default: {CODEC})"
-    )
-    what.add_argument(
-        "--failed-videos",
-        choices=FAILED_RULES,
-        help="a video without a score: not counted in the numbers (exclude), or score 0.5 (half) (default: exclude, or "
-        "what the sweep says)",
-    )
-    what.add_argument(
-        "--sweep",
-        metavar="FILE",
-        default="",
-        help="a sweep's file, e.g. sweeps/methods.py, which is run: the scores become a row of its table, whenever the "
-        "sweep or `python -m pipelines.report` makes it again",
-    )
-    what.add_argument(
-        "--beside",
-        metavar="ROW",
-        default="",
-        help="the sweep's row whose test parts are scored (default: the paper's own setting, else the first that runs)",
-    )
-    what.add_argument("--preset", choices=PRESETS, help="of the sweep (default: as for the sweep)")
-    p.add_argument(
-        "--against",
-        nargs="+",
-        metavar="RUN",
-        default=[],
-        help="without --sweep: beginnings of digests in <storage>/runs, as rows of the same table. The first is the "
-        "baseline of the tests",
-    )
-    p.add_argument("--datasets", metavar="FILE", help="datasets.toml (default: as for the sweeps)")
-    p.add_argument(
-        "--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: ./%(default)s)"
-    )
-    p.add_argument("--dry-run", action="store_true", help="check all, print what would be done, and stop")
-
-
 def asked(arguments: argparse.Namespace, name: str) -> Asked:
     """Return what the switches say. name: of the method. Raises ValueError for switches that don't fit together."""
     if not name.strip():
@@ -131,7 +77,7 @@ def asked(arguments: argparse.Namespace, name: str) -> Asked:
         name=name.strip(),
         datasets=arguments.datasets,
         storage=arguments.storage,
-        test_on=tuple(arguments.test_on),
+        test_on=tuple(dict.fromkeys(arguments.test_on)),
         train_on=arguments.train_on,
         codec=arguments.codec or CODEC,
         failed_videos=arguments.failed_videos or FAILED_RULES[0],
@@ -284,6 +230,8 @@ def register(scope: Scope, trial: ForeignTrial, note: str) -> Path:
         note=note,
         is_sample=trial.is_sample,
         parts=trial.citations,
+        failed_rule=trial.failed_rule,
+        version=results.VERSION,
     )
     return rows.register(row, scope.sweep.name, scope.storage)
 

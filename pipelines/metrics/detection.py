@@ -27,6 +27,7 @@ from pipelines.metrics.resampling import Clusters, Counts, Population, Resampled
 
 MEAN = Pooling()
 SCORES = ("video_id", "frame_index", "label", "logit", "face_area_px")  # columns of PREDICTIONS that make a score
+ROUNDING = 1e-12  # log odds of a mean as near to 0 are 0: sums of logarithms are not exact
 NUM_BINS = 15  # of the expected calibration error, as wide as one another (Guo et al., ICML 2017)
 CHUNK_VALUES = 2**20  # scores x resamples held at once: some 30 MB, of which a processor's cache takes a part
 _FACE = ("video_id", "frame_index", "face_index")
@@ -82,7 +83,13 @@ def mean_score(logits: ArrayLike) -> Floats:
     z = np.asarray(logits, np.float64)
     if len(z) == 1:
         return z[0]
-    return np.logaddexp.reduce(log_expit(z), axis=0) - np.logaddexp.reduce(log_expit(-z), axis=0)
+    return _log_odds(np.logaddexp.reduce(log_expit(z), axis=0), np.logaddexp.reduce(log_expit(-z), axis=0))
+
+
+def _log_odds(fake: Floats, real: Floats) -> Floats:
+    """Return the difference of two sums' logarithms, 0 where it is no more than their rounding: such a mean is 0.5."""
+    difference = fake - real
+    return np.where(np.abs(difference) < ROUNDING, 0.0, difference)
 
 
 def with_score(table: pa.Table) -> pa.Table:
@@ -125,7 +132,7 @@ def by_video(predictions: pa.Table, pooling: Pooling = MEAN, every_face: Collect
         pooled = np.add.reduceat(logit, first) / np.diff(first, append=len(logit))
     else:  # as in `mean_score`
         fake, real = (np.logaddexp.reduceat(log_expit(z), first) for z in (logit, -logit))
-        pooled = fake - real
+        pooled = np.where(np.diff(first, append=len(logit)) == 1, logit[first], _log_odds(fake, real))
     videos = table.select(["video_id", "label"]).take(first)
     return with_score(videos.append_column("logit", pa.array(pooled)))
 

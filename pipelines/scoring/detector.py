@@ -4,11 +4,14 @@ In   a Python file with a factory, which returns a network and what it wants to 
 Out  <storage>/detectors/<digest>/predictions/<part digest>-v<version>.parquet   a row for each face, and in the file's
                                   metadata the videos that gave none, with the reason
 
-The digest covers the file, the input, and the weights where the network is a `torch.nn.Module`. A part that was scored
-is not scored again. A video on which the detector fails costs itself.
+The digest covers the file, the files beside it that it imports, the input, and the weights: all tensors that a
+`torch.nn.Module` holds. A part that was scored is not scored again, except for the videos that failed; where the
+weights are not known, all of it is. A video on which the detector fails costs itself.
 """
 
 import json
+import math
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -29,11 +32,12 @@ from pipelines.common.storage import digest, write_json, write_parquet
 from pipelines.common.tables import PREDICTIONS
 from pipelines.metrics.names import FINAL
 from pipelines.scoring.from_file import NEARLY_SURE, Scale, Side
-from pipelines.scoring.score import FinishedStage, ScoreVideos, apply_actor, predictions_path, scored_with
+from pipelines.scoring.score import MADE_WITH, FinishedStage, ScoreVideos, apply_actor, predictions_path, scored_with
 from pipelines.training.stages import PlannedStage
 from pipelines.training.views import Video
 
 MOST_SIZE_PX = 1024
+MOST_MARGIN = 10  # sides of the box
 _FAILED = b"failed"  # in the metadata of a file: JSON, video_id -> reason
 
 
@@ -58,10 +62,16 @@ class Input:
             raise ValueError(f"size_px must be from 16 to {MOST_SIZE_PX}, got {self.size_px}")
         if not self.margin >= 1:
             raise ValueError(f"margin must be at least 1, got {self.margin}")
+        if self.margin > MOST_MARGIN:
+            raise ValueError(f"margin must be at most {MOST_MARGIN}, got {self.margin}")
         if min(self.clip_frames, self.batch_size) < 1:
             raise ValueError(f"clip_frames and batch_size must be 1 or more, got {self.clip_frames}, {self.batch_size}")
         if 0 in self.std:
             raise ValueError(f"std must not be 0, got {self.std}")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std must be positive and finite, got {self.std}")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be finite, got {self.mean}")
 
     @property
     def pooling(self) -> models.Pooling:
@@ -128,6 +138,10 @@ class _Clips(_Faces):
     view = "clips"
 
 
+def _stage_class(wants: Input) -> type[_Faces]:
+    return _Faces if wants.clip_frames == 1 else _Clips
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detector(FinishedStage):
     """The user's detector, where a finished stage is expected; `config` is its `Input`."""
@@ -137,7 +151,7 @@ class Detector(FinishedStage):
 
     @property
     def stage_class(self) -> type[models.Stage]:
-        return _Faces if self.config.clip_frames == 1 else _Clips
+        return _stage_class(self.config)
 
     def load(self, on: torch.device) -> models.Stage:
         """Return the network on a device. Raises OwnCodeError where the file or its factory fails."""
@@ -146,7 +160,7 @@ class Detector(FinishedStage):
 
     @property
     def knows_weights(self) -> bool:
-        """Whether the digest knows the weights."""
+        """Whether the digest knows the weights; if not, finished scores may be of others."""
         return bool(self.planned.spec["weights"])
 
 
@@ -160,25 +174,26 @@ def load(named: str, storage: Path) -> Detector:
         raise OwnCodeError(f"--detector {named}: write FILE:FACTORY, such as my_detector.py:build")
     file = Path(file_name).expanduser().resolve()
     network, wants = _made(file, factory)
-    spec = {
-        "file": sha256(file.read_bytes()).hexdigest(),
-        "factory": factory,
-        "input": asdict(wants),
-        "weights": _weights(network) if isinstance(network, nn.Module) else None,
-        "precision": wants.precision,
-    }
-    folder = storage / "detectors" / digest(spec)
-    planned = PlannedStage(paper=file.stem, name=FINAL, folder=folder, spec=spec)
-    detector = Detector(planned=planned, config=wants, file=file, factory=factory)
+    weights = _weights(network)  # now: what a first call keeps is none
     on = device.best()
     noise = torch.randint(0, 256, (2, *wants.shape), dtype=torch.uint8, device=on).movedim(-3, -1)
     try:
         with torch.no_grad():
-            detector.stage_class(network, wants).to(on).eval().score({"image": noise})
-    except Exception as error:
+            _stage_class(wants)(network, wants).to(on).eval().score({"image": noise})
+    except own_code.FAILURES as error:
         told = f"pictures {tuple(wants.shape)} of noise"
         raise OwnCodeError(f"{file}:{factory} can't score {told}: {own_code.reason(error)}") from error
-    return detector
+    spec = {
+        "file": sha256(file.read_bytes()).hexdigest(),
+        "beside": own_code.beside(file),
+        "factory": factory,
+        "input": asdict(wants),
+        "weights": weights,
+        "precision": wants.precision,
+    }
+    folder = storage / "detectors" / digest(spec)
+    planned = PlannedStage(paper=file.stem, name=FINAL, folder=folder, spec=spec)
+    return Detector(planned=planned, config=wants, file=file, factory=factory)
 
 
 def _made(file: Path, factory: str) -> tuple[Callable[[Tensor], Tensor], Input]:
@@ -186,7 +201,7 @@ def _made(file: Path, factory: str) -> tuple[Callable[[Tensor], Tensor], Input]:
     make = own_code.load(file, factory)
     try:
         made = make()
-    except Exception as error:
+    except own_code.FAILURES as error:
         raise OwnCodeError(f"{file}:{factory} failed: {own_code.reason(error)}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0]) and isinstance(made[1], Mapping)):
         raise OwnCodeError(
@@ -199,13 +214,35 @@ def _made(file: Path, factory: str) -> tuple[Callable[[Tensor], Tensor], Input]:
         raise OwnCodeError(f"{file}:{factory}: {error}") from error
 
 
-def _weights(network: nn.Module) -> str:
-    """Return a digest of all that a network holds."""
+def _weights(network: object) -> str | None:
+    """Return a digest of all that a network holds: its state, buffers, and tensors or arrays among its attributes.
+
+    None where it is no Module, holds nothing of the kind, or something that can't be told in bytes.
+    """
+    if not isinstance(network, nn.Module):
+        return None
     content = sha256()
-    for name, value in sorted(network.state_dict().items()):
-        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        content.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
+    try:
+        held = {**dict(network.named_buffers()), **network.state_dict()}
+        for place, module in network.named_modules():
+            plain = {name: value for name, value in vars(module).items() if isinstance(value, Tensor | np.ndarray)}
+            held |= {f"{place}.{name}": value for name, value in plain.items()}
+        for name, value in sorted(held.items()):
+            content.update(f"{name} ".encode())
+            content.update(_content(value))
+    except own_code.FAILURES:  # a state of the user's own making
+        return None
+    return content.hexdigest() if held else None
+
+
+def _content(value: object) -> bytes:
+    """Return type, shape and numbers of a tensor, or another value as a pickle. Raises where it has none."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if not isinstance(value, Tensor) or value.is_quantized or value.layout != torch.strided:
+        return pickle.dumps(value)
+    numbers = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return f"{value.dtype} {tuple(value.shape)}".encode() + numbers
 
 
 # ------------------------------------------------------------------------------------------------------------- scoring
@@ -228,29 +265,36 @@ def score_part(
     gpus_per_actor: float = 0,
     on_video: Callable[[int, int], None] | None = None,
 ) -> Scored:
-    """Score the videos of a part, unless they are scored, and return what came out; at least one video has a score.
+    """Score the videos of a part that have no score yet, and return what came out; at least one video has a score.
 
-    faces, num_actors, gpus_per_actor and on_video: as in `score.score_parts`. Raises ValueError where all fail.
+    A video that failed before may have lacked no more than memory: it is tried again. Where the weights are not known,
+    all are scored. faces, num_actors, gpus_per_actor and on_video: as in `score.score_parts`. Raises ValueError where
+    all fail.
     """
     path = predictions_path(detector.planned, part_digest)
-    if not path.exists():
-        tables, failed = [PREDICTIONS.empty_table()], {}
-        done = apply_actor(_ScoreEach, (detector, faces), videos, num_actors, gpus_per_actor)
+    tables, missing, failed = [], videos, {}
+    if detector.knows_weights and path.exists():
+        tables = [pq.read_table(path)]
+        lost = json.loads(tables[0].schema.metadata[_FAILED])
+        missing = [video for video in videos if video.video_id in lost]
+    if missing:
+        done = apply_actor(_ScoreEach, (detector, faces), missing, num_actors, gpus_per_actor)
         for number, row in enumerate((row for table in done for row in table.to_pylist()), 1):
             if row["problem"]:
                 failed[row["video_id"]] = row["problem"]
             else:
                 tables.append(pa.ipc.open_stream(row["predictions"]).read_all())
             if on_video:
-                on_video(number, len(videos))
+                on_video(number, len(missing))
         if len(failed) == len(videos):
             example = next(iter(failed.items()), ("", "there is none"))
             raise ValueError(f"{detector.file} scored none of {len(videos)} videos, e.g. {': '.join(example)}")
         write_json(detector.planned.folder / "spec.json", dict(detector.planned.spec))
-        kept = pa.concat_tables(tables).cast(PREDICTIONS)
+        kept = pa.concat_tables([table.cast(PREDICTIONS) for table in tables])
         kept = kept.sort_by([(name, "ascending") for name in ("video_id", "face_index", "frame_index")])
-        about = {**tables[-1].schema.metadata, _FAILED: json.dumps(failed).encode()}
-        write_parquet(path, kept.replace_schema_metadata(about))
+        made_with = provenance.joined([json.loads(table.schema.metadata[MADE_WITH]) for table in tables])
+        about = {MADE_WITH: json.dumps(made_with), _FAILED: json.dumps(failed)}
+        write_parquet(path, kept.replace_schema_metadata({**(PREDICTIONS.metadata or {}), **about}))
     table = pq.read_table(path)
     return Scored(
         predictions=table.cast(PREDICTIONS),
@@ -277,7 +321,7 @@ class _ScoreEach:
                 table = self.score(video)
                 with pa.ipc.new_stream(sink, table.schema) as writer:
                     writer.write_table(table)
-            except Exception as error:  # noqa: BLE001  the user's code: it costs this video
+            except own_code.FAILURES as error:  # the user's code: it costs this video
                 problem = own_code.reason(error)
             predictions = None if problem else sink.getvalue().to_pybytes()
             rows.append({"video_id": video["video_id"][0].as_py(), "problem": problem, "predictions": predictions})

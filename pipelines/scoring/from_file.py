@@ -5,7 +5,9 @@ In   a .csv or .parquet file with a column `video_id` or `path`, maybe `frame_in
 Out  video_id -> frame -> score, and which videos the file does not have
 
 A line is never guessed at. A `path` names the video whose own path it ends like (folders, then the file's name without
-its extension); where several fit it is an error, and so is a video of another split, compression or manipulation.
+its extension). Where folders of the path name a compression or a manipulation, in any capitals and among other words,
+as `ffpp_c40` does, the video must have it. Where several fit it is an error, unless they differ in the compression
+alone: which of them is scored has been said. So is a video of another split, compression or manipulation.
 """
 
 import csv
@@ -25,13 +27,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.common.text import first
+from pipelines.datasets import ffpp
+from pipelines.media import stills
+from pipelines.scoring import inputs
 
 KEYS = ("video_id", "path")  # columns that name a video; the first that a file has counts
 FRAME = "frame_index"
 SUFFIXES = (".csv", ".parquet")
 NEARLY_SURE = (2.0**-1022, 1 - 2.0**-53)  # probabilities further out count as these: their log odds are finite
 MOST_SHOWN = 3  # lines that an error shows of each kind of problem
-_EXTENSION = re.compile(r"\.[A-Za-z]\w{1,4}")  # of a file; not the end of a folder such as clip.07
+# Of a file: of videos, of pictures, and of what is kept of these; not the end of a folder such as clip.07 or x.c40.
+_EXTENSIONS = frozenset(
+    (*inputs.SUFFIXES, *stills.SUFFIXES, ".json", ".npy", ".npz", ".pkl", ".pt", ".pth", ".txt", ".wav")
+)
+_FRAMES = frozenset(("frame", "frameid", "frameidx", "frameindex", "frameno", "framenum", "framenumber"))
 
 Scale = Literal["probability", "logit"]
 Side = Literal["fake", "real"]
@@ -85,6 +94,12 @@ class ScoreFile:
         """Whether it has a score for each frame, not for each video."""
         return self.lines[0].frame is not None
 
+    def hint(self, meaning: Meaning) -> str:
+        """Return what looks wrong in what the numbers are said to be; empty where nothing does."""
+        if meaning.score_is == "logit" and all(0 <= line.value <= 1 for line in self.lines):
+            return "all scores are in [0, 1]: if they are probabilities, leave --score-is logit out"
+        return ""
+
 
 Scores = Mapping[str, Mapping[int, float]]  # video_id -> frame_index -> the file's number; of a video: frame 0
 
@@ -116,6 +131,13 @@ def read(path: Path, column: str, meaning: Meaning) -> ScoreFile:
         separated = next((mark for mark in ";\t" if any(mark in name for name in names)), "")
         hint = f"; it seems to be separated by {separated!r}, save it with commas" if separated else ""
         raise ScoreFileError(f"{path} must have {wanted}; it has {first(names, 12) or 'none'}{hint}")
+    if twice := [name for name in (named_by, FRAME, column) if names.count(name) > 1]:
+        raise ScoreFileError(f"{path} has more than one column {' and '.join(twice)}; keep one of each")
+    nearly = [name for name in names if re.sub(r"[^a-z]", "", name.lower()) in _FRAMES and name != column]
+    if nearly and FRAME not in names:
+        raise ScoreFileError(
+            f"{path} has a column {nearly[0]}: call it {FRAME} if scores are of frames, or leave it out"
+        )
     problems = Problems(path)
     lines = []
     for number, row in rows:
@@ -173,7 +195,9 @@ def _parquet(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, Ro
 def _number(value: object) -> float | None:
     """Return a finite number, None where it is none."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        # To Python 1_0 is 10.
+        none = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
+        number = math.nan if none else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
@@ -329,7 +353,7 @@ def _by_path(known: Mapping[str, Row], asked: frozenset[str]) -> Find:
     for name, parts in paths.items():
         by_stem.setdefault(_stem(parts[-1]), []).append(name)
     any_case = {stem.lower(): stem for stem in by_stem}
-    words = {column: {str(row[column]) for row in known.values()} for column in ("codec", "method")}
+    words = _words(known.values())
 
     def find(key: str) -> str | _Wrong:
         *folders, file_name = PurePosixPath(key.replace("\\", "/")).parts or ("",)
@@ -338,33 +362,93 @@ def _by_path(known: Mapping[str, Row], asked: frozenset[str]) -> Find:
             if meant := any_case.get(stem.lower()):
                 return _Wrong("a path that fits a video but for capitals", lambda: f"is it {meant!r}?")
             return _Wrong("a path that fits no video", partial(_nearest, stem, by_stem))
-        fit = by_stem[stem]
-        for column, values in words.items():  # a path that names c40 is not that of a video in c23
-            if named := values.intersection(folders):
-                fit = [name for name in fit if known[name][column] in named]
+        shared = {name: _num_shared(folders, paths[name][:-1]) for name in by_stem[stem]}
+        named = {
+            (dataset, column): _named(folders, words[dataset, column])
+            for dataset in {known[name]["dataset"] for name in shared}
+            for column in _NAMING
+        }
+
+        def agrees(name: str) -> bool:
+            """Whether no folder names another compression or manipulation; those above all of its own do not matter."""
+            row, all_of_its = known[name], len(paths[name]) - 1
+            whole = 0 < all_of_its == shared[name][0]
+            return whole or all(row[column] in (named[row["dataset"], column] or (row[column],)) for column in _NAMING)
+
+        fit = [name for name in shared if agrees(name)]
         if not fit:
-            few = first([repr(name) for name in sorted(by_stem[stem])], 2)
+            few = first([repr(name) for name in sorted(shared)], 2)
             return _Wrong("a path that names another compression or manipulation", lambda: f"there is {few}")
-        shared = {name: _num_shared(folders, paths[name][:-1]) for name in fit}
-        fit = [name for name in fit if shared[name] == max(shared.values())]
-        if len(fit) > 1:
-            fit = [name for name in fit if name in asked] or fit
+        fit = [name for name in fit if shared[name] == max(shared[name] for name in fit)]
+        # Which compression is scored the user has said: it need not be in the path. All else must be.
+        but_codec = {name: tuple(known[name][column] for column in ("dataset", "method", "split")) for name in fit}
+        of_asked = {but_codec[name] for name in asked.intersection(fit) if not named[known[name]["dataset"], "codec"]}
+        fit = [name for name in fit if name in asked or but_codec[name] not in of_asked]
+        if len({but_codec[name] for name in fit}) == 1 and asked.isdisjoint(fit):
+            return min(fit)  # none of them is scored
         if len(fit) > 1:
             few = first([repr(name) for name in sorted(fit)], 2)
+            methods = sorted({known[name]["method"] for name in fit})
+            example = f"; {methods[0]}/{file_name} would be of {methods[0]}" if len(methods) > 1 else ""
             what = "a path that fits several videos: write more of its folders, or video_id"
-            return _Wrong(what, lambda: f"fits {few}")
+            return _Wrong(what, lambda: f"fits {few}{example}")
         return fit[0]
 
     return find
 
 
+_NAMING = ("codec", "method")  # columns of VIDEOS whose values folders may name
+_CODECS = {name: name for name in ("raw", "c23", "c40")} | {"c0": "raw", "hq": "c23", "lq": "c40"}
+# Of FF++, with what DeepfakeBench calls them: a copy need not have them all.
+_FFPP = {name: name for name in ffpp.METHODS} | {
+    f"FF-{short}": name for short, name in zip(("DF", "F2F", "FS", "NT", "FH"), ffpp.METHODS, strict=True)
+}
+
+
+def _words(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return how folders may name values of a dataset's column: (dataset, column) -> words -> value, longest first.
+
+    A manipulation that is called as its dataset is no word: the folder that holds the dataset is called so, too.
+    """
+    values: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        for column in _NAMING:
+            values.setdefault((row["dataset"], column), {})[str(row[column])] = str(row[column])
+    for (dataset, column), own in values.items():
+        if column == "codec" and own.keys() & _CODECS.keys():
+            own |= _CODECS
+        elif column == "method" and dataset == "ffpp":
+            own |= _FFPP
+        own.pop(dataset if column == "method" else "unknown", None)
+    return {
+        key: {_plain_words(name): own[name] for name in sorted(own, key=len, reverse=True)}
+        for key, own in values.items()
+    }
+
+
+def _plain_words(text: str) -> str:
+    """Return the words of a name in small letters, each between hyphens: -ffpp-c40- of FFpp_c40."""
+    return "-".join(["", *re.findall(r"[^\W_]+", text.lower()), ""])
+
+
+def _named(folders: Iterable[str], words: Mapping[str, str]) -> set[str]:
+    """Return the values that folders name; a name within a longer one does not count."""
+    text, found = "/".join(map(_plain_words, folders)), set()
+    for word, value in words.items():
+        if word in text:
+            found.add(value)
+            text = text.replace(word, "-/-")
+    return found
+
+
 def _stem(name: str) -> str:
     """Return a name without a file's extension."""
     pure = PurePosixPath(name)
-    return str(pure.with_suffix("")) if _EXTENSION.fullmatch(pure.suffix) else name
+    return str(pure.with_suffix("")) if pure.suffix.lower() in _EXTENSIONS else name
 
 
-def _num_shared(path: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many folders two paths share, counted from their ends."""
-    pairs = zip(reversed(path), reversed(other), strict=False)
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+def _num_shared(path: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
+    """Return how many folders two paths share, counted from their ends: in any capitals, and in the same ones."""
+    pairs = list(zip(reversed(path), reversed(other), strict=False))
+    alike = takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs)
+    return len(list(alike)), len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

@@ -40,7 +40,7 @@ BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
 MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
-_MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `device.made_with`
+MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `device.made_with`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbatio
 def scored_with(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> MadeWith:
     """Return on what a part was scored that a stage has scored: versions, device, precision."""
     read: MadeWith = json.loads(
-        pq.read_schema(predictions_path(planned, part_digest, perturbation)).metadata[_MADE_WITH]
+        pq.read_schema(predictions_path(planned, part_digest, perturbation)).metadata[MADE_WITH]
     )
     return read
 
@@ -123,8 +123,8 @@ def score_parts(
             seen |= set(table["video_id"].unique().to_pylist())
             if on_video:
                 on_video(done + len(seen), total)
-        made_with = provenance.joined([json.loads(table.schema.metadata[_MADE_WITH]) for table in tables])
-        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, _MADE_WITH: json.dumps(made_with)})
+        made_with = provenance.joined([json.loads(table.schema.metadata[MADE_WITH]) for table in tables])
+        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, MADE_WITH: json.dumps(made_with)})
         _write_parts(pa.concat_tables(tables).cast(schema), each, parts)
         done += len(each.videos)
 
@@ -217,7 +217,7 @@ class ScoreVideos:
         """Return PREDICTIONS of all faces of the videos, which come as `as_table` makes them."""
         wanted = [Video(**row) for row in videos.to_pylist()]
         rows = [row for name, module, samples in self.stages for row in self._rows(name, module, samples, wanted)]
-        metadata = {**PREDICTIONS.metadata, _MADE_WITH: json.dumps(self.made_with)}
+        metadata = {**PREDICTIONS.metadata, MADE_WITH: json.dumps(self.made_with)}
         return to_table(rows, PREDICTIONS).replace_schema_metadata(metadata)
 
     def _rows(

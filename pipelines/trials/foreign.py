@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import expit
@@ -122,25 +123,26 @@ def usable(part: Part, predictions: pa.Table, reasons: Mapping[str, str], otherw
 
 def of_file(part: Part, scores: Scores, meaning: Meaning) -> pa.Table:
     """Return PREDICTIONS of the videos of a part that a file has: a row for each frame, or for each video."""
-    rows = []
+    told: dict[str, list[Any]] = {name: [] for name in ("video_id", "label", "method", "frame_index", "logit")}
     for video in part.rows:
-        for frame, value in sorted(scores.get(str(video["video_id"]), {}).items()):
-            logit = meaning.logit(value)
-            rows.append(
-                dict.fromkeys(tables.PREDICTIONS.names)
-                | {
-                    "stage": FINAL,
-                    "perturbation": tables.UNPERTURBED,
-                    "dataset": part.dataset,
-                    "video_id": str(video["video_id"]),
-                    "frame_index": frame,
-                    "face_index": 0,
-                    "label": video["label"],
-                    "method": video["method"],
-                    "logit": logit,
-                    "score": float(expit(logit)),
-                    "num_repeated": 0,
-                    "face_area_px": 0.0,  # not known; no rule about sizes is asked of it
-                }
-            )
-    return tables.to_table(rows, tables.PREDICTIONS)
+        frames = sorted(scores.get(str(video["video_id"]), {}).items())
+        for name in ("video_id", "label", "method"):
+            told[name] += [video[name]] * len(frames)
+        told["frame_index"] += [frame for frame, _ in frames]
+        told["logit"] += [meaning.logit(value) for _, value in frames]
+    number = len(told["logit"])
+    same = {
+        "stage": FINAL,
+        "perturbation": tables.UNPERTURBED,
+        "dataset": part.dataset,
+        "face_index": 0,
+        "num_repeated": 0,
+        "face_area_px": 0.0,  # not known; no rule about sizes is asked of it
+    }
+    columns = {field.name: pa.nulls(number, field.type) for field in tables.PREDICTIONS}
+    columns |= {name: pa.array(values, tables.PREDICTIONS.field(name).type) for name, values in told.items()}
+    columns |= {
+        name: pa.repeat(pa.scalar(value, tables.PREDICTIONS.field(name).type), number) for name, value in same.items()
+    }
+    columns["score"] = pa.array(expit(np.array(told["logit"])), tables.PREDICTIONS.field("score").type)
+    return pa.table(columns, schema=tables.PREDICTIONS)

@@ -119,6 +119,11 @@ def test_a_file_becomes_a_run_with_the_numbers_worked_out_by_hand(here: Path) ->
         by_name(run.folder.name[:8], here / "crossforge-storage")
 
 
+def test_a_part_that_is_named_twice_counts_once(here: Path) -> None:
+    run = written("mine.csv", "--name", "Mine", "--test-on", "away", "away", "--train-on", "home")
+    assert [part.name for part in run.origin.parts] == ["away"]
+
+
 def test_other_scores_are_another_run(here: Path) -> None:
     names = set()
     for scores in (FAIR, WELL, FAIR):
@@ -261,6 +266,17 @@ def test_a_row_stands_in_the_sweeps_table_as_long_as_it_is_registered(here: Path
     left = with_registered(saved, storage)
     assert [line.label for line in left.rows] == ["ours"]
     assert left.facts["left out"] == "Mine: scores from elsewhere of other videos than those of this table"
+    for change, why in (
+        ({"version": 0}, "whose numbers another version made: give the command that scored them again"),
+        (
+            {"failed_rule": "half"},
+            "with another rule for videos without a score (half, here exclude): score them again",
+        ),
+    ):
+        write_json(registered, {**told, **change})
+        stale = with_registered(saved, storage)
+        assert [line.label for line in stale.rows] == ["ours"]
+        assert stale.facts["left out"] == f"Mine: scores from elsewhere {why}"
     write_json(registered, {**told, "is_sample": True})
     assert [line.label for line in with_registered(saved, storage).rows] == ["ours"]
     registered.unlink()

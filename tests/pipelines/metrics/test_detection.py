@@ -580,3 +580,18 @@ def test_faces_of_one_video_are_resampled_together():
     once, twice = localized(table(faces)), localized(table(faces + again))
     for name in ("iou", "pbca"):
         assert (twice[name].low, twice[name].high) == pytest.approx((once[name].low, once[name].high))
+
+
+def test_a_mean_of_exactly_one_half_is_not_fake_by_rounding() -> None:
+    """P of 0.1 and 0.9, and a single frame that is hardly above one half."""
+    table = pa.table(
+        {
+            "video_id": ["a", "a", "b"],
+            "frame_index": pa.array([0, 1, 0], pa.int32()),
+            "label": pa.array([0, 0, 1], pa.int8()),
+            "logit": [np.log(0.1 / 0.9), np.log(0.9 / 0.1), 1e-13],
+            "face_area_px": pa.array([1, 1, 1], pa.float32()),
+        }
+    )
+    assert detection.by_video(table)["logit"].to_pylist() == [0.0, 1e-13]
+    assert detection.mean_score([[float(np.log(0.1 / 0.9))], [float(np.log(0.9 / 0.1))]]) == [0.0]

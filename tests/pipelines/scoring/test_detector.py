@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
@@ -124,6 +126,17 @@ def test_what_is_no_score_is_refused(output: Any, says: Any, told: str) -> None:
             "def build():\n    return lambda pictures: 1 / 0, {'size_px': 32}",
             "mine.py:build can't score pictures (3, 32, 32) of noise: ZeroDivisionError: division by zero (mine.py, l",
         ),
+        (
+            "def build():\n    return print, {'margin': 1e9}",
+            "mine.py:build: margin must be at most 10, got 1000000000.0",
+        ),
+        ("def build():\n    return print, {'std': (-1, 1, 1)}", "mine.py:build: std must be positive and finite, got"),
+        ("import sys\ndef build():\n    sys.exit(0)", "mine.py:build failed: SystemExit: 0 (mine.py, line 3)"),
+        ("import sys\nsys.exit(0)", "mine.py can't be run: SystemExit: 0 (mine.py, line 2)"),
+        (
+            "import sys\ndef build():\n    return lambda pictures: sys.exit(0), {'size_px': 32}",
+            "mine.py:build can't score pictures (3, 32, 32) of noise: SystemExit: 0",
+        ),
         ("build = 3", "mine.py:build failed: TypeError: 'int' object is not callable"),
     ],
 )
@@ -158,6 +171,56 @@ def build():
     assert digests[0] == digests[1] != digests[2]
     assert load(written(tmp_path), tmp_path).planned.digest not in digests
     assert not load(written(tmp_path), tmp_path).knows_weights
+
+
+HOLDS = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        HELD
+    def forward(self, pictures):
+        return pictures.flatten(1).mean(1)
+def build():
+    return Net(), {"size_px": 32}
+"""
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        "self.weight = torch.nn.Parameter(torch.tensor(VALUE))",
+        "self.weight = torch.tensor(VALUE)",
+        "self.weight = torch.tensor(VALUE).numpy()",
+        "self.register_buffer('weight', torch.tensor(VALUE), persistent=False)",
+        "self.get_extra_state = lambda: {'weight': VALUE}",
+    ],
+)
+def test_all_that_a_network_holds_is_in_the_digest(held: str, tmp_path: Path) -> None:
+    """Where it comes from the same file: another's numbers in a file of weights."""
+    weights = []
+    for value in ("1.0", "2.0", "1.0"):
+        text = HOLDS.replace("HELD", held.replace("VALUE", value))
+        if "extra" in held:
+            text = text.replace("self." + "get_extra_state = lambda", "type(self).get_extra_state = lambda self")
+        made = load(written(tmp_path, text), tmp_path)
+        assert made.knows_weights
+        weights.append(made.planned.spec["weights"])
+    assert weights[0] == weights[2] != weights[1]
+
+
+@pytest.mark.parametrize("held", ["self.session = object()", "type(self).get_extra_state = lambda self: open('/')"])
+def test_of_a_network_that_holds_no_tensors_the_weights_are_not_known(held: str, tmp_path: Path) -> None:
+    assert not load(written(tmp_path, HOLDS.replace("HELD", held)), tmp_path).knows_weights
+
+
+def test_the_digest_follows_the_files_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "net_beside.py").write_text("SIGN = 1")
+    text = "from net_beside import SIGN\n" + HOLDS.replace("HELD", "self.weight = torch.ones(1) * SIGN")
+    before = load(written(tmp_path, text), tmp_path)
+    assert before.planned.spec["beside"].keys() == {"net_beside.py"}
+    (tmp_path / "net_beside.py").write_text("SIGN = 1  # and another forward")
+    assert load(written(tmp_path, text), tmp_path).planned.digest != before.planned.digest
 
 
 # ------------------------------------------------------------------------------------------------------ over our faces
@@ -208,15 +271,20 @@ def test_the_network_of_a_stage_gets_the_scores_of_the_stage(stage: Any, tmp_pat
 
 
 FAILS_ONCE = """
+import torch
 calls = []
-
-def build():
-    def network(pictures):
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+    def forward(self, pictures):
         calls.append(len(pictures))
         if len(calls) == NUMBER:
             raise ArithmeticError("too dark")
-        return pictures.flatten(1).mean(1)
-    return network, {"size_px": 32}
+        return pictures.flatten(1).mean(1) * self.weight
+
+def build():
+    return Net(), {"size_px": 32}
 """
 
 
@@ -226,13 +294,52 @@ def test_a_video_on_which_it_fails_costs_itself_and_nothing_is_scored_twice(stag
     seen: list[tuple[int, int]] = []
     scored = score_part(mine, part.digest, part.videos, stage.faces, on_video=lambda *at: seen.append(at))
     second = part.videos[1].video_id
-    assert scored.failed == {second: "ArithmeticError: too dark (mine.py, line 8)"}
+    assert scored.failed == {second: "ArithmeticError: too dark (mine.py, line 11)"}
     assert {*scored.predictions["video_id"].to_pylist()} == {v.video_id for v in part.videos} - {second}
     assert seen == [(i, len(part.videos)) for i in range(1, len(part.videos) + 1)]
-    again = score_part(mine, part.digest, part.videos, stage.faces, on_video=lambda *at: pytest.fail("scored again"))
-    assert again.failed == scored.failed
-    assert again.predictions.equals(scored.predictions)
-    assert again.made_with["device"]
+    seen.clear()
+    again = score_part(mine, part.digest, part.videos, stage.faces, on_video=lambda *at: seen.append(at))
+    assert seen == [(1, 1)]  # that one
+    assert again.failed == {}
+    assert {*again.predictions["video_id"].to_pylist()} == {v.video_id for v in part.videos}
+    third = score_part(mine, part.digest, part.videos, stage.faces, on_video=lambda *at: pytest.fail("scored again"))
+    assert third.predictions.equals(again.predictions)
+    assert third.made_with["device"]
+
+
+@pytest.mark.parametrize(("text", "tried"), [(FAILS_ONCE, [["a", "b"], ["b"], []]), (BRIGHTNESS, [["a", "b"]] * 3)])
+def test_what_is_scored_again(
+    text: str, tried: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that failed, and all where the weights are not known."""
+    calls: list[list[str]] = []
+
+    def apply(actor: type, args: Any, videos: Any, *rest: Any) -> Iterator[pa.Table]:
+        calls.append([video.video_id for video in videos])
+        for name in calls[-1]:
+            row = dict.fromkeys(tables.PREDICTIONS.names) | {
+                **dict.fromkeys(("stage", "dataset", "method", "perturbation"), "x"),
+                **dict.fromkeys(("frame_index", "face_index", "label", "num_repeated"), 0),
+                **dict.fromkeys(("logit", "score", "face_area_px"), 0.5),
+                "video_id": name,
+            }
+            table = tables.to_table([row], tables.PREDICTIONS)
+            sink = pa.BufferOutputStream()
+            table = table.replace_schema_metadata({"made_with": f'{{"device": "{len(calls)}"}}'})
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            problem = "no memory" if (name, len(calls)) == ("b", 1) else ""
+            told = {"video_id": name, "problem": problem, "predictions": sink.getvalue().to_pybytes()}
+            yield pa.Table.from_pylist([told], schema=detector._EACH)
+
+    monkeypatch.setattr(detector, "apply_actor", apply)
+    mine = load(written(tmp_path, text.replace("NUMBER", "0")), tmp_path)
+    videos: Any = [SimpleNamespace(video_id=name) for name in "ab"]
+    scored = [score_part(mine, "part", videos, {}) for _ in range(3)]
+    assert calls == [names for names in tried if names]
+    assert [one.failed for one in scored] == [{"b": "no memory"}, {}, {}]
+    assert [one.predictions["video_id"].to_pylist() for one in scored] == [["a"], ["a", "b"], ["a", "b"]]
+    assert scored[2].made_with == {"device": "1, 2" if mine.knows_weights else "3"}
 
 
 def test_where_it_fails_on_every_video_it_is_said(stage: Any, tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def test_a_path_names_the_video_whose_path_it_ends_like(path: str, tmp_path: Pat
         ("/x/manipulated/FaceSwap/c23/videos/000_003.mp4", "FaceSwap"),
         ("Deepfakes/000_003.mp4", "Deepfakes"),
         ("my_faces/c23/FaceSwap/000_003", "FaceSwap"),
+        ("crops/ffpp_c23/faceswap/000_003.png", "FaceSwap"),
+        ("c40_models/manipulated/FaceSwap/c23/videos/000_003.mp4", "FaceSwap"),  # all of its own path
     ],
 )
 def test_folders_tell_videos_of_one_name_apart(path: str, method: str, tmp_path: Path) -> None:
@@ -136,6 +138,9 @@ C40 = "ffpp/FaceSwap/c40/000_003"
         (f"video_id,score\n{REAL},0,5\n", "line 2 has more fields than the first line"),
         (f"video_id,score\n{REAL}\n", "line 2 has fewer fields than the first line"),
         ("video_id,score\n", "holds no scores"),
+        (f"video_id,score,score\n{REAL},0.9,0.1\n", "has more than one column score; keep one of each"),
+        (f"video_id,score,Frame\n{REAL},0.9,1\n", "has a column Frame: call it frame_index if scores are of frames"),
+        (f"video_id,score\n{REAL},0_0.5\n", "score must be a finite number: line 2 '0_0.5'"),
     ],
 )
 def test_a_file_that_is_no_table_of_scores(text: str, said: str, tmp_path: Path) -> None:
@@ -175,6 +180,15 @@ def test_a_video_id_that_names_no_video_of_the_part(key: str, said: str, tmp_pat
         ),
         ("x/FaceSwap/c40/videos/000_003.mp4", FFPP_TEST, "of compression c40, where c23 is scored (--codec)"),
         ("FaceSwap/c23/000_003.mp4", FFPP_TEST[:1], "of manipulation FaceSwap, where Deepfakes is scored (--test-on "),
+        ("faceswap/c23/000_003.mp4", FFPP_TEST[:1], "of manipulation FaceSwap, where Deepfakes is scored"),
+        ("FaceSwap_C40/000_003.mp4", FFPP_TEST, "of compression c40, where c23 is scored"),
+        ("crops/ffpp_c40/Deepfakes/000_003.mp4", FFPP_TEST, "of compression c40, where c23 is scored"),
+        ("FF-FS/000_003.mp4", FFPP_TEST[:1], "of manipulation FaceSwap, where Deepfakes is scored"),
+        ("Deepfakes_raw/000_003.mp4", FFPP_TEST, "a path that names another compression or manipulation"),
+        ("NeuralTextures/c23/000_003.mp4", FFPP_TEST, "a path that names another compression or manipulation"),
+        ("000_003.mp4", FFPP_TEST[:1], "Deepfakes/000_003.mp4 would be of Deepfakes"),
+        ("Deepfakes/000_003.c40", FFPP_TEST, "a path that fits no video"),
+        ("Deepfakes/000_003.real", FFPP_TEST, "a path that fits no video"),
         ("000_004.mp4", FFPP_TEST, "a path that fits no video: line 2 '000_004.mp4' is it '000_003'?"),
     ],
 )
@@ -232,3 +246,15 @@ def test_a_large_file_is_read_and_joined_in_seconds(tmp_path: Path) -> None:
     path = written(tmp_path, "video_id,score\n" + "".join(f"y/{i:05},0.5\n" for i in range(5000)))
     with pytest.raises(ScoreFileError, match="5000 x an unknown video_id"):
         join(read(path, "score", PROBABILITY), rows, [row["video_id"] for row in rows])
+
+
+def test_a_folder_called_as_the_dataset_names_no_manipulation(tmp_path: Path) -> None:
+    rows = [video("dfdc/test/a", "test/a.mp4", "test"), video("dfdc/test/b", "test/b.mp4", "test", method="dfdc")]
+    assert joined(tmp_path, "path,score\n/data/dfdc/a.mp4,0.5\n", rows, ["dfdc/test/a"]).absent == ()
+
+
+def test_log_odds_that_look_like_probabilities_are_noticed(tmp_path: Path) -> None:
+    for score, noticed in ((0.9, True), (1.1, False)):
+        file = read(written(tmp_path, f"video_id,score\nx,{score}\ny,0\n"), "score", Meaning(score_is="logit"))
+        assert bool(file.hint(Meaning(score_is="logit"))) is noticed
+    assert file.hint(Meaning()) == ""
