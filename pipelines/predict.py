@@ -32,7 +32,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="folder of a trial or stage, the beginning of a trial's digest, the id of a trial's MLflow run, or an "
         "MLflow model such as models:/crossforge-mask_ratio/1 (of $MLFLOW_TRACKING_URI, or the storage's database)",
     )
-    which.add_argument("--method", choices=models.names(), metavar="METHOD", help="its newest done trial")
+    which.add_argument("--method", choices=models.names(), metavar="METHOD", help="its best trial, by validation AUC")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")
     p.add_argument("--json", metavar="FILE", type=Path, help="write every face's scores there")
     p.add_argument("--picture", metavar="DIR", type=Path, help="write a picture for each video there")

@@ -16,7 +16,7 @@ from pipelines.common.text import printable
 from pipelines.reporting import evidence
 from pipelines.scoring import inputs
 from pipelines.scoring.predict import Scored, as_json, predict
-from pipelines.scoring.trained import Trained, newest
+from pipelines.scoring.trained import Trained, best
 from pipelines.tracking import lookup
 
 _NAME_BYTES = 80  # of a video's name, in that of its picture
@@ -62,10 +62,14 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
         if folder:  # what can't be written is said before the work, not after it
             folder.mkdir(parents=True, exist_ok=True)
     named, method = arguments.run, arguments.method
-    trained = newest(method, storage) if method else lookup.by_name(named, storage)
+    trained, why = best(method, storage) if method else (lookup.by_name(named, storage), "")
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     used = " + ".join(planned.name for planned in trained.planned)
     say(f"Run {trained.folder.name}: {trained.experiment.model} ({used}), trained on {trained.experiment.train_on}")
+    if settings := ", ".join(f"{name} {value}" for name, value in trained.experiment.model_args.items()):
+        say(f"Settings: {printable(settings)}")
+    if why:
+        say(f"Chosen: {why}")
     for warning in trained.warnings:
         say(warning, style="yellow")
     for remark in given.remarks():

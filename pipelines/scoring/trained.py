@@ -5,7 +5,8 @@ In   <storage>/runs/<digest>/trial.json, _done.json   written by `trials.run`
 Out  `Trained`
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import models
 from pipelines.common.storage import StorageError, digest, read_json
-from pipelines.common.text import first, printable
+from pipelines.common.text import counted, first, printable
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces.recipe import Recipe
 from pipelines.scoring.score import FinishedStage
@@ -47,6 +48,14 @@ class Trained:
     def pooling(self) -> models.Pooling:
         """How the scores of faces become that of a video: the rule of the last stage that scores."""
         return models.stage(self.planned[-1].paper, self.planned[-1].name).pooling
+
+    @cached_property
+    def validation_auc(self) -> float:
+        """The trial's `validation_auc`; NaN where it has none."""
+        try:
+            return validation_auc(self.planned)
+        except (KeyError, ZeroDivisionError):
+            return math.nan
 
     @property
     def on_sample(self) -> bool:
@@ -90,6 +99,19 @@ class Trained:
         }
 
 
+def validation_auc(scoring: Sequence[stages.PlannedStage]) -> float:
+    """Return the AUC on the validation part, in [0, 1], of the kept epochs: the mean over the stages that score.
+
+    It stands for the trial where one is chosen among several. (The AUC of the mean score would need another scoring.)
+    NaN where a stage's is NaN. Raise KeyError or ZeroDivisionError where there is none.
+    """
+    aucs = []
+    for stage in scoring:
+        kept = stage.summary()["best_epoch"]
+        aucs += [line["val/auc"] for line in stage.curve() if line["epoch"] == kept]
+    return sum(aucs) / len(aucs)
+
+
 def by_name(name: str, storage: Path) -> Trained:
     """Return the trial that `name` means: its folder, the folder of one of its stages, or the beginning of its digest.
 
@@ -108,14 +130,34 @@ def by_name(name: str, storage: Path) -> Trained:
     raise ValueError(f"--run {printable(name)} {what} in {storage / 'runs'}: {known}")
 
 
-def newest(method: str, storage: Path) -> Trained:
-    """Return the trial of a method that was done last. Raise ValueError if there is none."""
+def best(method: str, storage: Path) -> tuple[Trained, str]:
+    """Return the best trial of a method, and a text that says among which.
+
+    It is the one with the highest validation AUC of those that were validated on the same videos as the one that was
+    done last. Raise ValueError if there is none.
+    """
+    done = _done(method, storage)
+    videos = _validated_on(done[-1])
+    trials = [read(path) for path in reversed(done) if _validated_on(path) == videos]
+    found = max(trials, key=lambda trial: -math.inf if math.isnan(trial.validation_auc) else trial.validation_auc)
+    if math.isnan(found.validation_auc):
+        return found, "the last that was done"
+    return found, f"validation AUC {100 * found.validation_auc:.1f} %, the best of {counted(len(trials), 'trial')}"
+
+
+def _validated_on(folder: Path) -> Any:
+    """Return what names the videos that chose a trial's checkpoints; of an old trial, the trial itself."""
+    return (_record(folder).get("origin") or {}).get("validation", str(folder))
+
+
+def _done(method: str, storage: Path) -> list[Path]:
+    """Return the done trials of a method, the last that was done at the end. Raise ValueError if there is none."""
     done = [path for path in _trials(storage) if (path / "_done.json").is_file()]
     of_method = [path for path in done if _record(path)["experiment"].get("model") == method]
     if not of_method:
         known = first(map(_named, done), 10) or "none"
         raise ValueError(f"{storage / 'runs'} has no done trial of {method}; done trials: {known}")
-    return read(max(of_method, key=lambda path: (path / "_done.json").stat().st_mtime_ns))
+    return sorted(of_method, key=lambda path: (path / "_done.json").stat().st_mtime_ns)
 
 
 def _trials(storage: Path) -> list[Path]:

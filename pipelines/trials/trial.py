@@ -19,6 +19,7 @@ from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
 from pipelines.metrics.results import Failed, Origin, ScoredPart
+from pipelines.scoring import trained
 from pipelines.training import stages
 from pipelines.training.views import Video
 
@@ -188,16 +189,8 @@ class Trial:
         return {name: datetime.fromisoformat(at) for name, at in read_json(path).items()} if path.is_file() else {}
 
     def validation_auc(self) -> float:
-        """Return the AUC on the validation part, in [0, 1], of the kept epochs: the mean over the stages that score.
-
-        It stands for the trial where one is chosen among several. (The AUC of the mean score would need another
-        scoring.) NaN where a stage's is NaN. Raise KeyError or ZeroDivisionError where there is none.
-        """
-        aucs = []
-        for stage in self.scoring_stages:
-            kept = stage.summary()["best_epoch"]
-            aucs += [line["val/auc"] for line in stage.curve() if line["epoch"] == kept]
-        return sum(aucs) / len(aucs)
+        """Return the AUC on the validation part: see `trained.validation_auc`."""
+        return trained.validation_auc(self.scoring_stages)
 
     def origin(self) -> Origin:
         """Return what RESULTS need to know besides PREDICTIONS."""

@@ -1,6 +1,7 @@
 """One's own videos: the scores are those that the pipeline gives the same files, and what fails says why."""
 
 import json
+import math
 import os
 import shutil
 import warnings
@@ -34,7 +35,8 @@ from pipelines.metrics.names import FINAL
 from pipelines.predict import main
 from pipelines.reporting import evidence
 from pipelines.scoring import explain, predict
-from pipelines.scoring.trained import newest
+from pipelines.scoring import trained as trained_module
+from pipelines.scoring.trained import best
 from pipelines.tracking import lookup, registry
 from pipelines.training.job import Compute
 from pipelines.trials import planner, run
@@ -272,11 +274,35 @@ def test_settings_of_every_paper_survive_json(model: str, tmp_path: Path) -> Non
 
 def test_a_trial_is_found_by_digest_and_by_method(trial: Trial, storage: Path) -> None:
     assert lookup.by_name(trial.digest[:5], storage).folder == trial.folder
-    assert newest("delocate", storage).folder == trial.folder
+    found, why = best("delocate", storage)
+    assert found.folder == trial.folder
+    assert why == "the last that was done"  # untrained weights have no validation AUC
     with pytest.raises(ValueError, match=f"no done trial of lre.*{trial.digest} .delocate on ffpp"):
-        newest("lre", storage)
+        best("lre", storage)
     with pytest.raises(ValueError, match=f"begins no trial's digest.*{trial.digest}"):
         lookup.by_name("nothing", storage)
+
+
+def test_the_best_of_a_method_is_among_those_of_the_same_validation_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = {"a": ("here", 0.7), "b": ("here", 0.9), "c": ("there", 0.99), "d": ("here", math.nan), "e": ("here", 0.9)}
+    for number, (name, (videos, _)) in enumerate(trials.items()):
+        record = {"experiment": {"model": "plain"}, "stages": {}, "faces": {}, "commit": ""}
+        write_json(tmp_path / "runs" / name / "trial.json", record | {"origin": {"validation": {"name": videos}}})
+        write_json(done := tmp_path / "runs" / name / "_done.json", {})
+        os.utime(done, (number, number))
+
+    def read(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(folder=folder, validation_auc=trials[folder.name][1])
+
+    monkeypatch.setattr(trained_module, "read", read)
+    found, why = best("plain", tmp_path)
+    assert (found.folder.name, why) == ("e", "validation AUC 90.0 %, the best of 4 trials")  # of equals the last
+    for name in "abe":
+        shutil.rmtree(tmp_path / "runs" / name)
+    found, why = best("plain", tmp_path)
+    assert (found.folder.name, why) == ("d", "the last that was done")
 
 
 def test_a_model_of_mlflow_scores_as_the_trial_does(trial: Trial, files: Any, report: Any, tmp_path: Path) -> None:

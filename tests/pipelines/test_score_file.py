@@ -24,7 +24,7 @@ from pipelines.reporting.report import gather
 from pipelines.reporting.saved import Line, Planned, Run, differing
 from pipelines.reporting.table import cells
 from pipelines.score_file import main, parser
-from pipelines.scoring.trained import by_name, newest
+from pipelines.scoring.trained import best, by_name
 
 LISTS = {
     "home": """path,label,split,person
@@ -114,7 +114,7 @@ def test_a_file_becomes_a_run_with_the_numbers_worked_out_by_hand(here: Path) ->
     assert (source["file"], source["score_is"], source["higher_is"]) == ("mine.csv", "probability", "fake")
     assert read_json(run.folder / "_done.json")["scores"].keys() == {"away"}
     with pytest.raises(ValueError, match="has no done trial of plain; done trials: none"):
-        newest("plain", here / "crossforge-storage")
+        best("plain", here / "crossforge-storage")
     with pytest.raises(ValueError, match=r"scores from elsewhere \(My \[b\]method"):
         by_name(run.folder.name[:8], here / "crossforge-storage")
 
