@@ -151,7 +151,12 @@ RESULTS = _schema(
     _field("n_padded", pa.int32(), "videos scored in clips that are longer than they, so that a frame is repeated"),
     _field("n_missing", pa.int32(), "videos without a usable face"),
     _field("n_excluded", pa.int32(), "videos that share a source with training"),
-    _field("n_clusters", pa.int32(), "that hold its videos, of the rarer class; videos of one source are one cluster"),
+    _field(
+        "n_clusters",
+        pa.int32(),
+        "that hold its videos, of the rarer class; videos of one source are one cluster. Of a TPR at an FPR no more "
+        "than real videos may lie above the threshold",
+    ),
     _field("failed_rule", pa.string(), "what a video without a face counts as"),
     _field("seed", pa.int32()),
     _field("commit", pa.string()),

@@ -290,9 +290,10 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str], rows: Sequence[Line] 
     """
     lines = [f"{name}: {value}" for name, value in facts.items()]
     scored: dict[str, Cell] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: -cell.n_clusters):  # of a TPR there may be fewer than of its part
         if cell.seeds:
             scored.setdefault(cell.test or cell.column, cell)
+    scored = {name: scored[name] for cell in cells if (name := cell.test or cell.column) in scored}
     for part, cell in scored.items():
         excluded = f", {cell.n_excluded} excluded (share a source with training)" if cell.n_excluded else ""
         padded = f", {cell.n_padded} of them in clips filled up with a frame repeated" if cell.n_padded else ""

@@ -334,6 +334,12 @@ def test_notes_tell_what_a_reader_must_know():
     assert lines[-1] == "FAILED 0.95 on dfdc: ValueError: loss, is NaN"
 
 
+def test_groups_of_a_part_are_those_of_its_videos_not_of_a_number_that_rests_on_fewer():
+    rate = dataclasses.replace(make_cell(results({})), n_clusters=2)
+    auc = dataclasses.replace(make_cell(results({})), n_clusters=24)
+    assert "dfdc: 10 real and 20 fake videos scored (24 groups of one source), 1 failed" in notes([rate, auc], {})
+
+
 def test_notes_say_what_an_interval_is_over_and_where_it_says_little():
     few, enough = (notes([make_cell(results({"n_clusters": n}))], {}) for n in (19, 20))
     assert any("fewer than 20 groups (here 19)" in line for line in few)

@@ -94,9 +94,7 @@ def trial(tiny: Any, storage: Path, phases: list[tuple[str, int, int]]) -> Trial
     return trial
 
 
-def test_a_run_says_on_what_its_stages_were_trained_and_scored(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_says_on_what_its_stages_were_trained_and_scored(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     here = device.made_with(trial.experiment.numerics, torch.device("cpu")) | {"pretrained": "none"}
     assert read_json(trial.folder / "_done.json")["made_with"] == {"finetune": here, "localize": here}
     assert trial.made_with == here
