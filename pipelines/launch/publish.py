@@ -14,6 +14,7 @@ from rich.text import Text
 from pipelines.common import command, provenance, tables
 from pipelines.common.text import printable
 from pipelines.datasets.sample import corpus
+from pipelines.experiments.experiment import Experiment
 from pipelines.reporting import cache, coverage, foreign, report
 from pipelines.reporting.leaks import leak_texts
 from pipelines.reporting.saved import Line, Planned, Saved
@@ -65,6 +66,11 @@ def _write_report(outcome: Outcome, folder: Path) -> cache.Shown:
     return shown
 
 
+def _trained_on(experiment: Experiment) -> str:
+    """Name the training dataset with its compression, and its manipulations where an experiment names them."""
+    return f"{experiment.train_on} ({', '.join((experiment.codec, *experiment.manipulations))})"
+
+
 def _saved(outcome: Outcome) -> Saved:
     """Return all that a report needs besides the runs' folders and what became of the videos."""
     sweep, trials = outcome.sweep, outcome.trials
@@ -81,7 +87,7 @@ def _saved(outcome: Outcome) -> Saved:
         "data": f"own datasets, {outcome.config_file.name}" if outcome.config_file else corpus.NOTE,
         "preset": outcome.preset,
         "numbers": f"{numbers(sweep.columns)} in %, {seeds}; score of a video = {pooling_text(trials.values())}",
-        "trained on": ", ".join(sorted({f"{t.experiment.train_on} ({t.experiment.codec})" for t in trials.values()})),
+        "trained on": "; ".join(sorted({_trained_on(trial.experiment) for trial in trials.values()})),
         "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",
         "parts": "; ".join(dict.fromkeys(part for trial in trials.values() for part in trial.citations)),
         "videos without a face": next(iter(trials.values())).experiment.failed_videos,

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from pipelines.experiments.experiment import Experiment
 from pipelines.launch import publish
 from pipelines.reporting import plot
 from pipelines.reporting import report as report_module
@@ -112,3 +113,9 @@ def test_notes_below_a_table_are_set_off_from_each_other(capsys: pytest.CaptureF
     assert [len(line) - len(line.lstrip()) for line in notes] == [2, 4, 2, 2]
     assert max(map(len, notes[:-1])) <= 50
     assert notes[-1].strip() == "x" * 80
+
+
+def test_what_was_trained_on_is_told_with_the_manipulations_that_an_experiment_names() -> None:
+    whole = Experiment(model="plain", train_on="ffpp", test_on=("dfdc",))
+    assert publish._trained_on(whole) == "ffpp (c23)"
+    assert publish._trained_on(dataclasses.replace(whole, manipulations=("FaceSwap",))) == "ffpp (c23, FaceSwap)"
