@@ -52,7 +52,7 @@ def test_equal_experiments_share_their_stages():
     ("changes", "expected"),
     [
         ({"model.recover.mask_ratio": 0.5}, {"recover", "finetune", "localize"}),
-        ({"model.clip.tubelet_frames": 4}, {"recover", "finetune", "localize"}),
+        ({"model.clip.tubelet_frames": 3}, {"recover", "finetune", "localize"}),
         ({"model.finetune.num_epochs": 7}, {"finetune"}),
         ({"model.localize.use_meta": False}, {"localize"}),
         ({"model.localize.lr": 0.5}, {"localize"}),
