@@ -168,7 +168,9 @@ class Site:
             log = self.folder / f"{role}{len(self.machines)}.log"
             # A disk of its own, so to say: nodes that shared one would unpack the code of a job over each other's.
             disk = ["--temp-dir", tempfile.mkdtemp(prefix="r-", dir=self.home)]
-            machine = Machine(role, [*arguments, *disk], self.env | OF_NODES, log)
+            # Nor do they share a port: an agent that finds its usual one taken takes no jobs, for as long as it lives.
+            port = ["--dashboard-agent-listen-port", "0"]
+            machine = Machine(role, [*arguments, *disk, *port], self.env | OF_NODES, log)
             self.machines.append(machine)
             if machine.started():  # one at a time: nodes look for free ports, and here they look on one machine
                 return machine

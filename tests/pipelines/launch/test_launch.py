@@ -289,7 +289,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, 
     for name, to_train, reused in (("dry", "2", "0"), ("whole", "0", "2")):
         dry = desk.run("tiny", name, "--dry-run")
         assert (dry.code, dry.complaints) == (0, [])
-        rows = [line.replace("│", " ").split() for line in dry.out.splitlines() if "delocate" in line]
+        rows = [line.replace("│", " ").split() for line in dry.out.splitlines() if "│ delocate" in line]
         assert [row[:5] for row in rows] == [
             ["delocate", stage, "2", to_train, reused] for stage in ("recover", "finetune", "localize")
         ]
