@@ -79,7 +79,7 @@ def write_what_the_examples_name(checkout: Path, data: Path) -> None:
         for split in ("train", "val", "test"):
             for label in ("real", "fake"):
                 of_both = [row for row in rows if row["split"] == split and row["label"] == label]
-                lines.writerows([row["path"], label, split] for row in of_both[:8])
+                lines.writerows([f"{roots[row['root']]}/{row['uri']}", label, split] for row in of_both[:8])
     tested = [row for row in datasets.load("celeb_df", roots).to_pylist() if row["split"] == "test"]
     with (checkout / "scores.csv").open("w") as file:
         lines = csv.writer(file)
@@ -91,7 +91,7 @@ def write_what_the_examples_name(checkout: Path, data: Path) -> None:
     torch.jit.script(network).save(checkout / "mine.pt")
     (checkout / "folder").mkdir()
     for name, row in zip(("clip.mp4", "folder/a.mp4", "folder/b.mp4"), tested, strict=False):
-        shutil.copy(row["path"], checkout / name)
+        shutil.copy(f"{roots[row['root']]}/{row['uri']}", checkout / name)
 
 
 def ended(command: str, checkout: Path, env: dict[str, str]) -> None:
