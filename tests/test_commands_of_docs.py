@@ -1,7 +1,8 @@
 """Every command that README.md and docs/ show is run as it stands: from a fresh checkout, on the sample corpus.
 
-The folder /data of the examples is the sample corpus, whose folders are named like the real ones. What is added to a
-command, so that it does not take a GPU a day, stands in `ADDED`; what is not run, with the reason, in `NOT_HERE`.
+The folder /data of the examples is the sample corpus, whose folders are named like the real ones, and /data/crossforge
+the storage of the first command. What takes a day on a GPU is run up to its plan (`ADDED`); what is not run at all
+stands with the reason in `NOT_HERE`.
 """
 
 import csv
@@ -19,15 +20,20 @@ import pytest
 import torch
 
 from pipelines import datasets
+from pipelines.common import tables
 from pipelines.datasets.sample import corpus
 
 ROOT = Path(__file__).parents[1]
 IN_ORDER = ("README.md", "docs/walkthrough.md", "docs/data.md", "docs/results.md")
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.M | re.S)
-ADDED = {
-    "sweeps/mask_ratio.py --datasets datasets.toml --storage /data/crossforge": "--preset small --rows 0.75",
-    "crossforge train lre": "--preset small --set model.reconstruct.num_epochs=1 model.detect.num_epochs=1",
-}
+ADDED = dict.fromkeys(
+    (
+        "sweeps/mask_ratio.py --datasets datasets.toml --storage /data/crossforge",
+        "crossforge train lre",
+        "crossforge preprocess",
+    ),
+    "--dry-run",
+)
 NOT_HERE = {
     "uv run pytest": "this is a test",
     "bash .ci/run": "runs this test",
@@ -71,20 +77,21 @@ def write_what_the_examples_name(checkout: Path, data: Path) -> None:
     readme, elsewhere = ((ROOT / page).read_text() for page in ("README.md", "docs/elsewhere.md"))
     (block,) = re.findall(r"^```toml\n(# datasets\.toml.*?)^```", readme, re.M | re.S)
     (checkout / "datasets.toml").write_text(block.replace("/data/", f"{data}/"))
+    below = data.relative_to(checkout)  # a list names videos relative to itself
     roots = {name: str(data / corpus.FOLDERS[name]) for name in ("ffpp", "celeb_df")}
     rows = datasets.load("ffpp", roots).to_pylist()
     with (checkout / "videos.csv").open("w") as file:
         lines = csv.writer(file)
         lines.writerow(["path", "label", "split"])
         for split in ("train", "val", "test"):
-            for label in ("real", "fake"):
-                of_both = [row for row in rows if row["split"] == split and row["label"] == label]
-                lines.writerows([f"{roots[row['root']]}/{row['uri']}", label, split] for row in of_both[:8])
+            for number, label in ((tables.REAL, "real"), (tables.FAKE, "fake")):
+                of_both = [row for row in rows if row["split"] == split and row["label"] == number]
+                lines.writerows([below / corpus.FOLDERS["ffpp"] / row["uri"], label, split] for row in of_both[:8])
     tested = [row for row in datasets.load("celeb_df", roots).to_pylist() if row["split"] == "test"]
     with (checkout / "scores.csv").open("w") as file:
         lines = csv.writer(file)
         lines.writerow(["video_id", "score"])
-        lines.writerows([row["video_id"], 0.5 + 0.3 * (row["label"] == "fake")] for row in tested)
+        lines.writerows([row["video_id"], 0.5 + 0.3 * (row["label"] == tables.FAKE)] for row in tested)
     (factory,) = re.findall(r"^`my_detector\.py`\n```python\n(.*?)^```", elsewhere, re.M | re.S)
     (checkout / "my_detector.py").write_text(factory.replace("/data/mine.pt", str(checkout / "mine.pt")))
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 1))
@@ -150,5 +157,5 @@ def test_every_command_runs_as_it_stands(checkout: Path) -> None:
         added = next(
             (switches for words, switches in ADDED.items() if words in command and "--dry-run" not in command), ""
         )
-        here = f"{command} {added}".replace("/data/", f"{data}/")
+        here = f"{command} {added}".replace("/data/crossforge", "crossforge-storage").replace("/data/", f"{data}/")
         serves(here, checkout, env) if " mlflow ui " in here else ended(here, checkout, env)
