@@ -13,10 +13,9 @@ import pytest
 from models import adfd
 from models._blend import BlendConfig, Blended, blending_mask, landmark_masks, synthesize, transforms
 from pipelines.faces.crops import cut, square_crop, to_crop
+from tests.models.oracles.make_sbi import BOXES, PIXELS, face
 
 ORACLES = Path(__file__).with_name("oracles")
-BOXES = (80, 120, 150, 200, 300)  # longer side of the face's box, px
-PIXELS = slice(10, None, 20)  # of the network's input, along both sides
 SBI = BlendConfig()
 STEPS = {
     "rgb": lambda image: transforms.rgb_shift(image, (12, -7, 5)),
@@ -34,22 +33,6 @@ STEPS = {
 def oracle(part: str) -> dict[str, np.ndarray]:
     with np.load(ORACLES / f"sbi_{part}.npz") as arrays:
         return dict(arrays)
-
-
-def face(box_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a frame, landmarks (81, 2) and a box; as in `oracles/make_sbi.py`."""
-    side, rng = 3 * box_px, np.random.default_rng(box_px)
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
-    frequency[0, 0] = np.inf
-    white = rng.standard_normal((side, side, 1)) + 0.3 * rng.standard_normal((side, side, 3))  # colours go together
-    pink = np.fft.ifft2(np.fft.fft2(white, axes=(0, 1)) / frequency[..., None] ** 1.1, axes=(0, 1)).real
-    image = np.clip(pink / pink.std((0, 1)) * 40 + 120, 0, 255).astype(np.uint8)
-    width = round(0.78 * box_px)
-    left, top = (side - width) // 2, box_px
-    points = np.load(ORACLES / "landmarks.npy")
-    low, high = points[:68].min(0), points[:68].max(0)
-    points = (points - low) / (high - low) * [width, 0.74 * box_px] + [left, top + 0.26 * box_px]
-    return image, np.rint(points), np.array([left, top, left + width, top + box_px], float)
 
 
 @pytest.fixture(scope="module", params=BOXES)

@@ -29,7 +29,7 @@ PIXELS = slice(10, None, 20)  # of the network's input, along both sides
 
 
 def face(box_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a frame uint8 (H, H, 3), landmarks (81, 2) in whole px, and a box x0, y0, x1, y1; the test has the same.
+    """Return a frame uint8 (H, H, 3), landmarks (81, 2) in whole px, and a box x0, y0, x1, y1.
 
     The picture is noise with a photograph's spectrum. Landmarks lie in the box as in those that RetinaFace finds: they
     are as wide, and begin below the forehead.
