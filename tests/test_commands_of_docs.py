@@ -154,6 +154,8 @@ def test_every_command_runs_as_it_stands(checkout: Path) -> None:
     (data,) = (path.parent for path in (checkout / "crossforge-storage").rglob(corpus.FOLDERS["ffpp"]))
     write_what_the_examples_name(checkout, data)
     for command in dict.fromkeys(shown):
+        if command == first:  # with the datasets.toml that is there by now, it would train the paper's model
+            continue
         added = next(
             (switches for words, switches in ADDED.items() if words in command and "--dry-run" not in command), ""
         )
