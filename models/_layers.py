@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models._stage import CamLayer
+from models._weights import weights_for
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -131,18 +132,29 @@ class PretrainedUnavailable(RuntimeError):
 
 
 def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
-    """Build a network by `timm.create_model`. Raises PretrainedUnavailable where its weights cannot be had."""
+    """Build a network by `timm.create_model`.
+
+    Its weights are those that `_weights.given` gives, or else timm's. Raises PretrainedUnavailable where these cannot
+    be had.
+    """
     import timm  # takes seconds to import; what only reads a paper's config must not pay for it
 
     if not pretrained:
         return timm.create_model(name, pretrained=False, **options)
+    own = weights_for(name)
+    if own is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": dict(own)}
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        network: Any = timm.create_model(name, pretrained=True, **options)
     except (OSError, RuntimeError) as error:
         raise PretrainedUnavailable(
             f"cannot load the ImageNet weights of timm's {name}: {error}. Give this machine access to them, copy"
-            " them into its Hugging Face or torch hub cache, or start from random weights with --no-pretrained"
+            " them into its Hugging Face or torch hub cache, name a file with --weights, or start from random weights"
+            " with --no-pretrained"
         ) from error
+    if own is not None:
+        network.pretrained_cfg.pop("state_dict", None)  # timm keeps it there
+    return network
 
 
 @cache

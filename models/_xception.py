@@ -70,8 +70,7 @@ class Xception(nn.Module):
                     f"ImageNet weights fit width 1 and 8 middle blocks, got {width} and {num_middle};"
                     " set pretrained to false"
                 )
-            weights = timm_model(TIMM_NAME, pretrained=True).state_dict()
-            self.load_state_dict({name: value for name, value in weights.items() if not name.startswith("fc.")})
+            self.load_state_dict(timm_model(TIMM_NAME, pretrained=True, num_classes=0).state_dict())
 
     def forward(self, image: Tensor, edit: Callable[[int, Tensor], Tensor] | None = None) -> Features:
         """Compute the features.

@@ -45,6 +45,7 @@ class Experiment:
     deterministic: bool = False  # True: on GPUs too the same weights each time, at the cost of speed
     model_args: Mapping[str, Any] = field(default_factory=dict)  # dotted path in the paper's Config -> value
     faces_args: Mapping[str, Any] = field(default_factory=dict)  # setting of `pipelines.faces.recipe.Recipe` -> value
+    weights: Mapping[str, str] = field(default_factory=dict)  # network of timm -> SHA-256 of own weights it starts from
 
     def __post_init__(self) -> None:
         _one_of("model", self.model, models.names())
@@ -61,6 +62,8 @@ class Experiment:
             raise ValueError(f"min_frames must be a whole number, 1 or more, got {self.min_frames!r}")
         if not isinstance(self.deterministic, bool):
             raise ValueError(f"deterministic must be true or false, got {self.deterministic!r}")
+        if not isinstance(self.weights, Mapping):
+            raise ValueError(f"weights must give a SHA-256 for each network, got {self.weights!r}")
         self.recipe()  # raises on an unknown or bad argument, of the model or of the extraction
 
     def config(self) -> Any:

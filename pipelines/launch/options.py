@@ -18,6 +18,8 @@ class Options:
     seeds: int | None = None  # of each row; None: as many as the sweep says for the preset
     settings: Mapping[str, Any] = field(default_factory=dict)  # of all rows, where they say nothing themselves
     pretrained: bool = True  # False: random weights where the paper starts from ImageNet's
+    # Network of timm, or empty for all not named -> file or installed package with the weights it starts from.
+    weights: Mapping[str, str] = field(default_factory=dict)
     workers: tuple[int, int] | None = None  # fewest and most of a trial, 0: none; None: see `resources.asked`
     gpus_per_worker: float | None = None  # None: 1 where there are GPUs
     accumulate: Mapping[str, int] = field(default_factory=dict)  # `<paper>.<stage>` -> cuts of a worker's share

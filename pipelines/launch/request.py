@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Console
 
 import models
+from models._weights import architecture
 from pipelines.common.storage import check_storage
 from pipelines.experiments.experiment import Experiment, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces import sources
 from pipelines.launch.options import Options
+from pipelines.training import pretrained
 from pipelines.training.sharing import check_accumulates
 from pipelines.trials.outcome import RowSeed
 
@@ -37,6 +39,8 @@ class Request:
         _check_settings(options.settings, sweep)
         experiments = sweep.experiments(preset, options.seeds or sweep.seeds[preset], changes)
         _check_accumulate(options.accumulate, experiments)
+        if options.weights:
+            experiments = _with_weights(experiments, options)
         return cls(sweep=sweep, options=options, config_file=config_file, preset=preset, experiments=experiments)
 
     @property
@@ -62,10 +66,28 @@ class Request:
 def _check_settings(settings: Mapping[str, Any], sweep: Sweep) -> None:
     """Raise ValueError for a setting that has its own switch, or that all rows decide themselves."""
     for key in settings:
-        if key in ("preset", "seed"):
+        if key in ("preset", "seed", "weights"):
             raise ValueError(f"--set {key}: use --{'seeds' if key == 'seed' else key}")
         if all(key in (row.settings or {}) for row in sweep.running):
             raise ValueError(f"--set {key}: each row of {sweep.name} has its own; leave it out, or choose --rows")
+
+
+def _with_weights(experiments: Mapping[RowSeed, Experiment], options: Options) -> dict[RowSeed, Experiment]:
+    """Return the experiments with the weights of `--weights`, which the storage has afterwards, save in a dry run."""
+    networks = {key: _networks(experiment) for key, experiment in experiments.items()}
+    storage = None if options.dry_run else check_storage(options.storage)
+    taken = pretrained.take(options.weights, {name for names in networks.values() for name in names}, storage)
+    return {
+        key: experiment.override({"weights": {name: taken[name] for name in networks[key] if name in taken}})
+        for key, experiment in experiments.items()
+    }
+
+
+def _networks(experiment: Experiment) -> set[str]:
+    """Return the names, without tags, of timm's networks that an experiment starts from."""
+    config = experiment.config()
+    of_stages = (stage for stage in models.stages(experiment.model) if stage.name in config.stages)
+    return {architecture(name) for stage in of_stages for name in stage.pretrained_networks(config)}
 
 
 def _check_accumulate(accumulate: Mapping[str, int], experiments: Mapping[RowSeed, Experiment]) -> None:

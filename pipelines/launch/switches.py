@@ -76,6 +76,15 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         action="store_true",
         help="start from random weights where the paper starts from ImageNet's (for machines that can't download them)",
     )
+    p.add_argument(
+        "--weights",
+        nargs="+",
+        type=_weights,
+        metavar="[NETWORK=]FILE",
+        help="start from these weights where the paper starts from ImageNet's: a .safetensors file, a state dict of "
+        "torch, or the name of an installed Python package that has one; for all networks, or for the one of timm that "
+        "is named",
+    )
     p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
     p.add_argument(
         "--search",
@@ -124,6 +133,16 @@ def _workers(text: str) -> tuple[int, int]:
     return bounds
 
 
+def _weights(text: str) -> tuple[str, str]:
+    """Return the network, empty for all, and the file: `<file>` or `<network>=<file>`."""
+    network, equals, file = text.partition("=")
+    if not (equals and network.replace(".", "_").isidentifier()):  # a folder's name may have the sign too
+        network, file = "", text
+    if not file:
+        raise argparse.ArgumentTypeError(f"must be FILE or NETWORK=FILE, such as resnet18=weights.pth; got {text!r}")
+    return network, file
+
+
 def _cuts(text: str) -> tuple[str, int]:
     """Return the stage and the number: `<paper>.<stage>=N`."""
     name, _, number = text.partition("=")
@@ -136,6 +155,11 @@ def options(arguments: argparse.Namespace) -> Options:
     """Return what the switches of a launch say. Raises ValueError for a useless one."""
     if arguments.space and not arguments.search:
         raise ValueError("--space says what --search varies; add --search N")
+    weights = dict(arguments.weights or ())
+    if len(weights) < len(arguments.weights or ()):
+        raise ValueError("--weights: two files for one network; name the networks, as in --weights resnet18=FILE")
+    if weights and arguments.no_pretrained:
+        raise ValueError("--weights and --no-pretrained exclude each other; leave one out")
     return Options(
         datasets=arguments.datasets,
         storage=arguments.storage,
@@ -143,6 +167,7 @@ def options(arguments: argparse.Namespace) -> Options:
         seeds=arguments.seeds,
         settings=dict(arguments.set or ()),
         pretrained=not arguments.no_pretrained,
+        weights=weights,
         workers=arguments.workers,
         gpus_per_worker=arguments.gpus_per_worker,
         accumulate=dict(arguments.accumulate or ()),

@@ -6,6 +6,7 @@ The same job gives the same weights, killed or not, on one worker or on many.
     views    which videos are in which step
     samples  a video's face or clip, read from FACES and prepared by the stage
     batches  samples stacked into batches, in this process or by loaders of Ray Data
+    pretrained  weights of one's own that networks start from: found, checked, kept in the storage
     stages   what names a stage (its digest) and where its files are
     sharing  how many workers share a step, and into how many parts each cuts its share
     job      all that a worker needs to train a stage, and what a trial may use for it

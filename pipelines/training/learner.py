@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
+from models._weights import given
 from pipelines.common.provenance import MadeWith
 from pipelines.common.storage import folders, put_folder, read_json
+from pipelines.training import pretrained
 from pipelines.training.job import Job
 
 log = logging.getLogger(__name__)
@@ -69,10 +71,15 @@ class Learner:
     state: TrainState
 
     @classmethod
-    def begin(cls, job: Job, num_steps: int, on: torch.device) -> "Learner":
-        """Make the network from the job's seed, or from the weights of the stage that it starts from."""
+    def begin(cls, job: Job, num_steps: int, on: torch.device, *, resumes: bool = False) -> "Learner":
+        """Make the network from the job's seed, or from the weights of the stage that it starts from.
+
+        resumes: a checkpoint will replace all weights, so none are asked for: a node without them can go on.
+        """
         torch.manual_seed(job.seed)
-        module = job.stage(job.config)
+        config = models.override(job.config, {"pretrained": False}) if resumes else job.config
+        with given({} if resumes else pretrained.load(job.planned.weights)):
+            module = job.stage(config)
         if start := job.stage.starts_from:
             module.load_start(safetensors.torch.load_file(job.earlier[start].folder / "weights.safetensors"))
         module.to(on)

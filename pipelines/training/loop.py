@@ -56,9 +56,10 @@ def _train(job: Job, world: World) -> None:
     num_steps = epoch_steps * job.stage.feed(job.config).num_epochs
     cuts = job.sharing(view).cuts(world.size)
 
-    learner = Learner.begin(job, num_steps, world.device)
     # The first worker's choice: one on a node that was given up for lost may still be writing another.
-    learner.resume(world.gather(newest_checkpoint(job))[0], job, world.device)
+    checkpoint = world.gather(newest_checkpoint(job))[0]
+    learner = Learner.begin(job, num_steps, world.device, resumes=bool(checkpoint))
+    learner.resume(checkpoint, job, world.device)
     module, state = learner.module, learner.state
     state.note_workers(world.size, cuts)
     state.note_made_with(world.gather(device.made_with(job.planned.numerics, world.device)))

@@ -15,17 +15,18 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 import models
+from models._weights import architecture
 from pipelines.common.numerics import Numerics
 from pipelines.common.storage import StorageError, digest, folders, make_folder, read_json, write_bytes, write_json
 from pipelines.experiments.experiment import Experiment
-from pipelines.training import samples, views
+from pipelines.training import pretrained, samples, views
 
 MOST_TOLD = 60  # letters of two values that are shown
 # Of the files that train, beside `VERSION` of the paper's. Raise one when its file makes something else of the same
@@ -42,6 +43,7 @@ class PlannedStage:
     folder: Path
     spec: Mapping[str, Any]
     needs: tuple[str, ...] = ()  # names of earlier stages of the same experiment that must be done first
+    weights: Mapping[str, Path] = field(default_factory=dict)  # network -> those of one's own that it starts from
 
     @property
     def digest(self) -> str:
@@ -53,7 +55,7 @@ class PlannedStage:
 
     @property
     def pretrained(self) -> tuple[str, ...]:
-        """Names of timm's weights that it starts from."""
+        """Names of the weights that it starts from: timm's, or a network's name with the SHA-256 of one's own."""
         return tuple(self.spec.get("pretrained", ()))
 
     @property
@@ -112,6 +114,8 @@ def plan(
         needs = tuple(name for name in planned if name in wanted)
         if missing := sorted(wanted - planned.keys()):
             raise ValueError(f"{experiment.model}: {stage.name} needs {', '.join(missing)}, not in {config.stages}")
+        networks = stage.pretrained_networks(config)
+        own = {name: experiment.weights.get(architecture(name), "") for name in networks}
         spec = {
             "paper": experiment.model,
             "stage": stage.name,
@@ -119,7 +123,7 @@ def plan(
             "settings": stage.settings(config),
             "feed": _feed(stage, config),
             "selection": _selection(stage),
-            "pretrained": stage.pretrained_networks(config),
+            "pretrained": tuple(f"{architecture(name)} sha256:{own[name]}" if own[name] else name for name in networks),
             "precision": experiment.precision,
             "deterministic": experiment.deterministic,
             "rows": rows.get(stage.name, rows[stage.view]),
@@ -131,7 +135,12 @@ def plan(
             spec["accumulate"] = cuts
         folder = storage / "stages" / experiment.model / stage.name / digest(spec)
         planned[stage.name] = PlannedStage(
-            paper=experiment.model, name=stage.name, folder=folder, spec=spec, needs=needs
+            paper=experiment.model,
+            name=stage.name,
+            folder=folder,
+            spec=spec,
+            needs=needs,
+            weights={architecture(name): pretrained.path_of(storage, sha256) for name, sha256 in own.items() if sha256},
         )
     if not any(models.stage(experiment.model, name).scores for name in planned):
         raise ValueError(f"{experiment.model}: none of the stages {config.stages} gives a score")

@@ -48,6 +48,7 @@ SWITCHES = {
     "--gpus-per-worker",
     "--accumulate",
     "--no-pretrained",
+    "--weights",
     "--address",
     "--dry-run",
 }
