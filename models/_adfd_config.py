@@ -102,7 +102,10 @@ class Config:
     video_frames: int = 32
     crop_margin: float = 2.0  # side of the face crop in sides of the detector's box
     detector: str = "retinaface"  # that of the extraction
-    max_faces: int = 4  # of a frame, the largest: a frame's score is the highest of those that are half as large
+    max_faces: int = 4  # of a frame, the largest: a frame's score is the highest of theirs
+    # A face counts beside the largest one of its frame if its area is at least this share of that one's (SBI's code);
+    # 0: every face counts (the paper).
+    smallest_face: float = 0.5
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     nrs: NrsConfig = field(default_factory=NrsConfig)
@@ -112,6 +115,7 @@ class Config:
     def __post_init__(self) -> None:
         check(self.stages == ("detect",), f"stages must be ('detect',), got {self.stages}")
         check_positive(self, "video_frames", "max_faces")
+        check(0 <= self.smallest_face <= 1, f"smallest_face must be in [0, 1], got {self.smallest_face}")
         widest = 1 + 2 * max(self.data.margin[1], self.data.score_margin)
         check(
             self.crop_margin >= widest,

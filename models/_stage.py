@@ -73,7 +73,6 @@ class Stage(nn.Module):
     selects_by: ClassVar[Literal["auc", "loss", "accuracy_and_loss", "last"]] = "auc"
     # Loss on val: the mean over samples, or the mean of those over real and over fake samples.
     balances_val_loss: ClassVar[bool] = False
-    pooling: ClassVar[Pooling] = Pooling()  # scores of faces -> score of a video
     starts_from: ClassVar[str | None] = None  # earlier stage whose weights `load_start` gets
     reads: ClassVar[str | None] = None  # earlier stage whose `derive` output joins each sample
     scores: ClassVar[bool] = True  # its score counts in the paper's final score
@@ -106,6 +105,11 @@ class Stage(nn.Module):
     def feed(cfg: Any) -> Feed:
         """Return what the stage asks for in training."""
         raise NotImplementedError
+
+    @staticmethod
+    def pooling(cfg: Any) -> Pooling:
+        """Return how the scores of its faces become that of a video."""
+        return Pooling()
 
     @classmethod
     def prepare(cls, cfg: Any, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:

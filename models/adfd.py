@@ -24,7 +24,7 @@ Differs from the paper, or settles what it leaves open; "SBI" is its released co
 - Nothing is blended of frames in which no face was found, as in SBI; such frames are scored, with the box of the
   nearest frame that has one, where SBI leaves them out.
 - A frame's score is the highest of its faces that are at least half as large as its largest, as in SBI; Sec. 4.1 says
-  of all. Of a frame 4 faces at most are scored (`max_faces`).
+  of all: `smallest_face=0`. Of a frame 4 faces at most are scored (`max_faces`).
 - Training is on a fixed 8 of a video's 32 frames, as in Sec. 4.1 and in SBI; `optim.fixed_frames=False` draws 8 anew in
   each epoch.
 - Mirrored, landmarks lie on the pixels that they lay on; in SBI one further to the right.
@@ -139,7 +139,6 @@ class Detect(Stage):
     view = "real_pairs"
     selects_by = "last"
     accumulates = "no"  # NRS ranks the faces of a whole step, and SAM's second pass takes over weights of its first
-    pooling = Pooling(faces="max", min_area=0.5)
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -159,6 +158,10 @@ class Detect(Stage):
             samples_per_video=cfg.optim.samples_per_video,
             fixed_frames=cfg.optim.fixed_frames,
         )
+
+    @staticmethod
+    def pooling(cfg: Config) -> Pooling:
+        return Pooling(faces="max", min_area=cfg.smallest_face)
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:

@@ -191,7 +191,6 @@ class Detect(Stage):
     view = "real_pairs"
     selects_by = "accuracy_and_loss"
     accumulates = "no"  # L_H is divided by the points of the whole step, the other terms are means over images
-    pooling = Pooling(frames="mean_logit")
     encoder_frozen: Tensor
 
     @staticmethod
@@ -214,6 +213,10 @@ class Detect(Stage):
             samples_per_video=cfg.optim.samples_per_video or (32 if bi else 8),
             donors=cfg.data.bi.donors if bi else 0,
         )
+
+    @staticmethod
+    def pooling(cfg: Config) -> Pooling:
+        return Pooling(frames="mean_logit")
 
     @classmethod
     def prepare(cls, cfg: Config, sample: Sample, rng: np.random.Generator, mode: Mode) -> dict[str, np.ndarray]:

@@ -47,7 +47,8 @@ class Trained:
     @property
     def pooling(self) -> models.Pooling:
         """How the scores of faces become that of a video: the rule of the last stage that scores."""
-        return models.stage(self.planned[-1].paper, self.planned[-1].name).pooling
+        last = self.planned[-1]
+        return models.stage(last.paper, last.name).pooling(self.experiment.config())
 
     @cached_property
     def validation_auc(self) -> float:

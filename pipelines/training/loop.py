@@ -227,7 +227,7 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         rows = [face._asdict() | {"logit": float(detection.mean_score(several))} for face, several in scored]
         table = pa.Table.from_pylist(rows)
         every_face = {_Face.name_of(name, label) for name in job.every_face for label in (tables.REAL, tables.FAKE)}
-        of_videos = detection.by_video(table, job.stage.pooling, every_face)
+        of_videos = detection.by_video(table, job.stage.pooling(job.config), every_face)
         of_frames = detection.with_score(detection.highest_faces(table, every_face))
         result["auc"] = detection.auc(of_videos["label"], of_videos["logit"])
         result["accuracy"] = detection.accuracy(of_frames["label"], of_frames["score"])

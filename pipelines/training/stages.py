@@ -122,7 +122,7 @@ def plan(
             "versions": versions(experiment.model),
             "settings": stage.settings(config),
             "feed": _feed(stage, config),
-            "selection": _selection(stage),
+            "selection": _selection(stage, config),
             "pretrained": tuple(f"{architecture(name)} sha256:{own[name]}" if own[name] else name for name in networks),
             "precision": experiment.precision,
             "deterministic": experiment.deterministic,
@@ -196,9 +196,9 @@ def _feed(stage: type[models.Stage], config: Any) -> dict[str, Any]:
     return decided
 
 
-def _selection(stage: type[models.Stage]) -> dict[str, Any]:
+def _selection(stage: type[models.Stage], config: Any) -> dict[str, Any]:
     """Return what decides which epoch is kept, besides the rows."""
     decided: dict[str, Any] = {"by": stage.selects_by, "balances_loss": stage.balances_val_loss}
     if stage.scores:  # its scores of faces become that of a video as in tests
-        decided["pooling"] = asdict(stage.pooling)
+        decided["pooling"] = asdict(stage.pooling(config))
     return decided if stage.view in views.CLIP_VIEWS else decided | {"frames_per_video": samples.VAL_FRAMES}

@@ -155,7 +155,7 @@ class Trial:
     def pooling(self) -> models.Pooling:
         """How the scores of faces become that of a video: the rule of the last stage that scores."""
         last = self.scoring_stages[-1]
-        return models.stage(last.paper, last.name).pooling
+        return models.stage(last.paper, last.name).pooling(self.config)
 
     def results(self) -> pa.Table:
         """Return RESULTS of a trial that is done."""

@@ -779,8 +779,12 @@ def test_images_are_checked(face):
 
 
 # --------------------------------------------------------------------------------- scores and settings
-def test_scores_of_a_video():
-    assert Detect.pooling == Pooling(faces="max", min_area=0.5, frames="mean")
+def test_scores_of_a_video_are_by_sbis_code_or_by_the_paper():
+    assert Detect.pooling(adfd.Config()) == Pooling(faces="max", min_area=0.5, frames="mean")
+    of_all = models.override(adfd.Config(), {"smallest_face": 0.0})
+    assert Detect.pooling(of_all) == Pooling(faces="max", min_area=0.0, frames="mean")
+    with pytest.raises(ValueError, match=r"smallest_face must be in \[0, 1\], got 1.5"):
+        models.override(adfd.Config(), {"smallest_face": 1.5})
 
 
 @torch.no_grad()

@@ -225,7 +225,7 @@ def test_the_logit_is_the_mean_of_a_face_and_its_mirror_image(prepared):
 
 
 def test_frames_are_averaged_as_logits_and_the_epoch_is_chosen_as_in_the_paper():
-    assert Detect.pooling == models.Pooling(frames="mean_logit")
+    assert Detect.pooling(SMALL) == models.Pooling(frames="mean_logit")
     assert Detect.selects_by == "accuracy_and_loss"
     assert Detect.view == "real_pairs"
 

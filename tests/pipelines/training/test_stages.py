@@ -122,7 +122,7 @@ def test_how_faces_make_up_the_score_of_a_video_is_in_the_stages_that_score(monk
     """Validation ranks videos by it, to choose the epoch."""
     for name in ("recover", "localize"):
         with monkeypatch.context() as patch:
-            patch.setattr(models.stage("delocate", name), "pooling", models.Pooling(frames="mean_logit"))
+            patch.setattr(models.stage("delocate", name), "pooling", lambda cfg: models.Pooling(frames="mean_logit"))
             after = digests()
         assert {other for other, digest in digests().items() if after[other] != digest} == {name} - {"recover"}
 

@@ -360,9 +360,10 @@ def test_the_loss_on_val_is_a_mean_over_what_samples_hold_unequal_numbers_of(see
 )
 def test_validation_pools_faces_as_the_paper_does(pooling: Any, real: list[Any], fake: list[Any], auc: float) -> None:
     class Stage(Given):
-        pass
+        @staticmethod
+        def pooling(cfg: Any) -> models.Pooling:
+            return models.Pooling(**pooling)
 
-    Stage.pooling = models.Pooling(**pooling)
     made = {
         name: [(face(frame, index, side), {"logit": z}) for frame, index, side, z in faces]
         for name, faces in (("r", real), ("f", fake))

@@ -203,7 +203,8 @@ def test_a_version_of_the_code_is_in_the_digests_that_it_decides(monkeypatch: py
 
 def test_the_rule_for_the_score_of_a_video_is_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan_of(DELOCATE, videos())
-    monkeypatch.setattr(models.stage("delocate", "localize"), "pooling", models.Pooling(frames="mean_logit"))
+    mean_logit = models.Pooling(frames="mean_logit")
+    monkeypatch.setattr(models.stage("delocate", "localize"), "pooling", lambda cfg: mean_logit)
     assert plan_of(DELOCATE, videos()).digest != before.digest
 
 
