@@ -13,6 +13,7 @@ class Config:
     stages: tuple[str, ...] = ("detect",)
     video_frames: int = 32
     crop_margin: float = 1.3  # side of the face crop in sides of the detector's box
+    detector: str = "retinaface"  # that of the extraction; benchmarks/detection.py
     backbone: str = "legacy_xception.tf_in1k"  # a timm name, with or without the tag of its weights
     input_px: int = 299
     pretrained: bool = True  # ImageNet weights
@@ -48,6 +49,7 @@ class Config:
 
 SMALL = Config(
     video_frames=10,
+    detector="dlib",  # its boxes are tighter: at this size the face has a third more pixels than with RetinaFace's
     backbone="test_resnet",
     input_px=128,  # at 64 px most of the traces are gone
     pretrained=False,

@@ -25,7 +25,7 @@ SWEEP = Sweep(
     row_name="detector",
     headings=COLUMNS,
     rows=(
-        Row("dlib", {}),
+        Row("dlib", {"faces.detector": "dlib"}),
         Row("dlib-cnn", {"faces.detector": "dlib-cnn"}),
         Row("retinaface", {"faces.detector": "retinaface"}),
     ),

@@ -89,8 +89,8 @@ def test_a_paper_may_say_whether_a_track_has_one_crop_box():
 
 
 @pytest.mark.parametrize(("preset", "detector"), [("paper", "retinaface"), ("small", "dlib")])
-@pytest.mark.parametrize("model", ["adfd", "laa_net", "lre"])
-def test_papers_that_name_retinaface_take_it_unless_told_otherwise(model, preset, detector):
+@pytest.mark.parametrize("model", ["adfd", "laa_net", "lre", "plain"])
+def test_papers_that_name_retinaface_and_plain_take_it_unless_told_otherwise(model, preset, detector):
     experiment = BASE.override({"model": model, "preset": preset})
     assert experiment.recipe().detector == detector
     assert experiment.override({"model.detector": "dlib-cnn"}).recipe().detector == "dlib-cnn"
@@ -99,7 +99,7 @@ def test_papers_that_name_retinaface_take_it_unless_told_otherwise(model, preset
         experiment.override({"model.detector": "mtcnn"})
 
 
-@pytest.mark.parametrize("model", ["delocate", "lre", "mc_lcr", "plain"])
+@pytest.mark.parametrize("model", ["delocate", "mc_lcr"])
 def test_the_other_papers_take_dlibs_detector(model):
     assert BASE.override({"model": model}).recipe().detector == "dlib"
 
