@@ -1,5 +1,6 @@
 """What is still to be extracted: for each dataset and recipe its folder, its videos, and how many are missing."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.media import stills
 
 _MOST_FAILURES = 10  # printed for a dataset and recipe
+_FEW = 500  # videos of a dataset, of which several share a pass: starting one takes as long as tens of videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,9 @@ def extract_missing(
     predictor: Path | None = None,
     retry_failed: bool = False,
 ) -> None:
-    """Extract what is missing, dataset by dataset, and print which videos gave no face. Ray must be initialised.
+    """Extract what is missing and print which videos gave no face. Ray must be initialised.
+
+    Small datasets are read in one pass, any other in one of its own.
 
     With `retry_failed`, videos that could not be read before are read again. Raises what `extract.extract_all` does.
     """
@@ -155,12 +159,10 @@ def extract_missing(
     todo = [
         extraction for extraction in extractions if extraction.num_missing or (retry_failed and extraction.num_failed)
     ]
-    for dataset in dict.fromkeys(extraction.dataset for extraction in todo):
-        together = [extraction for extraction in todo if extraction.dataset == dataset]
+    for together in _passes(todo):
         targets = [Target(folder=each.folder, recipe=each.recipe, videos=each.videos) for each in together]
-        crops = f" ({len(together)} crops)" if len(together) > 1 else ""
         num_without_face = 0
-        with progress.view(console, f"Extracting faces: {dataset}{crops}") as view:
+        with progress.view(console, f"Extracting faces: {_named(together)}") as view:
 
             def on_video(row: Mapping[str, Any], view: progress.View = view) -> None:
                 nonlocal num_without_face
@@ -171,6 +173,24 @@ def extract_missing(
 
             extract_all(targets, roots, on_video=on_video, predictor=predictor, retry_failed=retry_failed)
     _print_failures(extractions, console)
+
+
+def _passes(todo: Sequence[Extraction]) -> list[list[Extraction]]:
+    """Return what is read in one pass each: the datasets of few videos together, each of the others by itself."""
+    by_dataset: dict[str, list[Extraction]] = {}
+    for extraction in todo:
+        by_dataset.setdefault(extraction.dataset, []).append(extraction)
+    passes: dict[str, list[Extraction]] = {}
+    for dataset, own in by_dataset.items():
+        few = max(each.videos.num_rows for each in own) <= _FEW
+        passes.setdefault("" if few else dataset, []).extend(own)
+    return list(passes.values())
+
+
+def _named(together: Sequence[Extraction]) -> str:
+    """Return the datasets of a pass: `ffpp, dfdc (2 crops)`."""
+    crops = Counter(extraction.dataset for extraction in together)
+    return ", ".join(f"{dataset} ({number} crops)" if number > 1 else dataset for dataset, number in crops.items())
 
 
 def _print_failures(extractions: Sequence[Extraction], console: Console) -> None:
