@@ -44,7 +44,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-PRESETS = ("paper", "small")
+PRESETS = ("paper", "small", "tiny")
 _OF_TORCH = ("Batch", "CamLayer", "Stage")  # names of `_stage`, imported when they are first used
 
 
@@ -64,7 +64,7 @@ def config(name: str, preset: str = "paper") -> Any:
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
     settings = _import(name, "models._{}_config")
-    return settings.Config() if preset == "paper" else settings.SMALL
+    return {"paper": settings.Config(), "small": settings.SMALL, "tiny": settings.TINY}[preset]
 
 
 def stages(name: str) -> "tuple[type[Stage], ...]":

@@ -1,6 +1,6 @@
-"""ADFD's settings: the paper's as defaults, and a small preset. `models/adfd.py` explains them."""
+"""ADFD's settings: the paper's as defaults, and the presets small and tiny. `models/adfd.py` explains them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models._blend import BlendConfig, MaskConfig, TransformConfig
@@ -157,4 +157,11 @@ SMALL = Config(
         lr=0.05, rho=0.02, batch_size=16, num_epochs=12, decay_start=7, samples_per_video=10, fixed_frames=False
     ),
     pretrained=False,
+)
+TINY = replace(  # two epochs: the first is before NRS
+    SMALL,
+    video_frames=3,
+    data=replace(SMALL.data, canvas_px=112, input_px=64),
+    nrs=replace(SMALL.nrs, num_centres=1, start_epoch=2),
+    optim=replace(SMALL.optim, batch_size=4, num_epochs=2, decay_start=1, samples_per_video=1, fixed_frames=True),
 )

@@ -1,6 +1,6 @@
-"""Delocate's settings: the paper's as defaults, and a small preset. `models/delocate.py` explains them."""
+"""Delocate's settings: the paper's as defaults, and the presets small and tiny. `models/delocate.py` explains them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models._config import check, check_choices, check_not_negative, check_positive
@@ -226,4 +226,13 @@ SMALL = Config(
         lr=4e-3,
     ),
     pretrained=False,
+)
+TINY = replace(
+    SMALL,
+    video_frames=3,
+    clip=ClipConfig(input_px=64, num_frames=2, patch_px=8),
+    vit=VitConfig(width=32, depth=1, num_heads=2),
+    recover=replace(SMALL.recover, decoder_width=16, decoder_heads=2, batch_size=2, num_epochs=1, warmup_epochs=0),
+    finetune=replace(SMALL.finetune, batch_size=2, num_epochs=1, warmup_epochs=0),
+    localize=replace(SMALL.localize, batch_size=2, num_epochs=1, steps_per_epoch=2),
 )

@@ -1,4 +1,4 @@
-"""LAA-Net's settings: the paper's as defaults, and a small preset. `models/laa_net.py` explains them."""
+"""LAA-Net's settings: the paper's as defaults, and the presets small and tiny. `models/laa_net.py` explains them."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -162,4 +162,10 @@ SMALL = Config(
     loss=LossConfig(heatmap_weight=1.0, consistency_weight=1.0),  # Table 5, first row
     optim=OptimConfig(lr=1e-3, boost=3.0, freeze_epochs=1, num_epochs=16, samples_per_video=10, rho=0.02),
     pretrained=False,
+)
+TINY = replace(  # two epochs: in the first the encoder is frozen
+    SMALL,
+    video_frames=3,
+    data=replace(SMALL.data, face_px=64, input_px=64),
+    optim=replace(SMALL.optim, batch_size=4, num_epochs=2, samples_per_video=1),
 )

@@ -1,6 +1,6 @@
-"""LRE's settings: the paper's as defaults, and a small preset. `models/lre.py` explains them."""
+"""LRE's settings: the paper's as defaults, and the presets small and tiny. `models/lre.py` explains them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models._config import check, check_choices, check_not_negative, check_positive
@@ -168,4 +168,13 @@ SMALL = Config(
         lr=1e-3,
     ),
     pretrained=False,
+)
+TINY = replace(
+    SMALL,
+    video_frames=3,
+    face=FaceConfig(input_px=64),
+    reconstruct=replace(
+        SMALL.reconstruct, patch_px=8, width=32, depth=1, decoder_width=16, decoder_heads=2, batch_size=2, num_epochs=1
+    ),
+    detect=replace(SMALL.detect, batch_size=4, num_epochs=1, steps_per_epoch=2),
 )

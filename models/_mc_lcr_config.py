@@ -1,6 +1,6 @@
-"""MC-LCR's settings: the paper's as defaults, and a small preset. `models/mc_lcr.py` explains them."""
+"""MC-LCR's settings: the paper's as defaults, and the presets small and tiny. `models/mc_lcr.py` explains them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models._config import check, check_choices, check_not_negative, check_positive
@@ -137,4 +137,12 @@ SMALL = Config(
     pretrained=False,
     frequency=FrequencyConfig(width=32, num_layers=1),
     detect=DetectConfig(num_epochs=16, steps_per_epoch=40),
+)
+TINY = replace(
+    SMALL,
+    video_frames=3,
+    input_px=64,
+    gf_width=32,
+    encoded_width=32,
+    detect=replace(SMALL.detect, batch_size=4, num_epochs=1, steps_per_epoch=2),
 )

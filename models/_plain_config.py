@@ -1,6 +1,6 @@
-"""The plain classifier's settings: the paper's as defaults, and a small preset. `models/plain.py` explains them."""
+"""The plain classifier's settings: the paper's as defaults, presets small and tiny. `models/plain.py` explains them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from models._config import check, check_choices, check_not_negative, check_positive
@@ -59,3 +59,4 @@ SMALL = Config(
     lr=1e-3,
     schedule="cosine",
 )
+TINY = replace(SMALL, video_frames=3, input_px=64, batch_size=4, num_epochs=1, samples_per_video=1)

@@ -17,7 +17,7 @@ from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment, Preset
 from pipelines.faces.plan import Extraction, extract_missing, faces_folder, notes
 from pipelines.faces.recipe import Recipe, changed
-from pipelines.faces.sources import datasets_file, roots_of
+from pipelines.faces.sources import corpus_size, datasets_file, roots_of
 from pipelines.reporting.coverage import write_by_recipe
 from pipelines.reporting.leaks import leak_texts
 
@@ -101,7 +101,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     config_file = datasets_file(arguments.datasets)
     storage = check_storage(arguments.storage, write=not arguments.dry_run)
     names = arguments.dataset or corpus.NAMES
-    roots = roots_of(config_file, storage, names, console, arguments.dry_run)
+    roots = roots_of(config_file, storage, names, console, arguments.dry_run, size=corpus_size(arguments.preset))
     if roots is None:
         console.print("The sample corpus would be made first; run without --dry-run, or name --datasets")
         return 0

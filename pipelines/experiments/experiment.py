@@ -13,8 +13,9 @@ from pipelines.common.numerics import PRECISIONS, Numerics, Precision
 from pipelines.faces import perturb
 from pipelines.faces.recipe import Recipe
 
-Preset = Literal["paper", "small"]
-PRESETS: tuple[Preset, ...] = ("paper", "small")
+Preset = Literal["paper", "small", "tiny"]
+PRESETS: tuple[Preset, ...] = ("paper", "small", "tiny")
+TINY_NOTE = "preset tiny: trained for a few steps, so these numbers mean nothing but that all of it ran"
 FAILED_RULES = ("exclude", "half")
 # Settings of a paper's Config that are the default of one of the extraction; only the first two must be there.
 IN_RECIPE = {

@@ -54,7 +54,7 @@ class Row:
     label: str
     settings: Mapping[str, Any] | None = None  # changes to the base experiment; None: published only
     published: str = ""  # in percent, as printed: a word for each column, `-` for no value; empty: no value at all
-    small: Mapping[str, Any] | None = None  # in place of `settings` in the small preset
+    small: Mapping[str, Any] | None = None  # in place of `settings` in the presets small and tiny
     baseline: str = ""  # label of the row that this one is tested against; empty: the sweep's
     note: str = ""  # what a reader must know of the row; stands below the table
 
@@ -72,7 +72,7 @@ class Row:
 
     def settings_in(self, preset: str) -> Mapping[str, Any]:
         """Return the changes to the base experiment in a preset; none where nothing is run."""
-        return self.small if preset == "small" and self.small is not None else self.settings or {}
+        return self.small if preset != "paper" and self.small is not None else self.settings or {}
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -98,7 +98,8 @@ class Sweep:
     row_name: str  # heading of the first column
     headings: tuple[str, ...]  # of the other columns, see `Column.of`
     rows: tuple[Row, ...]
-    # Overrides in the small preset: all rows in minutes. Those of the base's model do not reach rows of another.
+    # Overrides in the small preset: all rows in minutes. Those of the base's model do not reach rows of another, nor
+    # the preset tiny, which is shorter still.
     small: Mapping[str, Any] = field(default_factory=dict)
     level: str = "video"
     metric: str = "auc"  # of the columns that name none
@@ -107,7 +108,8 @@ class Sweep:
     )
     cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
     space: Space = field(default_factory=dict)  # what `--search` varies; empty: see `searched`
-    seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1})  # preset -> number of seeds
+    # preset -> number of seeds
+    seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1, "tiny": 1})
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS or self.metric not in METRICS:
@@ -173,17 +175,22 @@ class Sweep:
 
         Raises ValueError on a bad setting, or a column for which a row scores nothing.
         """
-        is_small = preset == "small"
         experiments = {}
         for row in self.running:
             settings = row.settings_in(preset)
-            of_base = settings.get("model", self.base.model) == self.base.model
-            shorter = {key: value for key, value in self.small.items() if of_base or not key.startswith("model.")}
-            base = self.base.override({"preset": preset, **(shorter if is_small else {}), **changes})
+            own = self._overrides(preset, of_base=settings.get("model", self.base.model) == self.base.model)
+            base = self.base.override({"preset": preset, **own, **changes})
             for seed in range(num_seeds):
                 experiments[row.label, seed] = base.override({**settings, "seed": seed})
         self._check_columns(experiments)
         return experiments
+
+    def _overrides(self, preset: str, of_base: bool) -> dict[str, Any]:
+        """Return what `small` changes in a preset. of_base: of a row of the base's model."""
+        if preset == "paper":
+            return {}
+        of_model = of_base and preset == "small"
+        return {key: value for key, value in self.small.items() if of_model or not key.startswith("model.")}
 
     def part(self, rows: Sequence[str] | None, test_on: Sequence[str] | None) -> "Sweep":
         """Return the question for some of the rows that run, or for some test datasets; None: all.

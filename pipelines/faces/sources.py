@@ -23,17 +23,29 @@ def datasets_file(switch: str | None) -> Path | None:
     return default if default.exists() else None
 
 
+def corpus_size(preset: str | None) -> str:
+    """Return how large the sample corpus is for a preset; None: the default one."""
+    return "tiny" if preset == "tiny" else "full"
+
+
 def roots_of(
-    config_file: Path | None, storage: Path, names: Iterable[str], console: Console, dry_run: bool
+    config_file: Path | None,
+    storage: Path,
+    names: Iterable[str],
+    console: Console,
+    dry_run: bool,
+    *,
+    size: str = "full",
 ) -> dict[str, str] | None:
     """Return dataset name -> root: all that the file names, or without a file, `names` of the sample corpus.
 
-    The corpus is made below `storage` if it is missing; a dry run makes nothing and returns None instead.
+    The corpus is made below `storage` if it is missing; a dry run makes nothing and returns None instead. size: see
+    `corpus_size`.
     """
     if config_file:
         return datasets.read_config(config_file)
     names = tuple(names)
-    roots = corpus.made(storage, names=names)
+    roots = corpus.made(storage, size=size, names=names)
     if roots is not None or dry_run:
         return roots
     with progress.view(console, "Making the sample corpus (once)") as view:
@@ -41,4 +53,4 @@ def roots_of(
         def on_clip(done: int, total: int) -> None:
             view.update("clips", f"{done} of {total}", done, total)
 
-        return corpus.make(storage, names=names, progress=on_clip)
+        return corpus.make(storage, size=size, names=names, progress=on_clip)

@@ -136,7 +136,8 @@ class Scope:
                     codec=asked.codec,
                     failed_videos=asked.failed_videos,
                 )
-        roots = sources.roots_of(config_file, storage, names, console, asked.dry_run)
+        size = sources.corpus_size(asked.preset)
+        roots = sources.roots_of(config_file, storage, names, console, asked.dry_run, size=size)
         if roots is None:
             return None
         videos = {name: datasets.load(name, roots) for name in names}

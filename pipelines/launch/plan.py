@@ -11,12 +11,12 @@ from rich.table import Table
 import models
 from pipelines.common.text import counted
 from pipelines.datasets.sample import corpus
-from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import notes
 from pipelines.faces.recipe import Recipe
 from pipelines.launch import duration
-from pipelines.launch.data import Data
+from pipelines.launch.data import Data, load
 from pipelines.launch.request import Request
 from pipelines.training import stages
 from pipelines.training.stages import PlannedStage
@@ -69,36 +69,43 @@ def growing(planned: Iterable[PlannedStage], workers: tuple[int, int] | None) ->
 # --------------------------------------------------------------------------------- on the terminal
 def print_plan(request: Request, data: Data | None, console: Console) -> None:
     """Print which videos are to be extracted and which stages are to be trained. data None: no sample corpus yet."""
+    if data is None:
+        with corpus.outlined(size=request.corpus_size, names=request.datasets) as roots:
+            _print_plan(request, load(request, roots), console, made=False)
+    else:
+        _print_plan(request, data, console, made=True)
+
+
+def _print_plan(request: Request, data: Data, console: Console, made: bool) -> None:
+    """Print the plan. made: whether the videos exist; else they are of the sample corpus."""
     _heading(request.sweep.title, console)
     if request.is_sample:
         console.print(f"[yellow]{corpus.NOTE}[/yellow]", highlight=False)
-    if data is None:
-        source = "made on first use"
-        counts = corpus.summary(names=request.datasets)
-        videos = [(name, str(count["real"] + count["fake"]), "all") for name, count in counts.items()]
-    else:
-        source = "sample corpus" if request.is_sample else str(request.config_file)
-        videos = [
-            (data.name(each), str(each.videos.num_rows), str(each.num_missing or "none, all extracted"))
-            for each in data.extractions
-        ]
+    if request.preset == "tiny":
+        console.print(f"[yellow]{TINY_NOTE}[/yellow]", highlight=False)
+    own = "sample corpus" if made else "sample corpus, made on first use"
+    source = own if request.is_sample else str(request.config_file)
+    videos = [
+        (data.name(each), str(each.videos.num_rows), str(each.num_missing or "none, all extracted"))
+        for each in data.extractions
+    ]
     _heading(f"Videos ({source})", console)
     _print_table(("dataset", "needed", "to extract"), videos, console)
-    for note in notes(data.extractions) if data else ():
+    for note in notes(data.extractions):
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    planned = _print_stages(request, data if data and data.extracted else None, console)
-    _print_time(request, data, planned, console)
+    planned = _print_stages(request, data if data.extracted else None, console)
+    _print_time(request, data, planned, console, made)
 
 
-def _print_time(request: Request, data: Data | None, planned: Sequence[PlannedStage], console: Console) -> None:
-    """Print how long it takes. data None: no sample corpus yet, whose making nothing has measured either."""
+def _print_time(request: Request, data: Data, planned: Sequence[PlannedStage], console: Console, made: bool) -> None:
+    """Print how long it takes. made: whether the videos exist; nothing has measured the making of the sample corpus."""
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    corpus_first = [] if data else [duration.Left(what="making the sample corpus", seconds=None)]
-    faces = duration.of_faces(data.extractions, request.storage) if data else corpus_first
+    corpus_first = [] if made else [duration.Left(what="making the sample corpus", seconds=None)]
+    faces = [*corpus_first, *duration.of_faces(data.extractions, request.storage)]
     left = duration.of_stages(planned, request.storage)
     together = duration.at_once(request.options, request.preset, len(request.experiments))
     say(duration.told(faces, left, together))
-    if any(each.seconds is None for each in (*faces, *left)):
+    if request.preset in request.sweep.cost and any(each.seconds is None for each in (*faces, *left)):
         say(f"Of the whole table, with all rows, elsewhere: {request.sweep.cost[request.preset]}")
 
 

@@ -17,7 +17,7 @@ from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
 from pipelines.reporting import cache, coverage, foreign, report
 from pipelines.reporting.leaks import leak_texts
-from pipelines.reporting.saved import Line, Planned, Saved
+from pipelines.reporting.saved import WARNING, Line, Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
 from pipelines.tracking import registry
 from pipelines.tracking.client import TrackingError, shown_by
@@ -86,6 +86,7 @@ def _saved(outcome: Outcome) -> Saved:
         "command": command.typed(sys.argv),
         "data": f"own datasets, {outcome.config_file.name}" if outcome.config_file else corpus.NOTE,
         "preset": outcome.preset,
+        WARNING: outcome.warning,
         "numbers": f"{numbers(sweep.columns)} in %, {seeds}; score of a video = {pooling_text(trials.values())}",
         "trained on": "; ".join(sorted({_trained_on(trial.experiment) for trial in trials.values()})),
         "checkpoint": "chosen on the val part of the training dataset; test parts are scored once",

@@ -53,6 +53,11 @@ class Request:
         return check_storage(self.options.storage, write=not self.options.dry_run)
 
     @property
+    def corpus_size(self) -> str:
+        """How large the sample corpus is, where that is used."""
+        return sources.corpus_size(self.preset)
+
+    @property
     def datasets(self) -> tuple[str, ...]:
         """The datasets that the experiments name, in alphabetical order."""
         names = {name for e in self.experiments.values() for name in (e.train_on, *e.test_on)}
@@ -60,7 +65,9 @@ class Request:
 
     def roots(self, console: Console) -> dict[str, str] | None:
         """Return dataset -> root; the sample corpus is made if need be. None: a dry run would have to make it."""
-        return sources.roots_of(self.config_file, self.storage, self.datasets, console, self.options.dry_run)
+        return sources.roots_of(
+            self.config_file, self.storage, self.datasets, console, self.options.dry_run, size=self.corpus_size
+        )
 
 
 def _check_settings(settings: Mapping[str, Any], sweep: Sweep) -> None:

@@ -45,7 +45,7 @@ def asked(options: Options, preset: str, resources: Resources) -> tuple[int, int
 
     Raises ValueError for GPUs that Ray has not got, and for a range of workers without GPUs.
     """
-    default = 0 if preset == "small" else 1
+    default = 1 if preset == "paper" else 0
     least, most = options.workers or (default, default)
     gpus = options.gpus_per_worker
     if gpus is None:

@@ -23,7 +23,7 @@ import models
 from pipelines.common import cluster, progress, provenance, storage
 from pipelines.common.storage import digest
 from pipelines.experiments import space
-from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.experiments.space import Range, Space
 from pipelines.experiments.sweep import Row, Sweep
 from pipelines.faces.plan import extract_missing
@@ -33,7 +33,7 @@ from pipelines.launch.options import Options
 from pipelines.launch.request import Request
 from pipelines.tracking import view
 from pipelines.tracking.client import Tracker, TrackingError, default_uri, shown_by
-from pipelines.tracking.runs import curves
+from pipelines.tracking.runs import curves, warned
 from pipelines.training.job import Compute
 from pipelines.trials import planner, tune
 from pipelines.trials.trial import Trial
@@ -190,7 +190,7 @@ def _track(request: Request, log: Log, planned: Callable[[Experiment], Trial], d
     Raises TrackingError.
     """
     tracker = Tracker(default_uri(request.storage), f"{request.sweep.name}_search", request.storage)
-    common = {
+    common = warned(TINY_NOTE if request.preset == "tiny" else "") | {
         "data": "sample" if request.is_sample else "real",
         "preset": request.preset,
         "commit": provenance.commit(),

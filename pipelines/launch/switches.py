@@ -32,14 +32,15 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
     p.add_argument(
         "--preset",
         choices=PRESETS,
-        help="paper: the paper's sizes; small: the same code, minutes on a CPU "
+        help="paper: the paper's sizes; small: the same code, minutes on a CPU; tiny: does it run here at all? A few "
+        "steps, on the sample corpus of a few videos; its numbers mean nothing "
         "(default: paper with datasets of your own, small on the sample corpus)",
     )
     p.add_argument(
         "--seeds",
         type=positive,
         metavar="N",
-        help=f"seeds per row (default: {seeds['paper']} for paper, {seeds['small']} for small)",
+        help=f"seeds per row (default: {seeds['paper']} for paper, {seeds['small']} for small and tiny)",
     )
     p.add_argument(
         "--set",
@@ -54,7 +55,7 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         type=_workers,
         metavar="N",
         help="training workers per trial, which share each step's samples; 0 trains inside the trial's process "
-        "(default: 0 for small, 1 per trial for paper); 1-4 begins with as many as there is room for, and goes on with "
+        "(default: 1 per trial for paper, else 0); 1-4 begins with as many as there is room for, and goes on with "
         "fewer when a node is lost, which takes more GPU memory in each, save in stages that --accumulate cuts exactly",
     )
     p.add_argument(

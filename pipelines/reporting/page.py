@@ -125,7 +125,7 @@ def render(
         f"<title>{_text(saved.title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{_text(saved.title)}</h1>",
         _told(saved.facts),
-        f'<p class="warning">{_text(saved.facts["data"])}</p>' if saved.is_sample else "",
+        f'<p class="warning">{_text(saved.warning)}</p>' if saved.warning else "",
         "<nav>" + "".join(f'<a href="#{name}">{_text(s.title)}</a>' for name, s in shown.items()) + "</nav>",
         *(_section(name, section) for name, section in shown.items()),
         "</body></html>",

@@ -36,9 +36,8 @@ class Report:
         write_text(paths[0], markdown(saved.title, saved.row_name, self.cells, self.lines))
         write_text(paths[1], to_csv(saved.row_name, self.cells))
         write_text(paths[2], to_latex(saved.title, saved.row_name, self.cells, self.lines))
-        footer = saved.facts["data"] if saved.is_sample else ""
-        plot.plot(paths[3], saved.title, saved.row_name, self.cells, footer)
-        paths += robustness.write(folder / f"{saved.name}-robustness.png", saved, self.materials, footer)
+        plot.plot(paths[3], saved.title, saved.row_name, self.cells, saved.warning)
+        paths += robustness.write(folder / f"{saved.name}-robustness.png", saved, self.materials, saved.warning)
         if html:
             paths.append(folder / f"{saved.name}.html")
             write_text(paths[-1], page.render(folder, saved, self.materials, self.cells, self.lines))

@@ -30,6 +30,7 @@ from pipelines.metrics.resampling import Population
 from pipelines.metrics.results import Origin, Predictions, Validated
 
 TABLE = "table.json"
+WARNING = "warning"  # fact: why no number means anything
 AGAIN = "run its sweep again (only what this version makes otherwise is made anew), then this"
 # Columns of RESULTS that count videos.
 COUNTS = ("n_real", "n_fake", "n_clusters", "n_padded", "n_missing", "n_excluded")
@@ -74,6 +75,11 @@ class Saved:
     facts: Mapping[str, str]
     leaks: tuple[str, ...] = ()
     coverage: tuple[Mapping[str, Any], ...] = ()  # by dataset, split, label, method: videos given, ok, and why not
+
+    @property
+    def warning(self) -> str:
+        """Why no number means anything; empty where they may mean something."""
+        return "; ".join(filter(None, (self.facts["data"] if self.is_sample else "", self.facts.get(WARNING, ""))))
 
     @property
     def baselines(self) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import models
 from pipelines.common.storage import StorageError, digest, read_json
 from pipelines.common.text import counted, first, printable
-from pipelines.experiments.experiment import Experiment
+from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.faces.recipe import Recipe
 from pipelines.scoring.score import FinishedStage
 from pipelines.training import stages
@@ -71,6 +71,8 @@ class Trained:
         lines = []
         if self.on_sample:
             lines.append("trained on the sample corpus (made-up videos): the scores mean nothing")
+        if self.experiment.preset == "tiny":
+            lines.append(TINY_NOTE)
         wanted = asdict(self.recipe)
         if any(wanted.get(name, value) != value for name, value in self.record["faces"].get("recipe", {}).items()):
             lines.append("the trial was trained on faces cut otherwise than its paper's settings say")
@@ -113,6 +115,12 @@ def validation_auc(scoring: Sequence[stages.PlannedStage]) -> float:
     return sum(aucs) / len(aucs)
 
 
+def averaged(scoring: Sequence[stages.PlannedStage]) -> str:
+    """Return of which stages `validation_auc` is the mean, to be said behind it; nothing where it is that of one."""
+    names = [stage.name for stage in scoring]
+    return f", mean of {', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else ""
+
+
 def by_name(name: str, storage: Path) -> Trained:
     """Return the trial that `name` means: its folder, the folder of one of its stages, or the beginning of its digest.
 
@@ -135,15 +143,17 @@ def best(method: str, storage: Path) -> tuple[Trained, str]:
     """Return the best trial of a method, and a text that says among which.
 
     It is the one with the highest validation AUC of those that were validated on the same videos as the one that was
-    done last. Raise ValueError if there is none.
+    done last. One of the preset tiny is chosen only where there is no other. Raise ValueError if there is none.
     """
     done = _done(method, storage)
+    done = [path for path in done if _record(path)["experiment"].get("preset") != "tiny"] or done
     videos = _validated_on(done[-1])
     trials = [read(path) for path in reversed(done) if _validated_on(path) == videos]
     found = max(trials, key=lambda trial: -math.inf if math.isnan(trial.validation_auc) else trial.validation_auc)
     if math.isnan(found.validation_auc):
         return found, "the last that was done"
-    return found, f"validation AUC {100 * found.validation_auc:.1f} %, the best of {counted(len(trials), 'trial')}"
+    auc = f"validation AUC {100 * found.validation_auc:.1f} %{averaged(found.planned)}"
+    return found, f"{auc}, the best of {counted(len(trials), 'trial')}"
 
 
 def _validated_on(folder: Path) -> Any:

@@ -23,16 +23,18 @@ from typing import Any
 
 from pipelines.common import tables
 from pipelines.common.storage import read_json
+from pipelines.scoring import trained
 from pipelines.scoring.trained import TRIAL
 from pipelines.tracking.client import Tracker, environment
 from pipelines.tracking.lookup import PACKAGE, SCHEME
-from pipelines.tracking.runs import Runs
+from pipelines.tracking.runs import Runs, warned
 from pipelines.trials.outcome import Outcome, RowSeed
 from pipelines.trials.trial import Trial
 
 # What a model's code imports when MLflow loads it. A model that was written when this had another name loads no more.
 LOADER = "pipelines.tracking.pyfunc.VideoScores"
-CHAMPION, SAMPLE_CHAMPION = "champion", "sample-champion"  # aliases of the newest winner, by its data
+# Aliases of the newest winner: by its data, and of the preset tiny, which is none on any data.
+CHAMPION, SAMPLE_CHAMPION, TINY_CHAMPION = "champion", "sample-champion", "tiny-champion"
 _MODEL_FILE = '''"""A trained trial of Crossforge, commit {commit}; settings and weights are this model's artifacts."""
 
 from mlflow.models import set_model
@@ -94,10 +96,11 @@ def register(outcome: Outcome, runs: Runs) -> str:
     name, tracker = model_name(outcome.sweep.name), runs.tracker
     with tracker.locked(tracker.models_lock):  # not that of the runs: an upload takes its time
         number = tracker.call(partial(_version, tracker, name, best.trial)) or _add(outcome, runs, name, best)
-        alias = SAMPLE_CHAMPION if outcome.is_sample else CHAMPION
+        alias = TINY_CHAMPION if outcome.warning else SAMPLE_CHAMPION if outcome.is_sample else CHAMPION
         tracker.call(partial(tracker.client.set_registered_model_alias, name, alias, number))
     row, seed = best.key
-    return f"{SCHEME}{name}/{number} ({row}, seed {seed}: the best validation AUC, {100 * best.auc:.1f})"
+    auc = f"{100 * best.auc:.1f} %{trained.averaged(best.trial.scoring_stages)}"
+    return f"{SCHEME}{name}/{number} ({row}, seed {seed}: the best validation AUC, {auc})"
 
 
 def _version(tracker: Tracker, name: str, trial: Trial) -> str | None:
@@ -160,7 +163,7 @@ def _ensure_model(tracker: Tracker, name: str, outcome: Outcome) -> None:
 
 def _tags(outcome: Outcome, best: Winner) -> dict[str, str]:
     row, seed = best.key
-    return {
+    return warned(outcome.warning) | {
         "trial": best.trial.digest,
         "loader": LOADER,
         "val_auc": f"{best.auc:.6f}",
@@ -179,9 +182,11 @@ def _description(outcome: Outcome, best: Winner) -> str:
     row, seed = best.key
     experiment = best.trial.experiment
     warning = " Trained on made-up videos: its scores mean nothing." if outcome.is_sample else ""
+    warning += f" {outcome.warning}." if outcome.warning else ""
     return (
         f"{experiment.model}, {outcome.sweep.row_name} {row}, seed {seed}, trained on {experiment.train_on} "
-        f"({experiment.codec}); validation AUC {best.auc:.4f}. Needs Crossforge.{warning}"
+        f"({experiment.codec}); validation AUC {best.auc:.4f}"
+        f"{trained.averaged(best.trial.scoring_stages)}. Needs Crossforge.{warning}"
     )
 
 

@@ -143,7 +143,7 @@ def _data(outcome: Outcome) -> str:
 def common_tags(outcome: Outcome) -> dict[str, str]:
     """Return the tags of every run of a launch."""
     paper, table, question = parts_of(outcome.sweep.title)
-    return {
+    return warned(outcome.warning) | {
         "mlflow.source.name": f"sweeps/{outcome.sweep.name}.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": provenance.commit(),
@@ -154,6 +154,11 @@ def common_tags(outcome: Outcome) -> dict[str, str]:
         "table": table,
         "question": question,
     }
+
+
+def warned(text: str) -> dict[str, str]:
+    """Return the tag that says why no number means anything; none where the text is empty."""
+    return {"warning": text} if text else {}
 
 
 def parts_of(title: str) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.common.storage import digest
+from pipelines.experiments.experiment import TINY_NOTE
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces.plan import Extraction
 from pipelines.trials.trial import Trial
@@ -27,6 +28,11 @@ class Outcome:
     def is_sample(self) -> bool:
         """Whether the data are the sample corpus, so that no number means anything."""
         return self.config_file is None
+
+    @property
+    def warning(self) -> str:
+        """Why no number means anything, whatever the data are; empty where they may mean something."""
+        return TINY_NOTE if self.preset == "tiny" else ""
 
     @property
     def key(self) -> str:

@@ -148,7 +148,7 @@ print("timm" in sys.modules)
 def test_unknown_names_list_what_there_is():
     for call, text in (
         (lambda: models.config("delocat"), "delocate"),
-        (lambda: models.config("delocate", "tiny"), "small"),
+        (lambda: models.config("delocate", "large"), "small"),
         (lambda: models.stage("delocate", "detect"), "localize"),
         (lambda: models.config("_stage"), "no paper"),
     ):

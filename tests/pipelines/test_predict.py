@@ -287,14 +287,16 @@ def test_the_best_of_a_method_is_among_those_of_the_same_validation_videos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = {"a": ("here", 0.7), "b": ("here", 0.9), "c": ("there", 0.99), "d": ("here", math.nan), "e": ("here", 0.9)}
+    trials["tiny"] = ("here", 1.0)
     for number, (name, (videos, _)) in enumerate(trials.items()):
-        record = {"experiment": {"model": "plain"}, "stages": {}, "faces": {}, "commit": ""}
+        preset = "tiny" if name == "tiny" else "small"
+        record = {"experiment": {"model": "plain", "preset": preset}, "stages": {}, "faces": {}, "commit": ""}
         write_json(tmp_path / "runs" / name / "trial.json", record | {"origin": {"validation": {"name": videos}}})
         write_json(done := tmp_path / "runs" / name / "_done.json", {})
         os.utime(done, (number, number))
 
     def read(folder: Path) -> SimpleNamespace:
-        return SimpleNamespace(folder=folder, validation_auc=trials[folder.name][1])
+        return SimpleNamespace(folder=folder, validation_auc=trials[folder.name][1], planned=())
 
     monkeypatch.setattr(trained_module, "read", read)
     found, why = best("plain", tmp_path)
@@ -303,6 +305,9 @@ def test_the_best_of_a_method_is_among_those_of_the_same_validation_videos(
         shutil.rmtree(tmp_path / "runs" / name)
     found, why = best("plain", tmp_path)
     assert (found.folder.name, why) == ("d", "the last that was done")
+    for name in "cd":
+        shutil.rmtree(tmp_path / "runs" / name)
+    assert best("plain", tmp_path)[0].folder.name == "tiny"
 
 
 def test_a_model_of_mlflow_scores_as_the_trial_does(trial: Trial, files: Any, report: Any, tmp_path: Path) -> None:

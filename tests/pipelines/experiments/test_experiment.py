@@ -60,7 +60,7 @@ def test_the_preset_is_the_base_of_model_settings():
         ({"min_frames": 1.5}, "min_frames must be a whole number"),
         ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16; got 'fp16'"),
         ({"deterministic": 1}, "deterministic must be true or false, got 1"),
-        ({"preset": "tiny"}, "preset must be one of paper, small; got 'tiny'"),
+        ({"preset": "large"}, "preset must be one of paper, small, tiny; got 'large'"),
         ({"model": "delocat"}, "model must be one of .*delocate.*; got 'delocat'"),
         ({"failed_videos": "zero"}, "failed_videos must be one of exclude, half; got 'zero'"),
         ({"test_on": "dfdc"}, "test_on must be"),
