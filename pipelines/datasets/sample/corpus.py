@@ -18,9 +18,11 @@ import os
 import shutil
 import string
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from gzip import GzipFile
 from pathlib import Path
@@ -230,19 +232,24 @@ def made(
     return _roots(home, wanted) if set(wanted) <= _made(home) else None
 
 
-def summary(size: str = "full", names: Iterable[str] = NAMES) -> dict[str, dict[str, int]]:
-    """Return how many `real` and `fake` files of each dataset `make` would write, and the `frames` in each."""
-    counts = {name: {"real": 0, "fake": 0, "frames": 0} for name in _with_needs(names)}
-    for shot in _plan(_size(size), seed=0).shots:
-        num_frames = _num_frames(shot, _size(size).num_frames)
-        for name, kind, outputs in [
-            (shot.dataset, "real", shot.outputs),
-            *((fake.dataset, "fake", fake.outputs) for fake in shot.fakes),
-        ]:
-            if name in counts:
-                counts[name][kind] += len(outputs)
-                counts[name]["frames"] = num_frames
-    return {name: facts for name, facts in counts.items() if facts["frames"]}
+@contextmanager
+def outlined(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES) -> Iterator[dict[str, str]]:
+    """Yield what `make` would return, of a temporary folder with an empty file in place of each video.
+
+    The adapters find in it which videos `make` would write, before any is made. Raise ValueError as `make` does.
+    """
+    wanted = _with_needs(names)
+    with tempfile.TemporaryDirectory() as folder:
+        home, plan = _home(folder, seed, size), _only(_plan(_size(size), seed), wanted)
+        _write_lists(home, plan)
+        for path in (path for shot in plan.shots for path in _paths(shot)):
+            if Path(path).suffix:
+                (home / path).touch()
+            else:
+                (home / path).mkdir()
+                (home / path / "0.png").touch()
+        _pack_archives(home)
+        yield _roots(home, wanted)
 
 
 def _home(folder: str | Path, seed: int, size: str) -> Path:
@@ -563,11 +570,7 @@ def _shot(dataset: str, name: str, outputs: Mapping[str, int], fakes: list[Fake]
 def _write(
     home: Path, plan: Plan, seed: int, num_frames: int, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    outputs = [path for shot in plan.shots for path in _paths(shot)]
-    for folder in sorted({(home / path).parent for path in [*outputs, *plan.texts]}):
-        folder.mkdir(parents=True, exist_ok=True)
-    for path, text in plan.texts.items():
-        (home / path).write_text(text)
+    _write_lists(home, plan)
     # Threads, not processes: the time goes into OpenCV and x264, which run without the interpreter lock, and a
     # process pool would import the caller's script again in each worker.
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
@@ -579,6 +582,19 @@ def _write(
         for done, _ in enumerate(jobs, start=1):
             if progress:
                 progress(done, len(plan.shots))
+    _pack_archives(home)
+
+
+def _write_lists(home: Path, plan: Plan) -> None:
+    """Make all folders, and write the datasets' own lists."""
+    outputs = [path for shot in plan.shots for path in _paths(shot)]
+    for folder in sorted({(home / path).parent for path in [*outputs, *plan.texts]}):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path, text in plan.texts.items():
+        (home / path).write_text(text)
+
+
+def _pack_archives(home: Path) -> None:
     for folder in sorted(home.rglob("*.tar.gz")):
         _pack(folder)
 

@@ -60,23 +60,28 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_adapters_find_what_the_summary_promises(rows):
+def test_adapters_find_every_video(rows):
     found = Counter((row["dataset"], row["label"]) for row in rows.values())
     # pairs 1, 1, 1 of FF++ in two compressions; each of the six is a target of DeeperForensics, once
-    assert corpus.summary("tiny") == {
-        "ffpp": {"real": 12, "fake": 48, "frames": 5},
-        "celeb_df": {"real": 5, "fake": 4, "frames": 5},
-        "deeper_forensics": {"real": 0, "fake": 6, "frames": 5},
-        "dfdc": {"real": 4, "fake": 4, "frames": 5},
-        "dfd": {"real": 4, "fake": 4, "frames": 5},  # two actors, two scenes
-        "dfdcp": {"real": 4, "fake": 4, "frames": 5},
-        "ffiw": {"real": 4, "fake": 4, "frames": 5},
-        "wild_deepfake": {"real": 4, "fake": 4, "frames": 2},  # one archive of two sequences in train and in test
+    of_both = {name: (found[name, 0], found[name, 1]) for name in corpus.NAMES}
+    assert of_both == {
+        "ffpp": (12, 48),
+        "celeb_df": (5, 4),
+        "deeper_forensics": (6, 6),  # its real ones are FF++'s in c23
+        "dfdc": (4, 4),
+        "dfd": (4, 4),  # two actors, two scenes
+        "dfdcp": (4, 4),
+        "ffiw": (4, 4),
+        "wild_deepfake": (4, 4),  # one archive of two sequences in train and in test
     }
-    for name in corpus.NAMES:
-        counts = corpus.summary("tiny")[name]
-        real = 6 if name == "deeper_forensics" else counts["real"]  # FF++ in c23
-        assert (found[name, 0], found[name, 1]) == (real, counts["fake"])
+
+
+def test_an_outline_has_the_videos_that_are_not_made_yet(rows):
+    with corpus.outlined(size="tiny", names=corpus.FOLDERS) as roots:
+        outlined = {row["video_id"]: row for name in corpus.NAMES for row in datasets.load(name, roots).to_pylist()}
+        home = Path(roots["ffpp"]).parent
+    assert outlined == rows
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("name", corpus.FOLDERS)
@@ -341,7 +346,7 @@ def test_of_two_that_race_one_makes_it(tmp_path, monkeypatch):
 
 def test_an_unknown_size_is_named():
     with pytest.raises(ValueError, match="unknown size 'huge' of the sample corpus; known: full, tiny"):
-        corpus.summary("huge")
+        corpus.make("nowhere", size="huge")
 
 
 def test_it_needs_no_ray_and_no_torch():

@@ -158,7 +158,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
 
 def test_an_unchanged_winner_is_not_registered_twice(registered: Registered) -> None:
     assert registered.lines[0] == registered.lines[1]
-    assert registered.lines[0] == "models:/crossforge-ratio/1 (0.9, seed 0: the best validation AUC, 70.0)"
+    best = "0.9, seed 0: the best validation AUC, 70.0 %, mean of finetune and localize"
+    assert registered.lines[0] == f"models:/crossforge-ratio/1 ({best})"
     assert registered.lines[2].startswith("models:/crossforge-ratio/2 (0.5, seed 0")
     versions = registered.client.search_model_versions("name = 'crossforge-ratio'")
     assert sorted(int(version.version) for version in versions) == [1, 2, 3]
