@@ -30,7 +30,7 @@ from pipelines.datasets.sample.corpus import make
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import store
 from pipelines.faces.recipe import Recipe
-from pipelines.launch.plan import rows_unseen
+from pipelines.launch.cost import rows_unseen
 from pipelines.scoring import score
 from pipelines.training import job, stages
 from pipelines.training.samples import Samples

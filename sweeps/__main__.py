@@ -1,6 +1,7 @@
 """What can be asked, and how much of it is there: python -m sweeps [PART OF A NAME ...] [--storage DIR] [--trained]
 
-For each question: the command, the paper's table, how many rows it has, and how many of them the newest report has.
+For each question: the command, the paper's table, how many rows it has, how many of them the newest report has, and
+what its trainings take at the papers' sizes with the default seeds, as an estimate (pipelines/launch/cost.py).
 With --trained also how many distinct stages they train. Of these are counted as trained as many as lie in --storage
 with the same settings and seed, whatever videos they were trained on; `python sweeps/<question>.py --dry-run` looks at
 the videos too.
@@ -23,7 +24,9 @@ from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
 from pipelines.experiments.experiment import PRESETS, Preset
 from pipelines.experiments.sweep import Sweep
+from pipelines.launch import cost
 from sweeps import HERE, names
+from sweeps._work import TRAININGS
 
 PROG = "python -m sweeps"
 WIDTH = 80
@@ -57,7 +60,7 @@ def kind(spec: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> st
 def stages_of(sweep: Sweep, preset: Preset, num_seeds: int) -> Counter[str]:
     """Return how many distinct stages of each kind a sweep trains."""
     # Here: stages are networks, which take seconds to import.
-    from pipelines.launch.plan import rows_unseen
+    from pipelines.launch.cost import rows_unseen
     from pipelines.training import stages
 
     experiments = sweep.experiments(preset, num_seeds, {}).values()
@@ -95,8 +98,16 @@ def entry(name: str, preset: Preset | None, storage: Path, finished: Counter[str
         facts += f", {_count(wanted.total(), 'stage')}, {num_trained} trained"
     if rows is not None:
         facts += f"; newest report: {rows} of {num_rows} rows"
-    texts = (question(name), sweep.title, facts)
+    texts = (question(name), sweep.title, *_estimate(name, sweep.seeds["paper"]), facts)
     return [f"python sweeps/{name}.py", *("    " + line for text in texts for line in textwrap.wrap(text, WIDTH - 4))]
+
+
+def _estimate(name: str, num_seeds: int) -> list[str]:
+    """Return what a question's trainings take at the paper's size; nothing of one that is newer than `_work.py`."""
+    if name not in TRAININGS:
+        return []
+    number, operations = TRAININGS[name]
+    return [f"at the paper's size: {cost.told(num_seeds * number, num_seeds * operations)}"]
 
 
 def _count(number: int, what: str) -> str:

@@ -24,10 +24,6 @@ SWEEP = Sweep(
     # Two of the four manipulations: of four, a step of meta-learning has three times as many terms. With eight faces of
     # each, batch norm's statistics come from four pairs.
     small=SHORT | {"manipulations": ("Deepfakes", "FaceSwap"), "model.localize.batch_size": 8},
-    cost={
-        "small": "about 5 minutes on 2 CPU cores, of which 1.5 for videos and faces (benchmarks/main_job.py)",
-        "paper": "not measured yet; for each ratio and seed 200 epochs recover, 20 finetune, 10,000 steps localize",
-    },
     row_name="mask ratio",
     headings=("celeb_df", "deeper_forensics", "dfdc"),
     rows=grid(

@@ -106,7 +106,6 @@ class Sweep:
     baseline: str = (
         ""  # label of the row that the others are tested against; empty: `own_row`, else the first that runs
     )
-    cost: Mapping[str, str] = field(default_factory=lambda: {"paper": "not measured", "small": "not measured"})
     space: Space = field(default_factory=dict)  # what `--search` varies; empty: see `searched`
     # preset -> number of seeds
     seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "small": 1, "tiny": 1})

@@ -9,6 +9,7 @@ code.
     data       which videos the experiments need, and where their faces are
     plan       the trials and distinct stages of a launch, and how they are printed
     duration   how long that takes, from what the storage has measured
+    cost       what training at the papers' sizes takes, computed where nothing is measured
     resources  how many trials run at once; workers, loaders and scoring actors of each
     launch     extract, train and score what is missing, then publish
     search     the best setting by validation AUC, in place of the table's rows

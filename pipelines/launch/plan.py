@@ -15,12 +15,12 @@ from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import notes
 from pipelines.faces.recipe import Recipe
-from pipelines.launch import duration
+from pipelines.launch import cost, duration
+from pipelines.launch.cost import rows_unseen
 from pipelines.launch.data import Data, load
 from pipelines.launch.request import Request
 from pipelines.training import stages
 from pipelines.training.stages import PlannedStage
-from pipelines.training.views import REAL_VIEWS, VIEWS
 from pipelines.trials.outcome import RowSeed
 from pipelines.trials.planner import Planner
 from pipelines.trials.trial import Trial
@@ -40,19 +40,6 @@ def trials(request: Request, data: Data) -> dict[RowSeed, Trial]:
     """Return the trial of each row and seed, done or not; the faces must be extracted."""
     plan = {recipe: planner(request, data, recipe) for recipe in {e.recipe() for e in request.experiments.values()}}
     return {key: plan[experiment.recipe()](experiment) for key, experiment in request.experiments.items()}
-
-
-def rows_unseen(experiment: Experiment) -> dict[str, str]:
-    """Return, for each view, what stands for the digest of its faces before there are any.
-
-    Likewise for each stage with videos of its own, by its name.
-    Two experiments get the same text where they will train on the same faces.
-    """
-    cut = [f"{name} {value}" for name, value in sorted(experiment.faces_args.items())]
-    real = [experiment.train_on, experiment.codec, *cut]
-    seen = {view: real if view in REAL_VIEWS else [*real, *experiment.manipulations] for view in VIEWS}
-    seen |= {stage: [experiment.train_on, codec, *cut] for stage, codec in experiment.own_codecs().items()}
-    return {name: f"not extracted yet: {', '.join(names)}" for name, names in seen.items()}
 
 
 def growing(planned: Iterable[PlannedStage], workers: tuple[int, int] | None) -> list[str]:
@@ -105,8 +92,8 @@ def _print_time(request: Request, data: Data, planned: Sequence[PlannedStage], c
     left = duration.of_stages(planned, request.storage)
     together = duration.at_once(request.options, request.preset, len(request.experiments))
     say(duration.told(faces, left, together))
-    if request.preset in request.sweep.cost and any(each.seconds is None for each in (*faces, *left)):
-        say(f"Of the whole table, with all rows, elsewhere: {request.sweep.cost[request.preset]}")
+    if request.preset == "paper" and any(each.seconds is None for each in left):
+        say(f"At the size of FaceForensics++: {cost.estimate(request.experiments.values())}")
 
 
 def _print_stages(request: Request, data: Data | None, console: Console) -> list[PlannedStage]:

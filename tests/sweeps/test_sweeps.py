@@ -24,8 +24,8 @@ from pipelines.datasets import ffpp
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.experiments.sweep import Column, Row, Sweep, grid, side_by_side
+from pipelines.launch.cost import rows_unseen
 from pipelines.launch.options import Options
-from pipelines.launch.plan import rows_unseen
 from pipelines.launch.search import find_best
 from pipelines.metrics.names import UNSEEN
 from pipelines.sweep import parser
