@@ -18,6 +18,7 @@ TIMEOUT = timedelta(minutes=30)  # as long as Ray's; NCCL's own 10 are short for
 
 _alone = False
 _group: Any = None  # a process group; None: all processes
+_norms: Any = None  # the same processes, for batch norm: its sums do not queue behind gradients
 
 
 def form(number: int, backend: str) -> Any:
@@ -26,8 +27,8 @@ def form(number: int, backend: str) -> Any:
     All processes must call it, also those that are left out; these must not compute afterwards.
     backend: `nccl` for tensors on GPUs, `gloo` for those on CPUs, whatever the processes found each other with.
     """
-    global _group
-    _group = dist.new_group(range(number), timeout=TIMEOUT, backend=backend)
+    global _group, _norms
+    _group, _norms = (dist.new_group(range(number), timeout=TIMEOUT, backend=backend) for _ in range(2))
     return _group
 
 
@@ -51,27 +52,31 @@ class _Total(torch.autograd.Function):
     """A differentiable sum over workers; torch's own is deprecated in favour of a private one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
         y = x.contiguous().clone()
-        dist.all_reduce(y, group=_group)
+        dist.all_reduce(y, group=group)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Total.apply(grads[0])  # once more differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Total.apply(grads[0], ctx.group), None  # once more differentiable
 
 
 def total(x: Tensor) -> Tensor:
     """Return the sum over workers."""
-    return _Total.apply(x) if world_size() > 1 else x
+    return _Total.apply(x, _group) if world_size() > 1 else x
 
 
 def gather(x_B: Tensor) -> Tensor:
     """Return the rows of all W workers (W B, ...), in the order of their ranks. B must be equal on all of them."""
-    if world_size() == 1:
-        return x_B
-    own = [x_B if rank == dist.get_rank(_group) else torch.zeros_like(x_B) for rank in range(world_size())]
-    return total(torch.cat(own))
+    return _gather(x_B, _group) if world_size() > 1 else x_B
+
+
+def _gather(x_B: Tensor, group: Any) -> Tensor:
+    own = [x_B if rank == dist.get_rank(group) else torch.zeros_like(x_B) for rank in range(world_size())]
+    gathered: Tensor = _Total.apply(torch.cat(own), group)
+    return gathered
 
 
 def mean_over_workers(sum_of_own: Tensor, count_of_own: Tensor) -> Tensor:
@@ -93,7 +98,8 @@ def broadcast(x: Tensor) -> Tensor:
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the samples of all workers, in training; else as `nn.BatchNorm2d`.
 
-    torch's own has no CPU version and no second derivative, which meta-learning needs.
+    torch's own has no CPU version and no second derivative, which meta-learning needs. Each layer takes one collective
+    forward and one backward, like torch's own.
     """
 
     after: nn.Module  # what timm's layers do behind the norm
@@ -103,13 +109,14 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
     def _global(self, x_BCHW: Tensor) -> Tensor:
         """Normalise by mean and variance over the samples of all workers, and move the running statistics."""
-        count = torch.tensor(float(x_BCHW.numel() // x_BCHW.shape[1]), device=x_BCHW.device)
-        count_all = count.clone()
-        dist.all_reduce(count_all, group=_group)
         var_C, mean_C = torch.var_mean(x_BCHW.float(), dim=(0, 2, 3), correction=0)
-        mean_all_C = total(mean_C * count) / count_all
+        count_1 = torch.full_like(mean_C[:1], x_BCHW.numel() // x_BCHW.shape[1])
+        of_workers = _gather(torch.cat([mean_C, var_C, count_1])[None], _norms)
+        mean_WC, var_WC, count_W1 = of_workers.split([len(mean_C), len(var_C), 1], dim=1)
+        count_all = count_W1.sum()
+        mean_all_C = (mean_WC * count_W1).sum(0) / count_all
         # Around the common mean: the difference of two large squares would lose the digits.
-        var_all_C = total((var_C + (mean_C - mean_all_C).square()) * count) / count_all
+        var_all_C = ((var_WC + (mean_WC - mean_all_C).square()) * count_W1).sum(0) / count_all
         self._update_running(mean_all_C.detach(), var_all_C.detach() * count_all / (count_all - 1))
         scale_C = (var_all_C + self.eps).rsqrt()
         if self.affine:
@@ -130,13 +137,26 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(var_C.to(self.running_var), momentum)
 
 
-def synchronize_batch_norm(module: nn.Module) -> None:
-    """Replace every batch norm in `module` by one over all workers, with the very same parameters and buffers."""
+class NativeSyncBatchNorm(nn.SyncBatchNorm):
+    """The same by torch's own, on GPUs only and once differentiable: it keeps activations as they come, in 16 bits."""
+
+    after: nn.Module  # what timm's layers do behind the norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(super().forward(x))
+
+
+def synchronize_batch_norm(module: nn.Module, *, native: bool = False) -> None:
+    """Replace every batch norm in `module` by one over all workers, with the very same parameters and buffers.
+
+    native: by torch's own, see `NativeSyncBatchNorm`.
+    """
     for parent in list(module.modules()):
         for name, norm in list(parent.named_children()):
             if not isinstance(norm, nn.BatchNorm2d) or isinstance(norm, SyncBatchNorm):
                 continue
-            fresh = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+            options = (norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+            fresh = NativeSyncBatchNorm(*options, process_group=_norms) if native else SyncBatchNorm(*options)
             fresh.weight, fresh.bias = norm.weight, norm.bias
             fresh.running_mean, fresh.running_var = norm.running_mean, norm.running_var
             fresh.num_batches_tracked = norm.num_batches_tracked

@@ -34,15 +34,14 @@ class SAM(Optimizer):
         with torch.enable_grad():
             loss = closure()
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in moved if p.grad is not None]
         before = [p.clone() for p in moved]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in moved]))
-        scale = self.rho / (norm + 1e-12)
-        for p in moved:
-            p.add_(p.grad * scale.to(p))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        # All parameters at once: on a GPU a launch for each of hundreds takes longer than the arithmetic.
+        torch._foreach_add_(moved, torch._foreach_mul(gradients, self.rho / (norm + 1e-12)))
         with torch.enable_grad():
             closure()
-        for p, value in zip(moved, before, strict=True):
-            p.copy_(value)
+        torch._foreach_copy_(moved, before)
         self.base.step()
         return loss
 

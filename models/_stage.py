@@ -76,6 +76,7 @@ class Stage(nn.Module):
     starts_from: ClassVar[str | None] = None  # earlier stage whose weights `load_start` gets
     reads: ClassVar[str | None] = None  # earlier stage whose `derive` output joins each sample
     scores: ClassVar[bool] = True  # its score counts in the paper's final score
+    differentiates_twice: ClassVar[bool] = False  # its loss holds a gradient: it needs second derivatives
     accumulates: ClassVar[Accumulates] = "no"  # whether a step can be cut; until a stage says so, it cannot
 
     @staticmethod

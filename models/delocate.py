@@ -413,6 +413,7 @@ class Localize(Stage):
     name = "localize"
     view = "domain_frames"
     reads = "recover"
+    differentiates_twice = True  # the outer loss is that of a network after an inner step
     accumulates = "no"  # meta-learning: every cut would need all domains, and its own inner step
 
     @staticmethod

@@ -68,9 +68,10 @@ def autocast(numerics: Numerics, on: torch.device) -> AbstractContextManager[Any
 
 
 @contextmanager
-def in_force(numerics: Numerics) -> Iterator[None]:
+def in_force(numerics: Numerics, *, same_shapes: bool = False) -> Iterator[None]:
     """Set this process up for the block, backward passes included: fp32 is never TF32; deterministic, if asked for.
 
+    same_shapes: all batches in it are alike, so that it pays to try which of cuDNN's algorithms is the fastest.
     In the block an operation of which CUDA has no deterministic version raises RuntimeError, which names it.
     """
     cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
@@ -78,7 +79,7 @@ def in_force(numerics: Numerics) -> Iterator[None]:
     if numerics.deterministic:
         os.environ.setdefault(CUBLAS, ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
-    cudnn.benchmark = cudnn.benchmark and not numerics.deterministic
+    cudnn.benchmark = (cudnn.benchmark or same_shapes) and not numerics.deterministic
     torch.use_deterministic_algorithms(numerics.deterministic)
     try:
         yield

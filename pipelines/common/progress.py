@@ -20,13 +20,17 @@ LOG_SECONDS = (2, 30)  # between two lines of a log: at least, and at most while
 
 def note(folder: Path, phase: str, done: int, total: int) -> None:
     """Write into a folder how far a process is: `done` of `total` steps of a phase. Another process reads it."""
-    storage.write_json(folder / FILE, {"phase": phase, "done": done, "total": total})
+    storage.make_folder(folder)
+    storage.write_note(folder / FILE, {"phase": phase, "done": done, "total": total})
 
 
 def noted(folder: Path) -> Mapping[str, Any] | None:
     """Return what `note` wrote last in this folder: `phase`, `done` and `total`; None if it wrote nothing."""
     path = folder / FILE
-    return storage.read_json(path) if path.exists() else None
+    try:
+        return storage.read_json(path) if path.exists() else None
+    except storage.StorageError:  # a note is not made safe from power cuts
+        return None
 
 
 @dataclass(slots=True)

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,6 +82,27 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet, compressed with zstd; see `writing`."""
     with writing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_note(path: Path, value: Any) -> None:
+    """Write a value as JSON for a process that looks on, whole or not at all; a power cut may cost the whole file."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(json.dumps(value))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def scratch() -> IO[bytes]:
+    """Open a file without a name on this machine's own disk, for what only this process reads: it is gone with it."""
+    return tempfile.TemporaryFile(prefix="crossforge-")
+
+
+def free_bytes(descriptor: int) -> int:
+    """Return how much room there is on the disk of an open file, in bytes."""
+    disk = os.fstatvfs(descriptor)
+    return disk.f_bavail * disk.f_frsize
 
 
 def make_folder(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Samples -> batches, in the order of their steps: made in this process, or by loaders of Ray Data."""
 
 import logging
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -15,6 +16,7 @@ from pipelines.training.views import MOST_TRIES, Pick, View
 
 log = logging.getLogger(__name__)
 
+PICKS = "picks"  # column of Ray Data in which a loader says what it has used
 MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
 
 
@@ -85,7 +87,8 @@ class _LoadStep:
         self.samples, self.view, self.rank, self.world_size = make_samples(), view, rank, world_size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return _load(self.samples, self.view, self.view.share(int(row["id"]), self.rank, self.world_size))[1]
+        used, arrays = _load(self.samples, self.view, self.view.share(int(row["id"]), self.rank, self.world_size))
+        return {**arrays, PICKS: pickle.dumps(used)}
 
 
 def ray_batches(
@@ -105,5 +108,5 @@ def ray_batches(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),
         label_selector=cluster.selector(cluster.VIDEO),
     )
-    for step, row in zip(steps, loaded.iter_rows(), strict=True):
-        yield view.share(step, rank, world_size), row
+    for _, row in zip(steps, loaded.iter_rows(), strict=True):
+        yield pickle.loads(row.pop(PICKS)), row

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,20 +22,23 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import models
 from models import BadSample
-from models._distributed import alone, total
+from models._distributed import alone
 from pipelines.common import device, progress, provenance, tables
 from pipelines.common.numerics import Numerics
 from pipelines.common.storage import write_text
 from pipelines.metrics import detection
 from pipelines.training import views
 from pipelines.training.batches import ahead, chunks, stack
-from pipelines.training.job import CHECKPOINT_SECONDS, Job
-from pipelines.training.learner import Learner, newest_checkpoint
-from pipelines.training.samples import VAL_FRAMES, Arrays, Samples, face_area_px
+from pipelines.training.job import Job
+from pipelines.training.kept import Kept
+from pipelines.training.learner import Learner, Saver, newest_checkpoint
+from pipelines.training.samples import VAL_FRAMES, Samples, face_area_px
+from pipelines.training.transfer import tensors, to_device
 from pipelines.training.views import Pick
 from pipelines.training.workers import World
 
 NOTE_SECONDS = 1  # between notes of where the training stands
+CHECK_STEPS = 20  # after so many it is asked whether losses were finite: to ask is to wait for the device
 
 
 class NonFiniteLoss(ValueError):
@@ -45,60 +49,71 @@ def loop(job: Job, world: World) -> None:
     """Train from the newest checkpoint to the end, and finish the stage."""
     if job.planned.done:  # a worker died between the marker and its own end
         return
-    with device.in_force(job.planned.numerics):
+    with device.in_force(job.planned.numerics, same_shapes=True):
         _train(job, world)
 
 
 def _train(job: Job, world: World) -> None:
     view, samples = job.view(), job.samples()
-    val_samples = job.select_samples()  # its own: a thread reads the training samples ahead
+    val_samples = Kept(job.select_samples())  # its own: a thread reads the training samples ahead
     epoch_steps = view.steps_per_epoch
     num_steps = epoch_steps * job.stage.feed(job.config).num_epochs
     cuts = job.sharing(view).cuts(world.size)
 
     # The first worker's choice: one on a node that was given up for lost may still be writing another.
-    checkpoint = world.gather(newest_checkpoint(job))[0]
-    learner = Learner.begin(job, num_steps, world.device, resumes=bool(checkpoint))
-    learner.resume(checkpoint, job, world.device)
+    learner = Learner.begin(job, num_steps, world.device, world.gather(newest_checkpoint(job))[0])
     module, state = learner.module, learner.state
     state.note_workers(world.size, cuts)
     state.note_made_with(world.gather(device.made_with(job.planned.numerics, world.device)))
     model, trainable = world.wrap(module), _trainable(module)
     module.train()
-    epoch_began = checkpoint_at = noted_at = time.monotonic()
+    epoch_began = noted_at = time.monotonic()
 
-    steps = range(state.step, num_steps)
-    for step, (picks, arrays) in zip(steps, world.batches(job, samples, view, steps), strict=True):
-        if step % epoch_steps == 0:
-            module.start_epoch(step // epoch_steps + 1)
-        # A stage may set parameters free when an epoch starts; one that goes on may have done so before.
-        if trainable != _trainable(module):
-            model, trainable = world.wrap(module), _trainable(module)
-        torch.manual_seed(_seed_of(job.seed, step, world.rank))
-        batch = _to_device(arrays, world.device) | {"step_seed": torch.tensor(_seed_of(job.seed, step, 0))}
-        state.add(_step(model, learner.optimizer, _cut(module, batch, cuts), step, picks, world, job.planned.numerics))
-        if not isinstance(learner.scheduler, ReduceLROnPlateau):
-            learner.scheduler.step()
-        state.step = step + 1
-        if world.rank == 0 and time.monotonic() - noted_at > NOTE_SECONDS:
-            progress.note(job.planned.folder, job.planned.name, state.step, num_steps)
-            noted_at = time.monotonic()
+    steps, watch = range(state.step, num_steps), Watch(world)
+    batches = to_device(world.batches(job, samples, view, steps), world.device)
+    with Saver(job.planned.folder) as saver:
+        for step, (picks, arrays) in zip(steps, batches, strict=True):
+            if step % epoch_steps == 0:
+                module.start_epoch(step // epoch_steps + 1)
+            # A stage may set parameters free when an epoch starts; one that goes on may have done so before.
+            if trainable != _trainable(module):
+                model, trainable = world.wrap(module), _trainable(module)
+            torch.manual_seed(_seed_of(job.seed, step, world.rank))
+            batch = arrays | {"step_seed": torch.tensor(_seed_of(job.seed, step, 0))}
+            watch.begin(step, picks)
+            try:
+                cut = _cut(module, batch, cuts)
+                learner.losses.add(_step(model, learner.optimizer, cut, step, watch, world, job.planned.numerics))
+            except Exception:
+                if world.size == 1:
+                    watch.check()  # it may come of a loss that was not finite
+                raise
+            if not isinstance(learner.scheduler, ReduceLROnPlateau):
+                learner.scheduler.step()
+            state.step = step + 1
+            if world.rank == 0 and time.monotonic() - noted_at > NOTE_SECONDS:
+                progress.note(job.planned.folder, job.planned.name, state.step, num_steps)
+                noted_at = time.monotonic()
 
-        epoch_ends = state.step % epoch_steps == 0
-        if epoch_ends:
-            end_epoch(job, learner, val_samples, world, state.step // epoch_steps, time.monotonic() - epoch_began)
-            epoch_began = time.monotonic()
-        due = time.monotonic() - checkpoint_at > CHECKPOINT_SECONDS
-        due |= job.checkpoint_steps is not None and state.step % job.checkpoint_steps == 0
-        if world.rank == 0 and (due or epoch_ends):
-            learner.save(job)
-            checkpoint_at = time.monotonic()
+            epoch_ends = state.step % epoch_steps == 0
+            asked = job.checkpoint_steps is not None and state.step % job.checkpoint_steps == 0
+            if not (epoch_ends or asked or state.step % CHECK_STEPS == 0):
+                continue
+            watch.check()  # before anything of these steps is kept
+            if epoch_ends:
+                end_epoch(job, learner, val_samples, world, state.step // epoch_steps, time.monotonic() - epoch_began)
+                epoch_began = time.monotonic()
+            if world.rank == 0 and state.step < num_steps and (asked or saver.due(epoch_ends)):
+                saver.save(learner)
     if world.rank == 0:
-        job.planned.finish(state.best_epoch, _summary(job, learner, num_steps))
+        best = safetensors.torch.save(learner.best) if learner.best is not None else None
+        job.planned.finish(state.best_epoch, _summary(job, learner, num_steps), best)
     world.gather(None)  # nobody leaves before the marker is written
 
 
-def end_epoch(job: Job, learner: Learner, val_samples: Samples, world: World, epoch: int, seconds: float) -> None:
+def end_epoch(
+    job: Job, learner: Learner, val_samples: Samples | Kept, world: World, epoch: int, seconds: float
+) -> None:
     """Validate, let the plateau scheduler see the loss, keep the weights if they are the best, write the curve."""
     state, scheduler = learner.state, learner.scheduler
     line: dict[str, float] = {
@@ -107,7 +122,7 @@ def end_epoch(job: Job, learner: Learner, val_samples: Samples, world: World, ep
         "lr": float(scheduler.get_last_lr()[0]),
         "seconds": round(seconds, 3),
     }
-    means = world.gather(state.take_means())
+    means = world.gather(learner.losses.take_means())
     line |= {f"train/{name}": float(np.mean([own[name] for own in means])) for name in means[0]}
     line |= {f"val/{name}": value for name, value in validate(job, learner.module, val_samples, world).items()}
     learner.module.train()
@@ -124,34 +139,67 @@ def _step(
     optimizer: torch.optim.Optimizer,
     cuts: Sequence[tuple[Mapping[str, Tensor], float]],
     step: int,
-    picks: Sequence[Pick],
+    watch: "Watch",
     world: World,
     numerics: Numerics,
-) -> dict[str, float]:
-    """Take one optimizer step; return its losses. The closure may run more than once (SAM): its first losses count.
+) -> dict[str, Tensor]:
+    """Take one optimizer step; return its losses, in 64 bits on the device: to read one is to wait for the step.
 
+    The closure may run more than once (SAM): its first losses count.
     cuts: of the worker's samples, with what each one's loss counts; the gradients of all add up.
     """
-    parts: dict[str, float] = {}
+    parts: dict[str, Tensor] = {}
 
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        repeat, whole = torch.tensor(bool(parts)), torch.zeros(())
+        repeat, whole = torch.tensor(bool(parts)), torch.zeros((), device=world.device)
+        first = not parts
         for number, (batch, counts) in enumerate(cuts, 1):
             with _gradients_stay_here(model, number < len(cuts)):
                 with device.autocast(numerics, world.device):
                     out = model({**batch, "repeat": repeat})
-                _check_finite(out["loss"], step, picks, world)
+                watch.see(out["loss"].detach())
                 (out["loss"] * counts).backward()
-            whole = whole + out["loss"].detach().cpu() * counts
-            if not repeat:
+            whole = whole + out["loss"].detach() * counts
+            if first:
                 for name, value in out.items():
                     if value.ndim == 0:
-                        parts[name] = parts.get(name, 0.0) + float(value.detach()) * counts
+                        counted = value.detach().to(world.device, torch.float64) * counts
+                        parts[name] = parts[name] + counted if name in parts else counted
         return whole
 
     optimizer.step(closure)  # type: ignore[arg-type]  # torch's own closures return tensors
     return parts
+
+
+class Watch:
+    """Whether losses are finite: noted on the device, read now and then."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.picks: dict[int, Sequence[Pick]] = {}  # of the steps since the last check
+        self._fine = torch.tensor(torch.iinfo(torch.int64).max, device=world.device)
+        self.first_ill, self._step = self._fine, self._fine
+
+    def begin(self, step: int, picks: Sequence[Pick]) -> None:
+        """Note what a step trains on."""
+        self.picks[step] = picks
+        self._step = torch.full_like(self._fine, step)
+
+    def see(self, loss: Tensor) -> None:
+        """Note whether a loss of this step is finite."""
+        self.first_ill = torch.where(torch.isfinite(loss), self.first_ill, self.first_ill.minimum(self._step))
+
+    def check(self) -> None:
+        """Raise NonFiniteLoss on every worker if a loss of one was not finite since the last check."""
+        own = int(self.first_ill)
+        ids = sorted({pick.video.video_id for pick in self.picks.get(own, ())})
+        self.picks.clear()
+        told = [entry for entry in self.world.gather((own, ids)) if entry[1]]
+        if told:
+            step = min(step for step, _ in told)
+            names = sorted({video_id for at, of_worker in told if at == step for video_id in of_worker})
+            raise NonFiniteLoss(f"the loss is not finite at step {step}; the samples were {', '.join(names)}")
 
 
 def _gradients_stay_here(model: nn.Module, stay: bool) -> AbstractContextManager[None]:
@@ -169,22 +217,12 @@ def _cut(module: models.Stage, batch: Mapping[str, Tensor], cuts: int) -> list[t
     return [(part, weight / sum(weights)) for part, weight in zip(batches, weights, strict=True)]
 
 
-def _check_finite(loss: Tensor, step: int, picks: Sequence[Pick], world: World) -> None:
-    """Raise NonFiniteLoss on every worker if the loss of one is not finite: none may wait for another."""
-    ill = (~torch.isfinite(loss.detach())).float().clone()
-    if total(ill) == 0:
-        return
-    own = sorted({pick.video.video_id for pick in picks}) if ill else []
-    ids = sorted({video_id for of_worker in world.gather(own) for video_id in of_worker})
-    raise NonFiniteLoss(f"the loss is not finite at step {step}; the samples were {', '.join(ids)}")
-
-
 def _trainable(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
 @torch.no_grad()
-def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> dict[str, float]:
+def validate(job: Job, module: models.Stage, samples: Samples | Kept, world: World) -> dict[str, float]:
     """Return `loss` and, for classifiers, video-level `auc` and frame-level `accuracy` on the selection part.
 
     Every sample counts once, whatever the number of workers and however samples are cut into batches; faces make up the
@@ -200,19 +238,28 @@ def validate(job: Job, module: models.Stage, samples: Samples, world: World) -> 
         for video in videos[world.rank :: world.size]
         for faces, arrays in samples.scoring_samples(video, seed=0, mode="select", most_frames=VAL_FRAMES)
     )
-    for chunk in ahead(chunks(loaded, job.stage.feed(job.config).batch_size)):
-        batch = _to_device(stack([arrays for _, _, arrays in chunk]), world.device)
-        with alone(), device.autocast(job.planned.numerics, world.device):  # workers have unequal numbers of batches
-            out = module(batch)
-            counts = 1.0 if out["loss"].ndim else module.weight(batch) / len(chunk)  # of each sample
-        pairs = "logit" in out and out["logit"].ndim == 2
-        for i, ((video, faces, _), loss) in enumerate(zip(chunk, out["loss"].expand(len(chunk)).tolist(), strict=True)):
+    stacked = (
+        ((chunk, whole), whole)
+        for chunk in chunks(loaded, job.stage.feed(job.config).batch_size)
+        for whole in [stack([arrays for _, _, arrays in chunk])]
+    )
+    computed = []
+    for (chunk, whole), batch in to_device(ahead(stacked), world.device):
+        with alone():  # workers have unequal numbers of batches
+            with device.autocast(job.planned.numerics, world.device):
+                out = module(batch)
+            counts = 1.0 if out["loss"].ndim else module.weight(tensors(whole)) / len(chunk)  # of each sample
+        covered = [(video, faces) for video, faces, _ in chunk]
+        computed.append((covered, out["loss"].expand(len(chunk)), out.get("logit"), counts))
+    for covered, loss_B, logit_B, counts in computed:  # the device has been busy until here
+        pairs = logit_B is not None and logit_B.ndim == 2
+        scored_B = [None] * len(covered) if logit_B is None else logit_B.view(len(covered), -1).tolist()
+        for (video, faces), loss, own in zip(covered, loss_B.tolist(), scored_B, strict=True):
             labels = (tables.REAL, tables.FAKE) if pairs else (video.label,)
             losses += [(label, loss, counts) for label in labels]
-            if "logit" in out:
-                for label, logit in zip(labels, out["logit"][i].view(-1).tolist(), strict=True):
-                    for face in faces:
-                        logits.setdefault(_Face.of(video.video_id, label, face), []).append(logit)
+            for label, logit in zip(labels, own or (), strict=bool(own)):
+                for face in faces:
+                    logits.setdefault(_Face.of(video.video_id, label, face), []).append(logit)
     of_workers = world.gather((losses, list(logits.items())))
     losses = [entry for of_worker, _ in of_workers for entry in of_worker]
     scored = [entry for _, of_worker in of_workers for entry in of_worker]
@@ -270,12 +317,6 @@ def _summary(job: Job, learner: Learner, num_steps: int) -> dict[str, Any]:
         "workers": state.workers,
         "accumulate": state.cuts,
     }
-
-
-def _to_device(arrays: Arrays, on: torch.device) -> dict[str, Tensor]:
-    # What comes from Ray's object store can't be written to, which tensors do not know of.
-    owned = {name: value if value.flags.writeable else value.copy() for name, value in arrays.items()}
-    return {name: torch.from_numpy(value).to(on, non_blocking=True) for name, value in owned.items()}
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:

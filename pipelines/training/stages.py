@@ -4,7 +4,7 @@
     spec.json              what the digest covers
     curves.jsonl           one line per epoch
     checkpoint-<step>/     weights.safetensors, optimizer.pt, state.json
-    best-<epoch>/          best epoch on val so far: weights.safetensors
+    best-<epoch>/          best epoch on val at a checkpoint: weights.safetensors
     weights.safetensors    the best epoch's, when training has ended
     derived/               what later stages read (only where one does): a Parquet file for each set of videos
     predictions/           one Parquet file per scored part
@@ -63,10 +63,11 @@ class PlannedStage:
         """How its network computes, in training and in scoring."""
         return Numerics(**{name: self.spec[name] for name in ("precision", "deterministic") if name in self.spec})
 
-    def finish(self, best_epoch: int, summary: Mapping[str, Any]) -> None:
-        """Mark the stage as trained: its weights are the best epoch's."""
-        best = self.folder / f"best-{best_epoch:08d}" / "weights.safetensors"
-        write_bytes(self.folder / "weights.safetensors", best.read_bytes())
+    def finish(self, best_epoch: int, summary: Mapping[str, Any], best: bytes | None = None) -> None:
+        """Mark the stage as trained: its weights are the best epoch's, by default those that lie in its folder."""
+        if best is None:
+            best = (self.folder / f"best-{best_epoch:08d}" / "weights.safetensors").read_bytes()
+        write_bytes(self.folder / "weights.safetensors", best)
         write_json(self.folder / "_done.json", summary)
         half_written = self.folder.glob(".*.new")
         for leftover in (*folders(self.folder, "checkpoint"), *folders(self.folder, "best"), *half_written):

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+import models
 from models._distributed import form, synchronize_batch_norm
 from pipelines.common import device
 from pipelines.training.batches import local_batches, ray_batches
@@ -59,23 +61,24 @@ class TrainWorker:
     def __init__(self, job: Job) -> None:
         import ray.train.torch  # here: the loop itself runs without Ray
 
-        self._ray = ray
         context = ray.train.get_context()
         started = context.get_world_size()
         self.rank, self.size = context.get_world_rank(), job.sharing(job.view()).workers(started)
         best = device.best()
         self.device = ray.train.torch.get_device() if best.type == "cuda" else best
+        if best.type == "cuda":
+            torch.cuda.set_device(self.device)
         self.group = form(self.size, "nccl" if best.type == "cuda" else "gloo") if started > 1 else None
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        if self.size > 1:
-            synchronize_batch_norm(module)
+        if self.size == 1:
+            return module
+        twice = isinstance(module, models.Stage) and module.differentiates_twice
+        synchronize_batch_norm(module, native=self.device.type == "cuda" and not twice)
         # Buffers are equal on all workers by what is done with them; copying them in every step would only cost.
-        return self._ray.train.torch.prepare_model(
-            module,
-            move_to_device=False,
-            parallel_strategy="ddp" if self.size > 1 else None,
-            parallel_strategy_kwargs={"broadcast_buffers": False, "process_group": self.group},
+        # Without `device_ids` it leaves inputs where they are: to read `repeat` on a GPU is to wait for it.
+        return DistributedDataParallel(
+            module, process_group=self.group, broadcast_buffers=False, gradient_as_bucket_view=True
         )
 
     def gather(self, value: Any) -> list[Any]:

@@ -9,12 +9,27 @@ import timm
 import torch
 from torch import nn
 
-from models._distributed import SyncBatchNorm, alone, broadcast, gather, synchronize_batch_norm, total, world_size
+from models._distributed import (
+    NativeSyncBatchNorm,
+    SyncBatchNorm,
+    alone,
+    broadcast,
+    gather,
+    synchronize_batch_norm,
+    total,
+    world_size,
+)
 
 WORKER = """
 import sys, torch, torch.distributed as dist
 from models._distributed import SyncBatchNorm, broadcast, form, gather, synchronize_batch_norm, total
 from torch import nn
+called = []
+for collective in ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast"):
+    def counted(*arguments, own=getattr(dist, collective), **options):
+        called.append(own.__name__)
+        return own(*arguments, **options)
+    setattr(dist, collective, counted)
 rank, number, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=number)
@@ -28,13 +43,17 @@ norm = nn.Sequential(nn.BatchNorm2d(3))
 norm[0].weight.data, norm[0].bias.data = given["weight"].clone(), given["bias"].clone()
 synchronize_batch_norm(norm)
 y = norm(x)
+forward = len(called)
+torch.autograd.grad(y.sum(), x, retain_graph=True)
+backward = len(called) - forward
 # A gradient step inside the loss, as in meta-learning: needs the second derivative.
 inner = total(torch.autograd.grad((y ** 3).sum(), norm[0].weight, create_graph=True)[0])
 loss = total((norm(x) * (norm[0].weight - 0.1 * inner)[:, None, None]).square().sum())
 loss.backward()
 rows = gather(x.detach()[:, 0, 0, 0])
 torch.save({"y": y.detach(), "gx": x.grad / 2, "loss": loss.detach(), "rows": rows, "mean": norm[0].running_mean,
-            "var": norm[0].running_var, "cast": broadcast(torch.tensor([float(rank)]))}, f"{folder}/out{rank}")
+            "var": norm[0].running_var, "cast": broadcast(torch.tensor([float(rank)])),
+            "collectives": (forward, backward)}, f"{folder}/out{rank}")
 dist.destroy_process_group()
 """
 
@@ -77,21 +96,25 @@ def test_two_workers_normalise_as_one(number: int, tmp_path: Path):
         torch.testing.assert_close(worker["var"], norm.running_var, rtol=1e-4, atol=1e-5)
         assert torch.equal(worker["rows"], x.detach()[:, 0, 0, 0])
         assert worker["cast"].item() == 0
+        assert worker["collectives"] == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+@pytest.mark.parametrize("native", [False, True])
 @torch.no_grad()
-def test_a_converted_network_is_the_same_network(name):
+def test_a_converted_network_is_the_same_network(name, native):
     net = timm.create_model(name).eval()
     image = torch.rand(2, 3, 64, 64)
     before, keys, parameters = net(image), list(net.state_dict()), list(map(id, net.parameters()))
-    synchronize_batch_norm(net)
+    synchronize_batch_norm(net, native=native)
     assert torch.equal(net(image), before)
     assert list(net.state_dict()) == keys
     assert list(map(id, net.parameters())) == parameters  # an optimizer that holds them still does
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms
-    assert all(isinstance(norm, SyncBatchNorm) for norm in norms)
+    assert {type(norm) for norm in norms} == {NativeSyncBatchNorm if native else SyncBatchNorm}
+    if native:  # on a GPU only does it train
+        return
     with alone():
         net.train()(image)
     assert not torch.equal(net.eval()(image), before)  # running statistics moved
