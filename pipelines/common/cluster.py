@@ -23,6 +23,7 @@ from pipelines.common import provenance
 
 OBJECT_STORE_BYTES = 512 * 2**20  # faces go through Parquet, not through the object store
 TRIAL_BYTES = 2 * 2**30  # a trial's process and its scoring actor, small preset
+DRIVER_BYTES = 2**30  # the process of a trial whose workers and actors are elsewhere: torch, Ray's libraries, scores
 ROOT = Path(__file__).resolve().parents[2]
 
 ROLE = "crossforge-role"  # label of a node
@@ -44,6 +45,8 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # else Tune prints its configuration whatever the verbosity
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TQDM_DISABLE": "1",
+    # Not only Ray: each worker process works on one core, and a node runs as many of them as it has cores.
+    "OPENCV_FOR_THREADS_NUM": "1",
 }
 
 
@@ -62,6 +65,7 @@ class Resources:
     cpus: int  # where nodes have roles, only those of the role `VIDEO` count
     gpus: int
     memory_bytes: int
+    head_bytes: int | None = None  # memory of the nodes of the role `HEAD`; None: there are none, drivers run anywhere
 
 
 def prepare_environment(address: str | None) -> None:
@@ -269,7 +273,10 @@ def resources() -> Resources:
     configuration: Any = ray.get(ray.remote(num_cpus=0, resources=head)(_configuration).remote())
     possible = growth(configuration)
     return Resources(
-        max(up.cpus, possible.cpus), max(up.gpus, possible.gpus), max(up.memory_bytes, possible.memory_bytes)
+        max(up.cpus, possible.cpus),
+        max(up.gpus, possible.gpus),
+        max(up.memory_bytes, possible.memory_bytes),
+        up.head_bytes if selector(HEAD) else None,
     )
 
 
@@ -294,11 +301,14 @@ def growth(configuration: Mapping[str, Any]) -> Resources:
 def _sum(nodes: Iterator[tuple[str | None, int, Mapping[str, float]]]) -> Resources:
     """Add up nodes given as (role, how many of them, resources of each). Only CPUs of the role `VIDEO` count."""
     cpus = gpus = memory = 0.0
+    head: float | None = None
     for role, number, each in nodes:
         cpus += number * each.get("CPU", 0) * (role == VIDEO)
         gpus += number * each.get("GPU", 0)
         memory += number * each.get("memory", 0)
-    return Resources(int(cpus), int(gpus), int(memory))
+        if role == HEAD:
+            head = (head or 0) + number * each.get("memory", 0)
+    return Resources(int(cpus), int(gpus), int(memory), None if head is None else int(head))
 
 
 def _checked(total: Resources) -> Resources:

@@ -5,7 +5,7 @@ loader   a process of one CPU that decodes and prepares the samples of one worke
 actor    a process that scores faces with a trained stage, once training is done
 """
 
-from pipelines.common.cluster import TRIAL_BYTES, Resources
+from pipelines.common.cluster import DRIVER_BYTES, TRIAL_BYTES, Resources
 from pipelines.launch.options import Options
 from pipelines.training.job import Compute
 
@@ -55,6 +55,11 @@ def asked(options: Options, preset: str, resources: Resources) -> tuple[int, int
             f"a trial wants {least} workers with {gpus:g} GPUs each, Ray has {resources.gpus} GPUs; "
             "choose --workers and --gpus-per-worker to fit"
         )
+    if most > 1 and 0 < gpus < 1:
+        raise ValueError(
+            f"--workers {most if least == most else f'{least}-{most}'} --gpus-per-worker {gpus:g}: the workers of one "
+            "trial can't share a GPU, as NCCL refuses it; choose --workers 1, so that trials share one, or whole GPUs"
+        )
     if least < most and not gpus:
         raise ValueError(
             f"--workers {least}-{most}: a range is for workers with GPUs; without, those of a cluster that has "
@@ -76,6 +81,8 @@ def trials_at_once(workers: int, gpus: float, resources: Resources, num_trials: 
         )
     by_cpu = resources.cpus // max(1, per_trial)
     by_memory = resources.memory_bytes // TRIAL_BYTES
+    if workers and resources.head_bytes is not None:  # their drivers are all on the head
+        by_memory = min(by_memory, resources.head_bytes // DRIVER_BYTES)
     by_gpu = int(resources.gpus / (workers * gpus)) if workers * gpus else num_trials
     return max(1, min(by_cpu, by_memory, by_gpu, num_trials))
 

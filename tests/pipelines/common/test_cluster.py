@@ -39,7 +39,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_growth_counts_every_node_that_may_start() -> None:
     # CPUs of video nodes only: 3 * 8. GPUs: 2 * 2. Memory: the head's 100, 3 * 10, 2 * 40.
-    assert cluster.growth(CONFIGURATION) == Resources(cpus=24, gpus=4, memory_bytes=210)
+    assert cluster.growth(CONFIGURATION) == Resources(cpus=24, gpus=4, memory_bytes=210, head_bytes=100)
 
 
 def test_a_cluster_started_by_hand_does_not_grow() -> None:
@@ -224,3 +224,12 @@ def test_a_path_for_temporary_files_that_is_too_long_is_one_error_with_its_name(
     ).stdout
     assert told.startswith(f"TMPDIR={long} is too long: Ray puts sockets below it")
     assert "set RAY_TMPDIR to a short folder" in told
+
+
+def test_opencv_takes_one_thread_in_each_process_that_workers_start_in() -> None:
+    """Its own threads know nothing of OMP_NUM_THREADS: 16 loaders would start 16 each."""
+    code = "from pipelines.common import cluster; cluster.prepare_environment(None); "
+    code += "import cv2; print(cv2.getNumThreads())"
+    own = {name: value for name, value in os.environ.items() if name not in cluster.QUIET}
+    told = subprocess.run([sys.executable, "-c", code], env=own, cwd=cluster.ROOT, capture_output=True, check=True)
+    assert told.stdout.split() == [b"1"]

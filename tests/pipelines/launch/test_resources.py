@@ -1,5 +1,6 @@
 """What each trial gets of a cluster: workers, loaders, actors and trials at once, worked out by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,13 +100,28 @@ def test_as_many_trials_at_once_as_have_room_with_all_their_workers() -> None:
 def test_on_a_cluster_that_is_too_small_for_all_it_starts_with_what_there_is() -> None:
     compute, concurrent = of_range(2, 4, gpus=3)
     assert (compute.min_workers, compute.num_workers, scoring_gpus(compute), concurrent) == (2, 4, 3, 1)
-    assert scoring_gpus(of_range(1, 4, gpus=1, each=0.5)[0]) == 1
+    assert scoring_gpus(of_range(1, 4, gpus=1)[0]) == 1
     with pytest.raises(ValueError, match="wants 2 workers with 1 GPUs each, Ray has 1 GPUs"):
         of_range(2, 4, gpus=1)
     with pytest.raises(ValueError, match="wants 4 workers"):
         of_range(4, 4, gpus=3)
     with pytest.raises(ValueError, match="3 workers and their loaders need 6 CPUs, Ray has 5"):
         of_range(2, 4, gpus=3, cpus=5)
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_workers_of_one_trial_share_no_gpu(least: int) -> None:
+    with pytest.raises(ValueError, match=r"--workers (1-)?2 --gpus-per-worker 0.5: .*choose --workers 1"):
+        of_range(least, 2, gpus=4, each=0.5)
+    assert of_range(1, 1, gpus=4, each=0.5)[1] > 1  # trials may
+
+
+def test_no_more_drivers_than_the_head_has_room_for() -> None:
+    """64 GPUs elsewhere, and a head of 3 GiB: a driver takes 1. One that trains by itself runs where the others do."""
+    there = Resources(cpus=640, gpus=64, memory_bytes=2**50, head_bytes=3 * 2**30)
+    assert resources.divide(Options(), "paper", there, 10)[1] == 3
+    assert resources.divide(Options(), "small", there, 10)[1] == 10
+    assert resources.divide(Options(), "paper", replace(there, head_bytes=None), 10)[1] == 10
 
 
 def test_a_range_is_for_gpus() -> None:
