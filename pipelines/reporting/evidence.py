@@ -240,6 +240,7 @@ def plane(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     from sklearn.decomposition import PCA  # here: seconds of import
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     number = len(vectors)
     wide = np.pad(vectors, ((0, 0), (0, max(0, 2 - vectors.shape[1]))))
@@ -249,4 +250,6 @@ def plane(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     if number < 4:
         return np.asarray(axes[:, :2], np.float64)
     perplexity = min(30.0, (number - 1) / 3)
-    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(axes), np.float64)
+    # One thread: on a machine with other work, threads of so few points wait for each other, for minutes.
+    with threadpool_limits(1):
+        return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(axes), np.float64)

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+import threadpoolctl
 import torch
+from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 import models
@@ -247,6 +249,19 @@ def test_a_plane_of_few_points(number):
 def test_points_in_one_place_and_of_one_dimension():
     assert (plane(np.ones((9, 3))) == 0).all()
     assert np.isfinite(plane(np.arange(9.0)[:, None])).all()
+
+
+def test_t_sne_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with other work, threads of so few points spin for minutes."""
+    seen: list[int] = []
+
+    def fit_transform(self: TSNE, vectors: Any) -> Any:
+        seen.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+        return vectors[:, :2]
+
+    monkeypatch.setattr(TSNE, "fit_transform", fit_transform)
+    plane(np.random.default_rng(0).normal(size=(9, 3)))
+    assert set(seen) == {1}
 
 
 def test_a_plane_keeps_two_clouds_apart():
