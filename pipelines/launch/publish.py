@@ -19,8 +19,8 @@ from pipelines.reporting import cache, coverage, foreign, report
 from pipelines.reporting.leaks import leak_texts
 from pipelines.reporting.saved import WARNING, Line, Planned, Saved
 from pipelines.reporting.table import Cell, heading, numbers, ours_width, side_by_side, two_lines
-from pipelines.tracking import registry
-from pipelines.tracking.client import TrackingError, shown_by
+from pipelines.tracking import logged, registry
+from pipelines.tracking.client import TrackingError, default_uri, shown_by
 from pipelines.tracking.runs import log, metric_values, published, table_metrics
 from pipelines.trials import tune
 from pipelines.trials.outcome import Outcome
@@ -37,8 +37,13 @@ def publish(outcome: Outcome, console: Console) -> int:
     title = f"{outcome.sweep.title}: published against ours"
     print_table(title, outcome.sweep.row_name, shown.cells, shown.lines, console)
     console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
-    logged = _log(outcome, shown.paths, console)
-    return 0 if logged and all(trial.done for trial in outcome.trials.values()) else 1
+    uri = default_uri(outcome.storage)
+    lines = logged.read(folder, uri)
+    if not lines and (lines := _log(outcome, shown.paths, console)):
+        logged.write(folder, uri, lines)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0 if lines and all(trial.done for trial in outcome.trials.values()) else 1
 
 
 # ------------------------------------------------------------------------------------- the report
@@ -164,22 +169,23 @@ def print_table(title: str, row_name: str, cells: Sequence[Cell], lines: Sequenc
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> bool:
-    """Log the runs, the report and the best model, and print where they are; return whether all is logged."""
+def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> list[str]:
+    """Log the runs, the report and the best model; return lines that say where they are.
+
+    Where MLflow can't be reached, print why and return none.
+    """
     shown = table_metrics(outcome)
     values = {
         key: metric_values(trial.results(), shown) | published(outcome, key)
         for key, trial in outcome.trials.items()
         if trial.done
     }
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     try:
         runs = log(outcome, values, paths)
         model = registry.register(outcome, runs)
     except TrackingError as error:
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         say(f"NOT LOGGED  {error}", style="red")
         say("The results are kept in the storage; the same command logs them as soon as MLflow can be reached.")
-        return False
-    say(shown_by(runs.tracker.uri, runs.address))
-    say(f"Model: {model}")
-    return True
+        return []
+    return [shown_by(runs.tracker.uri, runs.address), f"Model: {model}"]
