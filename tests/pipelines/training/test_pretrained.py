@@ -16,7 +16,7 @@ from pipelines.launch.request import Request
 from pipelines.train import sweep_of
 from pipelines.training import pretrained, stages, views
 from pipelines.training.job import Job
-from pipelines.training.learner import Learner
+from pipelines.training.learner import Learner, newest_checkpoint
 
 NETWORK = "test_resnet"
 BASE = Experiment(
@@ -121,9 +121,17 @@ def test_a_training_starts_from_them(tmp_path, weights, file):
     assert torch.equal(network.state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
 
 
-def test_a_training_that_goes_on_needs_no_weights(tmp_path, weights):
+def test_a_training_that_goes_on_needs_no_weights(tmp_path, weights, file):
+    own = job(replace(BASE, weights=pretrained.take({"": str(file)}, [NETWORK], tmp_path)), tmp_path)
+    learner = Learner.begin(own, 10, torch.device("cpu"))
+    learner.snapshot()(own.planned.folder)
+    own.planned.weights[NETWORK].unlink()
+    again = Learner.begin(own, 10, torch.device("cpu"), newest_checkpoint(own))
+    assert torch.equal(again.module.network.conv1[0].weight, weights["conv1.0.weight"])
+
+
+def test_weights_that_are_missing_or_damaged(tmp_path, weights):
     own = job(replace(BASE, weights={NETWORK: "0" * 64}), tmp_path)
-    Learner.begin(own, 10, torch.device("cpu"), resumes=True)
     with pytest.raises(StorageError, match=r"weights of test_resnet are missing: .*0000.*sees the storage"):
         Learner.begin(own, 10, torch.device("cpu"))
     path = own.planned.weights[NETWORK]
