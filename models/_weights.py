@@ -15,7 +15,7 @@ from torch import Tensor
 NAMED = 3  # tensors that an error names, of each kind
 COUNTER = "num_batches_tracked"  # of a batch norm; files from before it existed lack it
 
-_GIVEN: ContextVar[Mapping[str, Mapping[str, Tensor]]] = ContextVar("weights by network")
+_given: ContextVar[Mapping[str, Mapping[str, Tensor]]] = ContextVar("weights by network")
 
 
 @contextmanager
@@ -24,16 +24,16 @@ def given(weights: Mapping[str, Mapping[str, Tensor]]) -> Iterator[None]:
 
     weights: name of a network without its tag -> what `fitted` returned for it.
     """
-    token = _GIVEN.set(weights)
+    token = _given.set(weights)
     try:
         yield
     finally:
-        _GIVEN.reset(token)
+        _given.reset(token)
 
 
 def weights_for(network: str) -> Mapping[str, Tensor] | None:
     """Return the weights that are given for a network, named with a tag or without; None: there are none."""
-    return _GIVEN.get({}).get(architecture(network))
+    return _given.get({}).get(architecture(network))
 
 
 def architecture(network: str) -> str:

@@ -92,7 +92,7 @@ class Detect(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        extraction = ("stages", "video_frames", "crop_margin")
+        extraction = ("stages", "video_frames", "crop_margin", "detector")
         return {name: value for name, value in asdict(cfg).items() if name not in extraction}
 
     @staticmethod

@@ -206,5 +206,5 @@ def test_the_smallest_size_reaches_the_end_of_a_network(backbone):
 # ------------------------------------------------------------------------------------------- settings
 @pytest.mark.parametrize("name", [f for f in plain.Config.__slots__ if f not in ("stages",)])
 def test_settings_hold_what_changes_the_weights(name):
-    extraction = name in ("video_frames", "crop_margin")  # in the digest of the faces
+    extraction = name in ("video_frames", "crop_margin", "detector")  # in the digest of the faces
     assert (name in plain.Detect.settings(SMALL)) != extraction
