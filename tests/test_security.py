@@ -97,7 +97,10 @@ def test_torch_loads_nothing_but_tensors() -> None:
 def test_nothing_else_turns_data_into_code() -> None:
     risky = r"(cloud)?pickle\.loads?|joblib\.load|yaml\.(unsafe_)?load|(builtins\.)?(eval|exec)|os\.system"
     found = {(str(path), name) for path, name, _ in named_calls() if re.fullmatch(risky, name)}
-    assert found == {("pipelines/media/sandbox.py", "pickle.loads")}  # its own parent's message
+    assert found == {
+        ("pipelines/media/sandbox.py", "pickle.loads"),  # its own parent's message
+        ("pipelines/training/batches.py", "pickle.loads"),  # its own loaders', which Ray brings
+    }
     shells = [path for path, _, call in named_calls() for k in call.keywords if k.arg in ("shell", "allow_pickle")]
     assert shells == []
 
