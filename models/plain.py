@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
@@ -39,7 +39,7 @@ from models._plain_config import SMALL, SMALLEST_PX, Config
 from models._schedule import warmup_cosine
 from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
 
-VERSION = 1
+VERSION = 2
 
 
 # ----------------------------------------------------------------------------------------- samples
@@ -81,6 +81,20 @@ def backbone_mean_and_std(name: str, input_px: int) -> tuple[tuple[float, ...], 
     return trained_on.mean, trained_on.std
 
 
+def narrow_last_layer(network: nn.Module) -> None:
+    """Draw the weights of a network's last layer anew if they are wider than torch draws those of a linear layer.
+
+    timm's EfficientNets draw them up to one by the root of the outputs. With one output that is up to 1, and training
+    would begin with log odds of several units.
+    """
+    last: Any = network.get_classifier()  # type: ignore[operator]  # each network of timm has it
+    if not isinstance(last, nn.Linear) or last.weight.is_meta:
+        return
+    bound = last.in_features**-0.5
+    if last.weight.abs().max() > bound:
+        nn.init.uniform_(last.weight, -bound, bound)
+
+
 class Detect(Stage):
     """A network of timm with one logit. Batch: image (B, H, W, 3) uint8, label (B,)."""
 
@@ -120,6 +134,7 @@ class Detect(Stage):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.network = timm_model(cfg.backbone, pretrained=cfg.pretrained, num_classes=1, drop_rate=cfg.dropout)
+        narrow_last_layer(self.network)
 
     def logit(self, batch: Batch) -> Tensor:
         """Return logits (B,), above 0 means fake. Raises ValueError for images of another shape."""

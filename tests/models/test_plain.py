@@ -203,6 +203,25 @@ def test_the_smallest_size_reaches_the_end_of_a_network(backbone):
         assert stage.score(image_batch(size_px=plain.SMALLEST_PX))["logit"].shape == (2,)
 
 
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_b0", "mobilenetv3_small_050", "test_resnet"])
+def test_training_begins_near_a_half(backbone):
+    """With timm's own last layer the log odds of an EfficientNet lie 3.5 apart, a loss of 2."""
+    torch.manual_seed(0)
+    stage = small(backbone=backbone, input_px=64).train()
+    batch = image_batch(count=8, size_px=64)
+    batch["image"] = torch.randint(0, 256, batch["image"].shape, dtype=torch.uint8)
+    assert stage(batch)["logit"].std() < 0.5
+    assert abs(stage(batch)["loss"].item() - np.log(2)) < 0.2
+
+
+def test_a_last_layer_as_torch_draws_it_stays():
+    torch.manual_seed(0)
+    stage = small(backbone="test_resnet")
+    before = stage.network.get_classifier().weight.clone()
+    plain.narrow_last_layer(stage.network)
+    assert torch.equal(stage.network.get_classifier().weight, before)
+
+
 # ------------------------------------------------------------------------------------------- settings
 @pytest.mark.parametrize("name", [f for f in plain.Config.__slots__ if f not in ("stages",)])
 def test_settings_hold_what_changes_the_weights(name):
