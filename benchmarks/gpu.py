@@ -3,16 +3,17 @@
     uv run python benchmarks/gpu.py [--device cuda] [--preset paper] [--methods plain lre] [--parts steps loop]
                                     [--steps 20] [--minutes 10] [--loaders 1 4 8 15]
 
-Without Ray and without data: faces are those of the sample corpus's people, drawn here. After each part its figures are
-printed as a line of JSON; a part that would begin after --minutes is left out, and said to be. On a CPU it runs too,
-in sizes to choose: its figures are then of the CPU.
+Without Ray and without data: faces are those of the sample corpus's people, drawn here. Figures are printed as they are
+measured, of a stage or a part, as a line of JSON. What would begin after --minutes is left out and said to be; so is
+what fails. On a CPU it runs too, in sizes to choose: its figures are then of the CPU.
 
     machine   what computes; GB/s to the device from pageable and from pinned memory
     steps     each stage at the preset's batch, resident on the device: seconds of a step by the device's own clock and
               by the wall, seconds until a step is launched, values that Python reads back in a pass, peak memory
     loop      two epochs of each stage's training: seconds in steps, of the first and the second validation, of what the
               loop waits for checkpoints; and the same with validation samples made anew each time
-    norm      forward and backward of a batch norm: torch's, ours over workers, torch's over workers (GPUs only)
+    norm      forward and backward of a batch norm in 32 bits: torch's, ours over workers, torch's over workers (GPUs
+              only), each with its collectives, of one worker
     loaders   samples/s of so many processes
     options   seconds of a step with one thing changed: no prefetch, a loss read in each step, no cuDNN benchmark, no
               fused optimizer, torch.compile
@@ -43,6 +44,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules._functions import SyncBatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
@@ -80,6 +82,7 @@ class Options:
     steps: int
     loaders: tuple[int, ...]
     videos: int  # real ones, in training and in validation each; as many of each manipulation
+    until: float  # by the monotonic clock: no stage begins later
 
 
 # ----------------------------------------------------------------------------------------------------- faces
@@ -155,6 +158,8 @@ def jobs(options: Options, folder: Path, epochs: int = 2) -> Iterator[Job]:
         config, planned = own.config(), stages.plan(own, dict.fromkeys(views.VIEWS, "drawn"), folder)
         train, select = (videos(part, options.videos) for part in (0, 1))
         for one in planned:
+            if time.monotonic() > options.until:
+                return
             stage, derived, faces = models.stage(method, one.name), None, {"ffpp": folder}
             by_name = {other.name: other for other in planned}
             if source := stage.reads_of(config):
@@ -260,32 +265,35 @@ def machine(options: Options, folder: Path) -> Figures:
     return figures
 
 
-def steps(options: Options, folder: Path) -> Figures:
-    """Return what a step of each stage takes."""
-    figures: Figures = {}
+def steps(options: Options, folder: Path) -> Iterator[Figures]:
+    """Yield what a step of each stage takes."""
     for job in jobs(options, folder):
-        trained = Trained(job, options.on)
-        own: Figures = {"samples": job.view().step_size, "wall_s": trained.seconds(options.steps)}
-        trained.wait()
-        began = time.perf_counter()
+        with device.in_force(job.planned.numerics, same_shapes=True):
+            yield {f"{job.planned.paper}.{job.planned.name}": _steps(options, job)}
+
+
+def _steps(options: Options, job: Job) -> Figures:
+    trained = Trained(job, options.on)
+    own: Figures = {"samples": job.view().step_size, "wall_s": trained.seconds(options.steps)}
+    trained.wait()
+    began = time.perf_counter()
+    trained.step(0)
+    own["launch_s"] = time.perf_counter() - began
+    # Without the optimizer's own step: on a CPU it reads the number of its steps.
+    with patch.object(trained.learner.optimizer, "step", lambda closure: closure()), Reads() as reads:
         trained.step(0)
-        own["launch_s"] = time.perf_counter() - began
-        # Without the optimizer's own step: on a CPU it reads the number of its steps.
-        with patch.object(trained.learner.optimizer, "step", lambda closure: closure()), Reads() as reads:
-            trained.step(0)
-        own["reads"] = reads.number
-        if options.on.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(options.on)
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
-            for number in range(options.steps):
-                trained.step(number)
-            last.record()
-            trained.wait()
-            own["device_s"] = first.elapsed_time(last) / 1e3 / options.steps
-            own["peak_gb"] = torch.cuda.max_memory_allocated(options.on) / 1e9
-        figures[f"{job.planned.paper}.{job.planned.name}"] = own
-    return figures
+    own["reads"] = reads.number
+    if options.on.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(options.on)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        for number in range(options.steps):
+            trained.step(number)
+        last.record()
+        trained.wait()
+        own["device_s"] = first.elapsed_time(last) / 1e3 / options.steps
+        own["peak_gb"] = torch.cuda.max_memory_allocated(options.on) / 1e9
+    return own
 
 
 # ------------------------------------------------------------------------------------------------------ loop
@@ -302,9 +310,8 @@ def timed(into: list[float], function: Callable[..., Any]) -> Callable[..., Any]
     return call
 
 
-def training(options: Options, folder: Path) -> Figures:
-    """Return where the time of two epochs goes, with and without validation samples that are kept."""
-    figures: Figures = {}
+def training(options: Options, folder: Path) -> Iterator[Figures]:
+    """Yield where the time of two epochs goes, with and without validation samples that are kept."""
     for job in jobs(options, folder):
         for name, room in (("kept", kept.MOST_KEPT_BYTES), ("made anew", 0)):
             notes: dict[str, list[float]] = {"validation": [], "step": [], "checkpoint": []}
@@ -324,14 +331,21 @@ def training(options: Options, folder: Path) -> Figures:
                 began = time.perf_counter()
                 loop.loop(own, world)
                 whole = time.perf_counter() - began
-            figures[f"{job.planned.paper}.{job.planned.name}, {name}"] = {
+            figures: Figures = {
                 "whole_s": whole,
                 "steps_s": sum(notes["step"]),  # on a GPU: until they are launched
                 "first_validation_s": notes["validation"][0],
                 "last_validation_s": notes["validation"][-1],
                 "waited_for_checkpoints_s": sum(notes["checkpoint"]),
             }
-    return figures
+            yield {f"{job.planned.paper}.{job.planned.name}, {name}": figures}
+
+
+def _synchronized(layer: nn.SyncBatchNorm, x: Tensor) -> Tensor:
+    """Apply torch's batch norm over workers, though there is one only."""
+    running, group = (layer.running_mean, layer.running_var), dist.group.WORLD
+    result: Tensor = SyncBatchNorm.apply(x, layer.weight, layer.bias, *running, layer.eps, layer.momentum, group, 1)
+    return result
 
 
 def norm(options: Options, folder: Path) -> Figures:
@@ -347,7 +361,8 @@ def norm(options: Options, folder: Path) -> Figures:
                 net = nn.Sequential(nn.BatchNorm2d(shape[1])).to(options.on).train()
                 _distributed.synchronize_batch_norm(net, native=native)
                 layer: Any = net[0]
-                kinds[name] = layer if native else lambda x, layer=layer: layer.after(layer._global(x))
+                # Of one worker both would pass for torch's plain one.
+                kinds[name] = partial(_synchronized, layer) if native else lambda x, layer=layer: layer._global(x)
         figures: Figures = {}
         expected: Tensor | None = None
         for name, apply in kinds.items():
@@ -416,9 +431,10 @@ def together(options: Options, folder: Path) -> Figures:
 
 
 # --------------------------------------------------------------------------------------------------- options
-def choices(options: Options, folder: Path) -> Figures:
-    """Return the seconds of a step of each stage with one thing changed."""
-    return {f"{job.planned.paper}.{job.planned.name}": _choices(options, job) for job in jobs(options, folder)}
+def choices(options: Options, folder: Path) -> Iterator[Figures]:
+    """Yield the seconds of a step of each stage with one thing changed."""
+    for job in jobs(options, folder):
+        yield {f"{job.planned.paper}.{job.planned.name}": _choices(options, job)}
 
 
 def _choices(options: Options, job: Job) -> Figures:
@@ -472,7 +488,7 @@ def resume(options: Options, folder: Path) -> Figures:
     return {"difference": max(float((ends[0][k].double() - ends[1][k].double()).abs().max()) for k in ends[0])}
 
 
-PARTS: Mapping[str, Callable[[Options, Path], Figures]] = {
+PARTS: Mapping[str, Callable[[Options, Path], Figures | Iterator[Figures]]] = {
     "machine": machine,
     "steps": steps,
     "loop": training,
@@ -502,17 +518,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps=told.steps,
         loaders=tuple(told.loaders),
         videos=told.videos,
+        until=time.monotonic() + 60 * told.minutes,
     )
-    began = time.monotonic()
+
+    def say(part: str, figures: Figures) -> None:
+        sys.stdout.write(json.dumps({"part": part, **figures}) + "\n")
+        sys.stdout.flush()
+
     with patch.object(samples, "Faces", Drawn):
         for name in told.parts:
-            if time.monotonic() - began > 60 * told.minutes:
-                figures: Figures = {"left out": f"more than {told.minutes:g} minutes have passed"}
-            else:
+            try:
                 with tempfile.TemporaryDirectory() as folder:
-                    figures = PARTS[name](options, Path(folder))
-            sys.stdout.write(json.dumps({"part": name, **figures}) + "\n")
-            sys.stdout.flush()
+                    if time.monotonic() <= options.until:
+                        found = PARTS[name](options, Path(folder))
+                        for figures in [found] if isinstance(found, dict) else found:
+                            say(name, figures)
+            except Exception as error:  # noqa: BLE001  # the other parts' figures are worth as much
+                say(name, {"failed": f"{type(error).__name__}: {error}"})
+            if time.monotonic() > options.until:
+                say(name, {"left out": f"what would have begun after {told.minutes:g} minutes"})
 
 
 if __name__ == "__main__":

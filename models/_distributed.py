@@ -18,7 +18,7 @@ TIMEOUT = timedelta(minutes=30)  # as long as Ray's; NCCL's own 10 are short for
 
 _alone = False
 _group: Any = None  # a process group; None: all processes
-_norms: Any = None  # the same processes, for batch norm: its sums do not queue behind gradients
+_norms: Any = None  # the same processes, for batch norm: on CPUs its sums do not queue behind gradients
 
 
 def form(number: int, backend: str) -> Any:
@@ -28,7 +28,9 @@ def form(number: int, backend: str) -> Any:
     backend: `nccl` for tensors on GPUs, `gloo` for those on CPUs, whatever the processes found each other with.
     """
     global _group, _norms
-    _group, _norms = (dist.new_group(range(number), timeout=TIMEOUT, backend=backend) for _ in range(2))
+    _group = dist.new_group(range(number), timeout=TIMEOUT, backend=backend)
+    # Two communicators of NCCL at work at once may wait for each other.
+    _norms = _group if backend == "nccl" else dist.new_group(range(number), timeout=TIMEOUT, backend=backend)
     return _group
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of torch's batch norms, over workers or not
 
 from models._stage import CamLayer
 from models._weights import weights_for
@@ -109,14 +110,14 @@ def init_vit(module: nn.Module) -> None:
 def set_bn_momentum(module: nn.Module, momentum: float) -> None:
     """Set the momentum of every batch norm in `module`: the share of a new batch in the running statistics."""
     for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, _BatchNorm):
             norm.momentum = momentum
 
 
 @contextmanager
 def batch_norm_at_rest(module: nn.Module, at_rest: bool) -> Iterator[None]:
     """Keep the running statistics of every batch norm in `module` as they are, if `at_rest`."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)] if at_rest else []
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)] if at_rest else []
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -148,7 +149,7 @@ def timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
         network: Any = timm.create_model(name, pretrained=True, **options)
     except (OSError, RuntimeError) as error:
         raise PretrainedUnavailable(
-            f"cannot load the ImageNet weights of timm's {name}: {error}. Give this machine access to them, copy"
+            f"cannot load the weights of timm's {name}: {error}. Give this machine access to timm's own, copy"
             " them into its Hugging Face or torch hub cache, name a file with --weights, or start from random weights"
             " with --no-pretrained"
         ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from pipelines.common import storage
 from pipelines.training.samples import Arrays, Samples
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 MOST_KEPT_BYTES = 4 * 2**30  # of a worker's samples; the paper presets' on FaceForensics++ are 0.7 to 1.5 GB
 MOST_OF_DISK = 0.25  # of what is free: other workers of the node keep theirs
+MOST_OF_MEMORY = 0.1  # likewise: on some machines the folder for temporary files is memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,13 @@ class Kept:
 
     def __init__(self, samples: Samples, most_bytes: int = MOST_KEPT_BYTES) -> None:
         self.samples = samples
-        self._file = storage.scratch()
-        self._room = min(most_bytes, int(MOST_OF_DISK * storage.free_bytes(self._file.fileno())))
+        try:
+            self._file = storage.scratch()
+            free = MOST_OF_DISK * storage.free_bytes(self._file.fileno())
+            self._room = int(min(most_bytes, free, MOST_OF_MEMORY * psutil.virtual_memory().available))
+        except OSError as error:
+            log.warning("validation samples are made anew in each epoch: %s", error)
+            self._room = -1
         self._end = 0
         self._kept: dict[Hashable, list[_Sample]] = {}
 

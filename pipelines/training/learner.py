@@ -117,6 +117,9 @@ class Learner:
         learner = cls(module=module, optimizer=optimizer, scheduler=scheduler, state=TrainState())
         if checkpoint:
             learner._resume(job.planned.folder / checkpoint)
+        else:  # of a training that was killed before its first checkpoint
+            for left in folders(job.planned.folder, "best"):
+                shutil.rmtree(left, ignore_errors=True)
         return learner
 
     def _resume(self, checkpoint: Path) -> None:

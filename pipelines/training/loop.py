@@ -38,7 +38,9 @@ from pipelines.training.views import Pick
 from pipelines.training.workers import World
 
 NOTE_SECONDS = 1  # between notes of where the training stands
-CHECK_STEPS = 20  # after so many it is asked whether losses were finite: to ask is to wait for the device
+# Between two looks at whether losses were finite and a checkpoint is due, at most so many steps and about so many
+# seconds: to look is to wait for the device and for all workers.
+CHECK_STEPS, CHECK_SECONDS = 20, 30.0
 
 
 class NonFiniteLoss(ValueError):
@@ -67,7 +69,8 @@ def _train(job: Job, world: World) -> None:
     state.note_made_with(world.gather(device.made_with(job.planned.numerics, world.device)))
     model, trainable = world.wrap(module), _trainable(module)
     module.train()
-    epoch_began = noted_at = time.monotonic()
+    epoch_began = noted_at = looked_at = time.monotonic()
+    looked, look = state.step, state.step + 1  # the steps of the last look and of the next
 
     steps, watch = range(state.step, num_steps), Watch(world)
     batches = to_device(world.batches(job, samples, view, steps), world.device)
@@ -97,12 +100,15 @@ def _train(job: Job, world: World) -> None:
 
             epoch_ends = state.step % epoch_steps == 0
             asked = job.checkpoint_steps is not None and state.step % job.checkpoint_steps == 0
-            if not (epoch_ends or asked or state.step % CHECK_STEPS == 0):
+            if not (epoch_ends or asked or state.step >= look):
                 continue
             watch.check()  # before anything of these steps is kept
+            took_s = max(world.gather(time.monotonic() - looked_at)) / (state.step - looked)
+            looked, look = state.step, state.step + min(CHECK_STEPS, max(1, int(CHECK_SECONDS / max(took_s, 1e-9))))
             if epoch_ends:
                 end_epoch(job, learner, val_samples, world, state.step // epoch_steps, time.monotonic() - epoch_began)
                 epoch_began = time.monotonic()
+            looked_at = time.monotonic()
             if world.rank == 0 and state.step < num_steps and (asked or saver.due(epoch_ends)):
                 saver.save(learner)
     if world.rank == 0:

@@ -20,8 +20,11 @@ TOY = ("--device", "cpu", "--preset", "tiny", "--methods", "plain", "--steps", "
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict]:
     gpu.main([*TOY, *arguments])
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return {line.pop("part"): line for line in lines}
+    found: dict[str, dict] = {}
+    for line in capsys.readouterr().out.splitlines():
+        figures = json.loads(line)
+        found.setdefault(figures.pop("part"), {}).update(figures)
+    return found
 
 
 def test_figures_are_printed_by_part(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,3 +52,16 @@ def test_the_loop_and_its_options_are_timed(capsys: pytest.CaptureFixture[str]) 
 
 def test_what_would_begin_too_late_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert "left out" in told(capsys, "--parts", "machine", "--minutes", "-1")["machine"]
+
+
+def test_a_part_that_fails_costs_its_own_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(options: object, folder: Path) -> object:
+        yield {"before": 1}
+        raise RuntimeError("no memory")
+
+    monkeypatch.setitem(gpu.PARTS, "steps", broken)
+    found = told(capsys, "--parts", "steps", "machine")
+    assert found["steps"] == {"before": 1, "failed": "RuntimeError: no memory"}
+    assert "failed" not in found["machine"]

@@ -19,6 +19,7 @@ from models._distributed import (
     total,
     world_size,
 )
+from models._layers import batch_norm_at_rest, set_bn_momentum
 
 WORKER = """
 import sys, torch, torch.distributed as dist
@@ -113,6 +114,11 @@ def test_a_converted_network_is_the_same_network(name, native):
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert {type(norm) for norm in norms} == {NativeSyncBatchNorm if native else SyncBatchNorm}
+    with batch_norm_at_rest(net, True):  # SAM's second pass
+        assert {norm.momentum for norm in norms} == {0.0}
+    assert 0.0 not in {norm.momentum for norm in norms}
+    set_bn_momentum(net, 0.25)
+    assert {norm.momentum for norm in norms} == {0.25}
     if native:  # on a GPU only does it train
         return
     with alone():

@@ -16,7 +16,7 @@ import models
 from pipelines.common.numerics import Numerics
 from pipelines.common.storage import folders, write_bytes
 from pipelines.experiments.experiment import Experiment
-from pipelines.training import loop, stages, views
+from pipelines.training import learner, loop, stages, views
 from pipelines.training import samples as samples_module
 from pipelines.training.job import Job
 from pipelines.training.train import train_stage
@@ -190,6 +190,36 @@ def test_a_resumed_training_does_not_start_over(tmp_path: Path) -> None:
 
     loop.loop(job, Watching())
     assert seen == [range(3, 8)]
+
+
+@pytest.mark.parametrize(("seconds", "asked_at"), [(0.0, [1, 2, 3, 4, 5, 6, 7]), (1e9, [1, 2, 4, 6])])
+def test_slow_steps_are_asked_one_by_one_whether_a_checkpoint_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, asked_at: list[int]
+) -> None:
+    """Of 8 steps in four epochs the first tells how long one takes; minutes of work must not wait for the twentieth."""
+    asked: list[int] = []
+    job = jobs(tmp_path)["recover"]
+    monkeypatch.setattr(loop, "CHECK_SECONDS", seconds)
+    of_step = loop.Watch.begin
+
+    def began(self: Any, step: int, picks: Any) -> None:
+        asked.append(step + 1)
+        of_step(self, step, picks)
+
+    monkeypatch.setattr(loop.Watch, "begin", began)
+    monkeypatch.setattr(learner.Saver, "due", lambda self, epoch_ends: due.append(asked[-1]) or False)
+    due: list[int] = []
+    loop.loop(job, Alone())
+    assert due == asked_at
+
+
+def test_what_a_training_left_before_its_first_checkpoint_is_not_taken_for_this_ones_best(tmp_path: Path) -> None:
+    job = jobs(tmp_path, checkpoint_steps=5)["recover"]
+    write_bytes(job.planned.folder / "best-00000001" / "weights.safetensors", b"of another attempt")
+    with pytest.raises(Interrupted):
+        loop.loop(job, Killed(6))
+    train_stage(job)
+    assert weights(job)
 
 
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
