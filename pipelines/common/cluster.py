@@ -104,9 +104,9 @@ def _silent_stderr() -> Iterator[None]:
 def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[Resources]:
     """Start or join Ray, yield what it has, and shut it down or leave it at the end.
 
-    Without `address`, use the Ray that this process has started already and leave it running, or else start a local one
-    on this machine's GPUs and `num_cpus` CPUs (None: all). With `dashboard`, that also starts its web server on
-    localhost; without it, what a stopped trial's workers held is never free again.
+    Without `address`, use the Ray that this process has started or joined already, as it is, and leave it running, or
+    else start a local one on this machine's GPUs and `num_cpus` CPUs (None: all). With `dashboard`, that also starts
+    its web server on localhost; without it, what a stopped trial's workers held is never free again.
     Raise ClusterError where the cluster can't be joined, or a local Ray has too long a path for temporary files,
     VersionError where a cluster's nodes run other code or packages.
     """
@@ -115,6 +115,8 @@ def connect(address: str | None, num_cpus: int | None = None, dashboard: bool = 
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None and ray.is_initialized():
+        if len(ray.nodes()) > 1:
+            check_nodes()
         yield _checked(resources())
         return
     if address is None:

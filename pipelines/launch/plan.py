@@ -93,7 +93,7 @@ def _print_time(request: Request, data: Data, planned: Sequence[PlannedStage], c
     together = duration.at_once(request.options, request.preset, len(request.experiments))
     say(duration.told(faces, left, together))
     if request.preset == "paper" and any(each.seconds is None for each in left):
-        say(f"At the size of FaceForensics++: {cost.estimate(request.experiments.values())}")
+        say(f"All of it, at the size of FaceForensics++: {cost.estimate(request.experiments.values())}")
 
 
 def _print_stages(request: Request, data: Data | None, console: Console) -> list[PlannedStage]:
