@@ -39,6 +39,8 @@ SEARCHED = (
     "mc_lcr_manipulations",
 )
 MOST_SECONDS = 2700  # of all launches together; other nightly tests share the two cores, alone it takes half of that
+# DeeperForensics and DFDC do not tell what their fakes were made from.
+GAP = "of no forged face there are a true and a predicted mask"
 # `methods` first: its faces are those of nearly all others. One line for each launch: sweep, kind, exit code.
 RUN = """
 import contextlib, importlib, sys
@@ -119,8 +121,8 @@ def check_table(report: Path, name: str, labels: list[str], columns: int) -> Non
     ours = [cell for cell in cells if cell["published_only"] != "yes"]
     assert [cell[heading[0]] for cell in ours] == [label for label in labels for _ in range(columns)]
     for cell in ours:
-        assert not cell["failure"], cell
-        assert cell["note"] if not cell["ours"] else 0 <= float(cell["ours"]) <= 1, cell
+        assert not cell["failure"] or GAP in cell["failure"], cell
+        assert cell["note"] or cell["failure"] if not cell["ours"] else 0 <= float(cell["ours"]) <= 1, cell
     assert any(cell["ours"] for cell in ours)
     for ending in ("md", "csv", "tex", "png", "html"):
         assert (report / f"{name}.{ending}").stat().st_size > 0
@@ -132,7 +134,8 @@ def check_table(report: Path, name: str, labels: list[str], columns: int) -> Non
 def test_every_row_is_in_the_table(launched: Launched, sweep: Sweep) -> None:
     said = launched.said(sweep.name, "rows")
     assert TINY_NOTE in said
-    assert not [word for word in ("FAILED", "NOT LOGGED", "LEAK") if word in said], said
+    assert not [word for word in ("NOT LOGGED", "LEAK") if word in said], said
+    assert ("FAILED" in said) == (GAP in said), said
     check_table(launched.report(sweep.name), sweep.name, [row.label for row in sweep.running], len(sweep.columns))
 
 
@@ -181,6 +184,7 @@ def test_a_search_ends_in_a_table(launched: Launched, searched: str) -> None:
     check_table(launched.report(name), name, labels, len(sweep.columns))
     parents, children = launched.runs(name)
     candidates = [run for run in children if "candidate" in run.data.tags]
-    assert (len(parents), len(candidates), len(children) - len(candidates)) == (2, CANDIDATES, len(labels))
+    assert (len(parents), len(children) - len(candidates)) == (2, len(labels))
+    assert 1 <= len(candidates) <= CANDIDATES  # Optuna may propose the sweep's own setting once more
     assert {run.data.tags["warning"] for run in (*parents, *children)} == {TINY_NOTE}
     assert {run.data.tags["state"] for run in candidates} <= {"finished", "stopped"}
