@@ -36,11 +36,12 @@ SEARCHED = (
     "laa_net_loss_weights",
     "lre_gate",
     "mask_ratio",
-    "mc_lcr_manipulations",
+    "mc_lcr_components",
 )
 MOST_SECONDS = 2700  # of all launches together; other nightly tests share the two cores, alone it takes half of that
-# DeeperForensics and DFDC do not tell what their fakes were made from.
-GAP = "of no forged face there are a true and a predicted mask"
+# Why a number may be missing: DeeperForensics and DFDC do not tell what their fakes were made from; of so few videos in
+# c40 all of one kind may be without a face.
+GAPS = ("of no forged face there are a true and a predicted mask", "not defined: ")
 # `methods` first: its faces are those of nearly all others. One line for each launch: sweep, kind, exit code.
 RUN = """
 import contextlib, importlib, sys
@@ -113,6 +114,10 @@ def sweep(request: pytest.FixtureRequest) -> Sweep:
     return found
 
 
+def is_gap(told: str) -> bool:
+    return any(gap in told for gap in GAPS)
+
+
 def check_table(report: Path, name: str, labels: list[str], columns: int) -> None:
     """Each of our cells has a number, or says why it has none; and the report says that none means anything."""
     with (report / f"{name}.csv").open() as file:
@@ -121,7 +126,7 @@ def check_table(report: Path, name: str, labels: list[str], columns: int) -> Non
     ours = [cell for cell in cells if cell["published_only"] != "yes"]
     assert [cell[heading[0]] for cell in ours] == [label for label in labels for _ in range(columns)]
     for cell in ours:
-        assert not cell["failure"] or GAP in cell["failure"], cell
+        assert not cell["failure"] or is_gap(cell["failure"]), cell
         assert cell["note"] or cell["failure"] if not cell["ours"] else 0 <= float(cell["ours"]) <= 1, cell
     assert any(cell["ours"] for cell in ours)
     for ending in ("md", "csv", "tex", "png", "html"):
@@ -135,7 +140,7 @@ def test_every_row_is_in_the_table(launched: Launched, sweep: Sweep) -> None:
     said = launched.said(sweep.name, "rows")
     assert TINY_NOTE in said
     assert not [word for word in ("NOT LOGGED", "LEAK") if word in said], said
-    assert ("FAILED" in said) == (GAP in said), said
+    assert ("FAILED" in said) == is_gap(said), said
     check_table(launched.report(sweep.name), sweep.name, [row.label for row in sweep.running], len(sweep.columns))
 
 
@@ -168,7 +173,8 @@ def test_mlflow_has_every_run_marked(launched: Launched, sweep: Sweep) -> None:
         assert (run.data.tags["preset"], run.data.tags["warning"]) == ("tiny", TINY_NOTE)
     for run in children:
         ours = {name: value for name, value in run.data.metrics.items() if not name.endswith("/published")}
-        assert any(name.endswith(f"/{sweep.columns[0].metric}") for name in ours)
+        found = any(name.endswith(f"/{sweep.columns[0].metric}") for name in ours)
+        assert found or "not_defined" in run.data.tags, run.data.tags
         assert all(math.isfinite(value) for name, value in ours.items() if "/video/" in name)
     files = {Path(entry.path).name for entry in launched.client.list_artifacts(parent.info.run_id)}
     assert {f"{sweep.name}.{ending}" for ending in ("md", "csv", "tex", "png", "html")} <= files
@@ -178,7 +184,8 @@ def test_mlflow_has_every_run_marked(launched: Launched, sweep: Sweep) -> None:
 def test_a_search_ends_in_a_table(launched: Launched, searched: str) -> None:
     sweep: Sweep = importlib.import_module(f"sweeps.{searched}").SWEEP
     name, said = f"{sweep.name}_search", launched.said(sweep.name, "search")
-    assert not [word for word in ("FAILED", "NOT LOGGED") if word in said], said
+    assert "NOT LOGGED" not in said
+    assert ("FAILED" in said) == is_gap(said), said
     assert TINY_NOTE in said
     labels = [label for label in (BASE, FOUND) if label == BASE or "No setting did better" not in said]
     check_table(launched.report(name), name, labels, len(sweep.columns))
