@@ -1,7 +1,8 @@
 """What can be asked, and how much of it is there: python -m sweeps [PART OF A NAME ...] [--storage DIR] [--trained]
 
 For each question: the command, the paper's table, how many rows it has, how many of them the newest report has, and
-what its trainings take at the papers' sizes with the default seeds, as an estimate (pipelines/launch/cost.py).
+what its trainings take at the papers' sizes with the default seeds, as an estimate (pipelines/launch/cost.py). It is
+computed on first use and kept in the user's cache folder.
 With --trained also how many distinct stages they train. Of these are counted as trained as many as lie in --storage
 with the same settings and seed, whatever videos they were trained on; `python sweeps/<question>.py --dry-run` looks at
 the videos too.
@@ -14,7 +15,8 @@ import importlib
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,10 @@ from rich.console import Console
 
 from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
-from pipelines.experiments.experiment import PRESETS, Preset
+from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.launch import cost
 from sweeps import HERE, names
-from sweeps._work import TRAININGS
 
 PROG = "python -m sweeps"
 WIDTH = 80
@@ -82,12 +83,25 @@ def rows_reported(name: str, storage: Path) -> int | None:
 
 
 # --------------------------------------------------------------------------------- the command
-def entry(name: str, preset: Preset | None, storage: Path, finished: Counter[str] | None) -> list[str]:
+def sweep_of(name: str) -> Sweep:
+    """Return what a question's file declares."""
+    sweep: Sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+    return sweep
+
+
+def of_paper(name: str) -> Iterable[Experiment]:
+    """Return a question's experiments at the paper's size, with the default seeds."""
+    sweep = sweep_of(name)
+    return sweep.experiments("paper", sweep.seeds["paper"], {}).values()
+
+
+def entry(name: str, estimate: str, preset: Preset | None, storage: Path, finished: Counter[str] | None) -> list[str]:
     """Return the lines that tell of a question.
 
+    estimate: what its trainings take.
     preset, finished: whose stages are counted, and what `trained` found in the storage; None: they are not.
     """
-    sweep: Sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+    sweep = sweep_of(name)
     rows = rows_reported(name, storage)
     num_rows = len(sweep.running)
     others = f" and {more} published only" if (more := len(sweep.rows) - num_rows) else ""
@@ -98,16 +112,8 @@ def entry(name: str, preset: Preset | None, storage: Path, finished: Counter[str
         facts += f", {_count(wanted.total(), 'stage')}, {num_trained} trained"
     if rows is not None:
         facts += f"; newest report: {rows} of {num_rows} rows"
-    texts = (question(name), sweep.title, *_estimate(name, sweep.seeds["paper"]), facts)
+    texts = (question(name), sweep.title, f"at the paper's size: {estimate}", facts)
     return [f"python sweeps/{name}.py", *("    " + line for text in texts for line in textwrap.wrap(text, WIDTH - 4))]
-
-
-def _estimate(name: str, num_seeds: int) -> list[str]:
-    """Return what a question's trainings take at the paper's size; nothing of one that is newer than `_work.py`."""
-    if name not in TRAININGS:
-        return []
-    number, operations = TRAININGS[name]
-    return [f"at the paper's size: {cost.told(num_seeds * number, num_seeds * operations)}"]
 
 
 def _count(number: int, what: str) -> str:
@@ -144,9 +150,14 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
         finished = trained(storage) if arguments.trained else None
     except StorageError as error:
         parser(prog).error(str(error))
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console, waiting = (Console(stderr=err, highlight=False, markup=False, soft_wrap=True) for err in (False, True))
+
+    def say(number: int) -> None:
+        waiting.print(f"Estimating {_count(number, 'question')}, which is done once and takes seconds ...")
+
+    estimates = cost.kept({name: partial(of_paper, name) for name in chosen}, say)
     for name in chosen:
-        console.print("\n".join(entry(name, preset, storage, finished)) + "\n")
+        console.print("\n".join(entry(name, estimates[name], preset, storage, finished)) + "\n")
     counted = f", {preset} preset, default seeds" if preset else ""
     console.print(f"{_count(len(chosen), 'question')}{counted}; --storage {arguments.storage}")
 

@@ -1,7 +1,7 @@
 """Which folders of pictures a tar archive holds.
 
-Listing an archive means reading all of it, so that listings are kept in the user's cache folder ($XDG_CACHE_HOME or
-~/.cache). A kept listing is used as long as the archive has the same size and time of change.
+Listing an archive means reading all of it, so that listings are kept in the user's cache folder
+(`user_cache`). A kept listing is used as long as the archive has the same size and time of change.
 """
 
 import gzip
@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from pipelines.common import user_cache
 from pipelines.common.storage import write_text
 from pipelines.datasets._root import Root, is_remote
 from pipelines.media import stills
@@ -58,8 +59,6 @@ def _read_through(file: IO[bytes]) -> tuple[list[str], str]:
 
 def _kept(root: Root, archive: str) -> Path:
     """Return the file that holds the listing of this archive in its present state, whether or not it exists."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(home) if os.path.isabs(home) else Path(os.path.expanduser("~/.cache"))
     uri = root.uri if is_remote(root.uri) else os.path.abspath(root.uri)
     key = json.dumps([VERSION, uri, archive, root.state(archive)])
-    return folder / "crossforge" / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    return user_cache.folder() / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.launch import cost
 from sweeps import _crossforge, names
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +38,13 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[str, tuple[str, list[str]]]:
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, list[str]]]:
     """Words -> what `crossforge` answers, and which heavy packages it imported first, all in one process."""
-    done = run("-c", ASK_ALL, json.dumps(ASKED), json.dumps(HEAVY))
+    with pytest.MonkeyPatch.context() as patch:  # estimates of trainings are there, as from the second time on
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(cost, "estimate", lambda experiments: "some hours")
+        cost.kept(dict.fromkeys(names(), list), lambda number: None)
+        done = run("-c", ASK_ALL, json.dumps(ASKED), json.dumps(HEAVY))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -7,9 +7,17 @@ import pytest
 
 from pipelines.common.storage import write_json
 from pipelines.experiments.experiment import Experiment
+from pipelines.launch import cost
 from pipelines.training import stages
 from pipelines.training.views import VIEWS
 from sweeps import __main__ as listing
+
+
+@pytest.fixture(autouse=True)
+def _estimated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates are of `test_work`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(cost, "estimate", lambda experiments: f"{len(list(experiments))} trainings")
 
 
 def stage(storage: Path, experiment: Experiment, rows: str, *, done: bool = True) -> None:
@@ -26,16 +34,28 @@ def first_row(name: str) -> Experiment:
 
 
 def entry_of(name: str, storage: Path) -> str:
-    return listing.entry(name, "small", storage, listing.trained(storage))[-1].strip()
+    return listing.entry(name, "an estimate", "small", storage, listing.trained(storage))[-1].strip()
 
 
 def test_every_question_is_listed_within_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listing.main(["--storage", str(tmp_path), "--preset", "small"])
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
     assert [line for line in lines if line.startswith("python")] == [f"python sweeps/{n}.py" for n in listing.names()]
     assert max(map(len, lines[:-1])) <= 80
     assert "    Delocate, Table 5: mask ratio" in lines
     assert list(tmp_path.iterdir()) == []
+    assert told.err.startswith(f"Estimating {len(listing.names())} questions")
+
+
+def test_an_estimate_is_of_the_paper_s_size_and_default_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = importlib.import_module("sweeps.lre_gate").SWEEP
+    for said in ("Estimating 1 question,", ""):  # the second time it is known
+        listing.main(["lre_gate"])
+        told = capsys.readouterr()
+        assert f"    at the paper's size: {len(sweep.running) * sweep.seeds['paper']} trainings\n" in told.out
+        assert told.err.startswith(said)
+        assert bool(told.err) == bool(said)
 
 
 def test_a_part_of_a_name_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,44 +1,30 @@
-"""The work of each sweep's trainings, which `python -m sweeps` tells without computing it: `sweeps/_work.py`.
+"""What the trainings of a question take, as `python -m sweeps` tells it; and that it is computed once."""
 
-`python -m tests.sweeps.test_work` writes that file anew.
-"""
-
-import importlib
+import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from pipelines.common.storage import write_text
+from pipelines.common import user_cache
 from pipelines.experiments.experiment import Experiment
 from pipelines.launch import cost
 from sweeps import names
-from sweeps._work import TRAININGS
+from sweeps.__main__ import of_paper
 
 ROOT = Path(__file__).parents[2]
 PLAIN = Experiment(model="plain", train_on="ffpp", test_on=())
-HEAD = '''"""The trainings of each sweep at the paper's sizes with one seed: how many, and their operations.
-
-Computed: `python -m tests.sweeps.test_work`; `pipelines/launch/cost.py` says how.
-"""
-
-TRAININGS = {
-'''
 
 
-def computed(name: str) -> tuple[int, float]:
-    sweep = importlib.import_module(f"sweeps.{name}").SWEEP
-    number, operations = cost.work(sweep.experiments("paper", 1, {}).values())
-    return number, float(f"{operations:.3e}")
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_work_that_is_told_is_that_of_the_sweep(name: str) -> None:
-    assert TRAININGS[name] == computed(name), "python -m tests.sweeps.test_work"
-
-
-def test_nothing_else_is_told() -> None:
-    assert list(TRAININGS) == list(names())
+def test_every_question_has_an_estimate(name: str) -> None:
+    assert re.fullmatch(r"\d+ trainings?, some [\d.]+ hours of .+", cost.estimate(of_paper(name)))
 
 
 def test_work_by_hand() -> None:
@@ -67,6 +53,65 @@ def test_the_works_of_a_sample_are_those_of_the_docs() -> None:
     assert told == cost.WORK
 
 
-if __name__ == "__main__":
-    lines = [f'    "{name}": {computed(name)},\n' for name in names()]
-    write_text(ROOT / "sweeps" / "_work.py", HEAD + "".join(lines) + "}\n")
+# ------------------------------------------------------------------------------------------------------ computed once
+class Asked:
+    """Questions of one name each, and which of them were computed."""
+
+    def __init__(self) -> None:
+        self.computed: list[str] = []
+        self.said: list[int] = []
+
+    def _question(self, name: str) -> Callable[[], Iterable[Experiment]]:
+        def experiments() -> Iterable[Experiment]:
+            self.computed.append(name)
+            return [PLAIN]
+
+        return experiments
+
+    def kept(self, *asked: str) -> dict[str, str]:
+        return cost.kept({name: self._question(name) for name in asked}, self.said.append)
+
+
+def test_an_estimate_is_computed_once() -> None:
+    asked = Asked()
+    first = asked.kept("a", "b")
+    assert first == dict.fromkeys(("a", "b"), cost.estimate([PLAIN]))
+    assert asked.kept("b", "c", "a") == dict.fromkeys(("b", "c", "a"), cost.estimate([PLAIN]))
+    assert asked.kept("c") == {"c": cost.estimate([PLAIN])}
+    assert (asked.computed, asked.said) == (["a", "b", "c"], [2, 1])
+
+
+def test_changed_code_is_estimated_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked()
+    asked.kept("a", "b")
+    monkeypatch.setattr(cost, "_digest_of_code", lambda: "another")
+    asked.kept("a")
+    assert asked.computed == ["a", "b", "a"]
+    assert list(json.loads((user_cache.folder() / "estimates.json").read_text())["estimates"]) == ["a"]
+
+
+def test_the_digest_of_the_code_covers_models_settings_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = cost._digest_of_code(), Path.read_bytes
+    for changed in ("models/_adfd_config.py", "pipelines/launch/cost.py", "sweeps/_lre.py", "sweeps/mask_ratio.py"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path, own=ROOT / changed: read(path) + b"#" * (path == own))
+            assert cost._digest_of_code() != before, changed
+    assert cost._digest_of_code() == before
+
+
+@pytest.mark.parametrize("spoiled", ["", "[]", '{"code": 1}', '{"code": "CODE", "estimates": 3}'])
+def test_a_spoiled_cache_is_made_again(spoiled: str) -> None:
+    place = user_cache.folder() / "estimates.json"
+    place.parent.mkdir()
+    place.write_text(spoiled.replace("CODE", cost._digest_of_code()))
+    asked = Asked()
+    assert asked.kept("a") == asked.kept("a") == {"a": cost.estimate([PLAIN])}
+    assert asked.computed == ["a"]
+
+
+def test_without_a_cache_folder_it_is_computed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    asked = Asked()
+    assert asked.kept("a") == asked.kept("a") == {"a": cost.estimate([PLAIN])}
+    assert asked.computed == ["a", "a"]
