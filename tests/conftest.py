@@ -15,11 +15,15 @@ os.environ.update(
 )
 
 import shutil
+import socket
 import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -124,12 +128,20 @@ def ray_local() -> Iterator[None]:
 
 
 class Bucket:
-    """On a server that speaks S3, by HTTP. A test can take the server away for a while: it comes back as it was."""
+    """On a server that speaks S3, by HTTP. A test can take the server away for a while: it comes back as it was.
+
+    `fault`, which a test may replace, says of each request by its method and path what goes wrong with it: `busy`, it
+    is refused with 503; `lost`, it is done and the connection closed without an answer; `cut`, half of the answer
+    comes; `slow`, it takes a while; nothing where it is empty. `requests` holds all methods and paths.
+    """
+
+    fault: Callable[[str, str], str]
 
     def __init__(self, name: str) -> None:
         import boto3
 
         self.name, self._port = name, 0
+        self.fault, self.requests = lambda method, path: "", []
         self.start()
         keys = boto3.Session("me", "x", region_name="us-east-1")
         self._objects = keys.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
@@ -147,6 +159,26 @@ class Bucket:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port)
         self._server.start()
         _, self._port = self._server.get_host_and_port()
+        self._answer, self._server._server.app = self._server._server.app, self._faulty
+
+    def _faulty(self, environ: Any, start_response: Any) -> Any:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append((method, path))
+        match self.fault(method, path):
+            case "busy":
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                start_response("503 Slow Down", [("Content-Length", "0")])
+                return []
+            case "slow":
+                time.sleep(0.3)
+            case "lost":
+                b"".join(self._answer(environ, lambda *_: None))
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+                return []
+            case "cut":
+                whole = b"".join(self._answer(environ, start_response))
+                return [whole[: len(whole) // 2]]
+        return self._answer(environ, start_response)
 
     def stop(self) -> None:
         self._server.stop()
@@ -183,6 +215,27 @@ def new_bucket() -> Iterator[Callable[[], Bucket]]:
     yield make
     for bucket in made:
         bucket.remove()
+
+
+@pytest.fixture(scope="module")
+def shared_bucket(new_bucket: Callable[[], Bucket]) -> Bucket:
+    """One for the tests of a file: each has places of its own in it."""
+    return new_bucket()
+
+
+@pytest.fixture
+def in_bucket(shared_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A place in a bucket, as storage: `in_bucket.path`, and its server `in_bucket.server`."""
+    from pipelines.common import bucket, storage
+
+    for name, value in {**shared_bucket.environment, "CROSSFORGE_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    bucket.store.cache_clear()
+    shared_bucket.requests.clear()
+    place = storage.path_of(f"s3://{shared_bucket.name}/runs of {uuid.uuid4().hex}/mine")
+    yield SimpleNamespace(path=place, server=shared_bucket)
+    shared_bucket.fault = lambda method, path: ""
+    bucket.store.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,9 @@
 It knows no video, face or score, only the columns of their tables.
 
     storage     the one way to write a file (`writing`), also as JSON and Parquet; digests that name values
+    bucket      a place in a bucket under the methods of a Path; patience with its server
+    bucket_cache  copies of a bucket's objects on this machine's disk
+    lease       a lock in a bucket
     tables      columns, types and units of VIDEOS, FACES, LEDGER, PREDICTIONS, RESULTS and the other tables
     cluster     Ray, started here or joined; which nodes do which work, and how many CPUs and GPUs there are
     numerics    precision, and whether each time the same: the setting

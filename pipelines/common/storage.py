@@ -1,8 +1,11 @@
-"""One way to write a file that must survive a crash; digests that name values; the storage folder of sweeps.
+"""One way to write a file that must survive a crash; digests that name values; the storage of sweeps.
 
-Every file that is to outlive its process is written through `writing`: under a temporary name, then fsynced, then
-renamed. Readers therefore see a file whole or not at all, even after a power cut. `put_folder` does the same for a
-folder of files, `tree_to_disk` for a tree that other code has written.
+The storage is a folder, or a place in a bucket, whose paths (`bucket.BucketPath`) are read as those of a folder.
+
+Every file that is to outlive its process is written through `writing`: in a folder under a temporary name, then
+fsynced, then renamed; in a bucket as one object. Readers therefore see a file whole or not at all, even after a power
+cut. `put_folder` does the same for a folder of files, `tree_to_disk` for a tree that other code has written. `locked`
+is a lock among all that use the storage, `ranged` a file of which only parts are fetched.
 """
 
 import dataclasses
@@ -10,22 +13,25 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.common import bucket
+from pipelines.common.bucket import BucketPath, StorageError
+from pipelines.common.lease import Lease
+
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
-
-
-class StorageError(ValueError):
-    """The storage folder, or a file in it, can't be used; the message says what to do."""
+_WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
 
 
 @contextmanager
@@ -37,7 +43,15 @@ def writing(path: Path) -> Iterator[Path]:
     exists without them. Missing folders are made. After an error the temporary file is removed; a killed process
     leaves it behind as `.<name>.<random>.tmp`. What a symbolic link names is written; a device or a pipe is written to
     as it is.
+
+    Of a file in a bucket, the temporary one lies on this machine's disk, and is uploaded whole at the end.
     """
+    if isinstance(path, BucketPath):
+        with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            path.put(temporary)
+        return
     if path.is_symlink():
         path = path.resolve()
     if path.exists() and not path.is_file():
@@ -56,6 +70,9 @@ def writing(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file; see `writing`."""
+    if isinstance(path, BucketPath):
+        path.put(data)
+        return
     with writing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -86,6 +103,9 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 def write_note(path: Path, value: Any) -> None:
     """Write a value as JSON for a process that looks on, whole or not at all; a power cut may cost the whole file."""
+    if isinstance(path, BucketPath):
+        path.put(json.dumps(value).encode())
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_text(json.dumps(value))
@@ -107,7 +127,7 @@ def free_bytes(descriptor: int) -> int:
 
 def make_folder(path: Path) -> None:
     """Make a folder and its missing parents; fsync the parent of each folder made, so that all survive a crash."""
-    if not path.is_dir():
+    if not isinstance(path, BucketPath) and not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         to_disk(path.parent)
@@ -133,40 +153,104 @@ def to_disk(path: Path) -> None:
 
 
 def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes]) -> None:
-    """Write a folder `<parent>/<prefix>-<number>` of the given files, whole or not at all; keep the two newest only.
+    """Write a folder of the given files that `folders` then finds, whole or not at all; keep the two newest only.
 
-    `number` is padded with zeros to eight digits. A folder that exists already stays as it is: it was written at the
-    same point of the same training, perhaps just now by a worker whose node was taken for lost and is not.
+    A folder that exists already stays as it is: it was written at the same point of the same training, perhaps just now
+    by a worker whose node was taken for lost and is not. Of two that are written to a bucket at once, both are whole,
+    and all take the same one.
     """
     path, fresh = parent / f"{prefix}-{number:08d}", parent / f".{prefix}-{uuid.uuid4().hex}.new"
-    if not path.exists():
-        make_folder(fresh)
-        try:
+    if number not in map(number_of, folders(parent, prefix)):
+        if isinstance(parent, BucketPath):
+            path = parent / f"{path.name}-{uuid.uuid4().hex}"
             for name, data in files.items():
-                write_bytes(fresh / name, data)
-            fresh.rename(path)
-            to_disk(parent)
-        except OSError:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if not path.exists():
-                raise
+                write_bytes(path / name, data)
+            write_bytes(path / _WHOLE, b"")
+        else:
+            make_folder(fresh)
+            try:
+                for name, data in files.items():
+                    write_bytes(fresh / name, data)
+                fresh.rename(path)
+                to_disk(parent)
+            except OSError:
+                shutil.rmtree(fresh, ignore_errors=True)
+                if not path.exists():
+                    raise
     for outdated in folders(parent, prefix)[:-2]:
-        shutil.rmtree(outdated, ignore_errors=True)
+        remove_folder(outdated)
 
 
 def folders(parent: Path, prefix: str) -> list[Path]:
-    """Return the folders that `put_folder` wrote with this prefix, oldest first."""
-    return sorted(path for path in parent.glob(f"{prefix}-*") if path.is_dir())
+    """Return the folders that `put_folder` wrote with this prefix, by their number; see `number_of`.
+
+    They are named `<prefix>-<number>`, the number padded with zeros to eight digits; in a bucket, more follows.
+    """
+    if not isinstance(parent, BucketPath):
+        return sorted(path for path in parent.glob(f"{prefix}-*") if path.is_dir())
+    whole = sorted((marker.parent for marker in parent.glob(f"{prefix}-*/{_WHOLE}")), reverse=True)
+    return sorted({number_of(path): path for path in whole}.values())  # of several with one number, the first by name
+
+
+def number_of(folder: Path) -> int:
+    """Return the number that `put_folder` was given."""
+    return int(re.search(r"-([0-9]{8})(-[0-9a-f]{32})?$", folder.name)[1])  # type: ignore[index]
+
+
+def remove_folders(parent: Path, prefix: str) -> None:
+    """Delete all that `put_folder` has written with this prefix, also what a killed process has left of it."""
+    for path in (*parent.glob(f"{prefix}-*"), *parent.glob(f".{prefix}-*.new")):
+        remove_folder(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder with all that is in it, as far as possible; in a bucket its marker goes first."""
+    if isinstance(path, BucketPath):
+        bucket.delete([path / _WHOLE])
+        bucket.delete(path.objects())
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def locked(path: Path, timeout_s: float = -1.0) -> AbstractContextManager[Any]:
+    """Return a lock among all processes and machines that use the storage, by the name of a file for it.
+
+    It belongs to the process and goes with it: in a bucket within half a minute, where the process ran on another
+    machine. timeout_s: how long to wait for it; negative for ever. Raises TimeoutError.
+    """
+    return Lease(path=path, timeout_s=timeout_s) if isinstance(path, BucketPath) else filelock.FileLock(path, timeout_s)
+
+
+def ranged(path: Path) -> Any:
+    """Open a binary file, for reading a part here and there: of one in a bucket, no more than asked for is fetched."""
+    return bucket.RangedFile(path) if isinstance(path, BucketPath) else path.open("rb")
+
+
+def local(path: Path) -> Path:
+    """Return the file itself, or of one in a bucket its copy on this machine's disk, for reading."""
+    return path.local() if isinstance(path, BucketPath) else path
+
+
+def state(path: Path) -> list[Any]:
+    """Return what changes when a file is written anew."""
+    at = path.stat()
+    return [at.st_size, at.version if isinstance(path, BucketPath) else at.st_mtime_ns]  # type: ignore[attr-defined]
+
+
+def path_of(named: str | Path) -> Path:
+    """Return the path of a file or folder that is named by a path or by a bucket's URI. Raise StorageError."""
+    return bucket.parse(named) if isinstance(named, str) and bucket.is_bucket(named) else Path(named).expanduser()
 
 
 def check_storage(uri: str, *, write: bool = True) -> Path:
-    """Return the storage folder as an absolute path. With `write`, make it if it is missing and check that it works.
+    """Return the storage as an absolute path. With `write`, make it if it is missing and check that it works.
 
-    Raise StorageError for a URI, and, with `write`, for a folder that can't be written.
+    Raise StorageError for what is neither a folder nor a place in a bucket, for a bucket that there is not or that
+    can't be read, and, with `write`, for what can't be written.
     """
     if "://" in uri:
         raise StorageError(f"--storage {uri}: only folders are supported so far; mount the bucket and name the folder")
-    path = Path(uri).expanduser().resolve()
+    path = path_of(uri).resolve()
     if not write:
         return path
     try:
