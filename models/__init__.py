@@ -5,7 +5,7 @@ A paper's file has `STAGES` (its stages in order) and `VERSION` (raised when its
 that it wants) and `SMALL` (a `Config` for seconds on a CPU). They import no torch, nor does this file before a stage is
 asked for: a sweep is declared and checked, and tells its switches, without the seconds that torch takes.
 
-Most papers share `_feed` and `_stage` (the contract with the pipeline), `_config` (checks of settings), `_layers`,
+Most papers share `_feed` and `_stage` (the contract with the pipeline), `_config` (what settings share), `_layers`,
 `_schedule` and `_distributed`. The other files belong to one paper or two, whose docstrings say which part of the
 method they hold.
 """
@@ -19,6 +19,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from models._config import named, newer
 from models._feed import BadSample, Feed, Mode, Pooling, Sample
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ __all__ = [
     "Stage",
     "config",
     "module",
+    "named",
     "names",
+    "newer",
     "override",
     "stage",
     "stages",

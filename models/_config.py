@@ -1,6 +1,37 @@
-"""Checks that the papers' `Config`s share. Each raises ValueError: which field, its value, what is allowed."""
+"""What settings share: which of them stand in a name, and checks of the papers' `Config`s.
 
+Each check raises ValueError: which field, its value, what is allowed.
+"""
+
+from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def newer(**default: Any) -> Any:
+    """Return a dataclass's field that is newer than things that were made, and named by a digest, without it.
+
+    default: `default` or `default_factory`, as of `dataclasses.field`.
+    """
+    return field(**default, metadata={"newer": True})
+
+
+def named(settings: Any) -> dict[str, Any]:
+    """Return a dataclass as a dictionary for names and digests, without fields that are `newer` and at their default.
+
+    So what was made before there was the field keeps its name. What the dataclass holds may be dataclasses likewise.
+    """
+    values = asdict(settings)
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if "newer" in each.metadata and value == _default(each):
+            del values[each.name]
+        elif is_dataclass(value):
+            values[each.name] = named(value)
+    return values
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
 
 
 def check(valid: bool, message: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models._config import newer
+
 Sample = Mapping[str, Any]
 Mode = Literal["train", "select", "score"]  # what a sample is for: training, choosing the epoch on val, scoring
 
@@ -26,7 +28,8 @@ class Feed:
     steps_per_epoch: int | None = None  # None: every training video `samples_per_video` times
     samples_per_video: int = 1  # in an epoch
     fixed_frames: bool = False  # in views of single real faces: in each epoch the same, evenly spaced; else random ones
-    pairs: bool = False  # in views of real and fake: a real sample shows the target of the fake beside it; else anyone
+    # In views of real and fake: a real sample shows the target of the fake beside it; else anyone.
+    pairs: bool = newer(default=False)
     donors: int = 0  # each sample brings one of so many faces of other videos with the nearest landmarks
 
 

@@ -39,7 +39,6 @@ Shapes: B pairs, N = 2 B images, reals first; S = input_px, D width of the poole
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -52,7 +51,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._adfd_config import SMALL, Config
 from models._blend import Image, Landmarks, check_landmarks, flip, photometric, self_blend
-from models._config import check
+from models._config import check, named
 from models._layers import batch_norm_at_rest, last_maps, set_bn_momentum, tagged, timm_model
 from models._noise_refinement import NoiseRefinement
 from models._sam import SAM
@@ -142,7 +141,7 @@ class Detect(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "nrs", "optim")}
+        parts = {name: named(getattr(cfg, name)) for name in ("data", "net", "nrs", "optim")}
         return parts | {"pretrained": cfg.pretrained}
 
     @staticmethod

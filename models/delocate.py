@@ -37,7 +37,6 @@ Shapes: B samples, T frames, N tokens, P values of a tubelet, H = W = `input_px`
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -49,6 +48,7 @@ from torch.func import functional_call
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models._config import named
 from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, LocalizeConfig, RecoverConfig
 from models._distributed import mean_over_workers, total, world_size
 from models._layers import tagged, without_prefix
@@ -112,14 +112,14 @@ def _encoder(cfg: Config, *, final_norm: bool) -> Encoder:
 
 
 def _encoder_settings(cfg: Config) -> dict[str, Any]:
-    vit = asdict(cfg.vit)
+    vit = named(cfg.vit)
     del vit["checkpoint_activations"]  # changes memory and time only
-    return {"clip": asdict(cfg.clip), "vit": vit}
+    return {"clip": named(cfg.clip), "vit": vit}
 
 
 def _without_feed(cfg: FinetuneConfig | LocalizeConfig) -> dict[str, Any]:
     """Return the settings of a stage but for those that only its feed has."""
-    settings = asdict(cfg)
+    settings = named(cfg)
     del settings["pairs"]
     return settings
 
@@ -153,7 +153,7 @@ class Recover(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        return _encoder_settings(cfg) | {"recover": asdict(cfg.recover)}
+        return _encoder_settings(cfg) | {"recover": named(cfg.recover)}
 
     @staticmethod
     def feed(cfg: Config) -> Feed:

@@ -46,7 +46,6 @@ D = S / 4 side of the maps, E width of the embedding.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +56,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models._blend import photometric
+from models._config import named
 from models._distributed import total, world_size
 from models._efpn import Encoder, decoder
 from models._face_geometry import fit_square, geometric
@@ -195,7 +195,7 @@ class Detect(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        parts = {name: asdict(getattr(cfg, name)) for name in ("data", "net", "loss", "optim")}
+        parts = {name: named(getattr(cfg, name)) for name in ("data", "net", "loss", "optim")}
         parts["optim"] |= cfg.optim.schedule
         return parts | {"pretrained": cfg.pretrained}
 

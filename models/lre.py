@@ -29,7 +29,6 @@ Shapes: B images, N patches, P values of a patch, R masks of a face, h x w place
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from models._alignment import upright_face
+from models._config import named
 from models._image_mae import MaskedAutoencoder, to_image
 from models._key_region import draw_mask, key_patches
 from models._layers import to_patches, without_prefix
@@ -103,11 +103,11 @@ class Reconstruct(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        reconstruct = asdict(cfg.reconstruct)
+        reconstruct = named(cfg.reconstruct)
         del reconstruct["codec"]  # says which videos; these name the stage too
         if cfg.reconstruct.recipe == "paper":  # at a constant rate
             del reconstruct["warmup_epochs"]
-        return {"face": asdict(cfg.face), "mask": asdict(cfg.mask), "reconstruct": reconstruct}
+        return {"face": named(cfg.face), "mask": named(cfg.mask), "reconstruct": reconstruct}
 
     @staticmethod
     def codec_of(cfg: Config) -> str | None:
@@ -183,7 +183,7 @@ class Detect(Stage):
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
-        parts = {name: asdict(getattr(cfg, name)) for name in ("face", "mask", "detect")}
+        parts = {name: named(getattr(cfg, name)) for name in ("face", "mask", "detect")}
         return parts | {"pretrained": cfg.pretrained}
 
     @staticmethod

@@ -34,7 +34,6 @@ Shapes: B images, H = W = `input_px`, C channels, S positions of a feature map, 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models._alignment import upright_face
-from models._config import check
+from models._config import check, named
 from models._distributed import gather
 from models._mc_lcr_config import (
     DROPOUTS,
@@ -188,7 +187,7 @@ class Detect(Stage):
             "dropout": len(_places(cfg)) > 0,
         }
         without_effect |= {name for name, used in where_used.items() if not used}
-        settings = {name: value for name, value in asdict(cfg).items() if name not in without_effect}
+        settings = {name: value for name, value in named(cfg).items() if name not in without_effect}
         settings["dropout_at"] = _places(cfg)
         if cfg.loss.alpha == 0:
             settings["loss"] = {"alpha": 0.0}
@@ -225,7 +224,7 @@ class Detect(Stage):
         if cfg.use_frequency:
             self.frequency = FrequencyStream(
                 input_px=cfg.input_px,
-                **asdict(cfg.frequency),
+                **named(cfg.frequency),
                 attention_dropout=_dropout(cfg, "attention"),
                 mixer_dropout=_dropout(cfg, "mixer"),
             )

@@ -21,7 +21,6 @@ Shapes: B images, H = W = `input_px`.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
-from models._config import check
+from models._config import check, named
 from models._layers import last_maps, tagged, timm_model
 from models._plain_config import SMALL, SMALLEST_PX, Config
 from models._schedule import warmup_cosine
@@ -107,7 +106,7 @@ class Detect(Stage):
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
         extraction = ("stages", "video_frames", "crop_margin", "detector")
-        return {name: value for name, value in asdict(cfg).items() if name not in extraction}
+        return {name: value for name, value in named(cfg).items() if name not in extraction}
 
     @staticmethod
     def pretrained_networks(cfg: Config) -> tuple[str, ...]:

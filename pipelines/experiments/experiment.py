@@ -46,7 +46,8 @@ class Experiment:
     deterministic: bool = False  # True: on GPUs too the same weights each time, at the cost of speed
     model_args: Mapping[str, Any] = field(default_factory=dict)  # dotted path in the paper's Config -> value
     faces_args: Mapping[str, Any] = field(default_factory=dict)  # setting of `pipelines.faces.recipe.Recipe` -> value
-    weights: Mapping[str, str] = field(default_factory=dict)  # network of timm -> SHA-256 of own weights it starts from
+    # Network of timm -> SHA-256 of the own weights that it starts from.
+    weights: Mapping[str, str] = models.newer(default_factory=dict)
 
     def __post_init__(self) -> None:
         _one_of("model", self.model, models.names())

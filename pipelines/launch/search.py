@@ -128,7 +128,7 @@ def _search(
     planner.check(trial, compute)
     varied = {key: str(values) for key, values in chosen.items()}
     rows = {stage.name: stage.spec["rows"] for stage in trial.planned}
-    log = Log(folder=request.storage / "searches" / digest([_named(declared), varied, rows]))
+    log = Log(folder=request.storage / "searches" / digest([models.named(declared), varied, rows]))
     known = [candidate for candidate in log.candidates() if candidate.state != "running"]
     begun = [candidate.settings for candidate in log.candidates() if candidate.state == "running"]
     wanted = request.options.search or 0
@@ -164,14 +164,6 @@ def _search(
             look=look,
         )
     return log
-
-
-def _named(declared: Experiment) -> dict[str, Any]:
-    """Return what names the search of an experiment; `weights` are newer than searches that were made without."""
-    named = asdict(declared)
-    if not declared.weights:
-        del named["weights"]
-    return named
 
 
 def _candidate_trial(

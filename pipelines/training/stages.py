@@ -183,13 +183,11 @@ def versions(paper: str) -> dict[str, int]:
 def _feed(stage: type[models.Stage], config: Any) -> dict[str, Any]:
     """Return what decides which samples a stage sees in which step, besides the rows and the seed."""
     feed = stage.feed(config)
-    decided: dict[str, Any] = asdict(feed) | {
+    decided: dict[str, Any] = models.named(feed) | {
         "view": stage.view,
         "tries_per_video": views.TRIES_PER_VIDEO,
         "most_tries": views.MOST_TRIES,
     }
-    if not feed.pairs:
-        del decided["pairs"]  # it is newer than stages that were trained without
     if stage.view == "domain_frames":
         decided["meta_train_share"] = views.META_TRAIN_SHARE
     if feed.donors:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -194,3 +196,23 @@ def test_override_refuses(key, value, text):
 def test_override_checks_the_final_combination():
     off = {"localize.use_mapping": False, "localize.use_map_loss": False}
     assert not models.override(models.config("delocate"), off).localize.use_mapping
+
+
+def test_a_newer_field_at_its_default_stands_in_no_name():
+    @dataclass(frozen=True)
+    class Inner:
+        old: int = 1
+        added: tuple[int, ...] = models.newer(default=(2,))
+
+    @dataclass(frozen=True)
+    class Outer:
+        inner: Inner
+        old: str = ""
+        added: Mapping[str, int] = models.newer(default_factory=dict)
+
+    assert models.named(Outer(Inner())) == {"inner": {"old": 1}, "old": ""}
+    assert models.named(Outer(Inner(added=()), added={"a": 1})) == {
+        "inner": {"old": 1, "added": ()},
+        "old": "",
+        "added": {"a": 1},
+    }

@@ -40,11 +40,12 @@ def test_every_paper_and_preset_is_stored() -> None:
 
 
 def names(model: str, preset: str, storage: Path) -> dict[str, Any]:
-    """Return the digests of an experiment, its stages and its faces."""
+    """Return the digests of an experiment, of what names its search, of its stages and its faces."""
     experiment = experiment_of(model, preset)
     recipe = experiment.recipe()
     return {
         "experiment": digest(experiment),
+        "of a search": digest(models.named(experiment)),
         "stages": {stage.name: stage.digest for stage in plan(experiment, storage)},
         "faces": faces_folder(storage, "ffpp", recipe, None).name,
         "faces of the sample corpus": faces_folder(storage, "ffpp", recipe, "/x/sample-corpus-v3/ffpp").name,
