@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -43,6 +43,7 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 import torch.distributed as dist
+from _jobs import jobs
 from torch import Tensor, nn
 from torch.nn.modules._functions import SyncBatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -51,10 +52,8 @@ import models
 from models import _distributed
 from pipelines.common import device, tables
 from pipelines.common.pictures import encode_png
-from pipelines.common.storage import write_json
 from pipelines.datasets.sample.people import make_person, portraits
-from pipelines.experiments.experiment import PRESETS, Experiment
-from pipelines.scoring import score
+from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.training import kept, learner, loop, samples, stages, views
 from pipelines.training.batches import local_batches
 from pipelines.training.job import Job
@@ -77,7 +76,7 @@ class Options:
     """How much is measured."""
 
     on: torch.device
-    preset: Any
+    preset: Preset
     methods: tuple[str, ...]
     steps: int
     loaders: tuple[int, ...]
@@ -149,43 +148,39 @@ def videos(part: int, number: int) -> tuple[Video, ...]:
     return tuple(sorted(made, key=lambda video: video.video_id))
 
 
-def jobs(options: Options, folder: Path, epochs: int = 2) -> Iterator[Job]:
-    """Yield the job of each stage, of few steps; earlier ones that it needs are there with random weights."""
+def few_steps(options: Options, folder: Path, epochs: int = 2) -> Iterator[Job]:
+    """Yield the job of each stage, as long as there is time; while it is out, the stage asks for these few steps."""
+    train, select = (videos(part, options.videos) for part in (0, 1))
     for method in options.methods:
-        changes = {"model.pretrained": False}
-        own = Experiment(model=method, train_on="ffpp", test_on=(), protocol="in_dataset", preset=options.preset)
-        own = own.override(changes)
-        config, planned = own.config(), stages.plan(own, dict.fromkeys(views.VIEWS, "drawn"), folder)
-        train, select = (videos(part, options.videos) for part in (0, 1))
-        for one in planned:
-            if time.monotonic() > options.until:
-                return
-            stage, derived, faces = models.stage(method, one.name), None, {"ffpp": folder}
-            by_name = {other.name: other for other in planned}
-            if source := stage.reads_of(config):
-                derived = folder / f"{one.digest}.parquet"
-                score.derive(score.FinishedStage(planned=by_name[source], config=config), (*train, *select), faces,
-                             derived, num_actors=0)  # fmt: skip
-            few = replace(stage.feed(config), num_epochs=epochs, steps_per_epoch=options.steps)
-            with patch.object(stage, "feed", staticmethod(lambda cfg, few=few: few)):
-                yield Job(
-                    planned=one,
-                    config=config,
-                    train=train,
-                    select=select,
-                    faces=faces,
-                    earlier=by_name,
-                    derived=derived,
-                )
-            if any(one.name in other.needs for other in planned):
-                safetensors.torch.save_file(stage(config).state_dict(), folder_of(one) / "weights.safetensors")
-                write_json(one.folder / "_done.json", {"made_with": {}})
+        drawn = Experiment(model=method, train_on="ffpp", test_on=(), protocol="in_dataset", preset=options.preset)
+        drawn = drawn.override({"model.pretrained": False})
+        planned = stages.plan(drawn, dict.fromkeys(views.VIEWS, "drawn"), folder)
+        coming = jobs(planned, drawn.config(), train, select, {"ffpp": folder})
+        while time.monotonic() <= options.until and (job := next(coming, None)):
+            few = replace(job.stage.feed(job.config), num_epochs=epochs, steps_per_epoch=options.steps)
+            with patch.object(job.stage, "feed", staticmethod(lambda cfg, few=few: few)):
+                yield job
 
 
-def folder_of(planned: stages.PlannedStage) -> Path:
-    """Return the stage's folder, made if it is missing."""
-    planned.folder.mkdir(parents=True, exist_ok=True)
-    return planned.folder
+def at(job: Job, folder: Path, **changes: Any) -> Job:
+    """Return the job with its stage in this folder, which is made."""
+    folder.mkdir(parents=True)
+    return replace(job, planned=replace(job.planned, folder=folder), **changes)
+
+
+class World(Alone):
+    """One worker on a device; it is stopped by InterruptedError after so many batches, if that is asked for."""
+
+    def __init__(self, on: torch.device, most_batches: int | None = None) -> None:
+        super().__init__()
+        self.device, self.most_batches = on, most_batches
+
+    def batches(self, *args: Any) -> Iterator[Any]:
+        """Yield what `Alone` does, up to where it is stopped."""
+        for number, batch in enumerate(super().batches(*args)):
+            if number == self.most_batches:
+                raise InterruptedError
+            yield batch
 
 
 # ----------------------------------------------------------------------------------------------------- steps
@@ -204,8 +199,7 @@ class Trained:
 
     def __init__(self, job: Job, on: torch.device, *, compiled: bool = False) -> None:
         feed = job.stage.feed(job.config)
-        self.job, self.on, self.world = job, on, Alone()
-        self.world.device = on
+        self.job, self.on, self.world = job, on, World(on)
         self.learner = Learner.begin(job, feed.num_epochs * job.view().steps_per_epoch, on)
         self.learner.module.train()
         self.learner.module.start_epoch(feed.num_epochs)
@@ -267,7 +261,7 @@ def machine(options: Options, folder: Path) -> Figures:
 
 def steps(options: Options, folder: Path) -> Iterator[Figures]:
     """Yield what a step of each stage takes."""
-    for job in jobs(options, folder):
+    for job in few_steps(options, folder):
         with device.in_force(job.planned.numerics, same_shapes=True):
             yield {f"{job.planned.paper}.{job.planned.name}": _steps(options, job)}
 
@@ -312,14 +306,10 @@ def timed(into: list[float], function: Callable[..., Any]) -> Callable[..., Any]
 
 def training(options: Options, folder: Path) -> Iterator[Figures]:
     """Yield where the time of two epochs goes, with and without validation samples that are kept."""
-    for job in jobs(options, folder):
+    for job in few_steps(options, folder):
         for name, room in (("kept", kept.MOST_KEPT_BYTES), ("made anew", 0)):
             notes: dict[str, list[float]] = {"validation": [], "step": [], "checkpoint": []}
-            place = folder / name.replace(" ", "-") / job.planned.digest
-            own = replace(job, planned=replace(job.planned, folder=place))
-            folder_of(own.planned)
-            world = Alone()
-            world.device = options.on
+            own = at(job, folder / name / job.planned.digest)
             with ExitStack() as stack:
                 for target, what, note in (
                     (loop, "validate", "validation"),
@@ -329,7 +319,7 @@ def training(options: Options, folder: Path) -> Iterator[Figures]:
                     stack.enter_context(patch.object(target, what, timed(notes[note], getattr(target, what))))
                 stack.enter_context(patch.object(loop, "Kept", partial(kept.Kept, most_bytes=room)))
                 began = time.perf_counter()
-                loop.loop(own, world)
+                loop.loop(own, World(options.on))
                 whole = time.perf_counter() - began
             figures: Figures = {
                 "whole_s": whole,
@@ -392,7 +382,7 @@ def _drawn_here() -> None:
 
 def _load(options: Options, folder: Path, number: int) -> int:
     """Make batches of the first stage; return of how many samples."""
-    held = jobs(options, folder / f"loader-{number}")  # as long as it is, so are its few steps
+    held = few_steps(options, folder / f"loader-{number}")  # as long as it is held, the stage asks for few steps
     job = next(held)
     made = local_batches(job.samples(), job.view(), range(number, number + options.steps), 0, 1)
     return sum(len(picks) for picks, _ in made)
@@ -400,7 +390,7 @@ def _load(options: Options, folder: Path, number: int) -> int:
 
 def _train(options: Options, folder: Path, number: int) -> float:
     """Return steps/s of a training of the first stage."""
-    held = jobs(options, folder / f"training-{number}")
+    held = few_steps(options, folder / f"training-{number}")
     trained = Trained(next(held), options.on)
     return 1 / trained.seconds(options.steps)
 
@@ -433,7 +423,7 @@ def together(options: Options, folder: Path) -> Figures:
 # --------------------------------------------------------------------------------------------------- options
 def choices(options: Options, folder: Path) -> Iterator[Figures]:
     """Yield the seconds of a step of each stage with one thing changed."""
-    for job in jobs(options, folder):
+    for job in few_steps(options, folder):
         yield {f"{job.planned.paper}.{job.planned.name}": _choices(options, job)}
 
 
@@ -446,7 +436,7 @@ def _choices(options: Options, job: Job) -> Figures:
         own["prefetch"] = trained.seconds(options.steps, lambda n: trained.step(n, next(coming)[1]))
         sent = (tensors(arrays) for _, arrays in stream)
         own["no prefetch"] = trained.seconds(
-            options.steps, lambda n: trained.step(n, {name: own.to(options.on) for name, own in next(sent).items()})
+            options.steps, lambda n: trained.step(n, {name: value.to(options.on) for name, value in next(sent).items()})
         )
         own["resident"] = trained.seconds(options.steps)
         own["a loss read in each step"] = trained.seconds(options.steps, lambda n: float(trained.step(n)["loss"]))
@@ -461,31 +451,15 @@ def _choices(options: Options, job: Job) -> Figures:
 
 def resume(options: Options, folder: Path) -> Figures:
     """Return how far the weights of the first stage are apart, trained at once and with a checkpoint in between."""
-    held = jobs(options, folder, epochs=1)
+    held = few_steps(options, folder, epochs=1)
     job, half = next(held), max(1, options.steps // 2)
-    ends = []
-    for name, breaks in (("whole", False), ("broken", True)):
-        own = replace(job, planned=replace(job.planned, folder=folder / name), checkpoint_steps=half)
-        folder_of(own.planned)
-        world: Any = Alone()
-        world.device = options.on
-        if breaks:
-            whole = world.batches
-
-            def few(*args: Any, whole: Any = whole) -> Iterator[Any]:
-                for number, batch in enumerate(whole(*args)):
-                    if number >= half:
-                        raise InterruptedError
-                    yield batch
-
-            world.batches = few
-            try:
-                loop.loop(own, world)
-            except InterruptedError:
-                world.batches = whole
-        loop.loop(own, world)
-        ends.append(safetensors.torch.load_file(own.planned.folder / "weights.safetensors"))
-    return {"difference": max(float((ends[0][k].double() - ends[1][k].double()).abs().max()) for k in ends[0])}
+    whole, broken = (at(job, folder / name, checkpoint_steps=half) for name in ("whole", "broken"))
+    loop.loop(whole, World(options.on))
+    with suppress(InterruptedError):
+        loop.loop(broken, World(options.on, most_batches=half))
+    loop.loop(broken, World(options.on))
+    one, other = (safetensors.torch.load_file(each.planned.folder / "weights.safetensors") for each in (whole, broken))
+    return {"difference": max(float((one[name].double() - other[name].double()).abs().max()) for name in one)}
 
 
 PARTS: Mapping[str, Callable[[Options, Path], Figures | Iterator[Figures]]] = {

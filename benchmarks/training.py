@@ -43,6 +43,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import safetensors.torch
 import torch
+from _jobs import jobs
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -53,18 +54,15 @@ from models._xception import Features, Xception
 from pipelines import datasets
 from pipelines.common import cluster, device
 from pipelines.common.numerics import Numerics
-from pipelines.common.storage import write_json
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import PRESETS, Experiment
 from pipelines.faces import store
 from pipelines.faces.plan import faces_folder
-from pipelines.scoring import score
 from pipelines.training import views
 from pipelines.training.batches import local_batches, ray_batches
 from pipelines.training.job import Job
 from pipelines.training.samples import Arrays, Samples
-from pipelines.training.stages import PlannedStage
 from pipelines.trials import planner
 from pipelines.trials.trial import Trial
 
@@ -394,32 +392,6 @@ def plan(method: str, preset: str, storage: Path, work: Path) -> Trial:
     return planner.plan(experiment, videos, {"ffpp": store.ledger(faces)}, {"ffpp": faces}, work)
 
 
-def jobs(trial: Trial) -> Iterator[Job]:
-    """Every stage. Earlier ones that it needs are there with random weights."""
-    cfg, done = trial.experiment.config(), dict[str, PlannedStage]()
-    for planned in trial.planned:
-        stage = models.stage(planned.paper, planned.name)
-        derived = None
-        if source := stage.reads_of(cfg):
-            derived = done[source].folder / "derived.parquet"
-            finished = score.FinishedStage(planned=done[source], config=cfg)
-            score.derive(finished, trial.train.videos, trial.faces, derived, num_actors=0)
-        yield Job(
-            planned=planned,
-            config=cfg,
-            train=trial.train.videos,
-            select=trial.select.videos,
-            faces=trial.faces,
-            earlier={name: done[name] for name in planned.needs},
-            derived=derived,
-        )
-        if any(planned.name in later.needs for later in trial.planned):
-            planned.folder.mkdir(parents=True)
-            safetensors.torch.save_file(stage(cfg).state_dict(), planned.folder / "weights.safetensors")
-            write_json(planned.folder / "_done.json", {})
-            done[planned.name] = planned
-
-
 # -------------------------------------------------------------------------------------------- output
 STEPS = ("method, stage", "samples", "images", "bare backbone", "bare ms", "stage ms", "ratio", "update ms")
 STEPS += ("samples/s", "peak MiB")
@@ -483,7 +455,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for method in arguments.methods:
             trial = plan(method, arguments.preset, arguments.storage.resolve(), Path(work))
-            for job in jobs(trial):
+            parts = trial.train.videos, trial.select.videos
+            for job in jobs(trial.planned, trial.experiment.config(), *parts, trial.faces):
                 name = f"{method}, {job.planned.name}"
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     results[name] = process.submit(measure, job, options).result()
