@@ -3,14 +3,20 @@
 In   stage folders with `_done.json`, and the usable videos of the parts to score
 Out  <stage>/predictions/<part digest>-v<version>.parquet  one row per face; every face exactly once
      <stage>/predictions/<part digest>-v<version>-<perturbation>-v<version>.parquet  the same faces, perturbed
+     <stage>/predictions/<name of one of these>.slices/*.parquet  some of its videos each, until all are scored
      <stage>/derived/<videos digest>.parquet    one row group per video
 
-Scores are made once per stage, part and perturbation: a file that is there is not made again.
+Scores are made once per stage, part and perturbation: a file that is there is not made again. Until it is, what comes
+is written in slices, so that an interruption costs the newest only, and no process holds the pictures of all masks.
 """
 
 import json
+import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,9 +44,13 @@ from pipelines.training.views import Video
 VERSION = 2  # raise it when scores would come out otherwise, or with other columns: faces are then scored anew
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
-MOST_PERTURBATIONS = 10  # in one pass over the videos: what an interruption can cost
+MOST_PERTURBATIONS = 10  # in one pass over the videos: with their rows a task of many faces is still of some MB
+SLICE_BYTES = 64 * 2**20  # of PREDICTIONS that a process holds; with masks some 3,000 faces, else some 500,000
+SLICE_SECONDS = 300  # that an interruption of scoring may cost, as in training
+MASKED_ROWS = 1024  # whose masks are read at once, and what is missing of the last of their videos
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
 MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `device.made_with`
+_KEY = ("video_id", "face_index", "frame_index")  # of PREDICTIONS of one stage and perturbation, and their order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +88,51 @@ def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbatio
     return planned.folder / "predictions" / f"{part_digest}-v{VERSION}{suffix}.parquet"
 
 
-def read_predictions(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> pa.Table:
-    """Return a stage's PREDICTIONS of a part that it has scored."""
-    return pq.read_table(predictions_path(planned, part_digest, perturbation))
+def read_predictions(
+    planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED, *, masks: bool = True
+) -> pa.Table:
+    """Return a stage's PREDICTIONS of a part that it has scored.
+
+    masks: False, since their pictures may be larger than memory: empty bytes where there is one; see `with_masks`.
+    """
+    path = predictions_path(planned, part_digest, perturbation)
+    if masks:
+        return pq.read_table(path)
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        place = schema.get_field_index("mask_png")
+        few = []
+        for batch in file.iter_batches(batch_size=MASKED_ROWS):
+            there = pc.if_else(batch.column(place).is_valid(), pa.scalar(b""), pa.scalar(None, pa.binary()))
+            few.append(batch.set_column(place, schema.field(place), there))
+    return pa.Table.from_batches(few, schema)
+
+
+def with_masks(table: pa.Table, path: Path) -> Iterator[pa.Table]:
+    """Yield the rows of a table that `read_predictions` read without masks, some at a time, with the masks of a file.
+
+    Both must have the same faces, and the rows of a video must follow each other.
+    """
+    order = [(name, "ascending") for name in _KEY]
+    place = table.schema.get_field_index("mask_png")
+    of_video = table["video_id"].to_numpy()
+    with pq.ParquetFile(path) as file:
+        column = file.schema_arrow.get_field_index("video_id")
+        spans = [file.metadata.row_group(g).column(column).statistics for g in range(file.num_row_groups)]
+        first = 0
+        while first < len(of_video):
+            last = min(first + MASKED_ROWS, len(of_video))
+            while last < len(of_video) and of_video[last] == of_video[last - 1]:
+                last += 1
+            few = table.slice(first, last - first)
+            low, high = min(of_video[first:last]), max(of_video[first:last])
+            groups = [g for g, span in enumerate(spans) if low <= span.max and span.min <= high]
+            masks = file.read_row_groups(groups, columns=[*_KEY, "mask_png"])
+            masks = masks.filter(pc.is_in(masks["video_id"], few["video_id"].unique())).sort_by(order)
+            assert masks.num_rows == few.num_rows, f"{path} holds other faces than were read from it"
+            ranks = np.argsort(pc.sort_indices(few, order).to_numpy())  # where the rows of `few` are in that order
+            yield few.set_column(place, few.schema.field(place), masks["mask_png"].take(pa.array(ranks)))
+            first = last
 
 
 def scored_with(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> MadeWith:
@@ -108,7 +160,8 @@ def score_parts(
     parts: part digest -> usable videos. faces: dataset -> FACES folder. num_actors: of Ray Data; 0: in this process.
     perturbations: single levels, e.g. `blur-1`. clean_only: digests of parts without them. on_video(done, total) is
     called as videos come back; a video counts once for each pass over the videos, of which there are several with many
-    perturbations. Raise StorageError if a stage's weights can't be read.
+    perturbations, and is left out where an earlier call that was interrupted has scored it. Raise StorageError if a
+    stage's weights can't be read.
     """
     passes = _passes(finished, parts, (UNPERTURBED, *perturbations), clean_only)
     for stage in {stage.planned.name: stage for each in passes for stage, _ in each.missing}.values():
@@ -116,16 +169,23 @@ def score_parts(
     total, done = sum(len(each.videos) for each in passes), 0
     for each in passes:
         args = ([stage for stage, _ in each.missing], faces, each.perturbations)
-        tables: list[pa.Table] = []
+        scored: list[pa.Table] = []  # since the last slices were written
         seen: set[str] = set()
-        for table in apply_actor(ScoreVideos, args, each.videos, num_actors, gpus_per_actor):
-            tables.append(table)
+        since = time.monotonic()
+        tables = apply_actor(ScoreVideos, args, each.videos, num_actors, gpus_per_actor) if each.videos else iter(())
+        for table in tables:
+            scored.append(table)
             seen |= set(table["video_id"].unique().to_pylist())
+            if sum(some.nbytes for some in scored) >= SLICE_BYTES or time.monotonic() - since >= SLICE_SECONDS:
+                for path, _, rows in each.split(scored, parts):
+                    if rows.num_rows:
+                        name = storage.digest(rows["video_id"].unique().to_pylist())
+                        write_parquet(_slices(path) / f"{name}.parquet", rows)
+                scored, since = [], time.monotonic()
             if on_video:
                 on_video(done + len(seen), total)
-        made_with = provenance.joined([json.loads(table.schema.metadata[MADE_WITH]) for table in tables])
-        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, MADE_WITH: json.dumps(made_with)})
-        _write_parts(pa.concat_tables(tables).cast(schema), each, parts)
+        for path, video_ids, rows in each.split(scored, parts):
+            _gather(path, video_ids, rows)
         done += len(each.videos)
 
 
@@ -135,7 +195,25 @@ class _Pass:
 
     perturbations: tuple[str, ...]
     missing: tuple[tuple[FinishedStage, tuple[str, ...]], ...]  # with digests of parts
-    videos: tuple[Video, ...]
+    videos: tuple[Video, ...]  # in alphabetical order; those that are in a slice of each are left out
+
+    def split(
+        self, scored: Sequence[pa.Table], parts: Mapping[str, Sequence[Video]]
+    ) -> Iterator[tuple[Path, list[str], pa.Table]]:
+        """Yield each file that the pass is to make, the ids of its videos, and its own rows of those scored, sorted."""
+        made_with = provenance.joined([json.loads(table.schema.metadata[MADE_WITH]) for table in scored])
+        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, MADE_WITH: json.dumps(made_with)})
+        together = pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in scored)])
+        for stage, digests in self.missing:
+            of_stage = together.filter(pc.equal(together["stage"], stage.planned.name))
+            for perturbation in self.perturbations:
+                rows = of_stage.filter(pc.equal(of_stage["perturbation"], perturbation))
+                for part in digests:
+                    ids = [video.video_id for video in parts[part]]
+                    table = rows.filter(pc.is_in(rows["video_id"], pa.array(ids, pa.string())))
+                    assert table.group_by(_KEY).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
+                    ordered = table.sort_by([(name, "ascending") for name in _KEY])
+                    yield predictions_path(stage.planned, part, perturbation), ids, ordered
 
 
 def _passes(
@@ -155,8 +233,13 @@ def _passes(
     passes = []
     for lack, names in names_by_lack.items():
         missing = tuple((stage, digests) for stage, digests in zip(finished, lack, strict=True) if digests)
-        videos = {video for _, digests in missing for part in digests for video in parts[part]}
-        if not videos:
+        videos: set[Video] = set()
+        for stage, digests in missing:
+            for part in digests:
+                for name in names:
+                    there = _in_slices(predictions_path(stage.planned, part, name))
+                    videos.update(video for video in parts[part] if video.video_id not in there)
+        if not missing:
             continue
         ordered = tuple(sorted(videos, key=lambda video: video.video_id))
         for first in range(0, len(names), MOST_PERTURBATIONS):
@@ -165,24 +248,44 @@ def _passes(
     return passes
 
 
-def _write_parts(scored: pa.Table, of: _Pass, parts: Mapping[str, Sequence[Video]]) -> None:
-    """Write each stage, part and perturbation to its own file, sorted. Every face must be there exactly once."""
-    key = ["video_id", "face_index", "frame_index"]
-    for stage, digests in of.missing:
-        for perturbation in of.perturbations:
-            of_both = pc.and_(
-                pc.equal(scored["stage"], stage.planned.name), pc.equal(scored["perturbation"], perturbation)
-            )
-            by_stage = scored.filter(of_both)
-            for part in digests:
-                ids = [video.video_id for video in parts[part]]
-                table = by_stage.filter(pc.is_in(by_stage["video_id"], pa.array(ids)))
-                missing = sorted(set(ids) - set(table["video_id"].to_pylist()))
-                assert not missing, f"{len(missing)} videos were given but not scored, e.g. {missing[:3]}"
-                assert table.group_by(key).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
-                # Another trial may be at the same part: the last to finish wins, with the same rows.
-                path = predictions_path(stage.planned, part, perturbation)
-                write_parquet(path, table.sort_by([(name, "ascending") for name in key]))
+def _slices(path: Path) -> Path:
+    """Return the folder in which the slices of a file of PREDICTIONS lie until it is made."""
+    return path.with_suffix(".slices")
+
+
+def _in_slices(path: Path) -> dict[str, Path]:
+    """Return which videos of a file of PREDICTIONS are in a slice of it, and in which."""
+    there: dict[str, Path] = {}
+    for each in sorted(_slices(path).glob("*.parquet")):
+        with suppress(FileNotFoundError):  # another trial has gathered it
+            for video_id in pq.read_table(each, columns=["video_id"])["video_id"].unique().to_pylist():
+                there.setdefault(video_id, each)
+    return there
+
+
+def _gather(path: Path, video_ids: Sequence[str], rest: pa.Table) -> None:
+    """Write a file of PREDICTIONS from its slices and the rows that are in none, sorted; then delete the slices.
+
+    Every video must be there. Another trial may be at the same file: the first to finish wins, with the same rows.
+    """
+    there = _in_slices(path)
+    missing = set(video_ids) - there.keys() - set(rest["video_id"].unique().to_pylist())
+    if not path.exists():
+        assert not missing, f"{len(missing)} videos were given but not scored, e.g. {min(missing)}"
+        sources = [(file, list(some)) for file, some in groupby(sorted(video_ids), key=there.get)]
+        try:
+            schemas = [pq.read_schema(file) if file else rest.schema for file, _ in sources]
+            made_with = provenance.joined([json.loads(schema.metadata[MADE_WITH]) for schema in schemas])
+            schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, MADE_WITH: json.dumps(made_with)})
+            with writing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for file, some in sources:
+                    table = pq.read_table(file) if file else rest
+                    table = table.filter(pc.is_in(table["video_id"], pa.array(some, pa.string())))
+                    writer.write_table(table.cast(schema))
+        except FileNotFoundError:
+            if not path.exists():  # else the other trial has gathered these slices
+                raise
+    shutil.rmtree(_slices(path), ignore_errors=True)
 
 
 class FaceKey(NamedTuple):

@@ -7,19 +7,21 @@
 A trial that is done is not run again. One that is not goes on where its stages are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import models
 from pipelines.common import provenance
 from pipelines.common.provenance import MadeWith, commit
-from pipelines.common.storage import digest, write_json, write_parquet
+from pipelines.common.storage import digest, write_json, write_parquet, writing
 from pipelines.common.tables import RESULTS, UNPERTURBED, VERSION, to_table
 from pipelines.metrics import detection, results
+from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Origin, Predictions
 from pipelines.scoring import score
 from pipelines.scoring.score import FinishedStage
@@ -116,8 +118,16 @@ def write_results(trial: Trial) -> None:
     All test parts must be scored.
     """
 
+    masks: dict[tuple[str, str], Path] = {}
+
     def scored(part: UsablePart, perturbation: str) -> list[Predictions]:
-        by_stage = [score.read_predictions(stage, part.digest, perturbation) for stage in trial.scoring_stages]
+        by_stage = []
+        for stage in trial.scoring_stages:
+            by_stage.append(score.read_predictions(stage, part.digest, perturbation, masks=False))
+            if by_stage[-1]["mask_png"].null_count < by_stage[-1].num_rows:
+                path = score.predictions_path(stage, part.digest, perturbation)
+                masks[part.name, stage.name] = path
+                masks.setdefault((part.name, FINAL), path)  # as `mean_of_stages` takes them
         return [
             ({"part": part.name, "stage": str(table["stage"][0]), "perturbation": perturbation}, table)
             for table in (*by_stage, detection.mean_of_stages(by_stage))
@@ -131,6 +141,7 @@ def write_results(trial: Trial) -> None:
         list(chain(*tested)),
         sources((*trial.test, trial.select)),
         validation=scored(trial.select, UNPERTURBED),
+        masks=masks,
         made_with=made_with,
     )
 
@@ -154,15 +165,17 @@ def write_numbers(
     scored: Sequence[Predictions],
     sources: pa.Table,
     validation: Sequence[Predictions] = (),
+    masks: Mapping[tuple[str, str], Path] = {},
     **told: Any,
 ) -> None:
     """Write PREDICTIONS, SOURCES, RESULTS, and the marker that a run is done, to its folder.
 
-    scored, validation: part, stage and perturbation, with the PREDICTIONS of these. told: what the marker says besides.
+    scored, validation: part, stage and perturbation, with the PREDICTIONS of these. masks: part, stage -> the file in
+    which the masks lie that are empty in these. told: what the marker says besides.
     """
     rows = results.every_row(origin, scored, commit(), sources, validation)
     blocks = {
-        name: _write_predictions(folder / f"{name}.parquet", of_parts)
+        name: _write_predictions(folder / f"{name}.parquet", of_parts, masks)
         for name, of_parts in (("predictions", scored), ("validation", validation))
         if of_parts
     }
@@ -171,7 +184,20 @@ def write_numbers(
     write_json(folder / "_done.json", {"schema": VERSION, "results": len(rows), **blocks, "commit": commit(), **told})
 
 
-def _write_predictions(path: Path, scored: Sequence[Predictions]) -> list[dict[str, Any]]:
+def _write_predictions(
+    path: Path, scored: Sequence[Predictions], masks: Mapping[tuple[str, str], Path]
+) -> list[dict[str, Any]]:
     """Write one file, and say whose rows follow each other in it: a real video may stand in several parts."""
-    write_parquet(path, pa.concat_tables(table for _, table in scored))
+    schema = scored[0][1].schema
+    with writing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        held: list[pa.Table] = []
+        for block, table in scored:
+            of = masks.get((block["part"], block["stage"]))
+            for few in score.with_masks(table, of) if of and table["mask_png"].null_count < table.num_rows else [table]:
+                held.append(few)
+                if sum(each.nbytes for each in held) >= score.SLICE_BYTES:
+                    writer.write_table(pa.concat_tables(held))
+                    held = []
+        if held:
+            writer.write_table(pa.concat_tables(held))
     return [{**block, "rows": table.num_rows} for block, table in scored]
