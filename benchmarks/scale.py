@@ -3,17 +3,23 @@
     uv run python benchmarks/scale.py manifest [--rows 10000 100000 1000000]
     uv run python benchmarks/scale.py parts    [--videos 1000 10000 100000] [--folder DIR]
     uv run python benchmarks/scale.py blocks   [--videos 1000 10000]
+    uv run python benchmarks/scale.py whole    [--videos 1000 10000]
+    uv run python benchmarks/scale.py bytes    [--faces 100]
     uv run python benchmarks/scale.py plans    [--trials 10 100 1000]
     uv run python benchmarks/scale.py mlflow   [--trials 10 100 300]
     uv run python benchmarks/scale.py tune     [--trials 100 300]
 
-Every size runs in a process of its own. Of each step: CPU seconds of that process (with `tune` and `blocks`, in which
-other processes work and one waits for them: wall seconds), and its peak resident memory after the step.
+Every size runs in a process of its own. Of each step: CPU seconds of that process, and its peak resident memory after
+the step. With `tune`, in which other processes work and one waits for them: wall seconds.
 
 manifest  a list of one's own videos, CSV and Parquet: written, read by the adapter, looked at as by the doctor (without
           opening files), cut into parts by the protocol; an extraction of it planned when nothing is done yet
-parts     as many parts as extraction leaves, one row each: written, listed, compacted, read again
+parts     as many parts as extraction leaves, one row each: written, found, gathered into files, read again
 blocks    Ray Data over so many videos, as extraction has it, with an actor that does nothing
+whole     extraction of so many videos of which none shows a face and no time is spent on reading: all that is done
+          besides, with two actors that write parts and processes that gather them meanwhile
+bytes     single faces, 299 px of noise, read at random as loaders do: bytes that come from the disk for each, where no
+          page of the file is in memory
 plans     trials of one experiment with as many seeds on 5,000 videos: planned, pickled for Ray
 mlflow    as many finished runs into a SQLite database: 60 params, 20 numbers and a curve of 50 epochs each; then the
           search by key that begins every run, and the same again, as a repeated command has it
@@ -86,10 +92,10 @@ def write_list(file: Path, number: int) -> None:
 
 def manifest(number: int, folder: Path) -> list[Step]:
     """Read and plan a list of so many videos."""
-    from pipelines import datasets, doctor
+    from pipelines import datasets
+    from pipelines.commands import doctor
     from pipelines.experiments import protocol
-    from pipelines.faces import extract
-    from pipelines.faces.recipe import Recipe
+    from pipelines.faces import extract, store
 
     steps = Steps()
     csv_file, parquet_file = folder / "own.csv", folder / "own.parquet"
@@ -106,10 +112,12 @@ def manifest(number: int, folder: Path) -> list[Step]:
     with steps.step("protocol"):
         built = protocol.build(experiment, {"own": videos})
     assert len(built.train.rows) == sum(split == "train" for split in videos["split"].to_pylist())
-    target = extract.Target(folder=folder / "faces", recipe=Recipe(num_frames=32, size_px=224), videos=videos)
     with steps.step("extraction: what is to be done"):
-        todo = extract.to_do([target], [extract.checked(videos, {"own": str(folder)})])
+        asked = extract.checked(videos, {"own": str(folder)})
+        todo = extract.to_do([asked], [extract.lacking(asked, store.VIDEOS.empty_table())])
     assert len(todo) == number
+    with steps.step("extraction: calls of actors"):
+        assert sum(call.num_rows for call in extract.calls(todo, 16, 64)) == number
     return steps.done
 
 
@@ -118,7 +126,7 @@ def parts(number: int, folder: Path) -> list[Step]:
     """Write, compact and read the faces of so many videos."""
     from pipelines.faces import writer
     from pipelines.faces.recipe import Recipe
-    from pipelines.faces.store import Faces, compacted
+    from pipelines.faces.store import Faces
     from pipelines.faces.video import without_faces
 
     steps, rows = Steps(), []
@@ -126,22 +134,28 @@ def parts(number: int, folder: Path) -> list[Step]:
         kept = {"dataset": "own", "video_id": f"own/{path}", "label": int(label == "fake"), "method": method}
         rows.append({**kept, "codec": "unknown", "split": split, "person": person, "face_rule": "largest"})
     faces = folder / "faces-of-own"
-    with steps.step("write, one file each"):
+    with steps.step("written, one file each: by actors"):
         for row in rows:
             writer.write_part(faces, [row], [without_faces(row, "no_face", "no face in 32 frames", 32)])
-    with steps.step("list, read footers"):
-        assert len(writer.parts(faces)) == number
-    with steps.step("compact"):
-        writer.compact(faces)
-    with steps.step("what is done, of the compacted files"):
-        known = compacted(faces)
+    with steps.step("parts found, footers read"):
+        names: dict[str, list[str]] = {}
+        for split, part, _ in writer.parts(faces, writer.tidy(faces)):
+            names.setdefault(split, []).append(part)
+    with steps.step("gathered: by processes of Ray"):
+        for of_split in names.values():
+            for start in range(0, len(of_split), writer.VIDEOS_PER_FILE):
+                writer.gather(faces, of_split[start : start + writer.VIDEOS_PER_FILE])
+    with steps.step("files found, footers read"):
+        known = writer.tidy(faces)
     assert len(known) == number
-    with steps.step("ledger and marker"):
+    with steps.step("ledger, index and marker"):
         writer.finish(faces, Recipe(num_frames=32, size_px=224), known)
     del known
+    started = time.monotonic()
     with steps.step("open, as every loader does"):
         store = Faces(faces)
-    with steps.step("1,000 videos read"):
+    opened = time.monotonic() - started
+    with steps.step(f"1,000 videos read (opened in {1000 * opened:.0f} ms of wall time)"):
         for row in rows[:: max(1, number // 1000)]:
             store.video(row["video_id"], ["status"])
     return steps.done
@@ -154,28 +168,125 @@ class Idle:
     def __init__(self, **arguments: Any) -> None:
         pass
 
-    def __call__(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"video_id": video["video_id"], "error": ""} for video in batch["videos"]]
+    def __call__(self, call: pa.Table) -> pa.Table:
+        return call.select(["number", "video_id"])
+
+
+def rows_of_videos(number: int) -> list[dict[str, Any]]:
+    """Return rows of VIDEOS of a list of one's own."""
+    told = {"dataset": "own", "codec": "unknown", "root": "own", "mask_uri": None, "real_id": None, "real_uri": None}
+    return [
+        told
+        | {"video_id": f"own/{path}", "uri": path, "label": int(label == "fake"), "split": split, "method": method}
+        | {"source_ids": [person], "face_rule": "largest"}
+        for path, label, split, method, person, _ in lines(number)
+    ]
 
 
 def blocks(number: int, folder: Path) -> list[Step]:
     """Run extraction's Ray Data pass over so many videos."""
-    import ray
+    import numpy as np
     from ray import cloudpickle
 
-    from pipelines.common import cluster
+    from pipelines.common import cluster, tables
     from pipelines.faces import extract
 
-    steps = Steps(time.monotonic)
+    steps = Steps()
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes cannot import
     with cluster.connect(None):
         extract.ExtractFaces = Idle  # type: ignore[assignment, misc]
-        videos = [{"video_id": f"own/{path}", "uri": path, "targets": [0]} for path, *_ in lines(number)]
+        asked = extract.checked(tables.to_table(rows_of_videos(number), tables.VIDEOS), {"own": str(folder)})
+        todo = extract.to_do([asked], [np.ones(number, bool)])
         for name in ("with Ray's own start", "again"):
-            with steps.step(name):
-                assert sum(1 for _ in extract.read_videos(videos, {"timeout_s": 900}, 1)) == number
-        assert ray.is_initialized()
+            started, several = time.monotonic(), extract._VIDEOS
+            with steps.step(f"{name}, {several} in a call"):
+                assert sum(done.num_rows for done in extract.read_videos(todo, {"timeout_s": 900}, 2)) == number
+            steps.done.append(("... wall time", time.monotonic() - started, steps.done[-1][2]))
     return steps.done
+
+
+def no_reader(*arguments: Any) -> Callable[..., Any]:
+    """Make what finds no face in any video, without looking."""
+    from pipelines.faces.video import without_faces
+
+    return lambda video, targets: [without_faces(video, "no_face", "no face in 32 frames", 32)] * len(targets)
+
+
+def whole(number: int, folder: Path) -> list[Step]:
+    """Extract so many videos without reading any."""
+    from ray import cloudpickle
+
+    from pipelines.common import cluster, tables
+    from pipelines.faces import extract
+    from pipelines.faces.recipe import Recipe
+
+    steps, most = Steps(), 0
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    videos = tables.to_table(rows_of_videos(number), tables.VIDEOS)
+    (folder / "own").mkdir()
+
+    def on_video(row: dict[str, Any]) -> None:
+        nonlocal most
+        if row["num_done"] % 500 == 0:
+            most = max(most, len(os.listdir(folder / "faces" / "parts")))
+
+    with cluster.connect(None, num_cpus=2):
+        started = time.monotonic()
+        with steps.step("extraction, the head's part"):
+            done = extract.extract(
+                videos, {"own": str(folder / "own")}, folder / "faces", Recipe(), reader=no_reader, on_video=on_video
+            )
+        assert done["video_id"].equals(videos["video_id"])
+        peak = steps.done[-1][2]
+        steps.done.append(("... wall time", time.monotonic() - started, peak))
+    files = len(list(folder.glob("faces/faces/*/*.parquet")))
+    assert not os.listdir(folder / "faces" / "parts")
+    steps.done.append((f"{files} files; at most {most} parts at once", 0.0, peak))
+    return steps.done
+
+
+def bytes_read(number: int, folder: Path) -> list[Step]:
+    """Read so many single faces at random, from a file of videos of 32 faces."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from pipelines.common import tables
+    from pipelines.faces import writer
+    from pipelines.faces.recipe import Recipe
+    from pipelines.faces.store import LIGHT, PICTURES, Faces
+    from pipelines.faces.video import without_faces
+
+    rng, faces = np.random.default_rng(0), folder / "faces"
+    for row in rows_of_videos(40):
+        _, ledger = without_faces(row, "ok", "")
+        copied = {name: row[name] for name in tables.COPIED} | dict.fromkeys(tables.PER_FACE) | {"status": "ok"}
+        found = [copied | {"frame_index": i, "image_png": rng.bytes(106_000)} for i in range(32)]
+        writer.write_part(faces, [row], [(tables.to_table(found, tables.FACES), ledger | {"num_faces": 32})])
+    writer.gather(faces, [part for _, part, _ in writer.parts(faces, writer.tidy(faces))])
+    writer.finish(faces, Recipe(), writer.tidy(faces))
+    names = pc.unique(writer.tidy(faces)["video_id"]).to_pylist()
+    files = [*faces.glob("faces/*/*.parquet"), *faces.glob("index/*/*.arrow"), faces / "index.arrow"]
+    steps = Steps()
+    for what, columns in (("a picture", PICTURES), ("all else of a video", LIGHT)):
+        read = 0
+        with steps.step(what):
+            for _ in range(number):
+                for path in files:
+                    with path.open("rb") as file:
+                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                place = int(rng.integers(32))
+                rows = range(place, place + 1) if columns == PICTURES else None
+                store = Faces(faces)
+                before = from_disk()
+                store.video(str(rng.choice(names)), columns, rows)
+                read += from_disk() - before
+        steps.done.append((f"... {read / number / 1000:.0f} kB from the disk for each", 0.0, steps.done[-1][2]))
+    return steps.done
+
+
+def from_disk() -> int:
+    """Return how many bytes this process has had read from disks, also by looking at memory that maps a file."""
+    return int(Path("/proc/self/io").read_text().split("\nread_bytes: ")[1].split()[0])
 
 
 # -------------------------------------------------------------------------------------------- trials
@@ -274,6 +385,8 @@ SIMULATIONS: dict[str, tuple[Callable[[int, Path], list[Step]], str, tuple[int, 
     "manifest": (manifest, "rows", (10_000, 100_000, 1_000_000)),
     "parts": (parts, "videos", (1_000, 10_000, 100_000)),
     "blocks": (blocks, "videos", (1_000, 10_000)),
+    "whole": (whole, "videos", (1_000, 10_000)),
+    "bytes": (bytes_read, "faces", (100,)),
     "plans": (plans, "trials", (10, 100, 1_000)),
     "mlflow": (mlflow, "trials", (10, 100, 300)),
     "tune": (tune, "trials", (100, 300)),

@@ -33,34 +33,34 @@ class Filter:
     split: str = ""
     method: str = ""
 
-    def __call__(self, at: store.Extracted) -> bool:
-        name = at.ledger["video_id"]
+    def __call__(self, video: Mapping[str, Any]) -> bool:
+        name = video["video_id"]
         matches = not self.patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in self.patterns)
-        return matches and self.but_patterns(at)
+        return matches and self.but_patterns(video)
 
-    def but_patterns(self, at: store.Extracted) -> bool:
+    def but_patterns(self, video: Mapping[str, Any]) -> bool:
         """Return whether a video passes all but the patterns."""
         return (
-            (not self.failed or at.ledger["status"] != "ok")
-            and self.split in ("", at.copied["split"])
-            and self.method in ("", at.copied["method"])
+            (not self.failed or video["status"] != "ok")
+            and self.split in ("", video["split"])
+            and self.method in ("", video["method"])
         )
 
 
-def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> tuple[list[str], int]:
+def choose(known: Sequence[Mapping[str, Any]], wanted: Filter, most: int) -> tuple[list[str], int]:
     """Return at most `most` ids of matching videos, evenly spread over all of them in order, and how many match.
 
     Raises ValueError, naming some ids there are, when none does.
     """
-    matching = sorted(name for name, at in known.items() if wanted(at))
+    matching = sorted(video["video_id"] for video in known if wanted(video))
     if matching:
         return [matching[place] for place in even_indices(len(matching), most)], len(matching)
-    rest = sorted(name for name, at in known.items() if wanted.but_patterns(at))
+    rest = sorted(video["video_id"] for video in known if wanted.but_patterns(video))
     if not rest:
         named = {"--split": wanted.split, "--method": wanted.method}
         switches = ["--failed"] * wanted.failed + [f"{switch} {value}" for switch, value in named.items() if value]
-        methods = sorted({at.copied["method"] for at in known.values()})
-        splits = [split for split in tables.SPLITS if any(at.copied["split"] == split for at in known.values())]
+        methods = sorted({video["method"] for video in known})
+        splits = [split for split in tables.SPLITS if any(video["split"] == split for video in known)]
         raise ValueError(
             f"none of {len(known)} videos passes {' '.join(switches) or 'no filter'}; "
             f"splits: {', '.join(splits) or 'none'}; methods: {first(methods, 20) or 'none'}"
@@ -72,12 +72,11 @@ def choose(known: Mapping[str, store.Extracted], wanted: Filter, most: int) -> t
     )
 
 
-def strip(faces: store.Faces, at: store.Extracted, num_faces: int, size_px: int) -> Strip:
+def strip(faces: store.Faces, entry: Mapping[str, Any], num_faces: int, size_px: int) -> Strip:
     """Return a video's row of the sheet, with at most `num_faces` faces, evenly spread over its frames."""
-    copied, entry = at.copied, at.ledger
-    kind = "fake" if copied["label"] == tables.FAKE else "real"
+    kind = "fake" if entry["label"] == tables.FAKE else "real"
     state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
-    parts = [kind, *([copied["method"]] if kind == "fake" else []), copied["split"], copied["codec"]]
+    parts = [kind, *([entry["method"]] if kind == "fake" else []), entry["split"], entry["codec"]]
     counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames, {entry['seconds']:.1f} s"
     lines = [state, f"{', '.join(parts)}; {counts}"]
     tiles: list[Tile] = []
@@ -125,7 +124,7 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     if others:
         say(f"The newest of {1 + len(others)} extractions of {arguments.extraction}: {folder}")
     faces = store.Faces(folder)
-    known = store.compacted(faces.folder)
+    known = store.compacted(faces.folder).drop_columns("source").to_pylist()
     wanted = Filter(
         patterns=tuple(arguments.patterns),
         failed=arguments.failed,
@@ -133,7 +132,8 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
         method=arguments.method,
     )
     names, num_matching = choose(known, wanted, arguments.videos)
-    strips = [strip(faces, known[name], arguments.frames, arguments.size) for name in names]
+    chosen = {video["video_id"]: video for video in known if video["video_id"] in names}
+    strips = [strip(faces, chosen[name], arguments.frames, arguments.size) for name in names]
     some = f"{len(names)} of {num_matching} matching videos" if len(names) < num_matching else f"{num_matching} videos"
     title = f"{'/'.join(faces.folder.parts[-2:])}: {some}"
     data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()

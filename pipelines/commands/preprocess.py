@@ -109,7 +109,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     _print_plan(extractions, console)
     if arguments.dry_run:
         return 0
-    if any(each.num_missing or (arguments.retry_failed and each.num_failed) for each in extractions):
+    if any(each.is_due(arguments.retry_failed) for each in extractions):
         with cluster.connect(arguments.address):
             extract_missing(extractions, roots, console, arguments.predictor, arguments.retry_failed)
     _report(extractions, storage, console)

@@ -4,42 +4,46 @@ In   VIDEOS  one row per video
 Out  folder/recipe.json                        what decides the rows; a folder has one recipe for ever
      folder/parts/<digest>.parquet             one video, or pictures that were read together, written by the actor
                                                that decoded them; gone at the end
-     folder/faces/split=<split>/<name>.parquet FACES, sorted by video_id; no row group holds two videos
+     folder/faces/split=<split>/<name>.parquet FACES, sorted by video_id; no row group holds two videos. Gathered from
+                                               parts as soon as there are enough, while others are written
+     folder/index/, folder/index.arrow         where each row and picture lies in these: see `store`
      folder/ledger.parquet                     LEDGER, sorted by video_id
      folder/_done.json                         written last: readers refuse a folder without it
 
 The files are written by `writer`, which says why no kill can lose or double a row. On a cluster `folder` must lie on
-storage that all nodes share.
+storage that all nodes share. The process that extracts holds tables of its videos, and no file passes through it.
 
 Several folders with a recipe each (the crops of several papers) are made in one pass over the videos.
 
-Pictures, which are videos of one frame, are handed to actors many at a time: for one alone, the way there and back and
-a file of its own would cost more than its face.
+An actor gets several videos in a call, and writes the part of each as soon as it is read. Pictures, which are videos of
+one frame, are read together: for one alone, a file of its own would cost more than its face.
 """
 
 import errno
 import logging
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
+from numpy.typing import NDArray
 from ray import cloudpickle
 
 from pipelines.common import cluster
-from pipelines.common.tables import COPIED, LEDGER, VIDEOS, to_table
+from pipelines.common.tables import COPIED, LEDGER, VIDEOS
 from pipelines.faces import files, writer
 from pipelines.faces.recipe import Recipe
-from pipelines.faces.store import FAILED, ExtractionError, compacted
+from pipelines.faces.store import FAILED, ExtractionError, found, ledger_table, records
 from pipelines.faces.video import Reader, VideoReader, VideoRows, read_together, without_faces
 from pipelines.media import sandbox, stills
 
@@ -50,8 +54,25 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk that copies and frames wa
 # Videos whose actor was lost, with its node or to the out-of-memory killer, are read again, until so many passes in a
 # row over what is left have finished none.
 _ROUNDS = 2
-_PICTURES = 64  # read together at most: about a second
-_BATCHES = 4  # of pictures for each actor at least, so that none waits long for the last
+# In a call at most, so that the head's work for a call is shared by many; and calls for each actor at least, so that
+# none waits long for the last, and progress is seen.
+_VIDEOS, _CALLS = 16, 16
+_PICTURES, _BATCHES = 64, 4  # pictures read together, about a second
+_ACTORS_PER_GATHERING = 8  # processes that read for one that gathers: more than it could keep up with
+
+
+# What an actor returns of each video: its LEDGER row but `source`; its `number` of `to_do`, its part, whose videos have
+# one split, and which targets have one; and why the extraction as a whole cannot go on, or "".
+DONE = pa.schema(
+    [
+        *(field for field in LEDGER if field.name != "source"),
+        pa.field("number", pa.int64()),
+        pa.field("part", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("targets", pa.list_(pa.int32())),
+        pa.field("error", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +90,7 @@ def factory(reader: Callable[..., Reader], *arguments: Any) -> bytes:
 
 
 class ExtractFaces:
-    """The actor: videos in, one or some pictures; their parts on disk and their ledger rows out.
+    """The actor: videos in; their parts on disk and their ledger rows out.
 
     Decoding happens in a child process: a video that crashes or hangs it is recorded as `crashed`.
     """
@@ -78,13 +99,41 @@ class ExtractFaces:
         self.folders = [Path(folder) for folder in folders]
         self.read = sandbox.Sandbox(factory, timeout_s=timeout_s, memory_gib=memory_gib)
 
-    def __call__(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Read the `videos` of a batch; write a part into the folder of each of its `targets`, numbers of folders.
+    def __call__(self, call: pa.Table) -> pa.Table:
+        """Extract the videos of a call, a table of `calls`, batch by batch; return their DONE.
+
+        Batches that were finished before the actor was lost are not read again.
+        """
+        rows: list[dict[str, Any]] = []
+        for _, batch in groupby(call.to_pylist(), lambda video: video["batch"]):
+            videos = list(batch)
+            targets = videos[0]["targets"]
+            ledgers = self._finished(videos, targets) or self.extract(videos, targets)
+            part = writer.part_path(Path(), videos).name
+            rows += [
+                ledger | {"part": part} | {name: video[name] for name in ("number", "split", "targets")}
+                for video, ledger in zip(videos, ledgers, strict=True)
+            ]
+            if rows[-1]["error"]:
+                break
+        return pa.Table.from_pylist(rows, schema=DONE)
+
+    def _finished(self, videos: Sequence[Mapping[str, Any]], targets: Sequence[int]) -> list[dict[str, Any]]:
+        """Return what `extract` returned when it wrote the part of these videos; nothing where it has not."""
+        paths = [writer.part_path(self.folders[target], videos) for target in targets]
+        if not all(path.exists() for path in paths):
+            return []
+        try:
+            return [record["ledger"] | {"error": ""} for record in records(paths[0])]
+        except FileNotFoundError:  # gathered just now
+            return []
+
+    def extract(self, videos: Sequence[Mapping[str, Any]], targets: Sequence[int]) -> list[dict[str, Any]]:
+        """Read videos, one or some pictures; write a part into the folder of each of `targets`, numbers of folders.
 
         Return of each video the LEDGER row of the first target, and `error`: why the extraction as a whole cannot go
         on, else "".
         """
-        videos, targets = batch["videos"], batch["targets"]
         try:
             results = self._read_all(videos, targets)
             for number, target in enumerate(targets):
@@ -130,9 +179,55 @@ class ExtractFaces:
         return [(faces, ledger | {"seconds": time.monotonic() - start})] * len(targets)
 
 
+_gather = ray.remote(num_cpus=0, max_retries=2)(writer.gather)  # all CPUs are those of the actors
+
+
+class Gathering:
+    """Moves parts into faces files of `writer.VIDEOS_PER_FILE` videos while others are written.
+
+    Ray's processes do it, `at_once` at the same time, where Ray is there; else it is done at the end by this one.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self.at_once = at_once
+        self.parts: dict[tuple[Path, str], dict[str, int]] = {}  # folder, split -> part -> its videos
+        self.waiting: list[tuple[Path, list[str]]] = []
+        self.running: list[ray.ObjectRef] = []
+
+    def add(self, folder: Path, split: str, part: str, num_videos: int) -> None:
+        """Take over a part, all of whose videos are finished."""
+        parts = self.parts.setdefault((folder, split), {})
+        parts[part] = num_videos
+        if sum(parts.values()) >= writer.VIDEOS_PER_FILE:
+            self.waiting.append((folder, list(self.parts.pop((folder, split)))))
+        self._start()
+
+    def _start(self) -> None:
+        """Start what may run; a call that failed is left to the end, which says why."""
+        if not self.waiting or not ray.is_initialized():
+            return
+        _, self.running = ray.wait(self.running, num_returns=len(self.running), timeout=0) if self.running else ([], [])
+        where = cluster.selector(cluster.VIDEO)
+        while self.waiting and len(self.running) < self.at_once:
+            self.running.append(_gather.options(label_selector=where).remote(*self.waiting.pop(0)))
+
+    def finish(self) -> None:
+        """Gather what is left; return when all is."""
+        self.waiting += [(folder, list(parts)) for (folder, _), parts in self.parts.items()]
+        self.parts = {}
+        while ray.is_initialized() and (self.waiting or self.running):
+            self._start()
+            _, self.running = ray.wait(self.running)
+        for folder, parts in self.waiting:
+            writer.gather(folder, parts)
+        self.waiting = []
+
+
 def extract(videos: pa.Table, roots: Mapping[str, str], folder: Path, recipe: Recipe, **options: Any) -> pa.Table:
     """Extract into one folder; return the LEDGER rows of `videos`, in their order. Options as of `extract_all`."""
-    return extract_all([Target(folder=folder, recipe=recipe, videos=videos)], roots, **options)[0]
+    extract_all([Target(folder=folder, recipe=recipe, videos=videos)], roots, **options)
+    ledger = ledger_table(folder)
+    return ledger.take(found(videos["video_id"], ledger["video_id"]))
 
 
 def extract_all(
@@ -146,8 +241,8 @@ def extract_all(
     memory_gib: float = 8,
     retry_failed: bool = False,
     reader: Callable[..., Reader] = VideoReader,
-) -> list[pa.Table]:
-    """Make sure that each target's folder holds the faces of its videos; return their LEDGER rows, per target.
+) -> None:
+    """Make sure that each target's folder holds the faces of its videos.
 
     Only what the folders lack is extracted, and what has changed since it was (see `files.differs`); a video is decoded
     once for all that want it. `on_video` is called
@@ -164,117 +259,168 @@ def extract_all(
     if len({target.folder for target in targets}) < len(targets):
         raise ValueError("two targets name the same folder: a folder has one recipe")
     asked = [checked(target.videos, roots) for target in targets]
-    num_videos = len({video_id for videos in asked for video_id in videos})
     with ExitStack() as stack:
         for target in sorted(targets, key=lambda target: target.folder):  # in one order: no two can wait for each other
             stack.enter_context(writer.claimed(target.folder, target.recipe, predictor))
-        todo = to_do(targets, asked, retry_failed)
-        for number, target in enumerate(targets):
-            writer.forget(target.folder, {video_id for video_id, row in todo.items() if number in row["targets"]})
-        num_done = num_videos - len(todo)
-        recipes = tuple(target.recipe for target in targets)
-        arguments = {
-            "factory": factory(reader, dict(roots), recipes, predictor),
-            "folders": [str(target.folder) for target in targets],
-            "timeout_s": timeout_s,
-            "memory_gib": memory_gib,
-        }
-        fruitless = 0
-        while todo and fruitless < _ROUNDS:
-            before = len(todo)
-            for row in read_videos(list(todo.values()), arguments, actors, together=not fruitless):
-                if error := row.pop("error"):
-                    raise ExtractionError(f"extraction stopped at {row['video_id']}: {error}")
-                if todo.pop(row["video_id"], None) is not None:
-                    num_done += 1
+        gathering = Gathering()
+        wants = []
+        for target, videos in zip(targets, asked, strict=True):
+            there = writer.tidy(target.folder)
+            wants.append(lacking(videos, there, retry_failed))
+            writer.forget(target.folder, there, videos["video_id"].filter(wants[-1]))
+            for part in writer.parts(target.folder, there):
+                gathering.add(target.folder, *part)
+        todo = to_do(asked, wants)
+        num_videos = pc.count_distinct(pa.concat_tables(asked)["video_id"]).as_py()
+        if todo.num_rows:
+            size = min(actors or cluster.free_cpus(), todo.num_rows)
+            gathering.at_once = 1 + size // _ACTORS_PER_GATHERING
+            arguments = {
+                "factory": factory(reader, dict(roots), tuple(target.recipe for target in targets), predictor),
+                "folders": [str(target.folder) for target in targets],
+                "timeout_s": timeout_s,
+                "memory_gib": memory_gib,
+            }
+            _read(todo, num_videos, arguments, size, gathering, on_video)
+        gathering.finish()
+        for target, videos in zip(targets, asked, strict=True):
+            _complete(target, videos)
+
+
+def _read(
+    todo: pa.Table,
+    num_videos: int,
+    arguments: dict[str, Any],
+    size: int,
+    gathering: Gathering,
+    on_video: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """Have `size` actors read the videos, those of lost actors again; hand their parts to `gathering` meanwhile.
+
+    Raises ExtractionError where it cannot go on.
+    """
+    folders = [Path(folder) for folder in arguments["folders"]]
+    left, fruitless = np.ones(todo.num_rows, bool), 0
+    while left.any() and fruitless < _ROUNDS:
+        before = left.sum()
+        for call in read_videos(todo.filter(left), arguments, size, together=not fruitless):
+            for part, batch in groupby(call.to_pylist(), lambda row: row["part"]):
+                rows = list(batch)
+                for row in rows:
+                    if row["error"]:
+                        raise ExtractionError(f"extraction stopped at {row['video_id']}: {row['error']}")
+                fresh = [row for row in rows if left[row["number"]]]  # not those of a call that was made twice
+                for row in fresh:
+                    left[row["number"]] = False
+                    num_done = num_videos - int(left.sum())
                     if on_video is not None:
                         on_video(row | {"num_done": num_done, "num_videos": num_videos})
-            fruitless = 0 if len(todo) < before else fruitless + 1
-        return [_completed(target, videos) for target, videos in zip(targets, asked, strict=True)]
+                for target in fresh[0]["targets"] if fresh else ():
+                    gathering.add(folders[target], rows[0]["split"], part, len(rows))
+        fruitless = 0 if left.sum() < before else fruitless + 1
 
 
-def checked(videos: pa.Table, roots: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return video_id -> the columns of VIDEOS that extraction needs, and `source`: what LEDGER is to record of it.
+def checked(videos: pa.Table, roots: Mapping[str, str]) -> pa.Table:
+    """Return the columns of VIDEOS that extraction needs, and `source`: what LEDGER is to record of each.
 
     Raises ValueError for a table without some column, a video named twice, or a root that is not among `roots`.
     """
     absent = sorted(set(VIDEOS.names) - set(videos.column_names))
     if absent:
         raise ValueError(f"VIDEOS lacks the columns {absent}")
-    rows = videos.select(_NEEDED).to_pylist()
-    twice = sorted(name for name, count in Counter(row["video_id"] for row in rows).items() if count > 1)
+    counts = videos["video_id"].value_counts()
+    twice = sorted(counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist())
     if twice:
         raise ValueError(f"VIDEOS names {len(twice)} videos more than once: {', '.join(twice[:5])}")
-    unknown = sorted({row["root"] for row in rows} - roots.keys())
+    unknown = sorted(set(videos["root"].unique().to_pylist()) - roots.keys())
     if unknown:
         raise ValueError(f"no path is known for the roots {unknown}; known are {sorted(roots)}")
-    sources = files.sources(rows, roots)
-    return {row["video_id"]: row | {"source": sources[row["video_id"]]} for row in rows}
+    return videos.select(_NEEDED).append_column(LEDGER.field("source"), files.sources(videos, roots))
 
 
-def to_do(
-    targets: Sequence[Target], asked: Sequence[Mapping[str, dict[str, Any]]], retry_failed: bool = False
-) -> dict[str, dict[str, Any]]:
-    """Return video_id -> its row of `asked`, with `targets`: the numbers of the targets that want it read.
+def lacking(videos: pa.Table, there: pa.Table, retry_failed: bool = False) -> NDArray[np.bool_]:
+    """Say for each video, a row of `checked`, whether it must be read; `there`: what `writer.tidy` has found.
 
-    These lack it, or hold it as it was before something changed (see `files.differs`), or, with `retry_failed`, as one
+    It is absent, or there as it was before something changed (see `files.differs`), or, with `retry_failed`, as one
     that failed.
     """
-    todo: dict[str, dict[str, Any]] = {}
-    for number, (target, videos) in enumerate(zip(targets, asked, strict=True)):
-        known = compacted(target.folder) | writer.parts(target.folder)
-        for video_id, row in videos.items():
-            at = known.get(video_id)
-            failed = at is not None and retry_failed and at.ledger["status"] in FAILED
-            if at is None or failed or files.differs(row["source"], at.source):
-                todo.setdefault(video_id, row | {"targets": []})["targets"].append(number)
-    return todo
+    at = found(videos["video_id"], there["video_id"])
+    wanted = at < 0
+    known = there.select([*COPIED, "status", "source"]).take(at[~wanted])
+    now = videos["source"].filter(~wanted).combine_chunks()
+    again = files.differing(now, known["source"], known.select(COPIED))
+    if retry_failed:
+        again |= np.asarray(pc.is_in(known["status"], pa.array(FAILED)))
+    wanted[~wanted] = again
+    return wanted
 
 
-def batches(videos: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """Return what `ExtractFaces` gets in a call: a video, or up to `most` pictures that the same targets want.
+def to_do(asked: Sequence[pa.Table], wants: Sequence[NDArray[np.bool_]]) -> pa.Table:
+    """Return the rows of all videos that some target wants: each once, with its `targets` and a `number` of its own.
 
-    Pictures are put together in the order of their paths, so that those of a folder or an archive come together.
+    asked, wants: for each target what `checked` and `lacking` have returned.
     """
-    one_by_one = [video for video in videos if most == 1 or not stills.is_picture(video["uri"])]
-    pictures = [video for video in videos if most > 1 and stills.is_picture(video["uri"])]
-
-    def kind(video: Mapping[str, Any]) -> tuple[Any, ...]:
-        return video["targets"], video["root"]
-
-    made = [[video] for video in one_by_one]
-    for _, group in groupby(sorted(pictures, key=lambda video: (*kind(video), video["uri"])), kind):
-        some = list(group)
-        made += [some[start : start + most] for start in range(0, len(some), most)]
-    return [{"videos": some, "targets": some[0]["targets"]} for some in made]
+    every = pa.concat_tables([videos.filter(wanted) for videos, wanted in zip(asked, wants, strict=True)])
+    of_row = np.repeat(np.arange(len(wants)), [wanted.sum() for wanted in wants])
+    first, video = np.unique(found(every["video_id"], every["video_id"]), return_inverse=True)
+    by_video = np.argsort(video, kind="stable")
+    ends = np.searchsorted(video[by_video], np.arange(len(first) + 1))
+    targets = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(of_row[by_video], pa.int32()))
+    numbers = pa.array(np.arange(len(first)), pa.int64())
+    return every.take(first).append_column("targets", targets).append_column("number", numbers)
 
 
-def read_videos(
-    videos: list[dict[str, Any]], arguments: dict[str, Any], actors: int | None, together: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Have actors, made with `arguments`, read the videos; yield what `ExtractFaces` returns, as videos are finished.
+def calls(videos: pa.Table, most_videos: int, most_pictures: int) -> list[pa.Table]:
+    """Return what `ExtractFaces` gets in a call, tables of rows of `to_do`; of one `batch` are those read together.
 
-    Those of actors that are lost for good are left out. `together`: pictures go many to a call.
+    A video is a batch, and a call some of them. Pictures that the same targets want, of one root and split, are a batch
+    and a call, in the order of their paths, so that those of a folder or an archive come together.
     """
-    size = min(actors or cluster.free_cpus(), len(videos))
-    most = min(_PICTURES, -(-len(videos) // (_BATCHES * size))) if together else 1
-    calls = batches(videos, most)
+    alone = np.array([most_pictures == 1 or not stills.is_picture(uri) for uri in videos["uri"].to_pylist()], bool)
+    single = videos.filter(alone)
+    single = single.append_column("batch", single["number"])
+    made = [single.slice(start, most_videos) for start in range(0, single.num_rows, most_videos)]
+    pictures = videos.filter(~alone)
+    wanting = pc.binary_join(pictures["targets"].cast(pa.list_(pa.string())), ",")
+    keys = ("wanting", "root", "split")
+    pictures = pictures.append_column("wanting", wanting).sort_by([(key, "ascending") for key in (*keys, "uri")])
+    kinds = np.stack([pictures[key].combine_chunks().dictionary_encode().indices.to_numpy() for key in keys])
+    changes = np.flatnonzero((np.diff(kinds) != 0).any(0)) + 1
+    for start, stop in pairwise([0, *changes.tolist(), pictures.num_rows]):
+        for first in range(start, stop, most_pictures):
+            some = pictures.slice(first, min(most_pictures, stop - first)).drop_columns("wanting")
+            made.append(some.append_column("batch", pa.array([some["number"][0].as_py()] * some.num_rows, pa.int64())))
+    return made
+
+
+def read_videos(videos: pa.Table, arguments: dict[str, Any], size: int, together: bool = True) -> Iterator[pa.Table]:
+    """Have `size` actors, made with `arguments`, read the videos of `to_do`; yield their DONE, as calls are finished.
+
+    Those of actors that are lost for good are left out. `together`: several videos, or many pictures, go to a call.
+    """
+    most_videos, most_pictures = (
+        min(most, -(-videos.num_rows // (number * size))) if together else 1
+        for most, number in ((_VIDEOS, _CALLS), (_PICTURES, _BATCHES))
+    )
+    blocks = calls(videos, most_videos, most_pictures)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # an actor that is lost for good costs its video, which the next round takes up
-    context.execution_no_progress_timeout_s = max(1800, 3 * arguments["timeout_s"])
+    context.max_errored_blocks = -1  # an actor that is lost for good costs its call, which the next round takes up
+    context.execution_no_progress_timeout_s = max(1800, 3 * most_videos * arguments["timeout_s"])
     with ray.data.DataContext.current(context), _quiet():
-        rows = ray.data.from_items(calls, override_num_blocks=len(calls)).flat_map(
+        done = ray.data.from_blocks(blocks).map_batches(
             ExtractFaces,
             fn_constructor_kwargs=arguments,
-            compute=ray.data.ActorPoolStrategy(size=min(size, len(calls)), max_tasks_in_flight_per_actor=1),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(size, len(blocks)), max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             label_selector=cluster.selector(cluster.VIDEO),
             max_restarts=2,  # without a bound, Ray restarts an actor that cannot live for ever
             max_task_retries=1,
         )
-        yield from rows.iter_rows()
+        yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 @contextmanager
@@ -294,18 +440,17 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _completed(target: Target, asked: Mapping[str, dict[str, Any]]) -> pa.Table:
-    """Compact the folder and mark it as done; return the LEDGER rows of the videos that were asked for.
-
-    Raises ExtractionError when some are missing.
-    """
-    writer.compact(target.folder)
-    known = compacted(target.folder)
-    missing = sorted(asked.keys() - known.keys())
+def _complete(target: Target, asked: pa.Table) -> None:
+    """Mark the folder as done. Raise ExtractionError when some of the videos that were asked for are missing."""
+    there = writer.tidy(target.folder)
+    if left := [part for _, part, _ in writer.parts(target.folder, there)]:
+        writer.gather(target.folder, left)  # raises what has kept other processes from it
+        there = writer.tidy(target.folder)
+    missing = asked["video_id"].filter(found(asked["video_id"], there["video_id"]) < 0).to_pylist()
     if missing:
         raise ExtractionError(
-            f"{len(missing)} of {len(asked)} videos were lost with their actors, again and again: "
-            f"{', '.join(missing[:5])}; the others are kept, so run the same command again"
+            f"{len(missing)} of {asked.num_rows} videos were lost with their actors, again and again: "
+            f"{', '.join(sorted(missing)[:5])}; the others are kept, so run the same command again"
         )
-    writer.finish(target.folder, target.recipe, known)
-    return to_table([known[video_id].ledger for video_id in asked], LEDGER)
+    writer.clean(target.folder)
+    writer.finish(target.folder, target.recipe, there)

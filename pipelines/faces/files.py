@@ -14,7 +14,12 @@ from typing import Any
 from urllib.parse import quote
 
 import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from pipelines.common import tables
 from pipelines.common.filenames import on_disk
 from pipelines.datasets import folder_of, is_remote, told_state
 from pipelines.media import stills
@@ -28,7 +33,6 @@ _THREADS = 32  # a network file system answers each question in a millisecond, b
 _BATCH = 256
 
 Row = Mapping[str, Any]
-Place = tuple[str, str]  # root, uri
 Source = dict[str, Any]  # LEDGER.source
 
 
@@ -47,20 +51,36 @@ def locate(roots: Mapping[str, str], root: str, uri: str) -> str:
     return f"{folder}/{uri}"
 
 
-def sources(videos: Iterable[Row], roots: Mapping[str, str]) -> dict[str, Source]:
-    """Return video_id -> LEDGER.source, as things are now; videos: rows of VIDEOS with the columns `NEEDED`.
+def sources(videos: pa.Table, roots: Mapping[str, str]) -> pa.StructArray:
+    """Return LEDGER.source of each video, as things are now; videos: VIDEOS with the columns `NEEDED`.
 
     Raises ValueError for a root that is not among `roots`.
     """
-    videos = list(videos)
-    known = _states(
-        {(row["root"], row[column]) for row in videos for column in FILES if row[column] is not None}, roots
-    )
-    return {
-        row["video_id"]: {name: row[name] for name in (*TOLD, *FILES)}
-        | {state: known.get((row["root"], row[column])) for column, state in FILES.items()}
-        for row in videos
-    }
+    columns = {name: videos[name].combine_chunks() for name in (*TOLD, *FILES)}
+    columns |= {state: _states(videos["root"], videos[uri], roots) for uri, state in FILES.items()}
+    kind = tables.LEDGER.field("source").type
+    return pa.StructArray.from_arrays([columns[field.name] for field in kind], fields=list(kind))
+
+
+def differing(now: pa.StructArray, before: pa.ChunkedArray, copied: pa.Table | None = None) -> NDArray[np.bool_]:
+    """Say for each video whether it must be read again: see `differs`.
+
+    before: what was recorded of it; where it is null, a row of `copied` was, or without it nothing.
+    """
+    before = before.combine_chunks()
+    valid = np.asarray(before.is_valid())
+    same = valid.copy()
+    for field in now.type:  # most are the same in all, and to compare those one by one would take minutes
+        old, new = before.field(field.name), now.field(field.name)
+        equal = pc.fill_null(pc.equal(old, new), False)
+        same &= np.asarray(pc.or_(equal, pc.and_(old.is_null(), new.is_null())))
+    result = np.zeros(len(now), bool)
+    for place in np.flatnonzero(~same & (valid | (copied is not None))).tolist():
+        recorded = before[place].as_py()
+        if recorded is None and copied is not None:
+            recorded = copied.slice(place, 1).to_pylist()[0]
+        result[place] = recorded is not None and differs(now[place].as_py(), recorded)
+    return result
 
 
 def differs(now: Source, before: Row) -> bool:
@@ -69,8 +89,6 @@ def differs(now: Source, before: Row) -> bool:
     before: what was recorded; what it lacks is not known. A file that is gone changes nothing: what was read from it is
     still right.
     """
-    if now == before:  # as a rule, and ten times faster
-        return False
     if any(now[name] != before.get(name, now[name]) for name in TOLD):
         return True
     return now["state"] != GONE and any(_is_other(now, before, *columns) for columns in FILES.items())
@@ -84,21 +102,32 @@ def _is_other(now: Source, before: Row, column: str, state: str) -> bool:
     return None not in (now[state], before[state]) and now[state] != before[state]
 
 
-def _states(places: set[Place], roots: Mapping[str, str]) -> dict[Place, str | None]:
-    """Return the states of files."""
-    paths = {place: locate(roots, *place) for place in places}
-    paths = {place: (stills.split(path) or (path, ""))[0] for place, path in paths.items()}  # of archives themselves
-    local = sorted({path for path in paths.values() if not is_remote(path)})
+def _states(root: pa.ChunkedArray, uri: pa.ChunkedArray, roots: Mapping[str, str]) -> pa.Array:
+    """Return the state of each file, given by its root's name and its URI; null: not known, or no file is named."""
+    places = pa.table({"root": root, "uri": uri})
+    distinct = places.filter(pc.is_valid(uri)).group_by(["root", "uri"], use_threads=False).aggregate([])
+    paths = [
+        locate(roots, *place) for place in zip(*(distinct[name].to_pylist() for name in ("root", "uri")), strict=True)
+    ]
+    paths = [(stills.split(path) or (path, ""))[0] for path in paths]  # of archives themselves
+    known = _states_of(set(paths))
+    distinct = distinct.append_column("state", pa.array([known.get(path) for path in paths], pa.string()))
+    places = places.append_column("number", pa.array(np.arange(places.num_rows)))
+    joined = places.join(distinct, ["root", "uri"]).sort_by("number")
+    return joined["state"].combine_chunks()
+
+
+def _states_of(paths: set[str]) -> dict[str, str | None]:
+    local = sorted({path for path in paths if not is_remote(path)})
     remote: dict[str, set[str]] = {}  # folder -> paths
-    for path in set(paths.values()).difference(local):
+    for path in paths.difference(local):
         if not path.lower().startswith(("http://", "https://")):
             remote.setdefault(path.rpartition("/")[0], set()).add(path)
     batches = [local[start : start + _BATCH] for start in range(0, len(local), _BATCH)]
     with ThreadPoolExecutor(_THREADS) as pool:
         of_local = pool.map(lambda batch: [(path, _local_state(path)) for path in batch], batches)
         of_remote = pool.map(lambda folder: _remote_states(folder, remote[folder]), remote)
-        states = dict(chain.from_iterable(chain(of_local, of_remote)))
-    return {place: states.get(path) for place, path in paths.items()}
+        return dict(chain.from_iterable(chain(of_local, of_remote)))
 
 
 def _local_state(path: str) -> str | None:

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from rich.console import Console
 
 from pipelines.common import progress, tables
@@ -56,33 +58,34 @@ class Extraction:
         return frozenset(self.videos["video_id"].to_pylist())
 
     @cached_property
-    def sources(self) -> dict[str, files.Source]:
-        """What each of the videos is made from, by video_id."""
-        return files.sources(self.videos.select(files.NEEDED).to_pylist(), self.roots)
+    def sources(self) -> pa.StructArray:
+        """What each of the videos is made from, in their order."""
+        return files.sources(self.videos.select(files.NEEDED), self.roots)
 
     @property
     def standing(self) -> Standing:
         """How many of the videos are extracted, and how."""
-        recorded = store.sources(self.folder)
-        done = self.wanted & recorded.keys()
-        unrecorded = sum(recorded[video_id] is None for video_id in done)
-        return Standing(
-            absent=self.videos.num_rows - len(done), changed=len(self._changed(recorded)), unrecorded=unrecorded
-        )
+        done, changed, recorded = self._compared()
+        return Standing(absent=int((~done).sum()), changed=int(changed.sum()), unrecorded=int((done & ~recorded).sum()))
 
-    def _changed(self, recorded: Mapping[str, dict[str, Any] | None]) -> set[str]:
-        """Return the video_ids of those that have changed since what is recorded of them."""
-        done = ((video_id, recorded[video_id]) for video_id in self.wanted & recorded.keys())
-        return {
-            video_id
-            for video_id, before in done
-            if before is not None and files.differs(self.sources[video_id], before)
-        }
+    def _compared(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Say for each video whether it is extracted, has changed since then, and whether it was recorded what from."""
+        known = store.ledger_table(self.folder, ["video_id", "source"])
+        at = store.found(self.videos["video_id"], known["video_id"])
+        before = known["source"].take(pa.array(at, mask=at < 0))
+        done, recorded = at >= 0, np.asarray(before.is_valid())
+        if not recorded.any():  # the videos' files need not be looked at
+            return done, recorded, recorded
+        return done, files.differing(self.sources, before), recorded
 
     @property
     def num_missing(self) -> int:
         """How many of the videos are still to be extracted, or again, since they have changed."""
         return self.standing.missing
+
+    def is_due(self, retry_failed: bool = False) -> bool:
+        """Say whether `extract_missing` has something to do; if it is but the index, which old extractions lack."""
+        return bool(self.num_missing or (retry_failed and self.num_failed) or store.lacks_index(self.folder))
 
     @property
     def ledger(self) -> dict[str, dict[str, Any]]:
@@ -103,10 +106,8 @@ class Extraction:
     @property
     def bytes_needed(self) -> int:
         """An estimate of what the missing videos will take on disk. A picture is a video of one frame."""
-        recorded = store.sources(self.folder)
-        kept = recorded.keys() - self._changed(recorded)
-        rows = zip(self.videos["video_id"].to_pylist(), self.videos["uri"].to_pylist(), strict=True)
-        missing = [uri for video_id, uri in rows if video_id not in kept]
+        done, changed, _ = self._compared()
+        missing = self.videos["uri"].filter(~done | changed).to_pylist()
         num_pictures = sum(map(stills.is_picture, missing))
         num_frames = num_pictures + (len(missing) - num_pictures) * self.recipe.num_frames
         num_bytes = num_frames * self.recipe.max_faces * tables.FACE_BYTES
@@ -156,9 +157,7 @@ def extract_missing(
     """
     from pipelines.faces.extract import Target, extract_all  # here: a dry run has no use for Ray
 
-    todo = [
-        extraction for extraction in extractions if extraction.num_missing or (retry_failed and extraction.num_failed)
-    ]
+    todo = [extraction for extraction in extractions if extraction.is_due(retry_failed)]
     for together in _passes(todo):
         targets = [Target(folder=each.folder, recipe=each.recipe, videos=each.videos) for each in together]
         num_without_face = 0

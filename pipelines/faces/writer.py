@@ -1,39 +1,44 @@
 """The folder of an extraction, as it is written. `extract` says which files it holds, `store` reads them.
 
-Parts are written by many processes, each by the one that read the video. All else is done by one process at a time,
-inside `claimed`. Every file appears under its name by an atomic rename, and a part or faces file carries in its
-metadata what the ledger says about its videos: so the files themselves say what is done, whenever a process is killed.
+Parts are written by many processes, each by the one that read the video. Processes that `extract` starts gather them
+into faces files, each its own parts. All else is done by one process at a time, inside `claimed`. Every file appears
+under its name by an atomic rename, and a part or faces file carries in its metadata what the ledger says about its
+videos: so the files themselves say what is done, whenever a process is killed.
 """
 
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
 from pipelines.common.storage import make_folder, to_disk, write_json, write_parquet, writing
+from pipelines.faces import store
 from pipelines.faces.detect import MISSING, predictor_digest
 from pipelines.faces.recipe import FACES_VERSION, Recipe
-from pipelines.faces.store import METADATA, ROWS_PER_GROUP, Extracted, compacted, scan
+from pipelines.faces.store import METADATA, ROWS_PER_GROUP
 from pipelines.faces.video import VideoRows
 
 log = logging.getLogger(__name__)
 
 VIDEOS_PER_FILE = 256  # about 500 MB at 30 faces of 224 pixels
+_THREADS = 8
 
 _WITH_STATISTICS = ("video_id", "label", "method", "codec", "status", "frame_index", "face_index", "time_s")
 _REPEATED = ("dataset", "video_id", "method", "codec", "status")  # few distinct values: stored as a dictionary
-_PNG = ("image_png", "mask_png")
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[No
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     try:
         _check_recipe(folder, recipe, predictor)
-        for name in ("parts", "faces"):
+        for name in ("parts", "faces", "index"):
             make_folder(folder / name)
         yield
     finally:
@@ -93,115 +98,190 @@ def _flat(claim: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_part(folder: Path, videos: Sequence[Mapping[str, Any]], results: Sequence[VideoRows]) -> None:
     """Write what was read of videos, one or more, into one file; `videos` are their rows of VIDEOS."""
-    records = [
+    all_records = [
         {"copied": {name: video[name] for name in tables.COPIED}, "ledger": ledger}
         for video, (_, ledger) in zip(videos, results, strict=True)
     ]
-    name = _file_name(video["video_id"] for video in videos)
-    _write_faces(folder / "parts" / name, [faces for faces, _ in results], records)
+    _write_file(folder, part_path(folder, videos), [faces for faces, _ in results], all_records)
 
 
-def parts(folder: Path) -> dict[str, Extracted]:
-    """Return video_id -> where it is, for the parts."""
-    return scan(folder.glob("parts/*.parquet"))
+def part_path(folder: Path, videos: Iterable[Mapping[str, Any]]) -> Path:
+    """Return where the part of these videos lies."""
+    return folder / "parts" / _file_name(video["video_id"] for video in videos)
 
 
-def forget(folder: Path, video_ids: Collection[str]) -> None:
-    """Take those of the videos that are in the files out of them, so that they can be read again."""
-    paths = sorted([*folder.glob("faces/split=*/*.parquet"), *folder.glob("parts/*.parquet")])
-    hit = {path: here for path in paths if not (here := scan([path])).keys().isdisjoint(video_ids)}
+def gather(folder: Path, parts: Sequence[str]) -> None:
+    """Move parts, given by their names, into a faces file of their own: one for each split, sorted by video_id.
+
+    May be killed and called again, or run twice at once. Parts that are gone are in faces files already.
+    """
+    paths = [path for name in parts if (path := folder / "parts" / name).exists()]
+    try:
+        videos = store.scan(folder, paths)
+        videos = videos.filter(store.found(videos["video_id"], videos["video_id"]) == np.arange(videos.num_rows))
+        for split in videos["split"].unique().to_pylist():
+            path = folder / "faces" / f"split={split}" / _file_name(parts)
+            if not path.exists():
+                _move(folder, videos.filter(pc.equal(videos["split"], split)).sort_by("video_id"), path)
+    except FileNotFoundError:  # another call with the same parts was faster, and has removed one
+        if any(path.exists() for path in paths):
+            return gather(folder, parts)
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _move(folder: Path, videos: pa.Table, path: Path) -> None:
+    """Write the rows of videos, which lie in parts, into a faces file."""
+    read = lru_cache(maxsize=8)(lambda part: pq.read_table(folder / part, partitioning=None).drop_columns("split"))
+    rows = videos.to_pylist()
+    all_records = [
+        {
+            "copied": {name: row[name] for name in tables.COPIED},
+            "ledger": {name: row[name] for name in tables.LEDGER.names},
+        }
+        for row in rows
+    ]
+    _write_file(folder, path, (read(row["file"]).slice(row["first"], row["num_rows"]) for row in rows), all_records)
+
+
+def tidy(folder: Path) -> pa.Table:
+    """Remove what killed processes have left twice; return the `store.VIDEOS` that are there, in parts or in files."""
+    videos = store.compacted(folder)
+    counts = videos["video_id"].value_counts()
+    doubled = {count["values"].as_py() for count in counts.filter(pc.greater(counts.field("counts"), 1))}
+    if doubled:
+        _drop_doubles(folder, videos, doubled)
+        videos = store.compacted(folder)
+    parts = store.scan(folder, sorted(folder.glob("parts/*.parquet"))).sort_by("video_id")
+    waiting = parts.filter(pc.invert(pc.is_in(parts["video_id"], videos["video_id"])))
+    useful = set(waiting["file"].unique().to_pylist())
+    for file in parts["file"].unique().to_pylist():
+        if file not in useful:
+            (folder / file).unlink(missing_ok=True)
+    return pa.concat_tables([videos, waiting])
+
+
+def parts(folder: Path, videos: pa.Table) -> list[tuple[str, str, int]]:
+    """Return the parts that `tidy` has found and that are there still: split, name, and number of videos of each."""
+    within = videos.filter(pc.starts_with(videos["file"].cast(pa.string()), "parts/"))
+    wanted = [("split", "min"), ("video_id", "count"), ("video_id", "min")]
+    rows = within.group_by("file").aggregate(wanted).sort_by("video_id_min").to_pylist()
+    there = [row for row in rows if (folder / row["file"]).exists()]
+    return [(row["split_min"], Path(row["file"]).name, row["video_id_count"]) for row in there]
+
+
+def _drop_doubles(folder: Path, videos: pa.Table, doubled: Collection[str]) -> None:
+    """Leave each of these videos in one faces file, the largest that has it.
+
+    Killed between its two steps, `forget` leaves a file and its copy without the forgotten videos: the copy goes.
+    """
+    files: dict[str, set[str]] = {}
+    for row in videos.select(["video_id", "file"]).to_pylist():
+        files.setdefault(row["file"], set()).add(row["video_id"])
+    kept: set[str] = set()
+    for file in sorted(files, key=lambda file: len(files[file]), reverse=True):
+        if files[file] & kept:
+            _take_out(folder, file, files[file] & kept)
+        kept |= files[file] & set(doubled)
+
+
+def forget(folder: Path, videos: pa.Table, video_ids: pa.ChunkedArray) -> None:
+    """Take some of the `videos` that `tidy` has found out of their files, so that they can be read again."""
+    hit = videos.filter(pc.is_in(videos["video_id"], video_ids)).select(["video_id", "file"]).to_pylist()
     if not hit:
         return
     (folder / "_done.json").unlink(missing_ok=True)  # until they are back, the folder is not complete
     to_disk(folder)  # also after a power cut
-    for path, here in hit.items():
-        kept = [name for name in here if name not in video_ids]
-        if kept:
-            file = pq.ParquetFile(path)
-            faces = (file.read_row_groups(list(here[name].row_groups)) for name in kept)
-            records = [{"copied": here[name].copied, "ledger": here[name].ledger} for name in kept]
-            _write_faces(path.with_name(_file_name(kept)), faces, records)
-        path.unlink()
+    files: dict[str, set[str]] = {}
+    for row in hit:
+        files.setdefault(row["file"], set()).add(row["video_id"])
+    for file, without in files.items():
+        _take_out(folder, file, without)
 
 
-def compact(folder: Path) -> None:
-    """Move the parts into faces files: by split, sorted by video_id, `VIDEOS_PER_FILE` to a file."""
-    _drop_doubles(folder)
-    known = compacted(folder)
-    paths = sorted(folder.glob("parts/*.parquet"))
-    waiting = {name: at for name, at in scan(paths).items() if name not in known}
-    for split in sorted({at.copied["split"] for at in waiting.values()}):
-        names = sorted(name for name, at in waiting.items() if at.copied["split"] == split)
-        for start in range(0, len(names), VIDEOS_PER_FILE):
-            some = [waiting[name] for name in names[start : start + VIDEOS_PER_FILE]]
-            records = [{"copied": at.copied, "ledger": at.ledger} for at in some]
-            name = _file_name(at.copied["video_id"] for at in some)
-            _write_faces(folder / "faces" / f"split={split}" / name, _rows_of(some), records)
-    for path in paths:
-        path.unlink()
-    for pattern in (".*.tmp", "parts/.*.tmp", "faces/split=*/.*.tmp"):  # of killed writers
+def _take_out(folder: Path, file: str, video_ids: Collection[str]) -> None:
+    """Write a faces file or part anew without some of its videos, and remove the old one."""
+    path = folder / file
+    all_records = store.records(path)
+    kept = [record for record in all_records if record["ledger"]["video_id"] not in video_ids]
+    if kept:
+        groups = store.groups_of(all_records)
+        names = [record["ledger"]["video_id"] for record in kept]
+        opened = pq.ParquetFile(path)
+        faces = (opened.read_row_groups(list(groups[name])) for name in names)
+        _write_file(folder, path.with_name(_file_name(names)), faces, kept)
+    path.unlink()
+    store.rows_path(folder, file).unlink(missing_ok=True)
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed writers have left under temporary names; none must be at work."""
+    for pattern in (".*.tmp", "parts/.*.tmp", "index/split=*/.*.tmp", "faces/split=*/.*.tmp"):
         for temporary in folder.glob(pattern):
             temporary.unlink(missing_ok=True)
 
 
-def _rows_of(videos: Iterable[Extracted]) -> Iterator[pa.Table]:
-    """Yield the rows of each video in its part, without the column `split`. A part is read whole: at most some MB."""
-    path: Path | None = None
-    for at in videos:
-        if path != at.path:
-            path, part = at.path, pq.ParquetFile(at.path)
-            rows = part.read().drop_columns("split")
-            sizes = [part.metadata.row_group(number).num_rows for number in range(part.num_row_groups)]
-        first = sum(sizes[: at.row_groups.start])
-        yield rows.slice(first, sum(sizes[at.row_groups.start : at.row_groups.stop]))
+def finish(folder: Path, recipe: Recipe, videos: pa.Table) -> None:
+    """Write ledger and index of the compacted videos, and last the marker without which readers refuse the folder.
 
-
-def _drop_doubles(folder: Path) -> None:
-    """Remove faces files all of whose videos are in others.
-
-    Killed between its two steps, `forget` leaves a file and its copy without the forgotten videos: the copy goes.
+    videos: as `tidy` returns them, none of them in a part.
     """
-    files = {path: list(scan([path])) for path in folder.glob("faces/split=*/*.parquet")}
-    copies = Counter(name for names in files.values() for name in names)
-    for path in sorted(files, key=lambda path: len(files[path])):
-        if all(copies[name] > 1 for name in files[path]):
-            copies.subtract(files[path])
-            path.unlink()
-
-
-def finish(folder: Path, recipe: Recipe, known: Mapping[str, Extracted]) -> None:
-    """Write the ledger of the compacted videos, and last the marker without which readers refuse the folder."""
-    ledger = tables.to_table([known[video_id].ledger for video_id in sorted(known)], tables.LEDGER)
+    with ThreadPoolExecutor(_THREADS) as pool:  # of files that were written before there was an index
+        list(pool.map(partial(_index, folder), videos["file"].unique().to_pylist()))
+    write_arrow(folder / store.INDEX, store.places(videos))
+    ledger = videos.select(tables.LEDGER.names).sort_by("video_id").replace_schema_metadata(tables.LEDGER.metadata)
     write_parquet(folder / "ledger.parquet", ledger)
-    statuses = ledger["status"].to_pylist()
+    counts = {count["values"]: count["counts"] for count in ledger["status"].value_counts().to_pylist()}
     summary = {
         "schema_version": tables.VERSION,
         "faces_version": FACES_VERSION,
         "recipe": asdict(recipe),
         "num_videos": ledger.num_rows,
-        "num_faces": sum(ledger["num_faces"].to_pylist()),
-        "num_by_status": {status: statuses.count(status) for status in tables.STATUSES},
+        "num_faces": pc.sum(ledger["num_faces"], min_count=0).as_py(),
+        "num_by_status": {status: counts.get(status, 0) for status in tables.STATUSES},
     }
     write_json(folder / "_done.json", summary)
 
 
-def _file_name(video_ids: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(video_ids).encode()).hexdigest()[:16] + ".parquet"
+def _index(folder: Path, file: str) -> None:
+    """Write the ROWS of a faces file where they are not there."""
+    if not store.rows_path(folder, file).exists():
+        write_arrow(store.rows_path(folder, file), store.rows_of(folder / file))
 
 
-def _write_faces(path: Path, faces: Iterable[pa.Table], records: list[dict[str, Any]]) -> None:
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write a table as `store.read_arrow` reads it."""
+    with writing(path) as temporary, pa.ipc.new_file(temporary, table.schema) as file:
+        for batch in table.combine_chunks().to_batches():
+            file.write_batch(batch)
+
+
+def _file_name(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] + ".parquet"
+
+
+def _write_file(folder: Path, path: Path, faces: Iterable[pa.Table], all_records: list[dict[str, Any]]) -> None:
+    """Write a faces file or part; before it appears under its name, a faces file has its ROWS."""
+    with writing(path) as temporary:
+        _write_faces(temporary, faces, all_records)
+        if path.parent.name.startswith("split="):
+            split = path.parent.name.removeprefix("split=")
+            write_arrow(store.rows_path(folder, str(path.relative_to(folder))), store.rows_of(temporary, split))
+
+
+def _write_faces(path: Path, faces: Iterable[pa.Table], all_records: list[dict[str, Any]]) -> None:
     """Write the rows of one video for each table and record, in row groups of their own.
 
     PNG is not compressed again. The columns by which one selects have statistics: any Parquet reader can skip the rest.
     """
     faces = iter(faces)
     first = next(faces)
-    schema = first.schema.with_metadata({**tables.FACES.metadata, METADATA: json.dumps(records).encode()})
+    schema = first.schema.with_metadata({**tables.FACES.metadata, METADATA: json.dumps(all_records).encode()})
     options = {
-        "compression": {name: "none" if name in _PNG else "zstd" for name in schema.names},
+        "compression": {name: "none" if name in store.PICTURES else "zstd" for name in schema.names},
         "use_dictionary": [name for name in _REPEATED if name in schema.names],
         "write_statistics": [name for name in _WITH_STATISTICS if name in schema.names],
     }
-    with writing(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
+    with pq.ParquetWriter(path, schema, **options) as writer:
         for table in chain([first], faces):
             writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=ROWS_PER_GROUP)

@@ -191,9 +191,7 @@ def read_extraction(folder: Path) -> tuple[pa.Table, pa.Table]:
     Raises ValueError if it is not finished.
     """
     ledger = store.Faces(folder).ledger
-    copied = [entry.copied for entry in store.compacted(folder).values()]
-    schema = pa.schema([tables.VIDEOS.field(name) for name in tables.COPIED])
-    return pa.Table.from_pylist(copied, schema=schema), ledger
+    return store.compacted(folder).select(tables.COPIED), ledger
 
 
 def write(folder: Path, name: str, title: str, videos: pa.Table, ledger: pa.Table) -> list[Path]:

@@ -102,7 +102,7 @@ def cut_faces(trained: Trained, paths: Mapping[str, Path], folder: Path, console
             actor = extract.ExtractFaces(reader, [str(folder)], TIMEOUT_S, MEMORY_GIB)
             try:
                 for done, row in enumerate(videos.to_pylist(), 1):
-                    if error := actor({"videos": [row], "targets": [0]})[0]["error"]:
+                    if error := actor.extract([row], [0])[0]["error"]:
                         raise ExtractionError(error)
                     on_video(done)
             finally:

@@ -49,7 +49,7 @@ class Samples:
         self.feed = stage.feed(config)
         self.faces = {name: Faces(folder) for name, folder in faces.items()}
         self.track = lru_cache(maxsize=4096)(self._track)
-        self._rows = lru_cache(maxsize=64)(self._read_rows)  # neighbouring frames are asked for one after the other
+        self._rows = lru_cache(maxsize=64)(self._read_rows)
         self._clean = lru_cache(maxsize=64)(self._decode_clean)  # a face comes once for each perturbation
         self.donors = _Donors(self, donors) if self.feed.donors and donors else None  # none are needed to score
 
@@ -63,27 +63,31 @@ class Samples:
         track = [row for row in rows if row["status"] == "ok" and row["face_index"] == face_index]
         return sorted(track, key=lambda row: row["frame_index"])
 
-    def face(self, row: Mapping[str, Any], size_px: int | None = None, perturbation: str = "") -> Arrays:
+    def face(
+        self, row: Mapping[str, Any], size_px: int | None = None, perturbation: str = "", alone: bool = False
+    ) -> Arrays:
         """Return the arrays of a row of a track (see `face_arrays`), by default at the size that the stage wants.
 
-        A perturbation changes the image alone; landmarks, box and mask stay those of the clean face.
+        A perturbation changes the image alone; landmarks, box and mask stay those of the clean face. `alone`: no
+        neighbouring frame will be asked for, so that none is read.
         """
         size_px = size_px or self.feed.input_px
-        whole = {**row, **self._pictures(row["video_id"], row["place"])}
+        whole = {**row, **self._pictures(row["video_id"], row["place"], alone)}
         if not perturbation:
             return face_arrays(whole, size_px)
-        image = self._clean(row["video_id"], row["place"])
+        image = self._clean(row["video_id"], row["place"], alone)
         return face_arrays(whole, size_px, perturb.apply(perturbation, image, row, _key(row)))
 
-    def _decode_clean(self, video_id: str, place: int) -> np.ndarray:
-        return decode_png(self._pictures(video_id, place)["image_png"])
+    def _decode_clean(self, video_id: str, place: int, alone: bool) -> np.ndarray:
+        return decode_png(self._pictures(video_id, place, alone)["image_png"])
 
-    def _pictures(self, video_id: str, place: int) -> dict[str, Any]:
-        first = place // ROWS_PER_GROUP * ROWS_PER_GROUP
-        return self._rows(video_id, first)[place - first]
+    def _pictures(self, video_id: str, place: int, alone: bool) -> dict[str, Any]:
+        number = 1 if alone else ROWS_PER_GROUP  # which lie side by side
+        first = place // number * number
+        return self._rows(video_id, first, number)[place - first]
 
-    def _read_rows(self, video_id: str, first: int) -> list[dict[str, Any]]:
-        rows = range(first, first + ROWS_PER_GROUP)
+    def _read_rows(self, video_id: str, first: int, number: int) -> list[dict[str, Any]]:
+        rows = range(first, first + number)
         return self._faces_of(video_id).video(video_id, ("image_png", "mask_png"), rows).to_pylist()
 
     def _faces_of(self, video_id: str) -> Faces:
@@ -153,7 +157,8 @@ class Samples:
         length = self.feed.clip_frames if self.stage.view in CLIP_VIEWS else 1
         # A video with fewer frames than a clip repeats its last one.
         frames = [track[min(start + i, len(track) - 1)] for i in range(length)]
-        parts = [self.face(row, perturbation=perturbation) for row in frames]
+        alone = length == 1 and mode != "score"
+        parts = [self.face(row, perturbation=perturbation, alone=alone) for row in frames]
         sample: dict[str, Any] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         if self.derived is not None:
             sample |= self.derived.frames(
@@ -191,7 +196,7 @@ class _Donors:
         distance[self.video_ids == video.video_id] = np.inf
         number = min(self.number, int(np.isfinite(distance).sum()))
         video_id, place = self.faces[rng.choice(np.argpartition(distance, number - 1)[:number])]
-        donor = self.samples.face(_detected(self.samples.track(video_id, 0))[place])
+        donor = self.samples.face(_detected(self.samples.track(video_id, 0))[place], alone=True)
         return {name: donor[name] for name in ("image", "landmarks")}
 
 

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.common import tables
-from pipelines.faces import detect, writer
+from pipelines.faces import detect, store, writer
 from pipelines.faces import extract as extract_module
 from pipelines.faces.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces.plan import Extraction, Standing, notes
 from pipelines.faces.recipe import Recipe
-from pipelines.faces.store import METADATA, Faces, compacted
+from pipelines.faces.store import METADATA, Faces, compacted, read_range
 from pipelines.faces.video import VideoReader, VideoRows, content_digest
 from pipelines.media import sandbox
 from tests.pipelines.media.taking import take
@@ -62,7 +62,7 @@ def table(*rows: dict) -> pa.Table:
 def contents(folder: Path) -> dict[str, list[dict]]:
     """Return all that a reader can see of the faces, by video_id."""
     faces = Faces(folder)
-    return {video_id: faces.video(video_id).to_pylist() for video_id in sorted(faces.index)}
+    return {video_id: faces.video(video_id).to_pylist() for video_id in faces.ledger["video_id"].to_pylist()}
 
 
 def by_name(**actions):
@@ -333,17 +333,37 @@ def test_the_child_is_replaced_after_its_calls():
 
 
 def pictures(*names: str, **changes) -> list[dict]:
-    return [row(name, uri=f"{name}.png", **changes) | {"targets": [0]} for name in names]
+    return [row(name, uri=f"{name}.png", **changes) for name in names]
 
 
-def test_pictures_are_handed_over_many_at_a_time_and_videos_alone():
-    elsewhere = [*pictures("e", root="other"), pictures("f")[0] | {"targets": [0, 1]}]
-    videos = [row("film") | {"targets": [0]}, *pictures("c", "a", "d", "b"), *elsewhere]
-    calls = extract_module.batches(videos, 3)
-    names = [["film"], ["e"], ["a", "b", "c"], ["d"], ["f"]]
-    assert [[video["video_id"].removeprefix("toy/") for video in call["videos"]] for call in calls] == names
-    assert [call["targets"] for call in calls] == [[0], [0], [0], [0], [0, 1]]
-    assert [len(call["videos"]) for call in extract_module.batches(videos, 1)] == [1] * 7
+def todo(videos: list[dict], targets: list[list[int]] | None = None) -> pa.Table:
+    """Return what `to_do` would, if all of them were to be read for these targets."""
+    told = pa.table({"targets": pa.array(targets or [[0]] * len(videos), pa.list_(pa.int32()))})
+    told = told.append_column("number", pa.array(range(len(videos)), pa.int64()))
+    videos = table(*videos)
+    for name in told.column_names:
+        videos = videos.append_column(name, told[name])
+    return videos
+
+
+def test_videos_and_pictures_are_handed_over_many_at_a_time():
+    films = [row(name) for name in ("film 1", "film 2", "film 3")]
+    elsewhere = [*pictures("e", root="other"), *pictures("t", split="test"), *pictures("f")]
+    videos = todo([*films, *pictures("c", "a", "d", "b"), *elsewhere], [[0]] * 9 + [[0, 1]])
+    calls = extract_module.calls(videos, 2, 3)
+    names = [["film 1", "film 2"], ["film 3"], ["e"], ["t"], ["a", "b", "c"], ["d"], ["f"]]
+    assert [[name.removeprefix("toy/") for name in call["video_id"].to_pylist()] for call in calls] == names
+    assert [len(set(call["batch"].to_pylist())) for call in calls] == [2, *[1] * 6]
+    assert calls[-1]["targets"].to_pylist() == [[0, 1]]
+    assert [call.num_rows for call in extract_module.calls(videos, 1, 1)] == [1] * 10
+    assert extract_module.calls(videos.slice(0, 0), 1, 1) == []
+
+
+def test_a_video_that_several_targets_want_is_read_once():
+    asked = [table(*map(row, names)).select(extract_module._NEEDED) for names in ("ab", "cab", "d")]
+    wants = [np.array(wanted, bool) for wanted in ([1, 1], [1, 0, 1], [0])]
+    rows = extract_module.to_do(asked, wants).select(["video_id", "targets", "number"]).to_pylist()
+    assert [list(each.values()) for each in rows] == [["toy/a", [0], 0], ["toy/b", [0, 1], 1], ["toy/c", [1], 2]]
 
 
 def test_pictures_are_read_alone_when_reading_them_together_fails(tmp_path):
@@ -362,17 +382,25 @@ def test_pictures_are_read_alone_when_reading_them_together_fails(tmp_path):
     actor = extract_module.ExtractFaces(b"", [str(tmp_path)], timeout_s=2, memory_gib=8)
     actor.read = fail
     done = [
-        *actor({"videos": pictures(*"abcd"), "targets": [0]}),
-        *actor({"videos": pictures("e", "f"), "targets": [0]}),
+        *actor.extract(pictures(*"abcd"), [0]),
+        *actor.extract(pictures("e", "f"), [0]),
     ]
     assert calls == [["a", "b", "c", "d"], ["a"], ["b"], ["c"], ["d"], ["e", "f"]]
     assert [item["status"] for item in done] == ["no_face", "crashed", "no_face", "crashed", "no_face", "no_face"]
     assert sorted(len(names_in(path)) for path in tmp_path.glob("parts/*")) == [2, 4]
-    assert len(writer.parts(tmp_path)) == 6
+    assert parts_of(tmp_path).num_rows == 6
 
 
 def names_in(path: Path) -> list[str]:
-    return [record["ledger"]["video_id"] for record in json.loads(pq.read_schema(path).metadata[METADATA])]
+    return [record["ledger"]["video_id"] for record in store.records(path)]
+
+
+def parts_of(folder: Path) -> pa.Table:
+    return store.scan(folder, sorted(folder.glob("parts/*.parquet")))
+
+
+def ids_in(folder: Path) -> set[str]:
+    return set(compacted(folder)["video_id"].to_pylist())
 
 
 @pytest.mark.nightly
@@ -382,7 +410,7 @@ def test_a_picture_that_kills_its_reader_costs_itself_alone(tmp_path):
     (tmp_path / "parts").mkdir()
     reader = extract_module.factory(by_name(**bad), {}, (RECIPE,), None)
     actor = extract_module.ExtractFaces(reader, [str(tmp_path)], timeout_s=8, memory_gib=8)
-    done = actor({"videos": pictures(*"abcdef"), "targets": [0]})
+    done = actor.extract(pictures(*"abcdef"), [0])
     actor.read.close()
     wanted = {"b": "media process died of SIGSEGV", "d": "IndexError: list index out of range"}
     wanted["e"] = "took longer than 8 s"
@@ -390,7 +418,8 @@ def test_a_picture_that_kills_its_reader_costs_itself_alone(tmp_path):
     assert [item["reason"] for item in done] == [wanted.get(name, "") for name in "abcdef"]
     assert [item["error"] for item in done] == [""] * 6
     assert len(list(tmp_path.glob("parts/*.parquet"))) == 1
-    ledgers = {name: at.ledger["status"] for name, at in writer.parts(tmp_path).items()}
+    there = parts_of(tmp_path)
+    ledgers = dict(zip(there["video_id"].to_pylist(), there["status"].to_pylist(), strict=True))
     assert ledgers == {f"toy/{name}": "crashed" if name in bad else "no_face" for name in "abcdef"}
 
 
@@ -487,11 +516,12 @@ def test_several_recipes_in_one_pass_give_the_folders_of_each_alone(tmp_path, ra
     targets = [
         Target(folder=tmp_path / str(recipe.size_px), recipe=recipe, videos=videos) for recipe, videos in alone.items()
     ]
-    ledgers = extract_all(targets, roots, on_video=read.append)
+    extract_all(targets, roots, on_video=read.append)
     assert sorted(item["video_id"] for item in read) == ["toy/other", "toy/real", "toy/text"]
     assert [item["num_done"] for item in read] == [1, 2, 3]
-    for (recipe, videos), ledger in zip(alone.items(), ledgers, strict=True):
-        assert ledger["video_id"].to_pylist() == videos["video_id"].to_pylist()
+    for recipe, videos in alone.items():
+        folder = tmp_path / str(recipe.size_px)
+        assert Faces(folder).ledger["video_id"].to_pylist() == sorted(videos["video_id"].to_pylist())
         assert contents(tmp_path / str(recipe.size_px)) == contents(tmp_path / f"alone{recipe.size_px}")
 
 
@@ -510,7 +540,7 @@ def test_a_folder_grows_by_what_is_missing(tmp_path, ray_local, roots):
     ledger = extract(table(*second), roots, tmp_path, RECIPE, reader=nothing_special, on_video=read.append)
     assert [(item["video_id"], item["num_done"]) for item in read] == [("toy/c", 2)]
     assert ledger["video_id"].to_pylist() == ["toy/c", "toy/a"]
-    assert sorted(Faces(tmp_path).index) == ["toy/a", "toy/b", "toy/c"]
+    assert Faces(tmp_path).ledger["video_id"].to_pylist() == ["toy/a", "toy/b", "toy/c"]
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -603,6 +633,23 @@ def write_parts(folder: Path, videos: list[dict], reader) -> None:
         writer.write_part(folder, [item], [(rows, ledger)])
 
 
+def as_asked(videos: pa.Table, roots: dict[str, str]) -> dict[str, dict]:
+    """Return video_id -> its row, as an actor gets it."""
+    return {row["video_id"]: row for row in extract_module.checked(videos, roots).to_pylist()}
+
+
+def wanted(folder: Path, videos: pa.Table, roots: dict[str, str], **options) -> list[str]:
+    """Return the ids of those that an extraction would read."""
+    there = writer.tidy(folder)
+    mask = extract_module.lacking(extract_module.checked(videos, roots), there, **options)
+    return videos["video_id"].filter(mask).to_pylist()
+
+
+def forget(folder: Path, *video_ids: str) -> None:
+    there = store.scan(folder, [*folder.glob("faces/*/*.parquet"), *folder.glob("parts/*.parquet")])
+    writer.forget(folder, there, pa.array(video_ids))
+
+
 @pytest.mark.parametrize(
     "stop_at", ["parts", "one faces file", "faces", "ledger", "leftover parts", "torn temporary files"]
 )
@@ -641,18 +688,16 @@ def test_what_failed_can_be_read_again_and_nothing_else_is(tmp_path, roots, read
     before = contents(tmp_path)
     old = {path: path.read_bytes() for path in tmp_path.glob("faces/split=*/*.parquet")}
     failed = ["toy/text", "toy/missing"]
-    asked = [extract_module.checked(table(*videos), roots)]
-    target = Target(folder=tmp_path, recipe=RECIPE, videos=table(*videos))
-    assert list(extract_module.to_do([target], asked)) == []
-    assert list(extract_module.to_do([target], asked, retry_failed=True)) == failed
-    writer.forget(tmp_path, failed)
+    assert wanted(tmp_path, table(*videos), roots) == []
+    assert wanted(tmp_path, table(*videos), roots, retry_failed=True) == failed
+    forget(tmp_path, *failed)
     if killed:  # before the old file was removed: the same again
         for path, data in old.items():
             path.write_bytes(data)
-        writer.forget(tmp_path, failed)
+        forget(tmp_path, *failed)
     with pytest.raises(ValueError, match="no finished extraction"):
         Faces(tmp_path)
-    assert set(compacted(tmp_path)) == {"toy/real", "toy/empty_room"}
+    assert ids_in(tmp_path) == {"toy/real", "toy/empty_room"}
     assert len(list(tmp_path.glob("faces/split=*/*.parquet"))) == 1
     for item in (row("text"), row("missing", split="test")):  # as an actor leaves them
         rows, ledger = read_once(item)
@@ -669,7 +714,7 @@ def test_killed_while_failed_videos_are_taken_out_no_row_is_there_twice(tmp_path
     before = contents(tmp_path)
     (path,) = tmp_path.glob("faces/*/*.parquet")
     data = path.read_bytes()
-    writer.forget(tmp_path, ["toy/text"])
+    forget(tmp_path, "toy/text")
     path.write_bytes(data)
     assert len(list(tmp_path.glob("faces/*/*.parquet"))) == 2
     extract(table(*videos), roots, tmp_path, RECIPE)
@@ -733,15 +778,14 @@ def extracted(tmp_path, corpus, read_once) -> Callable[..., Extraction]:
         return Extraction(dataset="toy", recipe=RECIPE, folder=folder, videos=videos, roots=roots)
 
     before = look().videos
-    write_parts(folder, list(extract_module.checked(before, roots).values()), read_once)
+    write_parts(folder, list(as_asked(before, roots).values()), read_once)
     extract(before, roots, folder, RECIPE)
     return look
 
 
 def asked_again(extraction: Extraction) -> list[str]:
     """Return the names of the videos that an extraction would read, which must be as many as its plan says."""
-    target = Target(folder=extraction.folder, recipe=RECIPE, videos=extraction.videos)
-    todo = extract_module.to_do([target], [extract_module.checked(extraction.videos, extraction.roots)])
+    todo = wanted(extraction.folder, extraction.videos, extraction.roots)
     assert len(todo) == extraction.num_missing == extraction.standing.changed
     return [name.removeprefix("toy/") for name in todo]
 
@@ -761,24 +805,22 @@ def test_a_file_that_was_replaced_is_read_again(extracted, tmp_path):
 def test_a_file_that_changes_while_it_is_read_is_read_again(extracted, read_once, tmp_path):
     """What is recorded is its state before: rows may be of both."""
     now = extracted(uri="other.mp4")
-    asked = extract_module.checked(now.videos, now.roots)["toy/fake"]
-    writer.forget(now.folder, ["toy/fake"])
+    asked = as_asked(now.videos, now.roots)["toy/fake"]
+    forget(now.folder, "toy/fake")
     rows, ledger = read_once(asked)
     with (tmp_path / "data" / "other.mp4").open("ab") as file:
         file.write(b"more")
     writer.write_part(now.folder, [asked], [(rows, ledger)])
-    target = Target(folder=now.folder, recipe=RECIPE, videos=now.videos)
-    again = extract_module.to_do([target], [extract_module.checked(now.videos, now.roots)])
-    assert list(again) == ["toy/fake"]
+    assert wanted(now.folder, now.videos, now.roots) == ["toy/fake"]
 
 
 def test_an_original_that_came_later_becomes_masks(extracted, read_once, tmp_path):
     now = extracted(real_uri="real.mp4")
     assert asked_again(now) == ["fake"]
     assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 4
-    writer.forget(now.folder, ["toy/fake"])
-    assert set(compacted(now.folder)) == {"toy/real", "toy/text"}
-    asked = extract_module.checked(now.videos, now.roots)["toy/fake"]  # as an actor reads it
+    forget(now.folder, "toy/fake")
+    assert ids_in(now.folder) == {"toy/real", "toy/text"}
+    asked = as_asked(now.videos, now.roots)["toy/fake"]  # as an actor reads it
     writer.write_part(now.folder, [asked], [read_once(asked)])
     extract(now.videos, now.roots, now.folder, RECIPE)
     assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 0
@@ -826,12 +868,12 @@ def test_faces_from_before_sources_were_recorded_are_kept_and_one_line_says_so(e
 def test_only_what_has_changed_is_read_again(extracted, ray_local, tmp_path):
     (tmp_path / "data" / "text.mp4").write_bytes((tmp_path / "data" / "other.mp4").read_bytes())
     now, read = extracted(real_uri="real.mp4"), []
-    before = {name: at.path for name, at in compacted(now.folder).items()}
+    before = ids_in(now.folder)
     ledger = extract(now.videos, now.roots, now.folder, RECIPE, on_video=read.append)
     assert sorted(item["video_id"] for item in read) == ["toy/fake", "toy/text"]
     assert ledger["status"].to_pylist() == ["ok"] * 3
     assert Faces(now.folder).video("toy/fake")["mask_png"].null_count == 0
-    assert before.keys() == compacted(now.folder).keys()
+    assert ids_in(now.folder) == before
     assert asked_again(extracted(real_uri="real.mp4")) == []
 
 
@@ -858,7 +900,9 @@ def test_a_folder_without_permission_is_refused(tmp_path, roots):
 
 def test_no_videos_is_an_empty_extraction(tmp_path, roots):
     assert extract(table(), roots, tmp_path, RECIPE).num_rows == 0
-    assert Faces(tmp_path).index == {}
+    assert Faces(tmp_path).ledger.num_rows == 0
+    with pytest.raises(ValueError, match="no video 'toy/a'; its ledger names the 0 it has"):
+        Faces(tmp_path).video("toy/a")
 
 
 @pytest.fixture
@@ -880,21 +924,60 @@ def long_rows(tmp_path, roots, read_once) -> tuple[Path, pa.Table]:
 def test_a_part_of_a_video_is_read_without_the_rest(long_rows, monkeypatch):
     folder, many = long_rows
     faces = Faces(folder)
-    assert [len(groups) for _, groups in faces.index.values()] == [3, 1]  # 16 + 16 + 8 rows; 4
     assert faces.video("toy/long").num_rows == 40
     for rows in (range(0, 1), range(15, 17), range(20, 30), range(39, 40), range(30, 60)):
         part = faces.video("toy/long", ["frame_index", "image_png"], rows)
         assert part["frame_index"].to_pylist() == [index for index in rows if index < 40]
         assert part["image_png"].to_pylist() == many["image_png"].to_pylist()[rows.start : rows.stop]
-    read: list[list[int]] = []
-    real = pq.ParquetFile.read_row_groups
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "read_row_groups",
-        lambda self, groups, **more: read.append(groups) or real(self, groups, **more),
-    )
-    faces.video("toy/long", rows=range(17, 20))
-    assert len(read[0]) == 1
+    read: list[int] = []
+    monkeypatch.setattr(store, "read_range", lambda file, *span: read.append(span[1]) or read_range(file, *span))
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    sizes = [len(data) for data in many["image_png"].to_pylist()]
+    faces = Faces(folder)
+    for rows, wanted in (
+        (range(5, 6), [sizes[5]]),
+        (range(2, 5), [sum(sizes[2:5]) + 2 * 4]),  # side by side, with their lengths between them
+        (range(15, 17), [sizes[15], sizes[16]]),  # of two row groups
+    ):
+        faces.video("toy/long", ["image_png", "mask_png", "frame_index"], rows)
+        assert read == wanted
+        read.clear()
+    faces.video("toy/long", store.LIGHT)
+    assert read == []
+
+
+@pytest.mark.parametrize("lost", [["index.arrow"], ["index.arrow", "index"]])
+def test_a_folder_without_its_index_is_read_all_the_same_and_gets_one(long_rows, roots, lost):
+    """As folders of before are; it is made by the next extraction, of whatever."""
+    folder, _ = long_rows
+    before = contents(folder)
+    written = {path: path.read_bytes() for path in [*folder.glob("index*"), *folder.glob("index/*")] if path.is_file()}
+    for name in lost:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    assert contents(folder) == before
+    videos = table(row("real"), row("long"))
+    due = Extraction(dataset="toy", recipe=RECIPE, folder=folder, videos=videos, roots=roots)
+    assert (due.num_missing, due.is_due()) == (0, True)
+    extract(videos, roots, folder, RECIPE)
+    assert {path: path.read_bytes() for path in written} == written
+    assert not due.is_due()
+
+
+def test_a_file_that_other_code_wrote_is_not_indexed(tmp_path):
+    """Pictures would be looked for in the wrong place."""
+    pictures = [bytes([i]) * 1000 for i in range(40)]
+    rows = dict.fromkeys(store.LIGHT, [None] * 40) | {"mask_png": [None] * 40, "image_png": pictures}
+    faces = pa.table({name: pa.array(rows[name], tables.FACES.field(name).type) for name in tables.FACES.names})
+    path = tmp_path / "split=train" / "x.parquet"
+    path.parent.mkdir()
+    plain = {"compression": "none", "use_dictionary": False}
+    pq.write_table(faces.drop_columns("split"), path, **plain)
+    read = store.rows_of(path)
+    assert [path.read_bytes()[at : at + 1000] for at in read["image_png_at"].to_pylist()] == pictures
+    for options in ({"data_page_size": 1000, "write_batch_size": 4}, {"compression": "zstd"}, {"use_dictionary": True}):
+        pq.write_table(faces.drop_columns("split"), path, **plain | options)
+        with pytest.raises(ValueError, match="stored image_png otherwise than this code reads it"):
+            store.rows_of(path)
 
 
 def test_any_parquet_reader_can_skip_what_it_does_not_want(long_rows):

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 
+from pipelines.common import tables
 from pipelines.faces import files
+
+SCHEMA = pa.schema([tables.VIDEOS.field(name) for name in files.NEEDED])
 
 
 def video(**changes) -> dict:
@@ -47,8 +51,12 @@ def root(request, tmp_path) -> Iterator[str]:
     fsspec.filesystem("memory").store.clear()
 
 
+def sources(rows: list[dict], root: str) -> list[dict]:
+    return files.sources(pa.Table.from_pylist(rows, schema=SCHEMA), {"toy": root}).to_pylist()
+
+
 def source(root: str, **changes) -> dict:
-    return files.sources([video(**changes)], {"toy": root})["toy/fake"]
+    return sources([video(**changes)], root)[0]
 
 
 def test_nothing_has_changed_when_nothing_has(root):
@@ -112,10 +120,10 @@ def test_pictures_in_a_folder_or_an_archive_have_a_state_too(tmp_path):
     (tmp_path / "frames").mkdir()
     os.utime(tmp_path / "frames", (5, 5))
     rows = [video(video_id=f"toy/{uri}", uri=uri) for uri in ("clips.tar.gz/clips/7", "clips.tar.gz/clips/8", "frames")]
-    states = [row["state"] for row in files.sources(rows, {"toy": str(tmp_path)}).values()]
+    states = [row["state"] for row in sources(rows, str(tmp_path))]
     assert states == ["6 1000000000", "6 1000000000", "5"]
 
 
 def test_a_root_that_nobody_named_is_refused():
     with pytest.raises(ValueError, match="root 'toy' is not known; roots are other"):
-        files.sources([video()], {"other": "/data"})
+        files.sources(pa.Table.from_pylist([video()], schema=SCHEMA), {"other": "/data"})
