@@ -8,7 +8,7 @@ The epoch that is kept is chosen on the validation part of the training dataset,
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -88,8 +88,7 @@ def _train(job: Job, world: World) -> None:
                 cut = _cut(module, batch, cuts)
                 learner.losses.add(_step(model, learner.optimizer, cut, step, watch, world, job.planned.numerics))
             except Exception:
-                if world.size == 1:
-                    watch.check()  # it may come of a loss that was not finite
+                watch.check_here(module)  # it may come of a loss that was not finite
                 raise
             if not isinstance(learner.scheduler, ReduceLROnPlateau):
                 learner.scheduler.step()
@@ -198,14 +197,32 @@ class Watch:
 
     def check(self) -> None:
         """Raise NonFiniteLoss on every worker if a loss of one was not finite since the last check."""
-        own = int(self.first_ill)
-        ids = sorted({pick.video.video_id for pick in self.picks.get(own, ())})
+        own = self._own()
         self.picks.clear()
-        told = [entry for entry in self.world.gather((own, ids)) if entry[1]]
+        told = [entry for entry in self.world.gather(own) if entry[1]]
         if told:
             step = min(step for step, _ in told)
-            names = sorted({video_id for at, of_worker in told if at == step for video_id in of_worker})
-            raise NonFiniteLoss(f"the loss is not finite at step {step}; the samples were {', '.join(names)}")
+            raise _not_finite(step, {video_id for at, of_worker in told if at == step for video_id in of_worker})
+
+    def check_here(self, module: nn.Module) -> None:
+        """Raise NonFiniteLoss if a loss of this worker was not finite since the last check, or the weights are not.
+
+        That is what another worker's loss makes of them. The others are not asked: they may wait for this one.
+        """
+        step, video_ids = self._own()
+        if video_ids:
+            raise _not_finite(step, video_ids)
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            raise NonFiniteLoss(f"the weights are not finite any more at step {max(self.picks)}")
+
+    def _own(self) -> tuple[int, list[str]]:
+        """Return the first step since the last check at which this worker's loss was not finite, and its samples."""
+        step = int(self.first_ill)
+        return step, sorted({pick.video.video_id for pick in self.picks.get(step, ())})
+
+
+def _not_finite(step: int, video_ids: Iterable[str]) -> NonFiniteLoss:
+    return NonFiniteLoss(f"the loss is not finite at step {step}; the samples were {', '.join(sorted(video_ids))}")
 
 
 def _gradients_stay_here(model: nn.Module, stay: bool) -> AbstractContextManager[None]:

@@ -5,7 +5,6 @@ Whatever dies, the same call continues from the newest checkpoint in the stage's
 
 import logging
 import uuid
-from pathlib import Path
 from typing import Any
 
 from pipelines.common import device, storage
@@ -38,24 +37,21 @@ def _fit(job: Job) -> None:
     """Start the workers, again as long as the training goes forward in between. Raises what ended it at last."""
     from ray.train import TrainingFailedError  # here: the loop itself runs without Ray
 
-    _not_finite(job).unlink(missing_ok=True)
     job.sharing(job.view()).check()
     failures, newest = 0, newest_checkpoint(job)
     while True:
         try:
             _attempt(job)
-            break
+            return
         except TrainingFailedError as error:
             for cause in getattr(error, "worker_failures", {}).values():
-                if isinstance(cause, device.MissingGPU):  # it would be missing again
+                if isinstance(cause, device.MissingGPU | NonFiniteLoss):  # started again, it would only meet it again
                     raise cause from None
             before, newest = newest, newest_checkpoint(job)
             failures = failures + 1 if newest == before else 1
             if failures > MAX_FAILURES:
                 raise
             log.warning("%s: started again: %s", job.planned.folder, str(error).splitlines()[0])
-    if _not_finite(job).exists():
-        raise NonFiniteLoss(_not_finite(job).read_text())
 
 
 def _attempt(job: Job) -> None:
@@ -90,14 +86,5 @@ def _attempt(job: Job) -> None:
 
 def _worker(config: dict[str, Job]) -> None:
     world = TrainWorker(config["job"])
-    if world.rank >= world.size:
-        return
-    try:
+    if world.rank < world.size:
         loop(config["job"], world)
-    except NonFiniteLoss as error:  # on all workers; started again, the training would only meet it again
-        if world.rank == 0:
-            storage.write_text(_not_finite(config["job"]), str(error))
-
-
-def _not_finite(job: Job) -> Path:
-    return job.planned.folder / "not_finite.txt"

@@ -252,6 +252,47 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path: Path, m
     assert not job.planned.done
 
 
+class OneOfTwo(Alone):
+    """The first of two workers, of which the other does the same."""
+
+    size = 2
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, value]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("ill", "text"),
+    [
+        ("loss", r"not finite at step 0; the samples were .*ffpp/real/c23/t"),
+        ("weights", r"the weights are not finite any more at step 1$"),
+        ("nothing", "no sample"),
+    ],
+)
+def test_an_error_that_follows_a_loss_that_is_not_finite_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ill: str, text: str, size: int
+) -> None:
+    """Without a word to the other workers, which may wait for this one."""
+    job = jobs(tmp_path)["recover"]
+    steps = iter(range(2))
+
+    def broken(self: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        step = next(steps)
+        if step == 1:
+            monkeypatch.setattr(OneOfTwo, "gather", None)
+            raise ValueError("no sample")
+        if ill == "weights":  # as a step with another worker's gradients leaves them
+            next(self.parameters()).data[0] = float("nan")
+        factor = float("nan") if ill == "loss" else 1.0
+        return {"loss": sum(p.nan_to_num().sum() for p in self.parameters()) * factor}
+
+    monkeypatch.setattr(models.stage("delocate", "recover"), "forward", broken)
+    with pytest.raises(ValueError, match=text) as raised:
+        loop.loop(job, Alone() if size == 1 else OneOfTwo())
+    assert (type(raised.value) is loop.NonFiniteLoss) == (ill != "nothing")
+
+
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> None:
     job = jobs(tmp_path)["recover"]
     train_stage(job)
