@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from pipelines.common import storage
 
 FILE = "progress.json"
+WRITTEN_SECONDS = 60  # within these a note that is being written has been written
 LOG_SECONDS = (2, 30)  # between two lines of a log: at least, and at most while there is progress
 
 
@@ -22,6 +23,15 @@ def note(folder: Path, phase: str, done: int, total: int) -> None:
     """Write into a folder how far a process is: `done` of `total` steps of a phase. Another process reads it."""
     storage.make_folder(folder)
     storage.write_note(folder / FILE, {"phase": phase, "done": done, "total": total})
+
+
+def forget(folder: Path) -> None:
+    """Remove what was noted in a folder, and the notes that killed processes left half-written."""
+    (folder / FILE).unlink(missing_ok=True)
+    for half_written in folder.glob(f".{FILE}.*.tmp"):
+        with suppress(OSError):  # of a process that lives, and has just written it
+            if time.time() - half_written.stat().st_mtime > WRITTEN_SECONDS:
+                half_written.unlink()
 
 
 def noted(folder: Path) -> Mapping[str, Any] | None:

@@ -39,8 +39,10 @@ def publish(outcome: Outcome, console: Console) -> int:
     console.print(f"Report: {folder}", highlight=False, soft_wrap=True)
     uri = default_uri(outcome.storage)
     lines = logged.read(folder, uri)
-    if not lines and (lines := _log(outcome, shown.paths, console)):
-        logged.write(folder, uri, lines)
+    if not lines:
+        lines, artifacts = _log(outcome, shown.paths, console)
+        if lines:
+            logged.write(folder, uri, lines, artifacts)
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0 if lines and all(trial.done for trial in outcome.trials.values()) else 1
@@ -169,8 +171,8 @@ def print_table(title: str, row_name: str, cells: Sequence[Cell], lines: Sequenc
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> list[str]:
-    """Log the runs, the report and the best model; return lines that say where they are.
+def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> tuple[list[str], list[Path]]:
+    """Log the runs, the report and the best model; return lines that say where they are, and their folders.
 
     Where MLflow can't be reached, print why and return none.
     """
@@ -183,9 +185,12 @@ def _log(outcome: Outcome, paths: Sequence[Path], console: Console) -> list[str]
     try:
         runs = log(outcome, values, paths)
         model = registry.register(outcome, runs)
+        # That of a trial that is not done has no files, and no folder.
+        ended = [runs.parent, *(run for key, run in runs.children.items() if outcome.trials[key].done)]
+        artifacts = [folder for run in ended if (folder := runs.tracker.files_folder(run))]
     except TrackingError as error:
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         say(f"NOT LOGGED  {error}", style="red")
         say("The results are kept in the storage; the same command logs them as soon as MLflow can be reached.")
-        return []
-    return [shown_by(runs.tracker.uri, runs.address), f"Model: {model}"]
+        return [], []
+    return [shown_by(runs.tracker.uri, runs.address), f"Model: {model}"], artifacts

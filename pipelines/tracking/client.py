@@ -26,7 +26,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import filelock
 
@@ -357,6 +357,21 @@ class Tracker:
         """Log files as artifacts of a run."""
         for path in paths:
             self.call(partial(self.client.log_artifact, run_id, str(path)))
+
+    def log_missing_files(self, run_id: str, paths: Sequence[Path]) -> None:
+        """Log those files that were removed from a run since, as far as this can be told here."""
+        if folder := self.files_folder(run_id):
+            self.log_files(run_id, [path for path in paths if not (folder / path.name).exists()])
+
+    def files_folder(self, run_id: str) -> Path | None:
+        """Return the folder in which the artifacts of a run lie; None if it is not in the storage."""
+        return self.in_storage(self.call(lambda: str(self.client.get_run(run_id).info.artifact_uri)))
+
+    def in_storage(self, location: str) -> Path | None:
+        """Return the folder that a location of artifacts is; None if it is not in the storage, or left it."""
+        uri = urlsplit(location)
+        folder = Path(unquote(uri.path))
+        return folder if uri.scheme == "file" and folder.is_relative_to(self.storage) else None
 
     # --------------------------------------------------------------------------------------- machine
     @contextmanager

@@ -1,12 +1,14 @@
 """That all of a launch is logged, remembered beside its report: the same command again then asks MLflow nothing.
 
 <report folder>/logged.json  `of`: digest of the report and of where its runs were logged; `database`: size and time of
-                             that database's file right afterwards; `lines`: what the terminal shows
+                             that database's file right afterwards; `artifacts`: folders of its runs' files; `lines`:
+                             what the terminal shows
 
-It counts only for databases that are files, and only until somebody else writes to them. A server is always asked.
+It counts only for databases that are files, and only until somebody else writes to them or removes such a folder. A
+server is always asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipelines.common.storage import digest, read_json, write_json
@@ -21,15 +23,19 @@ def read(folder: Path, uri: str) -> list[str]:
     try:
         kept = read_json(folder / LOGGED)
         known = kept["of"] == _of(folder, uri) and kept["database"] == _state(uri)
-        return list(kept["lines"]) if known else []
+        return list(kept["lines"]) if known and all(Path(each).is_dir() for each in kept["artifacts"]) else []
     except (OSError, ValueError, TypeError, KeyError):
         return []  # it is only a shortcut
 
 
-def write(folder: Path, uri: str, lines: Sequence[str]) -> None:
-    """Remember that all is logged, if `read` can tell later whether that still holds."""
+def write(folder: Path, uri: str, lines: Sequence[str], artifacts: Iterable[Path]) -> None:
+    """Remember that all is logged, if `read` can tell later whether that still holds.
+
+    artifacts: the folders of the runs' files, as far as they are in the storage.
+    """
     if (folder / MADE).exists() and (state := _state(uri)):
-        write_json(folder / LOGGED, {"of": _of(folder, uri), "database": state, "lines": list(lines)})
+        kept = {"artifacts": list(map(str, artifacts)), "lines": list(lines)}
+        write_json(folder / LOGGED, {"of": _of(folder, uri), "database": state, **kept})
 
 
 def _of(folder: Path, uri: str) -> str:

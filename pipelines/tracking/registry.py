@@ -107,7 +107,7 @@ def _version(tracker: Tracker, name: str, trial: Trial) -> str | None:
     """Return the number of the newest version that holds this trial and can still be loaded, if any does."""
     versions = tracker.client.search_model_versions(f"name = '{name}'")
     wanted = {"trial": trial.digest, "loader": LOADER}.items()
-    numbers = [int(version.version) for version in versions if wanted <= version.tags.items()]
+    numbers = [int(one.version) for one in versions if wanted <= one.tags.items() and _is_there(tracker, one.source)]
     return str(max(numbers)) if numbers else None
 
 
@@ -146,7 +146,14 @@ def _logged(tracker: Tracker, name: str, trial: Trial) -> Any:
     """Return the model of this trial that an earlier launch has written but not registered, if there is one."""
     wanted = f"tags.trial = '{trial.digest}' AND tags.loader = '{LOADER}'"
     models = tracker.client.search_logged_models([tracker.experiment_id], wanted)
-    return next((model for model in models if model.name == name and model.status == "READY"), None)
+    ready = (model for model in models if model.name == name and model.status == "READY")
+    return next((model for model in ready if _is_there(tracker, model.artifact_location)), None)
+
+
+def _is_there(tracker: Tracker, location: str) -> bool:
+    """Return whether the files of a model are still there, as far as this can be told here."""
+    folder = tracker.in_storage(location)
+    return folder is None or folder.is_dir()
 
 
 def _ensure_model(tracker: Tracker, name: str, outcome: Outcome) -> None:

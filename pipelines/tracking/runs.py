@@ -117,7 +117,11 @@ def log(outcome: Outcome, values: Mapping[RowSeed, Mapping[str, float]], report:
             tracker.set_tags(run_id, undefined(trial.results()))
             tracker.log_files(run_id, kept(trial.folder))
             tracker.end(run_id, at=trial.times.get("ended"))
-    if not tracker.is_finished(runs.parent):
+        else:
+            tracker.log_missing_files(run_id, kept(trial.folder))
+    if tracker.is_finished(runs.parent):
+        tracker.log_missing_files(runs.parent, report)
+    else:
         tracker.log_files(runs.parent, report)
         tracker.describe(runs.parent, report[0].read_text())
         tracker.end(runs.parent, "FINISHED" if all(trial.done for trial in outcome.trials.values()) else "FAILED")

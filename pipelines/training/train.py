@@ -7,7 +7,7 @@ import logging
 import uuid
 from typing import Any
 
-from pipelines.common import device, storage
+from pipelines.common import device, progress, storage
 from pipelines.training.job import Job
 from pipelines.training.learner import newest_checkpoint
 from pipelines.training.loop import NonFiniteLoss, loop
@@ -26,6 +26,7 @@ def train_stage(job: Job) -> None:
     with job.planned.lock():
         if job.planned.done:
             return
+        progress.forget(job.planned.folder)
         storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
         if job.compute.num_workers == 0:
             loop(job, Alone())

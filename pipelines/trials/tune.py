@@ -36,8 +36,8 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
 
     for trial in trials:
         make_folder(trial.folder)
-        for old in (progress.FILE, FAILURE):
-            (trial.folder / old).unlink(missing_ok=True)
+        progress.forget(trial.folder)
+        (trial.folder / FAILURE).unlink(missing_ok=True)
     tuner = tune.Tuner(
         _placed(tune.with_parameters(_run_one, trials=list(trials), compute=compute), compute),
         param_space={"number": tune.grid_search(list(range(len(trials))))},

@@ -1,7 +1,9 @@
 """What a log without a terminal says of long work."""
 
 import io
+import os
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -81,3 +83,15 @@ def test_each_phase_of_a_trial_is_said_once_and_its_end() -> None:
 )
 def test_a_time_span_as_people_say_it(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
+
+
+def test_what_was_noted_is_forgotten_with_what_a_killed_process_left(tmp_path: Path) -> None:
+    progress.note(tmp_path, "score", 1, 2)
+    left, living, other = (tmp_path / f".{name}.tmp" for name in ("progress.json.1", "progress.json.2", "times.json.3"))
+    for path in (left, living, other):
+        path.write_text("{")
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    progress.forget(tmp_path)
+    assert set(tmp_path.iterdir()) == {living, other}
+    progress.forget(tmp_path / "not there")

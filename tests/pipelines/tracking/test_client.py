@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -199,6 +200,31 @@ def test_artifacts_and_the_description_are_kept_below_the_storage(
     assert kept == [Path("artifacts/table.md")]
     assert [entry.path for entry in client.list_artifacts(run_id)] == ["table.md"]
     assert client.get_run(run_id).data.tags["mlflow.note.content"] == "| row |\n"
+
+
+def test_files_that_were_removed_from_a_run_that_has_ended_are_logged_again(
+    tracker: Tracker, tmp_path: Path, client: MlflowClient
+) -> None:
+    paths = [tmp_path / "a.md", tmp_path / "b.md"]
+    for path in paths:
+        path.write_text("as it was")
+    run_id = tracker.open_run("removed", "removed")
+    tracker.log_files(run_id, paths)
+    tracker.end(run_id)
+    folder = tracker.files_folder(run_id)
+    assert folder is not None
+    for removed in (["a.md"], ["a.md", "b.md"], []):
+        for name in removed:
+            (folder / name).unlink()
+        for path in paths:
+            path.write_text("new")
+        tracker.log_missing_files(run_id, paths)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.md": "new", "b.md": "as it was"} | (
+            {"b.md": "new"} if removed != ["a.md"] else {}
+        )
+    shutil.rmtree(folder)
+    tracker.log_missing_files(run_id, paths)
+    assert [entry.path for entry in client.list_artifacts(run_id)] == ["a.md", "b.md"]
 
 
 def test_a_description_longer_than_mlflow_takes_is_cut_at_a_line(tracker: Tracker, client: MlflowClient) -> None:

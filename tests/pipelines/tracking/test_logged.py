@@ -20,7 +20,8 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / MADE).write_text("{}")
     change(folder, "create table runs (id)")
-    logged.write(folder, uri(folder), LINES)
+    (tmp_path / "artifacts").mkdir()
+    logged.write(folder, uri(folder), LINES, [tmp_path / "artifacts"])
     return folder
 
 
@@ -49,6 +50,11 @@ def test_a_database_that_is_gone_is_asked(report: Path) -> None:
     assert logged.read(report, uri(report)) == []
 
 
+def test_where_a_run_has_lost_its_files_mlflow_is_asked(report: Path) -> None:
+    (report.parent / "artifacts").rmdir()
+    assert logged.read(report, uri(report)) == []
+
+
 def test_another_report_is_logged(report: Path) -> None:
     (report / MADE).write_text('{"of": "other numbers"}')
     assert logged.read(report, uri(report)) == []
@@ -62,7 +68,7 @@ def test_another_place_is_asked(report: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_server_is_always_asked(report: Path) -> None:
     (report / logged.LOGGED).unlink()
-    logged.write(report, "http://127.0.0.1:9", LINES)
+    logged.write(report, "http://127.0.0.1:9", LINES, [])
     assert not (report / logged.LOGGED).exists()
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,21 @@ def test_a_winner_that_mlflow_can_no_longer_load_is_registered_anew(registered: 
     assert old.source != new.source
     module, _, name = new.tags["loader"].rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), name), PythonModel)
+
+
+def test_a_winner_whose_files_were_removed_is_registered_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    outcome = launched(tmp_path, {"0.5": both(0.6), "0.9": both(0.7)})
+    opened = runs.open_runs(outcome, client.PATIENCE_S)
+    assert registry.register(outcome, opened).startswith("models:/crossforge-ratio/1 ")
+    source = opened.tracker.in_storage(opened.tracker.client.get_model_version("crossforge-ratio", "1").source)
+    assert source is not None
+    shutil.rmtree(source)
+    for _ in range(2):
+        assert registry.register(outcome, opened).startswith("models:/crossforge-ratio/2 ")
+    source = opened.tracker.in_storage(opened.tracker.client.get_model_version("crossforge-ratio", "2").source)
+    assert source is not None
+    assert source.is_dir()
 
 
 def test_the_alias_is_the_newest_winner(registered: Registered) -> None:
