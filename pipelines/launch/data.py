@@ -1,6 +1,6 @@
 """The data of a launch: which videos its experiments need, and where their faces are or will be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import datasets
+from pipelines.common import tables
 from pipelines.experiments import protocol
+from pipelines.experiments.experiment import Experiment
 from pipelines.faces.plan import Extraction, faces_folder
 from pipelines.faces.recipe import Recipe
 from pipelines.launch.request import Request
+
+FEW = 4  # videos of each part and kind that the preset tiny takes of the user's datasets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +60,53 @@ def load(request: Request, roots: Mapping[str, str]) -> Data:
         (e.recipe(), e.protocol, e.train_on, e.test_on, e.codec, e.manipulations, *e.own_codecs().values()): e
         for e in request.experiments.values()
     }
+    if request.takes_few:  # of these, protocols are then built again
+        of_all = [part for experiment in distinct.values() for part in _parts(experiment, videos)]
+        videos = {
+            name: _only(table, {video_id for part in of_all if part.dataset == name for video_id in few(part)})
+            for name, table in videos.items()
+        }
     needed: dict[tuple[str, Recipe], set[str]] = {}  # video ids
     for experiment in distinct.values():
-        built = protocol.build(experiment, videos)
-        of_stages = (part for pair in built.own.values() for part in pair)
-        for part in (built.train, built.select, *built.test, *of_stages):
+        for part in _parts(experiment, videos):
             needed.setdefault((part.dataset, experiment.recipe()), set()).update(part.video_ids)
     extractions = tuple(
         Extraction(
             dataset=name,
             recipe=recipe,
             folder=faces_folder(request.storage, name, recipe, roots[name] if request.is_sample else None),
-            videos=videos[name].filter(pc.is_in(videos[name]["video_id"], pa.array(sorted(video_ids)))),
+            videos=_only(videos[name], video_ids),
             roots=roots,
         )
         for (name, recipe), video_ids in needed.items()
     )
     return Data(roots=roots, videos=videos, extractions=extractions)
+
+
+def _parts(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Iterator[protocol.Part]:
+    built = protocol.build(experiment, videos)
+    yield from (built.train, built.select, *built.test)
+    for pair in built.own.values():
+        yield from pair
+
+
+def few(part: protocol.Part) -> set[str]:
+    """Return the ids of `FEW` videos of each manipulation, and of the real ones that these show, or others up to `FEW`.
+
+    The first ones in alphabetical order: the same each time.
+    """
+    rows = sorted(part.rows, key=lambda row: str(row["video_id"]))
+    by_method: dict[str, list[protocol.Row]] = {}
+    for row in rows:
+        if row["label"] == tables.FAKE:
+            by_method.setdefault(str(row["method"]), []).append(row)
+    fakes = [row for of_method in by_method.values() for row in of_method[:FEW]]
+    targets = {str(row["source_ids"][0]) for row in fakes}
+    real = [row for row in rows if row["label"] == tables.REAL]
+    shown = [row for row in real if str(row["source_ids"][0]) in targets]
+    others = [row for row in real if str(row["source_ids"][0]) not in targets]
+    return {str(row["video_id"]) for row in (*fakes, *shown, *others[: max(0, FEW - len(shown))])}
+
+
+def _only(videos: pa.Table, video_ids: Collection[str]) -> pa.Table:
+    return videos.filter(pc.is_in(videos["video_id"], pa.array(sorted(video_ids), pa.string())))

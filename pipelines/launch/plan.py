@@ -17,7 +17,7 @@ from pipelines.faces.plan import notes
 from pipelines.faces.recipe import Recipe
 from pipelines.launch import cost, duration
 from pipelines.launch.cost import rows_unseen
-from pipelines.launch.data import Data, load
+from pipelines.launch.data import FEW, Data, load
 from pipelines.launch.request import Request
 from pipelines.training import stages
 from pipelines.training.stages import PlannedStage
@@ -71,7 +71,8 @@ def _print_plan(request: Request, data: Data, console: Console, made: bool) -> N
     if request.preset == "tiny":
         console.print(f"[yellow]{TINY_NOTE}[/yellow]", highlight=False)
     own = "sample corpus" if made else "sample corpus, made on first use"
-    source = own if request.is_sample else str(request.config_file)
+    few = f", {FEW} of each kind" if request.takes_few else ""
+    source = own if request.is_sample else f"{request.config_file}{few}"
     videos = [
         (data.name(each), str(each.videos.num_rows), str(each.num_missing or "none, all extracted"))
         for each in data.extractions

@@ -47,6 +47,11 @@ class Request:
     def is_sample(self) -> bool:
         return self.config_file is None
 
+    @property
+    def takes_few(self) -> bool:
+        """Whether a few videos of each kind are enough: preset tiny, whose own corpus has no more anyway."""
+        return self.preset == "tiny" and not self.is_sample
+
     @cached_property
     def storage(self) -> Path:
         """The storage folder: made and tried out, unless this is a dry run, which leaves no trace."""

@@ -33,7 +33,7 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         "--preset",
         choices=PRESETS,
         help="paper: the paper's sizes; small: the same code, minutes on a CPU; tiny: does it run here at all? A few "
-        "steps, on the sample corpus a few videos, of datasets of your own all; its numbers mean nothing "
+        "steps on a few videos, of datasets of your own, too; its numbers mean nothing "
         "(default: paper with datasets of your own, small on the sample corpus)",
     )
     p.add_argument(
