@@ -107,7 +107,9 @@ def _version(tracker: Tracker, name: str, trial: Trial) -> str | None:
     """Return the number of the newest version that holds this trial and can still be loaded, if any does."""
     versions = tracker.client.search_model_versions(f"name = '{name}'")
     wanted = {"trial": trial.digest, "loader": LOADER}.items()
-    numbers = [int(one.version) for one in versions if wanted <= one.tags.items() and _is_there(tracker, one.source)]
+    numbers = [
+        int(one.version) for one in versions if wanted <= one.tags.items() and _is_there(tracker, one.source or "")
+    ]
     return str(max(numbers)) if numbers else None
 
 
