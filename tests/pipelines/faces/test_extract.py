@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from pipelines.faces.extract import ExtractionError, Target, extract, extract_al
 from pipelines.faces.plan import Extraction, Standing, notes
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.store import METADATA, Faces, compacted, read_range
-from pipelines.faces.video import VideoReader, VideoRows, content_digest
+from pipelines.faces.video import VideoReader, VideoRows, content_digest, without_faces
 from pipelines.media import sandbox
 from tests.pipelines.media.taking import take
 
@@ -678,6 +679,100 @@ def test_killed_between_any_two_steps_the_rows_are_the_same(tmp_path, roots, rea
     assert contents(broken) == contents(whole)
     left = {path.relative_to(broken).as_posix() for path in broken.rglob("*") if path.is_file()}
     assert left == {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
+
+
+class Killed(BaseException):
+    """What is raised where a process is killed."""
+
+
+def kill_before(monkeypatch, step: int) -> None:
+    """Make the process die before it renames or removes a file for the `step`-th time."""
+    left = iter([*[False] * step, True])
+    for name in ("replace", "unlink"):
+        real = getattr(Path, name)
+
+        def change(self, *arguments, real=real, **options):
+            if next(left, False):
+                raise Killed
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, change)
+
+
+def parts_without_faces(folder: Path, *groups: str) -> list[str]:
+    """Write a part for each group of videos, of which a capital letter is of the test split; return their names."""
+    names = []
+    for group in groups:
+        videos = [row(name, split="test" if name.isupper() else "train") for name in group]
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        writer.write_part(folder, videos, [without_faces(video, "no_face", "") for video in videos])
+        names.append(writer.part_path(folder, videos).name)
+    return names
+
+
+def finished_rows(folder: Path) -> list[dict]:
+    """Do what an extraction does at its end; return all rows of the faces files, as any reader sees them."""
+    extract(table(), {}, folder, RECIPE)
+    assert not list(folder.glob("parts/*"))
+    assert Faces(folder).ledger["video_id"].to_pylist() == sorted(ids_in(folder))
+    rows = pq.read_table(folder / "faces").sort_by("video_id").to_pylist()
+    assert rows == [found for rows in contents(folder).values() for found in rows]
+    return rows
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["called again", "left to the next extraction"])
+def test_gathering_may_be_killed_anywhere(tmp_path, monkeypatch, again):
+    """The process that gathers may be lost and the call made again, or the whole extraction may be gone."""
+    groups = ("a", "b", "cDe", "F", "b")  # pictures of two splits that were read together, a video read twice
+    parts_without_faces(tmp_path / "whole", *groups)
+    whole = finished_rows(tmp_path / "whole")
+    assert [found["video_id"] for found in whole] == [f"toy/{name}" for name in "DFabce"]
+    for step in range(20):
+        folder = tmp_path / str(step)
+        names = parts_without_faces(folder, *groups)
+        with monkeypatch.context() as patched:
+            kill_before(patched, step)
+            try:
+                writer.gather(folder, names)
+                break
+            except Killed:
+                pass
+        if again:
+            writer.gather(folder, names)
+            assert not list(folder.glob("parts/*"))
+        assert finished_rows(folder) == whole
+    assert 6 <= step < 19  # two files, with their indexes, and four parts
+
+
+def test_two_that_gather_the_same_parts_lose_and_double_nothing(tmp_path):
+    """As when a node that was taken for lost goes on: the same call twice, and other parts put together."""
+    for number in range(8):
+        folder = tmp_path / str(number)
+        names = parts_without_faces(folder, *"abcdefgh")
+        calls = [names[:5], names[:5], names[3:], names[2:7]]
+        with ThreadPoolExecutor(len(calls)) as pool:
+            list(pool.map(writer.gather, [folder] * len(calls), calls))
+        assert [found["video_id"] for found in finished_rows(folder)] == [f"toy/{name}" for name in "abcdefgh"]
+
+
+@pytest.mark.nightly
+@ray_test
+def test_parts_are_gathered_while_others_are_written(tmp_path, ray_local, roots, monkeypatch):
+    monkeypatch.setattr(writer, "VIDEOS_PER_FILE", 4)
+    names = [f"{number:02d}" for number in range(24)]
+    look = partial(tmp_path.glob, "out/faces/split=*/*.parquet")
+
+    def on_video(item):
+        deadline = time.monotonic() + 100
+        while item["num_done"] == 20 and not list(look()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    videos = table(*map(row, names))
+    ledger = extract(videos, roots, tmp_path / "out", RECIPE, reader=nothing_special, on_video=on_video)
+    assert ledger["video_id"].equals(videos["video_id"])
+    assert len(list(look())) == 6
+    assert {len(names_in(path)) for path in look()} == {4}
 
 
 @pytest.mark.parametrize("killed", [False, True])
