@@ -80,12 +80,18 @@ def in_force(numerics: Numerics, *, same_shapes: bool = False) -> Iterator[None]
         os.environ.setdefault(CUBLAS, ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
     cudnn.benchmark = (cudnn.benchmark or same_shapes) and not numerics.deterministic
-    torch.use_deterministic_algorithms(numerics.deterministic)
+    _use_deterministic(numerics.deterministic)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        _use_deterministic(before)
         cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32 = benchmark, matmul, conv
+
+
+def _use_deterministic(wanted: bool) -> None:
+    """Say whether torch may choose algorithms whose sums come in no fixed order."""
+    if torch.are_deterministic_algorithms_enabled() != wanted:  # to say it again imports torch's compiler: a second
+        torch.use_deterministic_algorithms(wanted)
 
 
 def made_with(numerics: Numerics, on: torch.device) -> MadeWith:

@@ -4,6 +4,7 @@ Every step asks what is there already, so the same command goes on after any int
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from pipelines.launch.data import Data, load
 from pipelines.launch.options import Options
 from pipelines.launch.publish import publish
 from pipelines.launch.request import Request
+from pipelines.reporting import page
 from pipelines.scoring import explain
 from pipelines.tracking import runs
 from pipelines.trials import outcome, planner, tune
@@ -51,14 +53,22 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
             planner.check(trial, compute)
         # A trial that was stopped right after its results gets its pictures now.
         todo = {key: trial for key, trial in trials.items() if not (trial.done and explain.made(trial.folder))}
+        undrawn = set({row: (row, seed) for row, seed in reversed(trials)}.values())  # the first seed of each row
         title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
-        with runs.live(_outcome(request, data, trials), console) as live, progress.view(console, title) as view:
+        with (
+            runs.live(_outcome(request, data, trials), console) as live,
+            progress.view(console, title) as view,
+            ThreadPoolExecutor(1) as drawing,  # what the report shows of a trial that has its pictures
+        ):
 
             def look() -> None:
                 for key, trial in todo.items():
                     if standing := tune.standing(trial):
                         view.update(outcome.name_of(key), *standing)
                         live.look(key)
+                    if key in undrawn and explain.made(trial.folder):
+                        undrawn.remove(key)
+                        drawing.submit(page.example_pictures, trial.folder, *key)
 
             tune.fit(list(todo.values()), compute, concurrent, request.storage / "ray", look)
     return trials

@@ -113,7 +113,7 @@ def _escaped(text: str) -> str:
 
 # --------------------------------------------------------------------------------------------- PNG
 def to_png(title: str, strips: Sequence[Strip]) -> bytes:
-    """Return the sheet as one PNG, as wide as its widest strip."""
+    """Return the sheet as one PNG, as wide as its widest strip. title: may be empty."""
     from matplotlib import get_data_path  # here: half a second of import that HTML does not need
     from PIL import Image, ImageDraw, ImageFont
 
@@ -124,7 +124,7 @@ def to_png(title: str, strips: Sequence[Strip]) -> bytes:
     # Characters per line by the widest ones that occur in names: a line is broken early rather than cut off.
     columns = int((width - 2 * _GAP) / large.getlength("m") * 1.3)
     texts = [[(line, colour) for text, colour in _lines(strip) for line in _wrapped(text, columns)] for strip in strips]
-    title_lines = _wrapped(title, columns)
+    title_lines = _wrapped(title, columns) if title else []
     heights = [_height(strip, len(lines)) for strip, lines in zip(strips, texts, strict=True)]
     sheet = Image.new("RGB", (width, _GAP + _LINE * len(title_lines) + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)

@@ -128,17 +128,19 @@ def _resized(picture: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 
 # ----------------------------------------------------------------------------------- a trial's examples
-def examples_sheet(evidence: pa.Table) -> bytes:
-    """Return a PNG of EVIDENCE: for each example its face, its Grad-CAM and the method's own pictures.
+GRAD_CAM = "Grad-CAM: red speaks most for a fake"
+
+
+def examples(evidence: pa.Table) -> list[bytes]:
+    """Return a PNG of each example of EVIDENCE: its face, its Grad-CAM and the method's own pictures.
 
     Grad-CAM shows what speaks for a fake, in each face by itself; maps are black at 0 and bright at 1.
     """
-    strips: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    rows_of: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in evidence.to_pylist():
         key = tuple(row[name] for name in ("dataset", "video_id", "face_index", "frame_index"))
-        strips.setdefault(key, []).append(row)
-    title = "Grad-CAM: red speaks most for a fake" if strips else "There are no examples"
-    return contact_sheet.to_png(title, [_strip(rows) for rows in strips.values()])
+        rows_of.setdefault(key, []).append(row)
+    return [contact_sheet.to_png("", [_strip(rows)]) for rows in rows_of.values()]
 
 
 def _strip(rows: Sequence[Mapping[str, Any]]) -> Strip:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ dd { margin: 0; overflow-wrap: anywhere }
 @media print { body { margin: 0; padding: 0; max-width: none; font-size: 11px } table { font-size: 9.5px }
   th, td { padding: 2px 5px } .wide { overflow: visible } nav { display: none } summary { list-style: none }
   details::details-content { content-visibility: visible; display: block; height: auto }
-  figure, tr, li { break-inside: avoid } h2, h3, summary { break-after: avoid } thead { display: table-header-group }
+  figure, tr, li { break-inside: avoid } h2, h3, p, summary { break-after: avoid } thead { display: table-header-group }
   img { max-height: 240mm; width: auto } figure.panel { width: 48%; margin: 4px 1% 4px 0 } }
 """
 TABLE_COLUMNS = 3  # of the paper's, side by side in one table: as many as a printed page holds
@@ -435,19 +435,38 @@ def _examples(materials: Sequence[Material]) -> str:
     """Return what each row's model looks at, and where its features lie, from the first seed that has pictures."""
     by_row: dict[str, str] = {}
     for material in materials:
-        if material.row in by_row:
-            continue
-        label = f"{material.row} (seed {material.seed})"
-        pictures = ""
-        for name, draw in (("evidence", evidence.examples_sheet), ("features", partial(evidence.tsne, title=label))):
-            path = material.run.folder / f"{name}.parquet"
-            if path.is_file() and (table := pq.read_table(path)).num_rows:
-                pictures += _figure(*_smaller(draw(table)), f"{name} of {label}", chart=name == "features")
-        if pictures:
+        row, seed = material.row, material.seed
+        if row not in by_row and (pictures := example_pictures(material.run.folder, row, seed)):
             opened = "" if by_row else " open"
-            summary = f"<summary>{_text(label)}</summary>"
-            by_row[material.row] = f"<details{opened}>{summary}\n{pictures}</details>\n"
+            summary = f"<summary>{_text(_trial_name(row, seed))}</summary>"
+            by_row[row] = f"<details{opened}>{summary}\n{pictures}</details>\n"
     return "".join(by_row.values())
+
+
+def example_pictures(folder: Path, row: str, seed: int) -> str:
+    """Return the example faces and the features of a trial as HTML; empty where its folder has none.
+
+    What was drawn before in this process is not drawn again.
+    """
+    paths = [folder / f"{kind}.parquet" for kind in ("evidence", "features")]
+    return "".join(_drawn(path, path.stat().st_mtime_ns, _trial_name(row, seed)) for path in paths if path.is_file())
+
+
+def _trial_name(row: str, seed: int) -> str:
+    return f"{row} (seed {seed})"
+
+
+@cache
+def _drawn(path: Path, mtime_ns: int, name: str) -> str:
+    """Draw EVIDENCE or FEATURES of a trial. mtime_ns: of the file, which is drawn anew when this has changed."""
+    table = pq.read_table(path)
+    if not table.num_rows:
+        return ""
+    if path.stem == "evidence":
+        # Apart, not as one sheet: on paper that would have the height of a page, and letters too small to read.
+        strips = [_figure(*_smaller(png), f"evidence of {name}", chart=False) for png in evidence.examples(table)]
+        return f"<p>{evidence.GRAD_CAM}</p>\n" + "".join(strips)
+    return _figure(*_smaller(evidence.tsne(table, title=name)), f"features of {name}")
 
 
 def _smaller(png: bytes) -> tuple[str, bytes]:

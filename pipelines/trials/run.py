@@ -38,12 +38,20 @@ Report = Callable[[str, int, int], None]  # phase, done, total
 def run_trial(trial: Trial, compute: Compute, report: Report) -> None:
     """Train and score what is missing, write RESULTS and the pictures. A trial that is done gets its pictures only.
 
+    report: as in `make_numbers`.
+    """
+    make_numbers(trial, compute, report)
+    pictures.write_missing(trial, compute)
+
+
+def make_numbers(trial: Trial, compute: Compute, report: Report) -> None:
+    """Train and score what is missing, and write RESULTS, unless the trial is done.
+
     report is called at the beginning of each phase and as it goes on: a stage's name, `derive from <stage>`, `score`.
     """
     if not trial.done:
         with trial.timed():
             _make(trial, compute, report)
-    pictures.write_missing(trial, compute)
 
 
 def _make(trial: Trial, compute: Compute, report: Report) -> None:
@@ -63,7 +71,7 @@ def _make(trial: Trial, compute: Compute, report: Report) -> None:
 
 
 def train_stages(trial: Trial, compute: Compute, report: Report) -> None:
-    """Train the stages that are not trained yet, and derive what later stages read. report: as in `run_trial`."""
+    """Train the stages that are not trained yet, and derive what later stages read. report: as in `make_numbers`."""
     for planned in trial.planned:
         report(planned.name, 0, 1)
         train_stage(job_of(trial, planned, compute))

@@ -16,13 +16,15 @@ from typing import Any
 from pipelines.common import cluster, progress, storage
 from pipelines.common.storage import digest, make_folder
 from pipelines.experiments.space import Range, Space
+from pipelines.scoring import explain
 from pipelines.training import job
-from pipelines.trials import run
+from pipelines.trials import pictures, run
 from pipelines.trials.trial import Trial
 
 POLL_SECONDS = 1.0
 RETRIES = 1  # of a trial that fails
 FAILURE = "failure.txt"
+PICTURES = "pictures"  # a phase of a trial that has its numbers
 
 
 def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: Path, look: Callable[[], None]) -> None:
@@ -39,7 +41,7 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
         progress.forget(trial.folder)
         (trial.folder / FAILURE).unlink(missing_ok=True)
     tuner = tune.Tuner(
-        _placed(tune.with_parameters(_run_one, trials=list(trials), compute=compute), compute),
+        _placed(tune.with_parameters(_run_one, trials=list(trials), compute=compute, concurrent=concurrent), compute),
         param_space={"number": tune.grid_search(list(range(len(trials))))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
@@ -55,14 +57,39 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
     _fit(tuner, look)
 
 
-def _run_one(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute) -> None:
+def _run_one(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute, concurrent: int) -> None:
     """Body of a Tune trial of `fit`."""
     from ray import tune
 
     trial = trials[config["number"]]
     with _noted_failure(trial, compute):
-        run.run_trial(trial, compute, partial(progress.note, trial.folder))
+        run.make_numbers(trial, compute, partial(progress.note, trial.folder))
+    for each in _to_show(trial, trials, compute, concurrent):
+        progress.note(each.folder, PICTURES, 0, 1)
+        pictures.write_missing(each, compute)
     tune.report({"done": 1})
+
+
+def _to_show(trial: Trial, trials: Sequence[Trial], compute: job.Compute, concurrent: int) -> Iterator[Trial]:
+    """Yield the trials whose pictures a trial's process makes when it has its numbers, the trial itself first.
+
+    A process that trains by itself leaves pictures for later while a trial waits for it. One for which none waits any
+    more makes those of all, and so has work while the last trials train.
+    """
+    if compute.num_workers:
+        yield trial
+        return
+    ended = sum(each.done or (each.folder / FAILURE).exists() for each in trials)
+    begun = sum(each.done or progress.noted(each.folder) is not None for each in trials)
+    # Ray Tune starts the next trial whenever one ends: in place of all that have ended, save this one, others run.
+    if max(begun, ended - 1 + concurrent) >= len(trials):
+        yield from (each for each in (trial, *trials) if each.done and not _shown(each))
+
+
+def _shown(trial: Trial) -> bool:
+    """Return whether a trial's pictures are made, or another process is at it."""
+    noted = progress.noted(trial.folder)
+    return explain.made(trial.folder) or (noted is not None and noted["phase"] == PICTURES)
 
 
 # ----------------------------------------------------------------------------- what both have in common

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import models
 from pipelines.common import tables
 from pipelines.metrics import names
-from pipelines.reporting.evidence import examples_sheet, heated, plane, tsne
+from pipelines.reporting.evidence import examples, heated, plane, tsne
 from pipelines.scoring import explain
 from pipelines.scoring.explain import ShownPart
 from pipelines.training.views import Video
@@ -307,7 +307,7 @@ def evidence(**changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def test_a_sheet_shows_each_picture_and_says_what_is_missing():
+def test_an_example_shows_each_picture_and_says_what_is_missing():
     hot = np.zeros((8, 8), np.uint8)
     hot[:, 4:] = 255
     rows = [
@@ -316,11 +316,13 @@ def test_a_sheet_shows_each_picture_and_says_what_is_missing():
         evidence(picture="mask", png=None, problem="ValueError: broken"),
     ]
     table = tables.to_table(rows, tables.EVIDENCE)
-    shown = decoded(examples_sheet(table))
+    shown = decoded(*examples(table))
     assert (shown == 100).all(2).sum() > 160 * 160 + 160 * 60  # the face, and the half of it that is not hot
-    whole = decoded(examples_sheet(tables.to_table(rows[:2], tables.EVIDENCE)))
+    whole = decoded(*examples(tables.to_table(rows[:2], tables.EVIDENCE)))
     assert shown.shape[0] > whole.shape[0]  # a line more: what is missing
-    assert decoded(examples_sheet(table.slice(0, 0))).shape[0] > 20
+    other = evidence(video_id="another")
+    assert len(examples(tables.to_table([rows[0], other, rows[1]], tables.EVIDENCE))) == 2  # one of each video
+    assert examples(table.slice(0, 0)) == []
 
 
 def test_heat_is_laid_over_where_it_is():
