@@ -104,8 +104,8 @@ class Config:
     detector: str = "retinaface"  # that of the extraction
     max_faces: int = 4  # of a frame, the largest: a frame's score is the highest of theirs
     # A face counts beside the largest one of its frame if its area is at least this share of that one's (SBI's code);
-    # 0: every face counts (the paper). It changes no weights, as the last epoch is kept, but is in the training's digest:
-    # with the weights lies each epoch's AUC on validation, by which searches and champions are chosen.
+    # 0: every face counts (the paper). It changes no weights, as the last epoch is kept, but stands in the training's
+    # digest: with the weights lies each epoch's AUC on validation, by which searches and champions are chosen.
     smallest_face: float = 0.5
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)

@@ -15,6 +15,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -33,6 +34,7 @@ from pipelines.scoring import inputs
 
 KEYS = ("video_id", "path")  # columns that name a video; the first that a file has counts
 FRAME = "frame_index"
+LAST_FRAME = 2**31 - 1  # that PREDICTIONS can hold
 SUFFIXES = (".csv", ".parquet")
 NEARLY_SURE = (2.0**-1022, 1 - 2.0**-53)  # probabilities further out count as these: their log odds are finite
 MOST_SHOWN = 3  # lines that an error shows of each kind of problem
@@ -147,7 +149,7 @@ def read(path: Path, column: str, meaning: Meaning) -> ScoreFile:
         if not key:
             problems.add(f"{named_by} is empty", number, "")
         elif FRAME in names and frame is None:
-            problems.add(f"{FRAME} must be a whole number, 0 or more", number, repr(row[FRAME]))
+            problems.add(f"{FRAME} must be a whole number, from 0 to {LAST_FRAME}", number, repr(row[FRAME]))
         elif value is None:
             problems.add(f"{column} must be a finite number", number, repr(row[column]))
         elif meaning.score_is == "probability" and not 0 <= value <= 1:
@@ -168,8 +170,15 @@ def _csv(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, Row]]]
         raise ScoreFileError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
 
-    def rows() -> Iterator[tuple[int, Row]]:
+    @contextmanager
+    def checked() -> Iterator[None]:
         try:
+            yield
+        except csv.Error as error:
+            raise ScoreFileError(f"{path} is not CSV after line {reader.line_num}: {error}") from error
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        with checked():
             for row in reader:
                 if None in row or None in row.values():
                     raise ScoreFileError(
@@ -177,10 +186,9 @@ def _csv(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, Row]]]
                         "first line; quote a field that holds a comma"
                     )
                 yield reader.line_num, row
-        except csv.Error as error:
-            raise ScoreFileError(f"{path} is not CSV after line {reader.line_num}: {error}") from error
 
-    return list(reader.fieldnames or ()), rows()
+    with checked():
+        return list(reader.fieldnames or ()), rows()
 
 
 def _parquet(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, Row]]]:
@@ -204,9 +212,9 @@ def _number(value: object) -> float | None:
 
 
 def _whole(value: object) -> int | None:
-    """Return a whole number of 0 or more, None where it is none. Pandas writes 3 as 3.0 beside an empty cell."""
+    """Return a number of a frame, None where it is none. Pandas writes 3 as 3.0 beside an empty cell."""
     number = _number(value)
-    return int(number) if number is not None and number >= 0 and number == int(number) else None
+    return int(number) if number is not None and 0 <= number <= LAST_FRAME and number == int(number) else None
 
 
 class Problems:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -161,9 +162,11 @@ class Learner:
     def keep_best(self, job: Job, line: Mapping[str, float], rank: int) -> None:
         """Keep the weights of the epoch of this line if `selects_by` says so; in rule auc a tie goes to the lower loss.
 
-        All workers decide alike; the first one keeps them in memory, until a checkpoint or the end writes them.
+        A loss that is NaN is worse than any other. All workers decide alike; the first one keeps them in memory, until
+        a checkpoint or the end writes them.
         """
-        loss, best, rule = line["val/loss"], self.state.best_key, job.stage.selects_by
+        best, rule = self.state.best_key, job.stage.selects_by
+        loss = math.inf if math.isnan(line["val/loss"]) else line["val/loss"]
         if rule == "auc":
             key = [line["val/auc"], -loss]
             better = best is None or key > best

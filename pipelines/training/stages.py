@@ -196,7 +196,7 @@ def _feed(stage: type[models.Stage], config: Any) -> dict[str, Any]:
 
 
 def _selection(stage: type[models.Stage], config: Any) -> dict[str, Any]:
-    """Return what decides which epoch is kept, and the numbers on validation that are kept with it, besides the rows."""
+    """Return what decides which epoch is kept, and its numbers on validation, besides the rows."""
     decided: dict[str, Any] = {"by": stage.selects_by, "balances_loss": stage.balances_val_loss}
     if stage.scores:  # its scores of faces become that of a video as in tests
         decided["pooling"] = asdict(stage.pooling(config))

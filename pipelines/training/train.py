@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from pipelines.common import device, progress, storage
+from pipelines.common.text import one_line
 from pipelines.training.job import Job
 from pipelines.training.learner import newest_checkpoint
 from pipelines.training.loop import NonFiniteLoss, loop
@@ -45,14 +46,16 @@ def _fit(job: Job) -> None:
             _attempt(job)
             return
         except TrainingFailedError as error:
-            for cause in getattr(error, "worker_failures", {}).values():
+            causes = list(getattr(error, "worker_failures", {}).values())
+            for cause in causes:
                 if isinstance(cause, device.MissingGPU | NonFiniteLoss):  # started again, it would only meet it again
                     raise cause from None
             before, newest = newest, newest_checkpoint(job)
             failures = failures + 1 if newest == before else 1
             if failures > MAX_FAILURES:
                 raise
-            log.warning("%s: started again: %s", job.planned.folder, str(error).splitlines()[0])
+            why = "; ".join(f"{type(cause).__name__}: {one_line(cause)}" for cause in causes or [error])
+            log.warning("%s: started again: %s", job.planned.folder, why)
 
 
 def _attempt(job: Job) -> None:

@@ -132,7 +132,12 @@ C40 = "ffpp/FaceSwap/c40/000_003"
         (f"video_id,score\n{REAL},\n", "score must be a finite number: line 2 ''"),
         (f"video_id,score\n{REAL},1.5\n", "score must be in [0, 1]; of log odds, say --score-is logit: line 2 '1.5'"),
         ("video_id,score\n,0.5\n", "video_id is empty: line 2"),
-        (f"video_id,score,frame_index\n{REAL},0.5,-1\n", "frame_index must be a whole number, 0 or more: line 2 '-1'"),
+        (
+            f"video_id,score,frame_index\n{REAL},0.5,-1\n",
+            "frame_index must be a whole number, from 0 to 2147483647: line 2 '-1'",
+        ),
+        (f"video_id,score,frame_index\n{REAL},0.5,2147483648\n", "from 0 to 2147483647: line 2 '2147483648'"),
+        (f'"video_id"s,score\n{REAL},0.5\n', "is not CSV after line 0"),
         (f"video_id,p\n{REAL},0.5\n", "the column score with the scores (--score-column names another); it has video_"),
         (f"video_id;score\n{REAL};0.5\n", "it seems to be separated by ';', save it with commas"),
         (f"video_id,score\n{REAL},0,5\n", "line 2 has more fields than the first line"),

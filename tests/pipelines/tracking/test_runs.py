@@ -258,7 +258,7 @@ def test_trials_run_without_mlflow_and_one_line_says_so(launched: Outcome, absen
 
 def test_results_that_can_not_be_logged_say_how_to_log_them(launched: Outcome, absent: None) -> None:
     out = io.StringIO()
-    assert not publish._log(launched, [], Console(file=out, width=200))
+    assert publish._log(launched, [], Console(file=out, width=200)) == ([], [])
     assert out.getvalue().startswith("NOT LOGGED  MLflow at http://***@127.0.0.1:9: ")
     assert "the same command logs them" in out.getvalue()
     assert "secret" not in out.getvalue()

@@ -19,6 +19,7 @@ from pipelines.common.storage import put_folder
 from pipelines.training import train as train_module
 from pipelines.training.job import Compute, Job
 from pipelines.training.learner import TrainState
+from pipelines.training.loop import NonFiniteLoss
 from pipelines.training.train import MAX_FAILURES, _fit, train_stage
 from pipelines.trials import planner, run
 
@@ -86,13 +87,24 @@ def test_without_progress_it_ends_with_the_last_error(monkeypatch: pytest.Monkey
 
 @pytest.mark.nightly
 @pytest.mark.ray
-def test_a_gpu_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    job, started = attempts(
-        monkeypatch, tmp_path, [lost(tmp_path, 1, device.MissingGPU("no CUDA on node 7")), finished]
-    )
-    with pytest.raises(device.MissingGPU, match="node 7"):
+@pytest.mark.parametrize("cause", [device.MissingGPU("no CUDA on node 7"), NonFiniteLoss("not finite at step 7")])
+def test_what_would_only_come_again_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cause: Exception
+) -> None:
+    job, started = attempts(monkeypatch, tmp_path, [lost(tmp_path, 1, cause), finished])
+    with pytest.raises(type(cause), match="7"):
         _fit(job)
     assert len(started) == 1
+
+
+@pytest.mark.nightly
+@pytest.mark.ray
+def test_the_log_says_why_it_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, _ = attempts(monkeypatch, tmp_path, [lost(tmp_path, 1, OSError("no route\nto node 7")), finished])
+    _fit(job)
+    assert caplog.messages == [f"{tmp_path}: started again: OSError: no route"]
 
 
 # ---------------------------------------------------------------------------------------- numbers of workers

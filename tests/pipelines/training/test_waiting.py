@@ -177,6 +177,19 @@ def train(learner: Learner, steps: int) -> None:
         learner.state.step += 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "kept"), [("auc", 4), ("loss", 3), ("accuracy_and_loss", 4), ("last", 5)], ids=lambda value: str(value)
+)
+def test_a_validation_loss_that_is_nan_is_worse_than_any_other(rule: str, kept: int) -> None:
+    learner, job = learner_of(), SimpleNamespace(stage=SimpleNamespace(selects_by=rule))
+    losses, aucs = (np.nan, np.nan, 0.2, 0.3, np.nan), (0.6, 0.6, 0.6, 0.7, 0.7)
+    for epoch, (loss, auc) in enumerate(zip(losses, aucs, strict=True), 1):
+        line = {"epoch": epoch, "val/loss": loss, "val/auc": auc, "val/accuracy": auc}
+        learner.keep_best(job, line, rank=0)  # type: ignore[arg-type]
+    assert learner.state.best_epoch == kept
+    assert not np.isnan(learner.state.best_key or [np.nan]).any()
+
+
 def test_a_checkpoint_is_of_its_moment_though_it_is_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
