@@ -2,6 +2,7 @@
 
     uv run python benchmarks/scale.py manifest [--rows 10000 100000 1000000]
     uv run python benchmarks/scale.py parts    [--videos 1000 10000 100000] [--folder DIR]
+    uv run python benchmarks/scale.py ends     [--videos 100000 1000000]
     uv run python benchmarks/scale.py blocks   [--videos 1000 10000]
     uv run python benchmarks/scale.py whole    [--videos 1000 10000]
     uv run python benchmarks/scale.py bytes    [--faces 100]
@@ -15,6 +16,9 @@ the step. With `tune`, in which other processes work and one waits for them: wal
 manifest  a list of one's own videos, CSV and Parquet: written, read by the adapter, looked at as by the doctor (without
           opening files), cut into parts by the protocol; an extraction of it planned when nothing is done yet
 parts     as many parts as extraction leaves, one row each: written, found, gathered into files, read again
+ends      what the head does with so many videos when an extraction begins and when it ends: files found, compared with
+          the list, ledger and index written; and what a loader does then. The files hold no rows but all that footers
+          say of videos; the footer of a whole file is looked at apart
 blocks    Ray Data over so many videos, as extraction has it, with an actor that does nothing
 whole     extraction of so many videos of which none shows a face and no time is spent on reading: all that is done
           besides, with two actors that write parts and processes that gather them meanwhile
@@ -28,6 +32,7 @@ tune      Ray Tune's grid over trials that do nothing, as `pipelines.trials.tune
 
 import argparse
 import csv
+import gc
 import multiprocessing
 import os
 import pickle
@@ -161,6 +166,59 @@ def parts(number: int, folder: Path) -> list[Step]:
     return steps.done
 
 
+def ends(number: int, folder: Path) -> list[Step]:
+    """Find, compare and finish an extraction of so many videos."""
+    from pipelines.common import tables
+    from pipelines.faces import extract, store, writer
+    from pipelines.faces.recipe import Recipe
+    from pipelines.faces.video import without_faces
+
+    faces, steps = folder / "faces", Steps()
+    (folder / "own").mkdir()
+    videos = tables.to_table(rows_of_videos(number), tables.VIDEOS)
+    empty, ledger = without_faces(videos.slice(0, 1).to_pylist()[0], "no_face", "no face in 32 frames", 32)
+    with steps.step("the list compared with the disk"):
+        asked = extract.checked(videos, {"own": str(folder / "own")})
+    for start in range(0, number, writer.VIDEOS_PER_FILE):
+        rows = asked.slice(start, writer.VIDEOS_PER_FILE).to_pylist()
+        path = faces / "faces" / "split=train" / f"{start:08d}.parquet"
+        all_records = [
+            {
+                "copied": {name: row[name] for name in tables.COPIED},
+                "ledger": ledger | {"video_id": row["video_id"], "num_faces": 32, "source": row["source"]},
+            }
+            for row in rows
+        ]
+        for file in (path, store.rows_path(faces, f"faces/split=train/{path.name}")):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        writer._write_faces(path, [empty.drop_columns("split")], all_records)
+    del videos, rows, all_records
+    with steps.step("files found, footers read"):
+        there = writer.tidy(faces)
+    with steps.step("compared with the list"):
+        assert not extract.lacking(asked, there).any()
+    with steps.step("ledger, index and marker"):
+        writer.finish(faces, Recipe(), there)
+    del asked, there
+    with steps.step("opened, as by every loader"):
+        reader = store.Faces(faces)
+    ids = [f"own/{path}" for path, *_ in lines(number)][:: max(1, number // 1000)]
+    with steps.step("the places of 1,000 videos"):
+        for video_id in ids:
+            reader.place(video_id)
+    whole = folder / "whole.parquet"
+    two = [pa.concat_tables([empty.drop_columns("split")] * store.ROWS_PER_GROUP)] * (2 * writer.VIDEOS_PER_FILE)
+    writer._write_faces(whole, two, [])
+    with steps.step("a hundred footers of whole files, besides"):
+        for _ in range(100):
+            pq.read_schema(whole)
+    started = time.monotonic()
+    store.Faces(faces)
+    steps.done.append(("... a loader opens it in, wall time", time.monotonic() - started, steps.done[-1][2]))
+    return steps.done
+
+
 # -------------------------------------------------------------------------------------------- blocks
 class Idle:
     """Stands in for the actor that extracts, and does nothing."""
@@ -260,7 +318,12 @@ def bytes_read(number: int, folder: Path) -> list[Step]:
     for row in rows_of_videos(40):
         _, ledger = without_faces(row, "ok", "")
         copied = {name: row[name] for name in tables.COPIED} | dict.fromkeys(tables.PER_FACE) | {"status": "ok"}
-        found = [copied | {"frame_index": i, "image_png": rng.bytes(106_000)} for i in range(32)]
+        box = dict.fromkeys(("x0", "y0", "x1", "y1"), 0.0)
+        copied |= {"face_index": 0, "time_s": 0.0, "box_px": box, "crop_px": box, "face_score": 1.0}
+        found = [
+            copied | {"frame_index": i, "image_png": rng.bytes(106_000), "landmarks_px": rng.random(136).tolist()}
+            for i in range(32)
+        ]
         writer.write_part(faces, [row], [(tables.to_table(found, tables.FACES), ledger | {"num_faces": 32})])
     writer.gather(faces, [part for _, part, _ in writer.parts(faces, writer.tidy(faces))])
     writer.finish(faces, Recipe(), writer.tidy(faces))
@@ -268,9 +331,11 @@ def bytes_read(number: int, folder: Path) -> list[Step]:
     files = [*faces.glob("faces/*/*.parquet"), *faces.glob("index/*/*.arrow"), faces / "index.arrow"]
     steps = Steps()
     for what, columns in (("a picture", PICTURES), ("all else of a video", LIGHT)):
-        read = 0
+        read, store = 0, None
         with steps.step(what):
             for _ in range(number):
+                store = None  # maps files, whose pages would stay
+                gc.collect()
                 for path in files:
                     with path.open("rb") as file:
                         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -384,6 +449,7 @@ def tune(number: int, folder: Path) -> list[Step]:
 SIMULATIONS: dict[str, tuple[Callable[[int, Path], list[Step]], str, tuple[int, ...]]] = {
     "manifest": (manifest, "rows", (10_000, 100_000, 1_000_000)),
     "parts": (parts, "videos", (1_000, 10_000, 100_000)),
+    "ends": (ends, "videos", (100_000, 1_000_000)),
     "blocks": (blocks, "videos", (1_000, 10_000)),
     "whole": (whole, "videos", (1_000, 10_000)),
     "bytes": (bytes_read, "faces", (100,)),

@@ -2,20 +2,22 @@
 
 A face is found without a search and read without its neighbours:
 
-    index.arrow           PLACES: of each video, sorted by video_id, its faces file and its rows in it
+    index.arrow           PLACES: of each video, sorted by video_id, its faces file and its number in it. Mapped into
+                          memory: opening it reads nothing, and processes of a node share what they have read
     index/split=<split>/<name>.arrow
-                          ROWS of one faces file: all that it holds but the pictures, and where these lie in it
+                          ROWS of one faces file, a batch for each video: all that it holds but the pictures, and where
+                          these lie in it
 
-Both are Arrow files that are mapped into memory: opening them reads nothing, and processes of a node share what they
-read. Pictures are not compressed by Parquet, so each is one range of bytes of its faces file. Folders of before have no
+Pictures are not compressed by Parquet, so each is one range of bytes of its faces file. Folders of before have no
 index; what it would say is then computed by each process that reads them, until the next extraction writes it down.
 """
 
 import json
+import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
@@ -27,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.common import tables
+from pipelines.common import storage, tables
 
 # Key in the metadata of a faces file: JSON, an object for each video in order, {"copied": {...}, "ledger": {...}}
 METADATA = b"videos"
@@ -44,8 +46,7 @@ PLACES = pa.schema(
     [
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),  # below the folder
-        pa.field("first", pa.int32(), nullable=False),  # of its rows in the file
-        pa.field("num_rows", pa.int32(), nullable=False),
+        pa.field("number", pa.int32(), nullable=False),  # among the videos of the file
     ]
 )
 ROWS = pa.schema(
@@ -61,6 +62,8 @@ VIDEOS = pa.schema(
         *(tables.FACES.field(name) for name in tables.COPIED),
         *(field for field in tables.LEDGER if field.name != "video_id"),
         *(field for field in PLACES if field.name != "video_id"),
+        pa.field("first", pa.int32(), nullable=False),  # of its rows in the file
+        pa.field("num_rows", pa.int32(), nullable=False),
     ]
 )
 
@@ -89,7 +92,7 @@ class Faces:
             )
         self._places = places(compacted(self.folder)) if lacks_index(self.folder) else read_arrow(self.folder / INDEX)
         self._ids = self._places["video_id"].combine_chunks()
-        self._rows = lru_cache(maxsize=_OPEN)(self._read_rows)
+        self._rows = lru_cache(maxsize=_OPEN)(self._open_rows)
         self._file = lru_cache(maxsize=_OPEN)(_open)
 
     def __reduce__(self) -> tuple[type["Faces"], tuple[Path]]:
@@ -106,22 +109,30 @@ class Faces:
         With `rows`, a range of step 1, only those of them are read and returned. Raises ValueError for an unknown
         video.
         """
-        number = bisect_left(range(len(self._ids)), video_id, key=lambda place: self._ids[place].as_py())
-        if number == len(self._ids) or self._ids[number].as_py() != video_id:
-            raise ValueError(f"{self.folder} has no video {video_id!r}; its ledger names the {len(self._ids)} it has")
-        file, first, num_rows = (self._places[name][number].as_py() for name in ("file", "first", "num_rows"))
-        chosen = range(num_rows) if rows is None else range(num_rows)[rows.start : rows.stop]
-        found = self._rows(file).slice(first + chosen.start, len(chosen))
+        file, number = self.place(video_id)
+        found = self._rows(file)(number)
+        if rows is not None:
+            found = found.slice(rows.start, len(rows))
         names = tables.FACES.names if columns is None else columns
         arrays = [self._pictures(file, found, name) if name in PICTURES else found[name] for name in names]
         schema = pa.schema([tables.FACES.field(name) for name in names], tables.FACES.metadata)
         return pa.Table.from_arrays(arrays, schema=schema)
 
-    def _read_rows(self, file: str) -> pa.Table:
-        known = rows_path(self.folder, file)
-        return read_arrow(known) if known.is_file() else rows_of(self.folder / file)
+    def place(self, video_id: str) -> tuple[str, int]:
+        """Return a video's faces file and its number there. Raises ValueError if it is unknown."""
+        number = bisect_left(range(len(self._ids)), video_id, key=lambda place: self._ids[place].as_py())
+        if number == len(self._ids) or self._ids[number].as_py() != video_id:
+            raise ValueError(f"{self.folder} has no video {video_id!r}; its ledger names the {len(self._ids)} it has")
+        return self._places["file"][number].as_py(), self._places["number"][number].as_py()
 
-    def _pictures(self, file: str, rows: pa.Table, name: str) -> pa.Array:
+    def _open_rows(self, file: str) -> Callable[[int], pa.RecordBatch]:
+        """Return what returns the ROWS of a video by its number in a faces file."""
+        known = rows_path(self.folder, file)
+        if known.is_file():
+            return pa.ipc.open_file(_open(storage.local(known))).get_batch  # type: ignore[no-any-return]
+        return rows_of(self.folder / file).__getitem__
+
+    def _pictures(self, file: str, rows: pa.RecordBatch, name: str) -> pa.Array:
         """Read the pictures of some rows of a file; those that lie side by side are read at once."""
         spans = list(zip(rows[f"{name}_at"].to_pylist(), rows[f"{name}_size"].to_pylist(), strict=True))
         there = [(at, at + size) for at, size in spans if at is not None]
@@ -155,9 +166,12 @@ def read_range(file: IO[bytes], start: int, size: int) -> bytes:
 
 
 def read_arrow(path: Path) -> pa.Table:
-    """Map a table into memory that `writer` has written as one batch; nothing is read before it is looked at."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    """Map an Arrow file into memory: nothing is read before it is looked at, and then no more than that."""
+    with storage.local(path).open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
 # ---------------------------------------------------------------------------------------- indexes
@@ -171,8 +185,8 @@ def rows_path(folder: Path, file: str) -> Path:
     return (folder / "index").joinpath(*Path(file).parts[1:]).with_suffix(".arrow")
 
 
-def rows_of(path: Path, split: str | None = None) -> pa.Table:
-    """Return the ROWS of a faces file, from the file itself; `split`: where its path does not say so.
+def rows_of(path: Path, split: str | None = None) -> list[pa.RecordBatch]:
+    """Return the ROWS of each video of a faces file, from the file itself; `split`: where its path does not say so.
 
     Raises ValueError where a picture is not where it should be: other code wrote the file.
     """
@@ -186,7 +200,9 @@ def rows_of(path: Path, split: str | None = None) -> pa.Table:
             spans = [span for group in range(file.num_row_groups) for span in _spans(file, group, name, raw)]
             columns[f"{name}_at"] = pa.array([at for at, _ in spans], pa.int64())
             columns[f"{name}_size"] = pa.array([size for _, size in spans], pa.int32())
-    return pa.table([columns[name] for name in ROWS.names], schema=ROWS)
+    rows = pa.record_batch([columns[name] for name in ROWS.names], schema=ROWS)
+    ends = pc.run_end_encode(rows["video_id"]).run_ends.to_pylist()  # of the videos
+    return [rows.slice(start, stop - start) for start, stop in pairwise([0, *ends])]
 
 
 def _spans(file: pq.ParquetFile, group: int, name: str, raw: IO[bytes]) -> Iterator[tuple[int | None, int | None]]:
@@ -250,8 +266,13 @@ def _videos_in(folder: Path, path: Path) -> pa.Table:
     sizes = [max(1, record["ledger"]["num_faces"]) for record in all_records]  # without faces, one row that says so
     file = path.relative_to(folder).as_posix()
     rows = [
-        {"source": None} | record["copied"] | record["ledger"] | {"file": file, "first": first, "num_rows": num_rows}
-        for record, first, num_rows in zip(all_records, accumulate(sizes, initial=0), sizes, strict=False)
+        {"source": None}
+        | record["copied"]
+        | record["ledger"]
+        | {"file": file, "number": number, "first": first, "num_rows": num_rows}
+        for number, (record, first, num_rows) in enumerate(
+            zip(all_records, accumulate(sizes, initial=0), sizes, strict=False)
+        )
     ]
     return pa.Table.from_pylist(rows, schema=VIDEOS)
 

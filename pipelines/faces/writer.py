@@ -228,7 +228,7 @@ def finish(folder: Path, recipe: Recipe, videos: pa.Table) -> None:
     """
     with ThreadPoolExecutor(_THREADS) as pool:  # of files that were written before there was an index
         list(pool.map(partial(_index, folder), videos["file"].unique().to_pylist()))
-    write_arrow(folder / store.INDEX, store.places(videos))
+    write_arrow(folder / store.INDEX, store.PLACES, store.places(videos).to_batches())
     ledger = videos.select(tables.LEDGER.names).sort_by("video_id").replace_schema_metadata(tables.LEDGER.metadata)
     write_parquet(folder / "ledger.parquet", ledger)
     counts = {count["values"]: count["counts"] for count in ledger["status"].value_counts().to_pylist()}
@@ -246,13 +246,13 @@ def finish(folder: Path, recipe: Recipe, videos: pa.Table) -> None:
 def _index(folder: Path, file: str) -> None:
     """Write the ROWS of a faces file where they are not there."""
     if not store.rows_path(folder, file).exists():
-        write_arrow(store.rows_path(folder, file), store.rows_of(folder / file))
+        write_arrow(store.rows_path(folder, file), store.ROWS, store.rows_of(folder / file))
 
 
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write a table as `store.read_arrow` reads it."""
-    with writing(path) as temporary, pa.ipc.new_file(temporary, table.schema) as file:
-        for batch in table.combine_chunks().to_batches():
+def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write an Arrow file, in which each batch lies in one piece."""
+    with writing(path) as temporary, pa.ipc.new_file(temporary, schema) as file:
+        for batch in batches:
             file.write_batch(batch)
 
 
@@ -266,7 +266,8 @@ def _write_file(folder: Path, path: Path, faces: Iterable[pa.Table], all_records
         _write_faces(temporary, faces, all_records)
         if path.parent.name.startswith("split="):
             split = path.parent.name.removeprefix("split=")
-            write_arrow(store.rows_path(folder, str(path.relative_to(folder))), store.rows_of(temporary, split))
+            rows = store.rows_of(temporary, split)
+            write_arrow(store.rows_path(folder, str(path.relative_to(folder))), store.ROWS, rows)
 
 
 def _write_faces(path: Path, faces: Iterable[pa.Table], all_records: list[dict[str, Any]]) -> None:

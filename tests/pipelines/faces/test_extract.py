@@ -1062,13 +1062,16 @@ def test_a_file_that_other_code_wrote_is_not_indexed(tmp_path):
     """Pictures would be looked for in the wrong place."""
     pictures = [bytes([i]) * 1000 for i in range(40)]
     rows = dict.fromkeys(store.LIGHT, [None] * 40) | {"mask_png": [None] * 40, "image_png": pictures}
+    rows |= {"video_id": ["a"] * 16 + ["b"] * 24}
     faces = pa.table({name: pa.array(rows[name], tables.FACES.field(name).type) for name in tables.FACES.names})
     path = tmp_path / "split=train" / "x.parquet"
     path.parent.mkdir()
     plain = {"compression": "none", "use_dictionary": False}
     pq.write_table(faces.drop_columns("split"), path, **plain)
-    read = store.rows_of(path)
-    assert [path.read_bytes()[at : at + 1000] for at in read["image_png_at"].to_pylist()] == pictures
+    of_videos = store.rows_of(path)
+    assert [batch.num_rows for batch in of_videos] == [16, 24]
+    places = [at for batch in of_videos for at in batch["image_png_at"].to_pylist()]
+    assert [path.read_bytes()[at : at + 1000] for at in places] == pictures
     for options in ({"data_page_size": 1000, "write_batch_size": 4}, {"compression": "zstd"}, {"use_dictionary": True}):
         pq.write_table(faces.drop_columns("split"), path, **plain | options)
         with pytest.raises(ValueError, match="stored image_png otherwise than this code reads it"):
