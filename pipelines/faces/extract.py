@@ -207,8 +207,8 @@ class Gathering:
         if not self.waiting or not ray.is_initialized():
             return
         _, self.running = ray.wait(self.running, num_returns=len(self.running), timeout=0) if self.running else ([], [])
-        where = cluster.selector(cluster.VIDEO)
         while self.waiting and len(self.running) < self.at_once:
+            where = cluster.selector(cluster.VIDEO)
             self.running.append(_gather.options(label_selector=where).remote(*self.waiting.pop(0)))
 
     def finish(self) -> None:
@@ -444,7 +444,8 @@ def _complete(target: Target, asked: pa.Table) -> None:
     """Mark the folder as done. Raise ExtractionError when some of the videos that were asked for are missing."""
     there = writer.tidy(target.folder)
     if left := [part for _, part, _ in writer.parts(target.folder, there)]:
-        writer.gather(target.folder, left)  # raises what has kept other processes from it
+        for start in range(0, len(left), writer.VIDEOS_PER_FILE):  # raises what has kept other processes from it
+            writer.gather(target.folder, left[start : start + writer.VIDEOS_PER_FILE])
         there = writer.tidy(target.folder)
     missing = asked["video_id"].filter(found(asked["video_id"], there["video_id"]) < 0).to_pylist()
     if missing:

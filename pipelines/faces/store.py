@@ -129,7 +129,7 @@ class Faces:
         """Return what returns the ROWS of a video by its number in a faces file."""
         known = rows_path(self.folder, file)
         if known.is_file():
-            return pa.ipc.open_file(_open(storage.local(known))).get_batch  # type: ignore[no-any-return]
+            return pa.ipc.open_file(_open(storage.local(known))).get_batch
         return rows_of(self.folder / file).__getitem__
 
     def _pictures(self, file: str, rows: pa.RecordBatch, name: str) -> pa.Array:
