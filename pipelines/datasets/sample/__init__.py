@@ -2,6 +2,7 @@
 
 In: a folder. Out: one tree for each dataset below it, and {dataset: root}. The adapters read them like the real ones.
 
-    corpus  which videos there are, written as the datasets' owners would
+    corpus  the videos and lists, written as the datasets' owners would
+    plan    which videos there are: who is filmed, what is forged, under which names
     people  people, takes and forgeries as arrays, without files
 """

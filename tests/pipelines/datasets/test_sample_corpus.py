@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines import datasets
-from pipelines.datasets.sample import corpus
+from pipelines.datasets.sample import corpus, plan
 from pipelines.datasets.sample.people import Person, film, forge, make_person, make_take, portraits
 from pipelines.media import decode
 from tests.pipelines.media.taking import take
@@ -105,16 +105,16 @@ def test_every_fake_with_a_known_counterpart_has_one(rows):
     assert all(row["mask_uri"] for row in rows.values() if row["dataset"] == "ffpp" and row["label"])
 
 
-@pytest.mark.parametrize("size", list(corpus.SIZES))
+@pytest.mark.parametrize("size", list(plan.SIZES))
 def test_nobody_is_in_two_splits(tmp_path, size):
     """Sources may be shared between datasets (DeeperForensics is made on FF++), never between splits."""
-    plan = corpus._plan(corpus.SIZES[size], seed=0)
-    for path in [*plan.texts, *(path for shot in plan.shots for path in corpus._paths(shot))]:
+    whole = plan.planned(plan.SIZES[size], seed=0)
+    for path in [*whole.texts, *(path for shot in whole.shots for path in shot.paths)]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         if ".tar.gz/" in path:
             path += "/0.png"
             (tmp_path / path).parent.mkdir()
-        (tmp_path / path).write_text(plan.texts.get(path, ""))
+        (tmp_path / path).write_text(whole.texts.get(path, ""))
     for folder in list(tmp_path.rglob("*.tar.gz")):
         corpus._pack(folder)
     roots = {name: str(tmp_path / folder) for name, folder in corpus.FOLDERS.items()}
@@ -129,14 +129,14 @@ def test_nobody_is_in_two_splits(tmp_path, size):
 
 def test_a_person_is_drawn_from_one_split_only():
     """As above, for the people behind the sources, whom the adapters cannot see."""
-    plan = corpus._plan(corpus.SIZES["full"], seed=0)
+    whole = plan.planned(plan.SIZES["full"], seed=0)
     first = 0
     of_part = {}
-    for split, num_pairs in zip(("train", "val", "test"), corpus.SIZES["full"].pairs, strict=True):
+    for split, num_pairs in zip(("train", "val", "test"), plan.SIZES["full"].pairs, strict=True):
         of_part |= {f"ffpp/{i:03d}": split for i in range(first, first + 2 * num_pairs)}
         first += 2 * num_pairs
     actors = defaultdict(set)
-    for shot in plan.shots:
+    for shot in whole.shots:
         if shot.dataset == "ffpp":
             donors = {fake.donor for fake in shot.fakes if fake.dataset == "ffpp"}
             assert {of_part[donor] for donor in donors} == {of_part[shot.person]}
@@ -147,11 +147,11 @@ def test_a_person_is_drawn_from_one_split_only():
     assert sum(parts == {"test"} for parts in actors.values()) == list(of_part.values()).count("test")
     for name, train in (("dfdcp", "643942"), ("ffiw", "/train/"), ("wild_deepfake", "_train/")):
         splits = defaultdict(set)
-        for shot in plan.shots:
+        for shot in whole.shots:
             if shot.dataset == name:
-                path = corpus._paths(shot)[0]
+                path = shot.paths[0]
                 in_train = int(Path(path).stem.split("_")[0]) < 643942 + 2 * 10007 if name == "dfdcp" else train in path
-                for person in corpus._people(shot):
+                for person in shot.people:
                     splits[person].add(in_train)
         assert len(splits) > 12
         assert all(len(found) == 1 for found in splits.values())
@@ -166,9 +166,9 @@ def test_files_are_h264_with_b_frames(roots, rows):
             assert stream.codec_context.has_b_frames
 
 
-@pytest.mark.parametrize("forgery", [*corpus.MANIPULATIONS.values(), *corpus.FORGERIES.values()])
+@pytest.mark.parametrize("forgery", [*plan.MANIPULATIONS.values(), *plan.FORGERIES.values()])
 def test_a_forgery_changes_its_mask_and_nothing_else(people, forgery):
-    look = corpus.LOOKS["ffpp"]
+    look = plan.LOOKS["ffpp"]
     take, donor = (make_take(person, look, 3, np.random.default_rng(i)) for i, person in enumerate(people))
     frames = film(take)
     fakes, masks = forge(frames, take, donor, forgery, np.random.default_rng(0))
@@ -188,7 +188,7 @@ def check_mask(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> None:
 
 
 def test_after_compression_a_fake_still_differs_where_its_mask_says(roots, rows):
-    for method in corpus.MANIPULATIONS:
+    for method in plan.MANIPULATIONS:
         fake = rows[f"ffpp/{method}/c23/004_005"]
         check_mask(read(roots, fake), read(roots, rows[fake["real_id"]]), read(roots, fake, "mask_uri"))
 
@@ -278,7 +278,7 @@ def test_the_seed_decides_everything_whatever_else_is_made(roots, tmp_path):
 @pytest.mark.nightly
 def test_another_seed_gives_other_people():
     pair = portraits()
-    one, other = (make_person(pair, corpus._rng(seed, "person ffpp/000")) for seed in (0, 1))
+    one, other = (make_person(pair, plan.rng_of(seed, "person ffpp/000")) for seed in (0, 1))
     assert np.abs(one.landmarks - other.landmarks).max() > 1
 
 
@@ -293,10 +293,10 @@ def test_a_second_call_writes_nothing(folder, roots, monkeypatch):
 def two_shots(monkeypatch) -> None:
     """A corpus of two videos, for tests of how it is put in place."""
     shots = [
-        corpus.Shot(person="ffpp/000", take="ffpp/000", dataset=name, outputs={f"{folder}/x.mp4": 23})
+        plan.Shot(person="ffpp/000", take="ffpp/000", dataset=name, outputs={f"{folder}/x.mp4": 23})
         for name, folder in (("ffpp", "FaceForensics++"), ("dfdc", "DFDC"))
     ]
-    monkeypatch.setattr(corpus, "_plan", lambda size, seed: corpus.Plan(shots, {"DFDC/a.txt": "text"}))
+    monkeypatch.setattr(corpus, "planned", lambda size, seed: plan.Plan(shots, {"DFDC/a.txt": "text"}))
 
 
 @pytest.mark.nightly
@@ -316,7 +316,7 @@ def test_only_what_is_asked_for_is_made_and_the_rest_later(tmp_path):
 
 
 def test_a_dataset_brings_what_it_needs():
-    assert corpus._with_needs(["deeper_forensics"]) == ("ffpp", "deeper_forensics")
+    assert plan.with_needs(["deeper_forensics"]) == ("ffpp", "deeper_forensics")
     with pytest.raises(ValueError, match=r"no celebdf, dfds; it has ffpp, celeb_df, "):
         corpus.make("unused", names=["ffpp", "dfds", "celebdf"])
 
