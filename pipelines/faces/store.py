@@ -255,14 +255,20 @@ def compacted(folder: Path) -> pa.Table:
 
 
 def scan(folder: Path, paths: Iterable[Path]) -> pa.Table:
-    """Return the VIDEOS in these faces files or parts of a folder, file by file; only the footers are read."""
+    """Return the VIDEOS in these faces files or parts of a folder, file by file; only the footers are read.
+
+    Those that are removed meanwhile are left out.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
         read = pool.map(lambda path: _videos_in(folder, path), paths)
         return pa.concat_tables([VIDEOS.empty_table(), *read])
 
 
 def _videos_in(folder: Path, path: Path) -> pa.Table:
-    all_records = records(path)
+    try:
+        all_records = records(path)
+    except FileNotFoundError:
+        return VIDEOS.empty_table()
     sizes = [max(1, record["ledger"]["num_faces"]) for record in all_records]  # without faces, one row that says so
     file = path.relative_to(folder).as_posix()
     rows = [

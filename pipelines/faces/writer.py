@@ -146,13 +146,14 @@ def _move(folder: Path, videos: pa.Table, path: Path) -> None:
 
 def tidy(folder: Path) -> pa.Table:
     """Remove what killed processes have left twice; return the `store.VIDEOS` that are there, in parts or in files."""
+    # First of parts: those that a process gathers meanwhile, which lives on after a kill, are in a file before they go.
+    parts = store.scan(folder, sorted(folder.glob("parts/*.parquet"))).sort_by("video_id")
     videos = store.compacted(folder)
     counts = videos["video_id"].value_counts()
     doubled = {count["values"].as_py() for count in counts.filter(pc.greater(counts.field("counts"), 1))}
     if doubled:
         _drop_doubles(folder, videos, doubled)
         videos = store.compacted(folder)
-    parts = store.scan(folder, sorted(folder.glob("parts/*.parquet"))).sort_by("video_id")
     waiting = parts.filter(pc.invert(pc.is_in(parts["video_id"], videos["video_id"])))
     useful = set(waiting["file"].unique().to_pylist())
     for file in parts["file"].unique().to_pylist():
