@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pipelines import datasets
 from pipelines.common import progress
+from pipelines.common.bucket import BucketPath
 from pipelines.common.storage import check_storage, write_text
 from pipelines.common.text import counted, printable
 from pipelines.datasets import _checks
@@ -150,8 +151,10 @@ def _space(rows: Sequence[Row], storage: Path, options: Options) -> Finding:
     codecs = {row["codec"] for row in rows} - {"unknown"} or {"unknown"}
     most = max(([row for row in rows if row["codec"] in (codec, "unknown")] for codec in codecs), key=len)
     num_pictures = sum(stills.is_picture(row["uri"]) for row in most)
-    place = next(folder for folder in (storage.absolute(), *storage.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    free = None
+    if not isinstance(storage, BucketPath):
+        place = next(folder for folder in (storage.absolute(), *storage.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(place).free
     return _checks.space(len(most) - num_pictures, num_pictures, options.num_frames, options.size_px, free)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage, path_of
 from pipelines.reporting.foreign import with_registered
 from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import TABLE, Saved, differing
@@ -23,10 +23,10 @@ def folders(names: Sequence[str], storage: Path) -> Iterator[Path]:
     yield from known if not names else ()
     for name in names:
         own = [folder for folder, sweep in known.items() if sweep == name]
-        if not own and not Path(name).is_dir():
+        if not own and not path_of(name).is_dir():
             there = ", ".join(sorted(set(known.values()))) or "none"
             raise ValueError(f"{name} is neither a report's folder nor a sweep of which {storage} has one: {there}")
-        yield from own or [Path(name).resolve()]
+        yield from own or [path_of(name).resolve()]
 
 
 def make_again(folder: Path, storage: Path, console: Console, *, html: bool) -> bool:
@@ -52,7 +52,7 @@ def say(console: Console, text: str) -> None:
 
 def make_all_again(arguments: argparse.Namespace, console: Console) -> int:
     """Return the exit code: 0, or 1 where a number differs. Raises ValueError or OSError for wrong input."""
-    storage = Path(arguments.storage or DEFAULT_STORAGE).expanduser().resolve()
+    storage = check_storage(arguments.storage or DEFAULT_STORAGE, write=False)
     same = True
     for folder in list(folders(arguments.report, storage)):  # all are looked for before one is made
         runs = storage if arguments.storage else folder.parents[1]

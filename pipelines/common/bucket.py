@@ -1,9 +1,9 @@
 """Objects of a bucket under the names and by the methods of `pathlib.Path`, and each request's patience.
 
-A `BucketPath` is `s3://bucket/key` or `gs://bucket/key`. It takes the place of a Path wherever files are read, listed or
-deleted: a folder is what lies below its name, and a library that opens files (`pyarrow`, `safetensors`, `open`) is
+A `BucketPath` is `s3://bucket/key` or `gs://bucket/key`. It takes the place of a Path wherever files are read, listed
+or deleted: a folder is what lies below its name, and a library that opens files (`pyarrow`, `safetensors`, `open`) is
 handed a copy on this machine's disk (`bucket_cache`). It is written through `pipelines.common.storage` only; what would
-need the file system of an own disk, such as a rename, raises `io.UnsupportedOperation`.
+need the file system of a disk of one's own, such as a rename, raises `io.UnsupportedOperation`.
 
 A server that is slow, too busy or away for a while is asked again; so is one whose answer got lost.
 """
@@ -212,7 +212,7 @@ class BucketPath(PosixPath):
             list(pool.map(part, range(0, at.st_size, CHUNK)))
 
     def read_range(self, start: int, end: int, version: str = "") -> bytes:
-        """Return the bytes from `start` up to `end`. Raise FileNotFoundError where it was written anew since `version`."""
+        """Return the bytes from `start` up to `end`. Raise FileNotFoundError if it was written anew since `version`."""
         options: Any = {"range": (start, end)} | ({"if_match": _e_tag(version)} if _e_tag(version) else {})
         try:
             data = self._ask("read", lambda store: _fetched(obstore.get(store, self.key, options=options)))
@@ -382,6 +382,12 @@ class RangedFile(io.RawIOBase):
         data = self.path.read_range(self._at, end, self._stat.version)
         self._at = end
         return data
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return bytes from a place, as `os.pread`. Raise OSError where the object ends before."""
+        if offset + size > self._stat.st_size:
+            raise OSError(f"{self.path} ends before byte {offset + size}: it was cut off or replaced")
+        return self.path.read_range(offset, offset + size, self._stat.version) if size else b""
 
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))

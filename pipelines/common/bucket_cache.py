@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 _IN_HAND = 32  # copies that a process keeps from being deleted
+_LATELY_S = 3600.0
 
 _held: OrderedDict[Path, int] = OrderedDict()  # copy -> its open file, with a shared lock
 _mutex = threading.Lock()
@@ -65,6 +67,12 @@ def get(name: str, version: str, size: int, download: Callable[[IO[bytes]], None
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def fits(size: int) -> bool:
+    """Say whether so many bytes fit without the deletion of copies that were used lately."""
+    kept = sum(of_copy for used_s, of_copy, _ in _copies() if time.time() - used_s < _LATELY_S)
+    return kept + size <= limit_bytes()
 
 
 def _hold(path: Path) -> bool:

@@ -13,14 +13,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from pipelines.common import storage
+from pipelines.common.bucket import BucketPath
 
 FILE = "progress.json"
 WRITTEN_SECONDS = 60  # within these a note that is being written has been written
+BUCKET_SECONDS = 10.0
+_noted: dict[Path, tuple[str, float]] = {}  # folder in a bucket -> phase and time of the last note
 LOG_SECONDS = (2, 30)  # between two lines of a log: at least, and at most while there is progress
 
 
 def note(folder: Path, phase: str, done: int, total: int) -> None:
-    """Write into a folder how far a process is: `done` of `total` steps of a phase. Another process reads it."""
+    """Write into a folder how far a process is: `done` of `total` steps of a phase. Another process reads it.
+
+    In a bucket, where each costs a request, no sooner than `BUCKET_SECONDS` after the last one of the same phase.
+    """
+    if isinstance(folder, BucketPath) and done < total:
+        last_phase, at_s = _noted.get(folder, ("", -math.inf))
+        if phase == last_phase and time.monotonic() - at_s < BUCKET_SECONDS:
+            return
+        _noted[folder] = phase, time.monotonic()
     storage.make_folder(folder)
     storage.write_note(folder / FILE, {"phase": phase, "done": done, "total": total})
 
@@ -38,7 +49,7 @@ def noted(folder: Path) -> Mapping[str, Any] | None:
     """Return what `note` wrote last in this folder: `phase`, `done` and `total`; None if it wrote nothing."""
     path = folder / FILE
     try:
-        return storage.read_json(path) if path.exists() else None
+        return storage.read_json(path) if path.is_file() else None
     except storage.StorageError:  # a note is not made safe from power cuts
         return None
 

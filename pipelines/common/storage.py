@@ -18,6 +18,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -26,11 +27,12 @@ import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.common import bucket
+from pipelines.common import bucket, bucket_cache
 from pipelines.common.bucket import BucketPath, StorageError
 from pipelines.common.lease import Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
+BUCKETS = True
 _WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
 
 
@@ -140,7 +142,12 @@ def tree_to_disk(folder: Path) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Fsync a file, or the list of names in a folder; of a folder that may not be read, or can't be fsynced, none."""
+    """Fsync a file, or the list of names in a folder; of a folder that may not be read, or can't be fsynced, none.
+
+    What a bucket has taken is safe.
+    """
+    if isinstance(path, BucketPath):
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -150,6 +157,14 @@ def to_disk(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
             raise
+
+
+def copy_tree(source: Path, target: BucketPath, last: str) -> None:
+    """Upload the files below a folder of this machine, side by side, and the one that is named `last` after them."""
+    files = [path for path in source.rglob("*") if path.is_file() and path != source / last]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: (target / path.relative_to(source)).put(path), files))
+    (target / last).put(source / last)
 
 
 def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes]) -> None:
@@ -187,7 +202,7 @@ def folders(parent: Path, prefix: str) -> list[Path]:
     They are named `<prefix>-<number>`, the number padded with zeros to eight digits; in a bucket, more follows.
     """
     if not isinstance(parent, BucketPath):
-        return sorted(path for path in parent.glob(f"{prefix}-*") if path.is_dir())
+        return sorted(path for path in parent.glob(f"{prefix}-{8 * '[0-9]'}") if path.is_dir())
     whole = sorted((marker.parent for marker in parent.glob(f"{prefix}-*/{_WHOLE}")), reverse=True)
     return sorted({number_of(path): path for path in whole}.values())  # of several with one number, the first by name
 
@@ -221,14 +236,43 @@ def locked(path: Path, timeout_s: float = -1.0) -> AbstractContextManager[Any]:
     return Lease(path=path, timeout_s=timeout_s) if isinstance(path, BucketPath) else filelock.FileLock(path, timeout_s)
 
 
+def on_this_machine(folder: Path) -> Path:
+    """Return the folder itself, or of one in a bucket a folder of this machine's disk, for what may go with it."""
+    if not isinstance(folder, BucketPath):
+        return folder
+    own = bucket_cache.folder() / digest(str(folder)) / folder.name
+    own.mkdir(parents=True, exist_ok=True)
+    return own
+
+
 def ranged(path: Path) -> Any:
-    """Open a binary file, for reading a part here and there: of one in a bucket, no more than asked for is fetched."""
-    return bucket.RangedFile(path) if isinstance(path, BucketPath) else path.open("rb")
+    """Return what `pyarrow` reads parts of a file from: its path, or for one in a bucket a file that fetches no more."""
+    return bucket.RangedFile(path) if isinstance(path, BucketPath) else path
+
+
+def opened(path: Path) -> Any:
+    """Open a binary file without a buffer, for reading a part here and there.
+
+    One in a bucket is a `bucket.RangedFile` where its copy would drive from this machine's disk what it still needs.
+    """
+    if isinstance(path, BucketPath) and not bucket_cache.fits(path.stat().st_size):
+        return bucket.RangedFile(path)
+    return local(path).open("rb", buffering=0)
 
 
 def local(path: Path) -> Path:
     """Return the file itself, or of one in a bucket its copy on this machine's disk, for reading."""
     return path.local() if isinstance(path, BucketPath) else path
+
+
+@contextmanager
+def named_copy(path: Path) -> Iterator[Path]:
+    """Yield the file itself, or of one in a bucket a copy that has its name, for as long as the block lasts."""
+    if not isinstance(path, BucketPath):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="crossforge-") as folder:
+        yield Path(shutil.copyfile(path.local(), Path(folder) / path.name))
 
 
 def state(path: Path) -> list[Any]:
@@ -239,6 +283,8 @@ def state(path: Path) -> list[Any]:
 
 def path_of(named: str | Path) -> Path:
     """Return the path of a file or folder that is named by a path or by a bucket's URI. Raise StorageError."""
+    if isinstance(named, BucketPath):
+        return named
     return bucket.parse(named) if isinstance(named, str) and bucket.is_bucket(named) else Path(named).expanduser()
 
 
@@ -248,10 +294,12 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
     Raise StorageError for what is neither a folder nor a place in a bucket, for a bucket that there is not or that
     can't be read, and, with `write`, for what can't be written.
     """
-    if "://" in uri:
+    if "://" in uri and not BUCKETS:
         raise StorageError(f"--storage {uri}: only folders are supported so far; mount the bucket and name the folder")
-    path = path_of(uri).resolve()
+    path = (bucket.parse(uri) if "://" in uri else Path(uri).expanduser()).resolve()
     if not write:
+        if isinstance(path, BucketPath):
+            path.is_dir()  # which raises for a bucket that there is not
         return path
     try:
         write_bytes(path / ".writable", b"")

@@ -42,6 +42,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.common import tables
+from pipelines.common.storage import path_of
 from pipelines.common.text import first
 from pipelines.datasets import _manifest
 from pipelines.datasets._lists import PublishedList
@@ -129,7 +130,7 @@ def read_config(path: str | Path) -> Config:
     a root that is not a string, or an option that the dataset does not have. Whether a root exists is checked by
     `load`, not here.
     """
-    path = Path(path)
+    path = path_of(path)
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -259,19 +259,22 @@ def duplicates(rows: Iterable[Row], digests: Mapping[File, str]) -> Finding:
     )
 
 
-def space(num_videos: int, num_pictures: int, num_frames: int, size_px: int, free_bytes: int) -> Finding:
+def space(num_videos: int, num_pictures: int, num_frames: int, size_px: int, free_bytes: int | None) -> Finding:
     """Check that there is room for the faces, twice: while they are put together, a second copy exists for a while.
 
-    `num_videos` have `num_frames` frames each; `num_pictures` come in addition.
+    `num_videos` have `num_frames` frames each; `num_pictures` come in addition. free_bytes: None for a bucket.
     """
     needed = (num_videos * num_frames + num_pictures) * tables.FACE_BYTES * size_px**2 // tables.FACE_PX**2
     parts = [f"{num_videos} videos x {num_frames} frames"] if num_videos or not num_pictures else []
     parts += [f"{num_pictures} pictures"] if num_pictures else []
+    room = "a bucket has no end" if free_bytes is None else f"{free_bytes / 1e9:.1f} GB free"
     text = (
-        f"{free_bytes / 1e9:.1f} GB free; {' and '.join(parts)} need about {needed / 1e9:.1f} GB, "
+        f"{room}; {' and '.join(parts)} need about {needed / 1e9:.1f} GB, "
         f"and as much again while they are put together (assumed: one face a frame, "
         f"{tables.FACE_BYTES // 1000} kB at {tables.FACE_PX} px, scaled by area to {size_px} px)"
     )
+    if free_bytes is None:
+        return Finding(check="space", result=OK, text=text)
     result = ERROR if free_bytes < needed else WARNING if free_bytes < 2 * needed else OK
     todo = "" if result == OK else "free some space, or choose another --storage, fewer --frames or a smaller --size"
     return Finding(check="space", result=result, text=text, todo=todo)

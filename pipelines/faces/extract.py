@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 
 from pipelines.common import cluster
+from pipelines.common.storage import path_of
 from pipelines.common.tables import COPIED, LEDGER, VIDEOS
 from pipelines.faces import files, writer
 from pipelines.faces.recipe import Recipe
@@ -96,7 +97,7 @@ class ExtractFaces:
     """
 
     def __init__(self, factory: bytes, folders: Sequence[str], timeout_s: int, memory_gib: float) -> None:
-        self.folders = [Path(folder) for folder in folders]
+        self.folders = [path_of(folder) for folder in folders]
         self.read = sandbox.Sandbox(factory, timeout_s=timeout_s, memory_gib=memory_gib)
 
     def __call__(self, call: pa.Table) -> pa.Table:
@@ -255,7 +256,7 @@ def extract_all(
     Raises ValueError for a table, root or folder that cannot be used, ExtractionError when videos are missing
     at the end.
     """
-    targets = [Target(folder=Path(t.folder).absolute(), recipe=t.recipe, videos=t.videos) for t in targets]
+    targets = [Target(folder=path_of(t.folder).absolute(), recipe=t.recipe, videos=t.videos) for t in targets]
     if len({target.folder for target in targets}) < len(targets):
         raise ValueError("two targets name the same folder: a folder has one recipe")
     asked = [checked(target.videos, roots) for target in targets]
@@ -299,7 +300,7 @@ def _read(
 
     Raises ExtractionError where it cannot go on.
     """
-    folders = [Path(folder) for folder in arguments["folders"]]
+    folders = [path_of(folder) for folder in arguments["folders"]]
     left, fruitless = np.ones(todo.num_rows, bool), 0
     while left.any() and fruitless < _ROUNDS:
         before = left.sum()

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipelines import datasets
 from pipelines.common import progress
+from pipelines.common.storage import path_of
 from pipelines.datasets.sample import corpus
 
 
@@ -18,7 +19,7 @@ def datasets_file(switch: str | None) -> Path | None:
     """
     named = switch or os.environ.get("CROSSFORGE_DATASETS")
     if named:
-        return Path(named)
+        return path_of(named)
     default = Path("datasets.toml")
     return default if default.exists() else None
 

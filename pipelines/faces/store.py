@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import storage, tables
+from pipelines.common.bucket import RangedFile
 
 # Key in the metadata of a faces file: JSON, an object for each video in order, {"copied": {...}, "ledger": {...}}
 METADATA = b"videos"
@@ -80,7 +81,7 @@ class Faces:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+        self.folder = storage.path_of(folder)
         done = self.folder / "_done.json"
         if not done.is_file():
             raise ValueError(f"{self.folder} holds no finished extraction (no _done.json): run the extraction again")
@@ -149,16 +150,18 @@ class Faces:
 _LENGTH = struct.Struct("<I")  # before each value of a Parquet column of bytes that is stored plainly
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes] | RangedFile:
     """Open a file of which single ranges will be read: nothing is to be read ahead."""
-    file = path.open("rb", buffering=0)
-    if hasattr(os, "posix_fadvise"):
+    file = storage.opened(path)
+    if hasattr(os, "posix_fadvise") and not isinstance(file, RangedFile):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
     return file
 
 
-def read_range(file: IO[bytes], start: int, size: int) -> bytes:
+def read_range(file: IO[bytes] | RangedFile, start: int, size: int) -> bytes:
     """Return so many bytes of a file. Raise OSError where it ends before."""
+    if isinstance(file, RangedFile):
+        return file.pread(size, start)
     data = os.pread(file.fileno(), size, start)
     if len(data) < size:
         raise OSError(f"{file.name} ends before byte {start + size}: it was cut off or replaced")
@@ -240,8 +243,8 @@ def finished(name: str, storage: Path) -> list[Path]:
     done = (storage / "faces" / name).glob("*/_done.json")
     if found := [path.parent for path in sorted(done, key=lambda path: path.stat().st_mtime, reverse=True)]:
         return found
-    if Path(name).is_dir():
-        return [Path(name)]
+    if storage.path_of(name).is_dir():
+        return [storage.path_of(name)]
     there = sorted({path.parents[1].name for path in storage.glob("faces/*/*/_done.json")})
     raise ValueError(
         f"{name} is neither the folder of an extraction nor a dataset of which {storage} has faces; it has "
@@ -285,7 +288,7 @@ def _videos_in(folder: Path, path: Path) -> pa.Table:
 
 def records(path: Path) -> list[dict[str, Any]]:
     """Return what the footer of a faces file or part says of its videos, in their order: see `METADATA`."""
-    return json.loads(pq.read_schema(path).metadata[METADATA])
+    return json.loads(pq.read_schema(storage.ranged(path)).metadata[METADATA])
 
 
 def groups_of(all_records: Sequence[dict[str, Any]]) -> dict[str, range]:

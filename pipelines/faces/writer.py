@@ -11,21 +11,20 @@ import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
-from pipelines.common.storage import make_folder, to_disk, write_json, write_parquet, writing
+from pipelines.common.storage import locked, make_folder, to_disk, write_json, write_parquet, writing
 from pipelines.faces import store
 from pipelines.faces.detect import MISSING, predictor_digest
 from pipelines.faces.recipe import FACES_VERSION, Recipe
@@ -48,23 +47,21 @@ def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[No
     Waits while another process holds it. Raises ValueError when the folder cannot be written, or holds faces that
     were cut by another recipe, predictor or version.
     """
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        make_folder(folder)
+    with ExitStack() as held:
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log.warning("another process is extracting into %s: waiting until it is done", folder)
-            lock.acquire()
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
-    try:
+            make_folder(folder)
+            try:
+                held.enter_context(locked(folder / ".lock", 0.0))
+            except TimeoutError:
+                log.warning("another process is extracting into %s: waiting until it is done", folder)
+                held.enter_context(locked(folder / ".lock"))
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(f"{folder} cannot be written ({reason}): choose another folder") from error
         _check_recipe(folder, recipe, predictor)
         for name in ("parts", "faces", "index"):
             make_folder(folder / name)
         yield
-    finally:
-        lock.release()
 
 
 def _check_recipe(folder: Path, recipe: Recipe, predictor: Path | None) -> None:

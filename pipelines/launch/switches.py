@@ -27,7 +27,8 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         "--storage",
         metavar="DIR",
         default=DEFAULT_STORAGE,
-        help="where faces, stages, runs and the MLflow database are kept (default: ./%(default)s)",
+        help="where faces, stages, runs and the MLflow database are kept: a folder, or s3://bucket/prefix or "
+        "gs://bucket/prefix, and then the database in ./%(default)s (default: ./%(default)s)",
     )
     p.add_argument(
         "--preset",

@@ -42,7 +42,7 @@ def inputs_digest(told: Mapping[str, Any], files: Iterable[Path], tables: Iterab
     A file counts by its size and time, not its content: PREDICTIONS may be GBs, and are only ever replaced whole. So
     the reports of a storage that was copied are made again.
     """
-    stats = [(f"{path.parent.name}/{path.name}", (at := path.stat()).st_size, at.st_mtime_ns) for path in files]
+    stats = [(f"{path.parent.name}/{path.name}", *storage.state(path)) for path in files]
     versions = cluster.versions() | {name: metadata.version(name) for name in DRAWING}
     contents = []
     for table in tables:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from pipelines.common.storage import StorageError, digest, read_json
+from pipelines.common.storage import StorageError, digest, path_of, read_json
 from pipelines.common.text import counted, first, printable
 from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.faces.recipe import Recipe
@@ -126,7 +126,7 @@ def by_name(name: str, storage: Path) -> Trained:
 
     Raise ValueError if there is none, or several.
     """
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if (folder / "spec.json").is_file():
         return _by_stage(folder.resolve())
     if folder.is_dir():

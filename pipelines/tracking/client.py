@@ -20,7 +20,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-import filelock
-
+from pipelines.common.bucket import BucketPath
+from pipelines.common.storage import DEFAULT_STORAGE, locked, named_copy
 from pipelines.tracking import view
 
 MAX_PARAM_CHARS = 500
@@ -70,9 +70,16 @@ class Dataset:
     profile: Mapping[str, int] = field(default_factory=dict)  # counts
 
 
+def home(storage: Path) -> Path:
+    """Return where a SQLite database and its artifacts lie: in the storage folder; where the storage is in a bucket, in
+    the folder that is the default storage.
+    """
+    return Path(DEFAULT_STORAGE).absolute() if isinstance(storage, BucketPath) else storage
+
+
 def default_uri(storage: Path) -> str:
-    """Return where runs are logged: `$MLFLOW_TRACKING_URI`, or else a SQLite file in the storage folder."""
-    path = str(storage / "mlflow.db").replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes them
+    """Return where runs are logged: `$MLFLOW_TRACKING_URI`, or else a SQLite file; see `home`."""
+    path = str(home(storage) / "mlflow.db").replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes them
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
 
 
@@ -148,9 +155,7 @@ class Tracker:
         self._metric, self._param, self._tag = Metric, Param, RunTag
         self.uri, self.storage, self.patience_s = uri, storage, patience_s
         # Two processes that make the same database, run or model at once would make it twice, or break it.
-        path = _lock_path(uri, storage)
-        self.lock = filelock.FileLock(path, timeout=PATIENCE_S)
-        self.models_lock = filelock.FileLock(f"{path}.models", timeout=MODEL_PATIENCE_S)
+        self._lock = _lock_path(uri, storage)
         self._last_step: dict[tuple[str, str], int] = {}  # run, metric -> of what is logged
         with self.locked():
             self.client: MlflowClient = self.call(lambda: MlflowClient(uri, registry_uri(uri)))
@@ -162,7 +167,7 @@ class Tracker:
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             # Without a location, artifacts of a SQLite store would go below the current folder.
-            location = None if self.uri.startswith("http") else (self.storage / "mlartifacts" / name).as_uri()
+            location = None if self.uri.startswith("http") else (home(self.storage) / "mlartifacts" / name).as_uri()
             try:
                 self.client.create_experiment(name, artifact_location=location)
             except MlflowException:
@@ -179,17 +184,16 @@ class Tracker:
         return experiment_id
 
     @contextmanager
-    def locked(self, lock: filelock.BaseFileLock | None = None) -> Iterator[None]:
-        """Hold a lock, by default that for making runs, against other launches on the same storage or SQLite file."""
-        lock = lock or self.lock
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise TrackingError(f"another process holds {lock.lock_file} for {lock.timeout:.0f} s") from error
-        try:
+    def locked(self, *, models: bool = False) -> Iterator[None]:
+        """Hold the lock for making runs, or for models, against other launches on the same storage or SQLite file."""
+        path = self._lock.with_name(f"{self._lock.name}.models") if models else self._lock
+        patience_s = MODEL_PATIENCE_S if models else PATIENCE_S
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, patience_s))
+            except TimeoutError as error:
+                raise TrackingError(f"another process holds {path} for {patience_s:.0f} s") from error
             yield
-        finally:
-            lock.release()
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Return the result of `function`, which is called until it works, for as long as patience lasts."""
@@ -356,7 +360,8 @@ class Tracker:
     def log_files(self, run_id: str, paths: Sequence[Path]) -> None:
         """Log files as artifacts of a run."""
         for path in paths:
-            self.call(partial(self.client.log_artifact, run_id, str(path)))
+            with named_copy(path) as file:
+                self.call(partial(self.client.log_artifact, run_id, str(file)))
 
     def log_missing_files(self, run_id: str, paths: Sequence[Path]) -> None:
         """Log those files that were removed from a run since, as far as this can be told here."""

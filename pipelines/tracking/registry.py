@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.common import tables
-from pipelines.common.storage import read_json
+from pipelines.common.storage import on_this_machine, read_json
 from pipelines.scoring import trained
 from pipelines.scoring.trained import TRIAL
 from pipelines.tracking.client import Tracker, environment
@@ -94,7 +94,7 @@ def register(outcome: Outcome, runs: Runs) -> str:
     if isinstance(best, str):
         return f"none registered: {best}"
     name, tracker = model_name(outcome.sweep.name), runs.tracker
-    with tracker.locked(tracker.models_lock):  # not that of the runs: an upload takes its time
+    with tracker.locked(models=True):  # not that of the runs: an upload takes its time
         number = tracker.call(partial(_version, tracker, name, best.trial)) or _add(outcome, runs, name, best)
         alias = TINY_CHAMPION if outcome.warning else SAMPLE_CHAMPION if outcome.is_sample else CHAMPION
         tracker.call(partial(tracker.client.set_registered_model_alias, name, alias, number))
@@ -124,7 +124,7 @@ def _add(outcome: Outcome, runs: Runs, name: str, best: Winner) -> str:
         logged = tracker.call(
             partial(client.create_logged_model, tracker.experiment_id, name, source_run, tags=tags, model_type=PACKAGE)
         )
-        with tempfile.TemporaryDirectory(dir=outcome.storage, prefix=".model-") as folder:
+        with tempfile.TemporaryDirectory(dir=on_this_machine(outcome.storage), prefix=".model-") as folder:
             save(trial, Path(folder), model_id=logged.model_id, run_id=source_run)
             tracker.call(partial(client.log_model_artifacts, logged.model_id, str(Path(folder) / "model")))
         tracker.call(partial(client.finalize_logged_model, logged.model_id, "READY"))

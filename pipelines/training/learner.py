@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 import models
 from models._weights import given
 from pipelines.common.provenance import MadeWith
-from pipelines.common.storage import folders, put_folder, read_json
+from pipelines.common.storage import folders, number_of, put_folder, read_json, remove_folder, remove_folders
 from pipelines.training import pretrained
 from pipelines.training.job import CHECKPOINT_SECONDS, Job
 
@@ -119,8 +118,7 @@ class Learner:
         if checkpoint:
             learner._resume(job.planned.folder / checkpoint)
         else:  # of a training that was killed before its first checkpoint
-            for left in folders(job.planned.folder, "best"):
-                shutil.rmtree(left, ignore_errors=True)
+            remove_folders(job.planned.folder, "best")
         return learner
 
     def _resume(self, checkpoint: Path) -> None:
@@ -135,8 +133,8 @@ class Learner:
         self.state = TrainState(**read_json(checkpoint / "state.json"))
         self.losses = Losses(*self.state.parts)
         for later in folders(checkpoint.parent, "best"):  # which would outlive the one that the checkpoint needs
-            if later.name > f"best-{self.state.best_epoch:08d}":
-                shutil.rmtree(later, ignore_errors=True)
+            if number_of(later) > self.state.best_epoch:
+                remove_folder(later)
 
     def snapshot(self) -> Callable[[Path], None]:
         """Return what writes a checkpoint of now into the stage's folder, whatever the training does meanwhile."""
@@ -146,7 +144,7 @@ class Learner:
 
         def write(folder: Path) -> None:
             # Before the checkpoint, which says that they are there.
-            if best is not None and not (folder / f"best-{state['best_epoch']:08d}").exists():
+            if best is not None and state["best_epoch"] not in map(number_of, folders(folder, "best")):
                 put_folder(folder, "best", state["best_epoch"], {"weights.safetensors": safetensors.torch.save(best)})
             buffer = io.BytesIO()
             torch.save(optimizer, buffer)

@@ -4,7 +4,7 @@
     spec.json              what the digest covers
     curves.jsonl           one line per epoch
     checkpoint-<step>/     weights.safetensors, optimizer.pt, state.json
-    best-<epoch>/          best epoch on val at a checkpoint: weights.safetensors
+    best-<epoch>/          best epoch on val at a checkpoint: weights.safetensors; in a bucket, both names go on
     weights.safetensors    the best epoch's, when training has ended
     derived/               what later stages read (only where one does): a Parquet file for each set of videos
     predictions/           one Parquet file per scored part
@@ -12,19 +12,27 @@
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 import models
 from models._weights import architecture
 from pipelines.common.numerics import Numerics
-from pipelines.common.storage import StorageError, digest, folders, make_folder, read_json, write_bytes, write_json
+from pipelines.common.storage import (
+    StorageError,
+    digest,
+    folders,
+    locked,
+    make_folder,
+    number_of,
+    read_json,
+    remove_folders,
+    write_bytes,
+    write_json,
+)
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import pretrained, samples, views
 
@@ -51,7 +59,7 @@ class PlannedStage:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "_done.json").exists()
+        return (self.folder / "_done.json").is_file()
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -66,12 +74,12 @@ class PlannedStage:
     def finish(self, best_epoch: int, summary: Mapping[str, Any], best: bytes | None = None) -> None:
         """Mark the stage as trained: its weights are the best epoch's, by default those that lie in its folder."""
         if best is None:
-            best = (self.folder / f"best-{best_epoch:08d}" / "weights.safetensors").read_bytes()
+            kept = {number_of(folder): folder for folder in folders(self.folder, "best")}
+            best = (kept[best_epoch] / "weights.safetensors").read_bytes()
         write_bytes(self.folder / "weights.safetensors", best)
         write_json(self.folder / "_done.json", summary)
-        half_written = self.folder.glob(".*.new")
-        for leftover in (*folders(self.folder, "checkpoint"), *folders(self.folder, "best"), *half_written):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for prefix in ("checkpoint", "best"):
+            remove_folders(self.folder, prefix)
         for half_written_file in self.folder.glob(".*.tmp"):  # weights of GBs, of a process that was killed
             half_written_file.unlink(missing_ok=True)
 
@@ -84,16 +92,16 @@ class PlannedStage:
     def curve(self) -> list[dict[str, Any]]:
         """Return an entry for each finished epoch: `epoch`, `step`, `lr`, `seconds`, `train/...`, `val/...`."""
         path = self.folder / "curves.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the stage while it is trained: no two trials, of this sweep or another, train the same stage at once.
 
-        The lock belongs to the process and goes with it, so a killed trial leaves none behind.
+        The lock belongs to the process and goes with it, so a killed trial leaves none behind: see `storage.locked`.
         """
         make_folder(self.folder)
-        with filelock.FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             yield
 
 

@@ -82,7 +82,7 @@ def _attempt(job: Job) -> None:
         torch_config=TorchConfig(backend="gloo"),  # to find each other; `TrainWorker` then sees what it has
         run_config=ray.train.RunConfig(
             name=f"{job.planned.digest}-{uuid.uuid4().hex[:8]}",  # the stage's own checkpoints resume it, not Ray's
-            storage_path=str(job.planned.folder / "ray"),
+            storage_path=str(storage.on_this_machine(job.planned.folder / "ray")),
             failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     ).fit()

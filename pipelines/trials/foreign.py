@@ -86,7 +86,7 @@ class ForeignTrial:
 
     def write(self) -> None:
         """Write the run's folder, unless it is there."""
-        if (self.folder / "_done.json").exists():
+        if (self.folder / "_done.json").is_file():
             return
         about = {"name": self.name, "is_sample": self.is_sample, **self.source}
         write_json(

@@ -124,7 +124,7 @@ class Trial:
     @property
     def done(self) -> bool:
         """Whether it is trained, scored and written down."""
-        return (self.folder / "_done.json").exists()
+        return (self.folder / "_done.json").is_file()
 
     @cached_property
     def config(self) -> Any:

@@ -49,7 +49,7 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
         ),
         run_config=tune.RunConfig(
             name=digest(sorted(trial.digest for trial in trials)),
-            storage_path=str(folder),
+            storage_path=str(storage.on_this_machine(folder)),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
@@ -259,7 +259,7 @@ def search(
             num_samples=wanted.num, search_alg=proposes, scheduler=stops, max_concurrent_trials=concurrent
         ),
         run_config=tune.RunConfig(
-            storage_path=str(folder),
+            storage_path=str(storage.on_this_machine(folder)),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[_noting(note)],

@@ -28,7 +28,16 @@ import av
 import cv2
 import numpy as np
 
-from pipelines.common.storage import make_folder, to_disk, tree_to_disk, write_json
+from pipelines.common.bucket import BucketPath
+from pipelines.common.storage import (
+    copy_tree,
+    make_folder,
+    on_this_machine,
+    path_of,
+    to_disk,
+    tree_to_disk,
+    write_json,
+)
 from pipelines.datasets.sample.people import (
     FPS,
     Image,
@@ -82,6 +91,11 @@ def make(
     home = _home(folder, seed, size)
     if set(wanted) <= _made(home):
         return _roots(home, wanted)
+    if isinstance(home, BucketPath):
+        local = on_this_machine(home.parent)
+        make(local, seed, progress, size=size, names=names)
+        copy_tree(_home(local, seed, size), home, last=DONE)
+        return _roots(home, wanted)
     make_folder(home)
     with open(home.parent / f".{home.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the system even if this process is killed
@@ -130,7 +144,7 @@ def outlined(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES)
 
 
 def _home(folder: str | Path, seed: int, size: str) -> Path:
-    return Path(folder) / f"sample-corpus-v{VERSION}-{size}-seed{seed}"
+    return path_of(folder) / f"sample-corpus-v{VERSION}-{size}-seed{seed}"
 
 
 def _made(home: Path) -> set[str]:

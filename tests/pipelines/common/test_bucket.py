@@ -49,8 +49,8 @@ def first(times: int, fault: str, method: str = "") -> Callable[[str, str], str]
 
 
 def in_process(code: str, *args: Any) -> subprocess.Popen[str]:
-    head = "import os, sys, time\nfrom pipelines.common import bucket, lease, storage\nplace = storage.path_of(sys.argv[1])\n"
-    command = [sys.executable, "-c", head + code, *map(str, args)]
+    imports = "import os, sys, time\nfrom pipelines.common import bucket, lease, storage\n"
+    command = [sys.executable, "-c", f"{imports}place = storage.path_of(sys.argv[1])\n{code}", *map(str, args)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
