@@ -1,7 +1,7 @@
 """Copies of a bucket's objects on this machine's disk, for what is read again and again.
 
-All processes of the machine share one folder: `$CROSSFORGE_CACHE`, or `crossforge` in the user's cache folder. It holds
-at most `$CROSSFORGE_CACHE_GB` GB, by default half of what the disk has free at first; what was used longest ago goes
+All processes of the machine share one folder: `$CROSSFORGE_CACHE`, or `objects` in the user's cache folder. It holds at
+most `$CROSSFORGE_CACHE_GB` GB, by default half of what the disk has free at first; what was used longest ago goes
 first. A copy is named by the object's name and version, so an object that was written anew is copied anew, and none is
 ever seen half. What a process has used last it keeps a shared lock on, so that nobody deletes it before it is opened.
 """
@@ -19,6 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
+from pipelines.common import user_cache
+
 _IN_HAND = 32  # copies that a process keeps from being deleted
 _LATELY_S = 3600.0
 
@@ -29,9 +31,7 @@ _mutex = threading.Lock()
 def folder() -> Path:
     """Return where the copies lie."""
     named = os.environ.get("CROSSFORGE_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crossforge"
+    return Path(named).expanduser() if named else user_cache.folder() / "objects"
 
 
 def limit_bytes() -> int:

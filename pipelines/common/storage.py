@@ -32,7 +32,7 @@ from pipelines.common.bucket import BucketPath, StorageError
 from pipelines.common.lease import Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
-BUCKETS = True
+BUCKETS = False
 _WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
 
 

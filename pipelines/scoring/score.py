@@ -11,7 +11,6 @@ is written in slices, so that an interruption costs the newest only, and no proc
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -285,7 +284,7 @@ def _gather(path: Path, video_ids: Sequence[str], rest: pa.Table) -> None:
         except FileNotFoundError:
             if not path.exists():  # else the other trial has gathered these slices
                 raise
-    shutil.rmtree(_slices(path), ignore_errors=True)
+    storage.remove_folder(_slices(path))
 
 
 class FaceKey(NamedTuple):
