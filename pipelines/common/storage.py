@@ -246,7 +246,7 @@ def on_this_machine(folder: Path) -> Path:
 
 
 def ranged(path: Path) -> Any:
-    """Return what `pyarrow` reads parts of a file from: its path, or for one in a bucket a file that fetches no more."""
+    """Return what `pyarrow` reads parts of a file from: its path, or in a bucket a file that fetches no more."""
     return bucket.RangedFile(path) if isinstance(path, BucketPath) else path
 
 

@@ -75,7 +75,7 @@ class PlannedStage:
         """Mark the stage as trained: its weights are the best epoch's, by default those that lie in its folder."""
         if best is None:
             kept = {number_of(folder): folder for folder in folders(self.folder, "best")}
-            best = (kept[best_epoch] / "weights.safetensors").read_bytes()
+            best = (kept.get(best_epoch, self.folder / f"best-{best_epoch:08d}") / "weights.safetensors").read_bytes()
         write_bytes(self.folder / "weights.safetensors", best)
         write_json(self.folder / "_done.json", summary)
         for prefix in ("checkpoint", "best"):

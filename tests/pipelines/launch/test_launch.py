@@ -381,9 +381,7 @@ def test_in_a_bucket_it_ends_with_the_same_numbers_whatever_is_killed_or_goes_wr
     in_bucket.server.fault = lambda *_: ""
     assert results(kept) == results(storage), killed
     for pattern in ("stages/*/*/*/_done.json", "faces/*/*/_done.json", "reports/*/*", "runs/*/*"):
-        there, here = (
-            {str(path.relative_to(root)) for path in root.glob(pattern)} for root in (kept, storage)
-        )
+        there, here = ({str(path.relative_to(root)) for path in root.glob(pattern)} for root in (kept, storage))
         assert {name for name in there ^ here if "logged.json" not in name and "/." not in name} == set(), pattern
     ledgers = [pq.read_table(path) for path in kept.glob("faces/*/*/ledger.parquet")]
     assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
