@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from pipelines.common import storage, tables
 from pipelines.common.bucket import RangedFile
+from pipelines.common.storage import path_of
 
 # Key in the metadata of a faces file: JSON, an object for each video in order, {"copied": {...}, "ledger": {...}}
 METADATA = b"videos"
@@ -81,7 +82,7 @@ class Faces:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = storage.path_of(folder)
+        self.folder = path_of(folder)
         done = self.folder / "_done.json"
         if not done.is_file():
             raise ValueError(f"{self.folder} holds no finished extraction (no _done.json): run the extraction again")
@@ -243,8 +244,8 @@ def finished(name: str, storage: Path) -> list[Path]:
     done = (storage / "faces" / name).glob("*/_done.json")
     if found := [path.parent for path in sorted(done, key=lambda path: path.stat().st_mtime, reverse=True)]:
         return found
-    if storage.path_of(name).is_dir():
-        return [storage.path_of(name)]
+    if path_of(name).is_dir():
+        return [path_of(name)]
     there = sorted({path.parents[1].name for path in storage.glob("faces/*/*/_done.json")})
     raise ValueError(
         f"{name} is neither the folder of an extraction nor a dataset of which {storage} has faces; it has "
