@@ -75,10 +75,12 @@ def test_a_user_edits_five_marked_places(path: Path) -> None:
 
 def test_nodes_have_the_roles_by_which_work_is_placed() -> None:
     kinds = load(AWS)["available_node_types"]
-    assert [kind["labels"][cluster.ROLE] for kind in kinds.values()] == [cluster.HEAD, cluster.VIDEO, cluster.TRAIN]
+    roles = {name: kind["labels"][cluster.ROLE] for name, kind in kinds.items()}
+    assert roles == {"head": cluster.HEAD, "video": cluster.VIDEO, "train": cluster.TRAIN, "train-other": cluster.TRAIN}
     assert kinds["head"]["resources"] == {"CPU": 0, "GPU": 0}
-    assert [kinds[name]["min_workers"] for name in ("video", "train")] == [0, 0]
-    assert load(AWS)["max_workers"] == sum(kinds[name]["max_workers"] for name in ("video", "train"))
+    workers = [kind for name, kind in kinds.items() if name != "head"]
+    assert [kind["min_workers"] for kind in workers] == [0, 0, 0]
+    assert load(AWS)["max_workers"] == sum(kind["max_workers"] for kind in workers)
     started = " ".join(command for command in commands(OWN) if "ray start" in command)
     assert f"--labels={cluster.ROLE}={cluster.HEAD}" in started
     assert f"--labels={cluster.ROLE}=$(test -e /dev/nvidia0 && echo {cluster.TRAIN} || echo {cluster.VIDEO})" in started
@@ -87,7 +89,8 @@ def test_nodes_have_the_roles_by_which_work_is_placed() -> None:
 def test_workers_are_spot_instances_and_the_head_is_not() -> None:
     kinds = load(AWS)["available_node_types"]
     spot = {name: kind["node_config"].get("InstanceMarketOptions") for name, kind in kinds.items()}
-    assert spot == {"head": None, "video": {"MarketType": "spot"}, "train": {"MarketType": "spot"}}
+    assert spot.pop("head") is None
+    assert spot == {name: {"MarketType": "spot"} for name in ("video", "train", "train-other")}
 
 
 # ------------------------------------------------------------------------------------------------------- AWS
@@ -170,9 +173,9 @@ def test_aws_starts_a_node_of_each_kind_as_declared(aws: dict[str, Any]) -> None
         provider.create_node(kind["node_config"], {"ray-user-node-type": name}, 1)
     found = [one for group in client.describe_instances()["Reservations"] for one in group["Instances"]]
     profiles = [one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for one in found]
-    assert [one["InstanceType"] for one in found] == ["m7i.xlarge", "c7i.4xlarge", "g6.4xlarge"]
-    assert [one.get("InstanceLifecycle") for one in found] == [None, "spot", "spot"]
-    assert profiles == ["crossforge-head", "crossforge-worker", "crossforge-worker"]
+    assert [one["InstanceType"] for one in found] == ["m7i.xlarge", "c7i.4xlarge", "g6.4xlarge", "g5.4xlarge"]
+    assert [one.get("InstanceLifecycle") for one in found] == [None, "spot", "spot", "spot"]
+    assert profiles == ["crossforge-head", *["crossforge-worker"] * 3]
 
 
 @pytest.mark.nightly
@@ -189,7 +192,7 @@ def test_ray_opens_no_port_of_its_own_accord(aws: dict[str, Any]) -> None:
 @pytest.mark.nightly
 def test_a_sweep_sees_what_the_cluster_can_grow_to(aws: dict[str, Any]) -> None:
     found = cluster.growth(aws)
-    assert (found.cpus, found.gpus) == (16 * 16, 4 * 1)
+    assert (found.cpus, found.gpus, found.cpus_per_gpu) == (16 * 16, (4 + 4) * 1, 16)
     assert found.memory_bytes > 16 * 2**34  # 32 GiB each, less what Ray keeps for itself
 
 
@@ -197,14 +200,39 @@ def test_a_sweep_sees_what_the_cluster_can_grow_to(aws: dict[str, Any]) -> None:
 def test_work_that_waits_starts_nodes_of_its_role(aws: dict[str, Any]) -> None:
     video = ({"CPU": 1.0}, cluster.VIDEO)
     assert started(aws, ["head"], [video] * 20) == {"video": 2}  # 16 CPUs each
-    # A train node's idle CPUs are no place for loaders: they would wait for ever.
+    # A train node's idle CPUs are no place for extraction: it would keep a GPU from ending.
     assert started(aws, ["head", "train"], [video] * 4) == {"video": 1}
-    assert started(aws, ["head", "video"], [({"CPU": 1.0, "GPU": 1.0}, "")] * 3) == {"train": 3}
+    of_gpus = started(aws, ["head", "video"], [({"CPU": 1.0, "GPU": 1.0}, "")] * 6)
+    assert sum(of_gpus.values()) == 6
+    assert of_gpus.keys() <= {"train", "train-other"}
     assert started(aws, ["head", "video"], [video] * 4) == {}
     assert started(aws, ["head"], [({"memory": 1e6}, cluster.HEAD)]) == {}
 
 
 # -------------------------------------------------------------------------------------------------- commands
+@FILES
+@pytest.mark.parametrize(("version", "code"), [("570.86.15", 1), ("580.65.06", 0), ("1000.1", 0), ("", 0)])
+def test_a_driver_that_torch_can_not_use_ends_the_setup(path: Path, version: str, code: int, tmp_path: Path) -> None:
+    [check] = [command for command in commands(path) if "nvidia-smi" in command and "--query-gpu" in command]
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    assert any(each["name"] == "nvidia-cublas" and each["version"].startswith("13.") for each in packages)  # CUDA 13
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho {version}\n")
+    program.chmod(0o755)
+    device = tmp_path / "nvidia0"
+    if version:
+        device.touch()
+    done = subprocess.run(
+        ["bash", "-c", check.replace("/dev/nvidia0", str(device))],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("older than 580" in done.stdout) == bool(code)
+
+
 @FILES
 def test_every_command_is_valid_shell_as_ray_sends_it(path: Path) -> None:
     from ray.autoscaler._private.command_runner import _with_interactive

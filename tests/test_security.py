@@ -99,7 +99,6 @@ def test_nothing_else_turns_data_into_code() -> None:
     found = {(str(path), name) for path, name, _ in named_calls() if re.fullmatch(risky, name)}
     assert found == {
         ("pipelines/media/sandbox.py", "pickle.loads"),  # its own parent's message
-        ("pipelines/training/batches.py", "pickle.loads"),  # its own loaders', which Ray brings
     }
     shells = [path for path, _, call in named_calls() for k in call.keywords if k.arg in ("shell", "allow_pickle")]
     assert shells == []

@@ -21,6 +21,8 @@ from typing import Any
 
 from pipelines.common import provenance
 
+log = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 512 * 2**20  # faces go through Parquet, not through the object store
 TRIAL_BYTES = 2 * 2**30  # a trial's process and its scoring actor, small preset
 DRIVER_BYTES = 2**30  # the process of a trial whose workers and actors are elsewhere: torch, Ray's libraries, scores
@@ -33,6 +35,7 @@ EXCLUDED = ("/*", "!/.", *(f"!/{name}" for name in CODE), "__pycache__")  # as i
 COMPARED = ("ray", "torch", "pyarrow")  # packages whose versions must be the same on all nodes
 ANSWER_SECONDS = 180  # a node that is asked first fetches the code
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster's configuration on the head
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # by which a pod may ask Kubernetes
 
 # Read by Ray when it is imported, and by its workers when they start.
 QUIET = {
@@ -66,6 +69,7 @@ class Resources:
     gpus: int
     memory_bytes: int
     head_bytes: int | None = None  # memory of the nodes of the role `HEAD`; None: there are none, drivers run anywhere
+    cpus_per_gpu: float = 0  # where nodes have roles: of the node with GPUs and another role that has the fewest
 
 
 def prepare_environment(address: str | None) -> None:
@@ -259,6 +263,25 @@ def selector(role: str) -> dict[str, str] | None:
     return {ROLE: role} if (role in roles if role == HEAD else roles) else None
 
 
+def data_in_order(where: dict[str, str] | None) -> None:
+    """Set for what this process next does with Ray Data: rows stay in order, and all runs where this selector says.
+
+    Ray Data also asks the autoscaler for such nodes only. Without a selector it would ask for any, and idle nodes with
+    GPUs would be kept, or started, for work of CPUs.
+    """
+    import ray.data
+
+    options = ray.data.DataContext.get_current().execution_options
+    options.preserve_order, options.label_selector = True, where
+
+
+def this_node() -> dict[str, str]:
+    """Return Ray's `label_selector` for work that must run on the node of the process that asks."""
+    import ray
+
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
 def resources() -> Resources:
     """Return what the nodes that are up have, or what all that the autoscaler may start would have, if that is more.
 
@@ -279,15 +302,34 @@ def resources() -> Resources:
         max(up.gpus, possible.gpus),
         max(up.memory_bytes, possible.memory_bytes),
         up.head_bytes if selector(HEAD) else None,
+        min(filter(None, (up.cpus_per_gpu, possible.cpus_per_gpu)), default=0),
     )
 
 
 def _configuration() -> Mapping[str, Any]:
-    """Read the configuration that `ray up` left on the head; it is empty on clusters that were started by hand."""
+    """Return, on the head, what the autoscaler may start; it is empty on clusters that were started by hand.
+
+    `ray up` leaves its file there. On Kubernetes it is the RayCluster, read as Ray's autoscaler beside the head reads
+    it, which leaves it nowhere. Where that can't be read, the log says why, and what is up is all there is.
+    """
     import yaml
 
     path = Path(BOOTSTRAP).expanduser()
-    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+    if path.is_file():
+        configuration: Mapping[str, Any] = yaml.safe_load(path.read_text())
+        return configuration
+    name, service_account = os.environ.get("RAY_CLUSTER_NAME"), Path(SERVICE_ACCOUNT)
+    if not name or not service_account.is_dir():
+        return {}
+    import requests
+    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
+
+    try:
+        configuration = AutoscalingConfigProducer(name, (service_account / "namespace").read_text().strip())()
+    except (OSError, ValueError, KeyError, requests.RequestException):
+        log.exception("the RayCluster %s can't be read: only pods that are up count", name)
+        return {}
+    return configuration
 
 
 def growth(configuration: Mapping[str, Any]) -> Resources:
@@ -304,13 +346,16 @@ def _sum(nodes: Iterator[tuple[str | None, int, Mapping[str, float]]]) -> Resour
     """Add up nodes given as (role, how many of them, resources of each). Only CPUs of the role `VIDEO` count."""
     cpus = gpus = memory = 0.0
     head: float | None = None
+    beside: list[float] = []
     for role, number, each in nodes:
         cpus += number * each.get("CPU", 0) * (role == VIDEO)
         gpus += number * each.get("GPU", 0)
         memory += number * each.get("memory", 0)
         if role == HEAD:
             head = (head or 0) + number * each.get("memory", 0)
-    return Resources(int(cpus), int(gpus), int(memory), None if head is None else int(head))
+        elif role != VIDEO and number and each.get("GPU", 0):
+            beside.append(each.get("CPU", 0) / each["GPU"])
+    return Resources(int(cpus), int(gpus), int(memory), None if head is None else int(head), min(beside, default=0))
 
 
 def _checked(total: Resources) -> Resources:

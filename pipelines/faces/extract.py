@@ -407,6 +407,7 @@ def read_videos(videos: pa.Table, arguments: dict[str, Any], size: int, together
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_options.label_selector = cluster.selector(cluster.VIDEO)  # see `cluster.data_in_order`
     context.max_errored_blocks = -1  # an actor that is lost for good costs its call, which the next round takes up
     context.execution_no_progress_timeout_s = max(1800, 3 * most_videos * arguments["timeout_s"])
     with ray.data.DataContext.current(context), _quiet():

@@ -9,7 +9,10 @@ from pipelines.common.cluster import DRIVER_BYTES, TRIAL_BYTES, Resources
 from pipelines.launch.options import Options
 from pipelines.training.job import Compute
 
-MOST_LOADERS = 8  # of a worker: each is a process of up to 1 GB
+LOADER_BYTES = 2**30  # a loader's process, at most
+# Of a worker: what keeps an H100 busy. CPU seconds that a sample takes, as measured, x samples/s come to 3.4 with
+# Xception, 2.5 with EfficientNet-B4, 6.6 with clips of 16 frames, 2 with BBMG's pairs and 0.8 with LAA-Net's.
+ENOUGH_LOADERS = 8
 MOST_ACTORS_PER_GPU = 4
 
 
@@ -22,7 +25,7 @@ def divide(options: Options, preset: str, resources: Resources, num_trials: int)
     # Of a range, as many as the cluster has, or can grow to: training begins with fewer and takes in what comes.
     workers = most if most * gpus <= resources.gpus else int(resources.gpus / gpus)
     concurrent = trials_at_once(workers, gpus, resources, num_trials)
-    loaders = loaders_per_worker(workers, gpus, resources, concurrent)
+    loaders, on_node = loaders_per_worker(workers, gpus, resources, concurrent)
     # A trial that scores holds no more GPUs than one that trains: another may be waiting to start. Several actors
     # share one of them, since each spends most of its time on decoding.
     sharing = min(MOST_ACTORS_PER_GPU, loaders)
@@ -32,6 +35,7 @@ def divide(options: Options, preset: str, resources: Resources, num_trials: int)
         min_workers=least if least < most else None,
         gpus_per_worker=gpus,
         num_loaders=loaders,
+        loaders_on_node=on_node,
         # One actor would take seconds to start and do what the trial's process can do.
         scoring_actors=actors if workers or actors > 1 else 0,
         gpus_per_actor=gpus / sharing,
@@ -74,12 +78,13 @@ def trials_at_once(workers: int, gpus: float, resources: Resources, num_trials: 
     Raises ValueError where not even one has.
     """
     per_trial = 2 * workers  # CPUs
-    if per_trial > resources.cpus:
+    beside = beside_worker(gpus, resources) >= 1  # they have them beside their GPUs
+    if per_trial > resources.cpus and not beside:
         raise ValueError(
             f"{workers} workers and their loaders need {per_trial} CPUs, Ray has {resources.cpus}; "
             "choose fewer --workers"
         )
-    by_cpu = resources.cpus // max(1, per_trial)
+    by_cpu = num_trials if beside else resources.cpus // max(1, per_trial)
     by_memory = resources.memory_bytes // TRIAL_BYTES
     if workers and resources.head_bytes is not None:  # their drivers are all on the head
         by_memory = min(by_memory, resources.head_bytes // DRIVER_BYTES)
@@ -87,12 +92,22 @@ def trials_at_once(workers: int, gpus: float, resources: Resources, num_trials: 
     return max(1, min(by_cpu, by_memory, by_gpu, num_trials))
 
 
-def loaders_per_worker(workers: int, gpus: float, resources: Resources, concurrent: int) -> int:
-    """Return how many loaders a worker gets, from 1 to `MOST_LOADERS`: the CPUs that no worker of any trial needs.
+def loaders_per_worker(workers: int, gpus: float, resources: Resources, concurrent: int) -> tuple[int, bool]:
+    """Return how many loaders a worker gets, from 1 to `ENOUGH_LOADERS`, and whether they run on its own node.
 
-    A GPU waits for a single loader. A CPU that trains does not, and would rather have the loaders' CPUs: there it is 1.
+    A GPU waits for a single loader. It gets the CPUs that no worker of any trial needs, as far as memory goes. A CPU
+    that trains does not wait, and would rather have the loaders' CPUs: there it is 1. Where nodes with GPUs have roles,
+    the CPUs beside a GPU load for it, unless nodes for video have room for more loaders.
     """
     if not workers * gpus:
-        return 1
-    spare = resources.cpus // (concurrent * workers) - 1
-    return max(1, min(MOST_LOADERS, spare))
+        return 1, False
+    everywhere = concurrent * workers
+    memory = resources.memory_bytes - concurrent * TRIAL_BYTES
+    most = min(ENOUGH_LOADERS, memory // (everywhere * LOADER_BYTES))
+    beside, elsewhere = min(most, beside_worker(gpus, resources)), min(most, resources.cpus // everywhere - 1)
+    return max(1, beside, elsewhere), 1 <= beside >= elsewhere
+
+
+def beside_worker(gpus: float, resources: Resources) -> int:
+    """Return the CPUs of its own node that a worker's loaders may take: those of its GPUs, but one for itself."""
+    return int(resources.cpus_per_gpu * gpus) - 1

@@ -496,7 +496,7 @@ def apply_actor(
         return
     import ray  # here: what is done in this process needs no Ray
 
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    cluster.data_in_order(None if gpus_per_actor else cluster.selector(cluster.VIDEO))
     data = ray.data.from_items(
         as_table(videos).to_pylist(), override_num_blocks=-(-len(videos) // VIDEOS_PER_TASK)
     ).map_batches(
@@ -507,7 +507,6 @@ def apply_actor(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
         num_cpus=1,
         num_gpus=gpus_per_actor,
-        label_selector=None if gpus_per_actor else cluster.selector(cluster.VIDEO),
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
     )

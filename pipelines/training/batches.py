@@ -1,7 +1,6 @@
 """Samples -> batches, in the order of their steps: made in this process, or by loaders of Ray Data."""
 
 import logging
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,7 +15,7 @@ from pipelines.training.views import MOST_TRIES, Pick, View
 
 log = logging.getLogger(__name__)
 
-PICKS = "picks"  # column of Ray Data in which a loader says what it has used
+PICKS = "picks"  # column of Ray Data, of Python objects, in which a loader says what it has used
 MOST_BLOCKS = 5000  # of a training's steps, for Ray Data; each loader holds one in the object store
 
 
@@ -88,25 +87,28 @@ class _LoadStep:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         used, arrays = _load(self.samples, self.view, self.view.share(int(row["id"]), self.rank, self.world_size))
-        return {**arrays, PICKS: pickle.dumps(used)}
+        return {**arrays, PICKS: used}
 
 
 def ray_batches(
-    make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int
+    make_samples: Any, view: View, steps: range, rank: int, world_size: int, num_loaders: int, *, here: bool = False
 ) -> Iterator[tuple[list[Pick], Arrays]]:
-    """Yield the same batches in the same order, made by Ray Data on up to `num_loaders` CPUs while the GPUs train."""
+    """Yield the same batches in the same order, made by Ray Data on `num_loaders` CPUs while the GPUs train.
+
+    here: on CPUs of this node, so that batches come through its shared memory; else where the role `VIDEO` is.
+    """
     import ray  # here: the rest of this file must run without Ray
 
     if not steps:
         return
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    cluster.data_in_order(cluster.this_node() if here else cluster.selector(cluster.VIDEO))
     # From memory: reading would be a task that needs a CPU beside those that workers and loaders hold.
     numbers = ray.data.from_items([{"id": step} for step in steps], override_num_blocks=min(len(steps), MOST_BLOCKS))
     loaded = numbers.map(
         _LoadStep,  # type: ignore[arg-type]  # Ray's stubs do not know classes that are called
         fn_constructor_args=(make_samples, view, rank, world_size),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_loaders),
-        label_selector=cluster.selector(cluster.VIDEO),
+        # All from the start: from 1 up, Ray Data added none in a minute in which the training waited for that one.
+        compute=ray.data.ActorPoolStrategy(size=num_loaders),
     )
     for _, row in zip(steps, loaded.iter_rows(), strict=True):
-        yield pickle.loads(row.pop(PICKS)), row
+        yield row.pop(PICKS), row

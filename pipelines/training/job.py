@@ -26,6 +26,7 @@ class Compute:
     gpus_per_worker: float = 0
     cpus_per_worker: float = 1
     num_loaders: int = 1  # of each worker, at most, with a CPU each: so few that all workers' find one
+    loaders_on_node: bool = False  # they run on their worker's own node only
     scoring_actors: int = 1  # 0: it is also scored in the trial's own process
     gpus_per_actor: float = 0  # of those
     accumulate: Mapping[str, int] = field(

@@ -89,4 +89,7 @@ class TrainWorker:
         return values
 
     def batches(self, job: Job, samples: Samples, view: View, steps: range) -> Iterator[tuple[list[Pick], Arrays]]:
-        return ray_batches(job.samples, view, steps, self.rank, self.size, job.compute.num_loaders)
+        compute = job.compute
+        return ray_batches(
+            job.samples, view, steps, self.rank, self.size, compute.num_loaders, here=compute.loaders_on_node
+        )

@@ -38,8 +38,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_growth_counts_every_node_that_may_start() -> None:
-    # CPUs of video nodes only: 3 * 8. GPUs: 2 * 2. Memory: the head's 100, 3 * 10, 2 * 40.
-    assert cluster.growth(CONFIGURATION) == Resources(cpus=24, gpus=4, memory_bytes=210, head_bytes=100)
+    # CPUs of video nodes only: 3 * 8. GPUs: 2 * 2. Memory: the head's 100, 3 * 10, 2 * 40. Beside a GPU: 16 / 2.
+    assert cluster.growth(CONFIGURATION) == Resources(24, 4, memory_bytes=210, head_bytes=100, cpus_per_gpu=8)
 
 
 def test_a_cluster_started_by_hand_does_not_grow() -> None:

@@ -80,6 +80,41 @@ def test_a_gpu_gets_the_loaders_that_there_are_cpus_for(case: tuple[int, ...]) -
         assert compute.scoring_actors * compute.gpus_per_actor == pytest.approx(workers)
 
 
+def with_nodes(cpus: int, per_gpu: float, memory: int = 2**50) -> Resources:
+    """Eight GPUs on nodes with so many CPUs for each; nodes for video with `cpus`."""
+    return Resources(cpus=cpus, gpus=8, memory_bytes=memory, cpus_per_gpu=per_gpu)
+
+
+# CPUs for video, CPUs beside each GPU, and by hand: loaders of each of 8 workers, whether on their own nodes
+NODES = {
+    "what stands beside the GPU": (256, 16, 8, True),  # 15 there, 31 elsewhere, of which 8 are enough
+    "the larger": (256, 4, 8, False),  # 3 there
+    "as many here as there": (32, 4, 3, True),
+    "no CPU but the worker's own": (24, 1, 2, False),
+    "none for video but one": (1, 16, 8, True),
+}
+
+
+@pytest.mark.parametrize("case", NODES.values(), ids=NODES)
+def test_loaders_run_beside_their_gpu_if_there_are_cpus(case: tuple[int, float, int, bool]) -> None:
+    cpus, per_gpu, wanted, on_node = case
+    compute, concurrent = resources.divide(Options(), "paper", with_nodes(cpus, per_gpu), 8)
+    assert (concurrent, compute.num_loaders, compute.loaders_on_node) == (8, wanted, on_node)
+    if on_node:  # all workers of a node have room for theirs, and for themselves
+        assert 1 + wanted <= per_gpu
+
+
+def test_trials_that_share_a_gpu_share_the_cpus_beside_it() -> None:
+    compute, concurrent = resources.divide(Options(gpus_per_worker=0.5), "paper", with_nodes(1, 16), 16)
+    assert (concurrent, compute.num_loaders, compute.loaders_on_node) == (16, 7, True)
+
+
+def test_no_more_loaders_than_fit_into_memory() -> None:
+    """8 GiB for each of eight trials, of which the trial takes 2."""
+    compute, _ = resources.divide(Options(), "paper", with_nodes(1, 64, memory=8 * 8 * 2**30), 8)
+    assert compute.num_loaders == 6
+
+
 # ------------------------------------------------------------------------------ a range of workers
 def of_range(least: int, most: int, *, gpus: int, cpus: int = 64, each: float = 1) -> tuple[Compute, int]:
     return divide(cpus, gpus, num_trials=10, workers=(least, most), gpus_per_worker=each)
