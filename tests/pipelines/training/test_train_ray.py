@@ -114,7 +114,8 @@ def test_batches_made_by_ray_are_the_batches_made_here(lab: Any) -> None:
         steps = range(3, 7)
         for rank in ranks:
             here = list(batches.local_batches(job.samples(), job.view(), steps, rank, 2))
-            by_ray = list(batches.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=2))
+            made = batches.ray_batches(job.samples, job.view(), steps, rank, 2, num_loaders=2, here=bool(rank))
+            by_ray = list(made)
             assert len(here) == len(by_ray) == len(steps)
             for mine, theirs in zip(here, by_ray, strict=True):
                 assert_same(mine, theirs)
