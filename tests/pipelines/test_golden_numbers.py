@@ -230,6 +230,10 @@ DECIDE_NOTHING = {  # but memory, time, what an error shows, and how many are to
     "score.VIDEOS_PER_TASK",
     "score.MOST_PERTURBATIONS",
     "score.MAX_RESTARTS",
+    "score.SLICE_BYTES",
+    "score.SLICE_SECONDS",
+    "score.MASKED_ROWS",
+    "score._KEY",  # the order of rows in a file
 }
 
 
