@@ -14,7 +14,7 @@ import ast
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pytest
 import skimage.data
 from scipy.special import expit
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from models import Pooling
 from pipelines.common import tables
@@ -290,21 +291,13 @@ KINDS = {
 
 def moved(kind: str, stored: Any, found: Any) -> str:
     """Return the first difference that is one, and which version speaks for it; empty where there is none."""
-    old, new = dict(_leaves(stored)), dict(_leaves(json.loads(json.dumps(found))))
+    old, new = (dict(tree_flatten_with_path(tree)[0]) for tree in (stored, json.loads(json.dumps(found))))
     for name in old | new:
         was, now = old.get(name), new.get(name)
         numbers = isinstance(was, int | float) and isinstance(now, int | float)
         if was != now and not (numbers and abs(was - now) <= KINDS[kind].tolerance):
-            return f"{kind}{name} was {was!r}, is {now!r}. If that is meant, raise {KINDS[kind].where}"
+            return f"{kind}{keystr(name)} was {was!r}, is {now!r}. If that is meant, raise {KINDS[kind].where}"
     return ""
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping | list):
-        for key, own in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(own, f"{path}, {key}")
-    else:
-        yield path, value
 
 
 def main() -> str | None:

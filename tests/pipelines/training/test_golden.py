@@ -29,6 +29,7 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 import models
 from pipelines.common import tables
@@ -441,7 +442,7 @@ def moved(case: Case, stored: Numbers, found: Numbers) -> str:
     }
     training = f'{paper}, or, if it is the same in all papers, VERSIONS["loop"] in {stages_file}'
     for part in stored:
-        old, new = dict(_leaves(stored[part])), dict(_leaves(found.get(part)))
+        old, new = (dict(tree_flatten_with_path(tree)[0]) for tree in (stored[part], found.get(part)))
         for name in old | new:
             was, now = old.get(name), new.get(name)
             if was is None or now is None or isinstance(was, str):
@@ -450,16 +451,8 @@ def moved(case: Case, stored: Numbers, found: Numbers) -> str:
                 same = abs(was - now) <= TOLERANCES.get(part, 0) * max(1.0, abs(was))
             if not same:
                 meant = to_raise.get(part, training)
-                return f"{case.name}: {part}{name} was {was}, is {now}. If that is meant, raise {meant}"
+                return f"{case.name}: {part}{keystr(name)} was {was}, is {now}. If that is meant, raise {meant}"
     return ""
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping | list):
-        for key, own in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(own, f"{path} {key}")
-    else:
-        yield path, value
 
 
 def stored_numbers() -> dict[str, Any]:
