@@ -59,6 +59,7 @@ _ROUNDS = 2
 # none waits long for the last, and progress is seen.
 _VIDEOS, _CALLS = 16, 16
 _PICTURES, _BATCHES = 64, 4  # pictures read together, about a second
+_AT_ONCE = 2**17  # videos whose calls the head holds, some 0.4 GB; then actors start anew, which takes half a minute
 _ACTORS_PER_GATHERING = 8  # processes that read for one that gathers: more than it could keep up with
 
 
@@ -304,7 +305,7 @@ def _read(
     left, fruitless = np.ones(todo.num_rows, bool), 0
     while left.any() and fruitless < _ROUNDS:
         before = left.sum()
-        for call in read_videos(todo.filter(left), arguments, size, together=not fruitless):
+        for call in _in_turn(todo.filter(left), arguments, size, together=not fruitless):
             for part, batch in groupby(call.to_pylist(), lambda row: row["part"]):
                 rows = list(batch)
                 for row in rows:
@@ -319,6 +320,12 @@ def _read(
                 for target in fresh[0]["targets"] if fresh else ():
                     gathering.add(folders[target], rows[0]["split"], part, len(rows))
         fruitless = 0 if left.sum() < before else fruitless + 1
+
+
+def _in_turn(videos: pa.Table, arguments: dict[str, Any], size: int, together: bool) -> Iterator[pa.Table]:
+    """Do what `read_videos` does, `_AT_ONCE` videos after the other."""
+    for start in range(0, videos.num_rows, _AT_ONCE):
+        yield from read_videos(videos.slice(start, _AT_ONCE), arguments, size, together)
 
 
 def checked(videos: pa.Table, roots: Mapping[str, str]) -> pa.Table:

@@ -759,6 +759,7 @@ def test_two_that_gather_the_same_parts_lose_and_double_nothing(tmp_path):
 @ray_test
 def test_parts_are_gathered_while_others_are_written(tmp_path, ray_local, roots, monkeypatch):
     monkeypatch.setattr(writer, "VIDEOS_PER_FILE", 4)
+    monkeypatch.setattr(extract_module, "_AT_ONCE", 20)
     names = [f"{number:02d}" for number in range(24)]
     look = partial(tmp_path.glob, "out/faces/split=*/*.parquet")
 
