@@ -97,7 +97,7 @@ def read_predictions(
     path = predictions_path(planned, part_digest, perturbation)
     if masks:
         return pq.read_table(path)
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else it is read ahead, whole
         schema = file.schema_arrow
         place = schema.get_field_index("mask_png")
         few = []
@@ -115,7 +115,7 @@ def with_masks(table: pa.Table, path: Path) -> Iterator[pa.Table]:
     order = [(name, "ascending") for name in _KEY]
     place = table.schema.get_field_index("mask_png")
     of_video = table["video_id"].to_numpy()
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else it is read ahead, whole
         column = file.schema_arrow.get_field_index("video_id")
         spans = [file.metadata.row_group(g).column(column).statistics for g in range(file.num_row_groups)]
         first = 0
@@ -169,18 +169,20 @@ def score_parts(
     for each in passes:
         args = ([stage for stage, _ in each.missing], faces, each.perturbations)
         scored: list[pa.Table] = []  # since the last slices were written
+        num_bytes = 0  # of these
         seen: set[str] = set()
         since = time.monotonic()
         tables = apply_actor(ScoreVideos, args, each.videos, num_actors, gpus_per_actor) if each.videos else iter(())
         for table in tables:
             scored.append(table)
             seen |= set(table["video_id"].unique().to_pylist())
-            if sum(some.nbytes for some in scored) >= SLICE_BYTES or time.monotonic() - since >= SLICE_SECONDS:
+            num_bytes += table.nbytes
+            if num_bytes >= SLICE_BYTES or time.monotonic() - since >= SLICE_SECONDS:
                 for path, _, rows in each.split(scored, parts):
                     if rows.num_rows:
                         name = storage.digest(rows["video_id"].unique().to_pylist())
                         write_parquet(_slices(path) / f"{name}.parquet", rows)
-                scored, since = [], time.monotonic()
+                scored, num_bytes, since = [], 0, time.monotonic()
             if on_video:
                 on_video(done + len(seen), total)
         for path, video_ids, rows in each.split(scored, parts):
