@@ -118,6 +118,7 @@ def with_masks(table: pa.Table, path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path, pre_buffer=False) as file:  # else it is read ahead, whole
         column = file.schema_arrow.get_field_index("video_id")
         spans = [file.metadata.row_group(g).column(column).statistics for g in range(file.num_row_groups)]
+        held, whole = [-1], table.slice(0, 0)  # row groups that are read already, and their rows
         first = 0
         while first < len(of_video):
             last = min(first + MASKED_ROWS, len(of_video))
@@ -126,8 +127,9 @@ def with_masks(table: pa.Table, path: Path) -> Iterator[pa.Table]:
             few = table.slice(first, last - first)
             low, high = min(of_video[first:last]), max(of_video[first:last])
             groups = [g for g, span in enumerate(spans) if low <= span.max and span.min <= high]
-            masks = file.read_row_groups(groups, columns=[*_KEY, "mask_png"])
-            masks = masks.filter(pc.is_in(masks["video_id"], few["video_id"].unique())).sort_by(order)
+            if groups != held:
+                held, whole = groups, file.read_row_groups(groups, columns=[*_KEY, "mask_png"])
+            masks = whole.filter(pc.is_in(whole["video_id"], few["video_id"].unique())).sort_by(order)
             assert masks.num_rows == few.num_rows, f"{path} holds other faces than were read from it"
             ranks = np.argsort(pc.sort_indices(few, order).to_numpy())  # where the rows of `few` are in that order
             yield few.set_column(place, few.schema.field(place), masks["mask_png"].take(pa.array(ranks)))
