@@ -107,7 +107,8 @@ def ray_batches(
     loaded = numbers.map(
         _LoadStep,  # type: ignore[arg-type]  # Ray's stubs do not know classes that are called
         fn_constructor_args=(make_samples, view, rank, world_size),
-        # All from the start: from 1 up, Ray Data added none in a minute in which the training waited for that one.
+        # As many as it takes, from the start. From 1 up, Ray Data added the second after 20 s in which the training
+        # waited, and then all up to the most, 15 where 2 would have done.
         compute=ray.data.ActorPoolStrategy(size=num_loaders),
     )
     for _, row in zip(steps, loaded.iter_rows(), strict=True):
