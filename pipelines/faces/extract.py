@@ -181,13 +181,13 @@ class ExtractFaces:
         return [(faces, ledger | {"seconds": time.monotonic() - start})] * len(targets)
 
 
-_gather = ray.remote(num_cpus=0, max_retries=2)(writer.gather)  # all CPUs are those of the actors
+_gather = ray.remote(max_retries=2)(writer.gather)
 
 
 class Gathering:
     """Moves parts into faces files of `writer.VIDEOS_PER_FILE` videos while others are written.
 
-    Ray's processes do it, `at_once` at the same time, where Ray is there; else it is done at the end by this one.
+    Ray's processes do it, `at_once` at the same time; with 0, or where Ray is not there, this one does it at the end.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -202,23 +202,26 @@ class Gathering:
         parts[part] = num_videos
         if sum(parts.values()) >= writer.VIDEOS_PER_FILE:
             self.waiting.append((folder, list(self.parts.pop((folder, split)))))
-        self._start()
+        self._start(num_cpus=0)  # all are those of the actors
 
-    def _start(self) -> None:
+    def _start(self, num_cpus: int) -> None:
         """Start what may run; a call that failed is left to the end, which says why."""
-        if not self.waiting or not ray.is_initialized():
+        if not self.waiting or not self._by_ray():
             return
         _, self.running = ray.wait(self.running, num_returns=len(self.running), timeout=0) if self.running else ([], [])
         while self.waiting and len(self.running) < self.at_once:
-            where = cluster.selector(cluster.VIDEO)
-            self.running.append(_gather.options(label_selector=where).remote(*self.waiting.pop(0)))
+            options = {"num_cpus": num_cpus, "label_selector": cluster.selector(cluster.VIDEO)}
+            self.running.append(_gather.options(**options).remote(*self.waiting.pop(0)))
+
+    def _by_ray(self) -> bool:
+        return self.at_once > 0 and ray.is_initialized()
 
     def finish(self) -> None:
         """Gather what is left; return when all is."""
         self.waiting += [(folder, list(parts)) for (folder, _), parts in self.parts.items()]
         self.parts = {}
-        while ray.is_initialized() and (self.waiting or self.running):
-            self._start()
+        while self._by_ray() and (self.waiting or self.running):
+            self._start(num_cpus=1)  # there may be no node for it yet, and none is started for nothing
             _, self.running = ray.wait(self.running)
         for folder, parts in self.waiting:
             writer.gather(folder, parts)
@@ -303,6 +306,7 @@ def _read(
     """
     folders = [path_of(folder) for folder in arguments["folders"]]
     left, fruitless = np.ones(todo.num_rows, bool), 0
+    num_done = num_videos - todo.num_rows
     while left.any() and fruitless < _ROUNDS:
         before = left.sum()
         for call in _in_turn(todo.filter(left), arguments, size, together=not fruitless):
@@ -314,7 +318,7 @@ def _read(
                 fresh = [row for row in rows if left[row["number"]]]  # not those of a call that was made twice
                 for row in fresh:
                     left[row["number"]] = False
-                    num_done = num_videos - int(left.sum())
+                    num_done += 1
                     if on_video is not None:
                         on_video(row | {"num_done": num_done, "num_videos": num_videos})
                 for target in fresh[0]["targets"] if fresh else ():
@@ -452,9 +456,11 @@ def _quiet() -> Iterator[None]:
 def _complete(target: Target, asked: pa.Table) -> None:
     """Mark the folder as done. Raise ExtractionError when some of the videos that were asked for are missing."""
     there = writer.tidy(target.folder)
-    if left := [part for _, part, _ in writer.parts(target.folder, there)]:
-        for start in range(0, len(left), writer.VIDEOS_PER_FILE):  # raises what has kept other processes from it
-            writer.gather(target.folder, left[start : start + writer.VIDEOS_PER_FILE])
+    if left := writer.parts(target.folder, there):
+        again = Gathering(at_once=0)  # raises what has kept other processes from it
+        for part in left:
+            again.add(target.folder, *part)
+        again.finish()
         there = writer.tidy(target.folder)
     missing = asked["video_id"].filter(found(asked["video_id"], there["video_id"]) < 0).to_pylist()
     if missing:

@@ -42,7 +42,8 @@ PICTURES = ("image_png", "mask_png")
 LIGHT = tuple(name for name in tables.FACES.names if name not in PICTURES)
 
 _OPEN = 64  # faces files and their ROWS that a reader keeps open
-_THREADS = 16  # that wait for footers
+_THREADS = 8  # that wait for footers
+_FOOTERS = 32  # of which one table is made: each by itself would cost 30 kB
 
 PLACES = pa.schema(
     [
@@ -263,19 +264,24 @@ def scan(folder: Path, paths: Iterable[Path]) -> pa.Table:
 
     Those that are removed meanwhile are left out.
     """
+    paths = list(paths)
+    groups = [paths[start : start + _FOOTERS] for start in range(0, len(paths), _FOOTERS)]
+
+    def read(group: list[Path]) -> pa.Table:
+        return pa.Table.from_pylist([row for path in group for row in _videos_in(folder, path)], schema=VIDEOS)
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        read = pool.map(lambda path: _videos_in(folder, path), paths)
-        return pa.concat_tables([VIDEOS.empty_table(), *read])
+        return pa.concat_tables([VIDEOS.empty_table(), *pool.map(read, groups)])
 
 
-def _videos_in(folder: Path, path: Path) -> pa.Table:
+def _videos_in(folder: Path, path: Path) -> list[dict[str, Any]]:
     try:
         all_records = records(path)
     except FileNotFoundError:
-        return VIDEOS.empty_table()
+        return []
     sizes = [max(1, record["ledger"]["num_faces"]) for record in all_records]  # without faces, one row that says so
     file = path.relative_to(folder).as_posix()
-    rows = [
+    return [
         {"source": None}
         | record["copied"]
         | record["ledger"]
@@ -284,7 +290,6 @@ def _videos_in(folder: Path, path: Path) -> pa.Table:
             zip(all_records, accumulate(sizes, initial=0), sizes, strict=False)
         )
     ]
-    return pa.Table.from_pylist(rows, schema=VIDEOS)
 
 
 def records(path: Path) -> list[dict[str, Any]]:

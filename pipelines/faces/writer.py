@@ -113,23 +113,28 @@ def gather(folder: Path, parts: Sequence[str]) -> None:
     May be killed and called again, or run twice at once. Parts that are gone are in faces files already.
     """
     paths = [path for name in parts if (path := folder / "parts" / name).exists()]
+    every = store.scan(folder, paths)
+    videos = every.filter(store.found(every["video_id"], every["video_id"]) == np.arange(every.num_rows))
+    splits = videos["split"].unique().to_pylist()
+    files = [folder / "faces" / f"split={split}" / _file_name(parts) for split in splits]
     try:
-        videos = store.scan(folder, paths)
-        videos = videos.filter(store.found(videos["video_id"], videos["video_id"]) == np.arange(videos.num_rows))
-        for split in videos["split"].unique().to_pylist():
-            path = folder / "faces" / f"split={split}" / _file_name(parts)
+        for split, path in zip(splits, files, strict=True):
             if not path.exists():
                 _move(folder, videos.filter(pc.equal(videos["split"], split)).sort_by("video_id"), path)
-    except FileNotFoundError:  # another call with the same parts was faster, and has removed one
-        if any(path.exists() for path in paths):
-            return gather(folder, parts)
-    for path in paths:
-        path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        if all(path.exists() for path in paths):
+            raise
+        return gather(folder, parts)  # another call was faster, and has removed a part
+    moved = pc.is_in(every["video_id"], store.scan(folder, files)["video_id"])
+    left = set(every.filter(pc.invert(moved))["file"].to_pylist())  # not seen by the call that wrote the file
+    for file in every["file"].unique().to_pylist():
+        if file not in left:
+            (folder / file).unlink(missing_ok=True)
 
 
 def _move(folder: Path, videos: pa.Table, path: Path) -> None:
     """Write the rows of videos, which lie in parts, into a faces file."""
-    read = lru_cache(maxsize=8)(lambda part: pq.read_table(folder / part, partitioning=None).drop_columns("split"))
+    read = lru_cache(maxsize=16)(lambda part: pq.read_table(folder / part, partitioning=None).drop_columns("split"))
     rows = videos.to_pylist()
     all_records = [
         {

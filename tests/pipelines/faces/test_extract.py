@@ -755,6 +755,18 @@ def test_two_that_gather_the_same_parts_lose_and_double_nothing(tmp_path):
         assert [found["video_id"] for found in finished_rows(folder)] == [f"toy/{name}" for name in "abcdefgh"]
 
 
+def test_a_part_that_a_call_did_not_see_is_not_removed_by_the_next(tmp_path, monkeypatch):
+    """Network file systems may show what another node wrote some time later."""
+    names = parts_without_faces(tmp_path, "a", "b", "c")
+    real = Path.exists
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", lambda self: self.name != names[1] and real(self))
+        writer.gather(tmp_path, names)
+    assert ids_in(tmp_path) == {"toy/a", "toy/c"}
+    writer.gather(tmp_path, names)
+    assert [found["video_id"] for found in finished_rows(tmp_path)] == ["toy/a", "toy/b", "toy/c"]
+
+
 @pytest.mark.nightly
 @ray_test
 def test_parts_are_gathered_while_others_are_written(tmp_path, ray_local, roots, monkeypatch):
@@ -1047,7 +1059,8 @@ def test_a_folder_without_its_index_is_read_all_the_same_and_gets_one(long_rows,
     """As folders of before are; it is made by the next extraction, of whatever."""
     folder, _ = long_rows
     before = contents(folder)
-    written = {path: path.read_bytes() for path in [*folder.glob("index*"), *folder.glob("index/*")] if path.is_file()}
+    written = {path: path.read_bytes() for path in folder.glob("**/*.arrow")}
+    assert len(written) == 2
     for name in lost:
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
     assert contents(folder) == before
