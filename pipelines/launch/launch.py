@@ -37,7 +37,7 @@ def launch(sweep: Sweep, options: Options, console: Console) -> int:
         plan.print_plan(request, data, console)
         return 0
     trials = plan.trials(request, data) if data.extracted else None
-    if trials is None or not all(trial.done for trial in trials.values()):
+    if trials is None or not all(_finished(trial) for trial in trials.values()):
         plan.print_plan(request, data, console)
         trials = _work(request, data, console)
     return publish(_outcome(request, data, trials), console)
@@ -51,8 +51,7 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
         trials = plan.trials(request, data)
         for trial in trials.values():
             planner.check(trial, compute)
-        # A trial that was stopped right after its results gets its pictures now.
-        todo = {key: trial for key, trial in trials.items() if not (trial.done and explain.made(trial.folder))}
+        todo = {key: trial for key, trial in trials.items() if not _finished(trial)}
         undrawn = set({row: (row, seed) for row, seed in reversed(trials)}.values())  # the first seed of each row
         title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
         with (
@@ -72,6 +71,11 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
 
             tune.fit(list(todo.values()), compute, concurrent, request.storage / "ray", look)
     return trials
+
+
+def _finished(trial: Trial) -> bool:
+    """Return whether a trial has all: one that was stopped right after its numbers still lacks its pictures."""
+    return trial.done and explain.made(trial.folder)
 
 
 def _outcome(request: Request, data: Data, trials: Mapping[RowSeed, Trial]) -> Outcome:

@@ -55,6 +55,16 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
         ),
     )
     _fit(tuner, look)
+    _show_rest(trials, compute)
+
+
+def _show_rest(trials: Sequence[Trial], compute: job.Compute) -> None:
+    """Make the pictures that are missing: a last trial that failed, or whose process died, has made none of others."""
+    import ray
+
+    where: dict[str, Any] = {"label_selector": cluster.selector(cluster.VIDEO)}
+    make: Any = ray.remote(num_cpus=1, **where)(pictures.write_missing)
+    ray.get([make.remote(trial, compute) for trial in trials if trial.done and not explain.made(trial.folder)])
 
 
 def _run_one(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute, concurrent: int) -> None:

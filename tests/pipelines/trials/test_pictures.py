@@ -15,12 +15,12 @@ import safetensors.torch
 import torch
 
 import models
-from pipelines.common import storage
+from pipelines.common import progress, storage
 from pipelines.common.tables import EVIDENCE, FEATURES
 from pipelines.reporting.evidence import examples, tsne
 from pipelines.scoring import explain
 from pipelines.training.job import Compute
-from pipelines.trials import pictures, planner, run
+from pipelines.trials import pictures, planner, run, tune
 from pipelines.trials.trial import Trial
 
 pytestmark = pytest.mark.ray  # the trial's faces are extracted by Ray
@@ -189,6 +189,14 @@ def test_a_stage_without_weights_costs_its_pictures(trial: Trial, tmp_path: Path
     assert all("is not finished" in row["problem"] for row in rows)
     assert features["stage"].unique().to_pylist() == ["localize"]
     assert len(examples(evidence)) == len({row["video_id"] for row in evidence.to_pylist()})
+
+
+def test_what_a_process_that_died_has_left_is_made_up_for(trial: Trial, tmp_path: Path, ray_local: None) -> None:
+    late = copied(trial, tmp_path)
+    progress.note(late.folder, tune.PICTURES, 0, 1)
+    tune._show_rest([trial, late, replace(late, folder=tmp_path / "not done")], HERE)
+    for made, first in zip(tables(late), tables(trial), strict=True):
+        assert made.equals(first)
 
 
 def test_nothing_of_it_costs_the_result(trial: Trial, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
