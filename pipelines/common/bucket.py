@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 SCHEMES = ("s3", "gs")
 PATIENCE_S = 300.0  # how long a server may be away
-_REFUSED_S = 10.0  # how long it may refuse a request for a reason of its own: a slow upload, an outdated token
+_REFUSED_S = 20.0  # how long it may refuse a request for a reason of its own: a slow upload, an outdated token
 _WAIT_S = (0.2, 10.0)  # before the second attempt, doubled before each further one up to the second number
 _SILENCE_S = 30.0  # of a connection that sends nothing
 CHUNK = 16 << 20  # bytes of one request of a large object
@@ -307,18 +307,16 @@ class BucketPath(PosixPath):
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError, exceptions.NotModifiedError):
                 raise
             except FileNotFoundError as error:
-                if re.search("NoSuchBucket|bucket does not exist", str(error)):
-                    raise StorageError(
-                        f"{self}: there is no bucket {self.bucket}; make it, or correct the name"
-                    ) from None
+                self._check_bucket(error)
                 raise FileNotFoundError(2, "No such object in the bucket", str(self)) from None
             except (PermissionError, exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
                 raise StorageError(
                     f"{self} may not be {_PARTICIPLES[verb]}: {_reason(error)}; {_ACCESS[self.scheme]}"
                 ) from None
             except (exceptions.BaseError, OSError) as error:
+                self._check_bucket(error)
                 passed_s = time.monotonic() - began
-                refused = re.search(r"status code: 4(?!08|09|29)\d\d", str(error))
+                refused = re.search(r"status code: 4(?!08|09|29)\d\d|token request", str(error))
                 if passed_s + wait_s > (_REFUSED_S if refused else PATIENCE_S):
                     raise StorageError(
                         f"{self} can't be {_PARTICIPLES[verb]} for {passed_s:.0f} s: {_reason(error)}; see whether the "
@@ -332,6 +330,11 @@ class BucketPath(PosixPath):
                     told = True
             time.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(2 * wait_s, _WAIT_S[1])
+
+    def _check_bucket(self, error: Exception) -> None:
+        """Raise StorageError where a server says that there is no such bucket."""
+        if re.search("NoSuchBucket|bucket does not exist", str(error)):
+            raise StorageError(f"{self}: there is no bucket {self.bucket}; make it, or correct the name") from None
 
 
 _PARTICIPLES = {"read": "read", "list": "listed", "write": "written", "delete": "deleted from"}

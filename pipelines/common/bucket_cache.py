@@ -113,14 +113,14 @@ def _make_room(size: int) -> None:
 def _delete(path: Path) -> bool:
     """Delete a copy that no process has in hand; return whether it is gone."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks for one alone only what may be written
     except FileNotFoundError:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
         return True
-    except BlockingIOError:
+    except OSError:
         return False
     finally:
         os.close(descriptor)

@@ -16,10 +16,9 @@ import time
 import uuid
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import psutil
 
 from pipelines.common.bucket import BucketPath, StorageError
 
@@ -99,7 +98,7 @@ class Lease:
         """Write it anew until it is given back, or another process has it."""
         while not self._given_back.wait(LEASE_S / _RENEWALS):
             try:
-                version = self._put(self._version)
+                version = self._put(self._version) or self._own_version()
             except StorageError as error:
                 log.warning("%s", error)
                 continue
@@ -110,6 +109,11 @@ class Lease:
                 )
                 return
             self._version = version
+
+    def _own_version(self) -> str:
+        """Return the version that is there if we wrote it, in a request that we had given up; else nothing."""
+        there = self.path.read()
+        return there[1] if there is not None and self._token.encode() in there[0] else ""
 
     def _content(self, *, free: bool = False) -> bytes:
         self._count += 1
@@ -128,13 +132,16 @@ def _free(content: bytes) -> bool:
         return False  # who wrote this, is not known: it ends as every lease does
 
 
-def _began(pid: int) -> float | None:
-    """Return when a process of this machine began, in seconds; None: there is none, or it only waits to be buried."""
+def _began(pid: int) -> int | None:
+    """Return when a process of this machine began, in ticks since the machine did, which no setting of a clock changes.
+
+    None: there is none, or it only waits to be buried.
+    """
     try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+        told = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # behind its name: state, ..., began
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    return None if told[0] == b"Z" else int(told[19])
 
 
 @cache

@@ -32,7 +32,6 @@ from pipelines.common.bucket import BucketPath, StorageError
 from pipelines.common.lease import Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
-BUCKETS = False
 _WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
 
 
@@ -192,8 +191,11 @@ def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes
                 shutil.rmtree(fresh, ignore_errors=True)
                 if not path.exists():
                     raise
-    for outdated in folders(parent, prefix)[:-2]:
-        remove_folder(outdated)
+    oldest = folders(parent, prefix)[-2:][0]
+    every = parent.glob(f"{prefix}-*") if isinstance(parent, BucketPath) else folders(parent, prefix)
+    for path in every:  # in a bucket also what a killed process has left
+        if number_of(path) < number_of(oldest):
+            remove_folder(path)
 
 
 def folders(parent: Path, prefix: str) -> list[Path]:
@@ -294,8 +296,6 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
     Raise StorageError for what is neither a folder nor a place in a bucket, for a bucket that there is not or that
     can't be read, and, with `write`, for what can't be written.
     """
-    if "://" in uri and not BUCKETS:
-        raise StorageError(f"--storage {uri}: only folders are supported so far; mount the bucket and name the folder")
     path = (bucket.parse(uri) if "://" in uri else Path(uri).expanduser()).resolve()
     if not write:
         if isinstance(path, BucketPath):

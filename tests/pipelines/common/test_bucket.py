@@ -210,6 +210,9 @@ storage.put_folder(place, "best", 2, {"a": b"2", "b": b"2"})
         assert [storage.number_of(path) for path in storage.folders(place, "best")] == [1]
     storage.put_folder(place, "best", 2, {"a": b"new"})
     assert (storage.folders(place, "best")[-1] / "a").read_bytes() == b"new"
+    for number in (3, 4):
+        storage.put_folder(place, "best", number, {"a": b""})
+    assert len(list(place.iterdir())) == 2  # also the halves are gone
     storage.remove_folders(place, "best")
     assert not place.exists()
 
@@ -411,6 +414,14 @@ def test_a_lock_outlives_a_server_that_is_away_for_longer_than_its_time(place, i
         waiter.join()
         assert mine.held
         mine.check()
+
+
+def test_a_renewal_that_was_given_up_and_had_arrived_is_known_as_ones_own(place, quick):
+    with storage.locked(place) as mine:
+        place.put(mine._content())
+        time.sleep(1.0)
+        mine.check()
+        place.put(b"another's")
 
 
 @pytest.mark.parametrize("fault", ["busy", "lost"])

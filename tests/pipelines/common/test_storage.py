@@ -306,12 +306,20 @@ def test_storage_is_made_and_left_empty(tmp_path):
     assert list(path.iterdir()) == []
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/run", "gs://bucket"])
-def test_storage_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
+@pytest.mark.parametrize("uri", ["http://bucket/run", "file:///run", "s3://bucket/../run"])
+def test_storage_that_is_neither_a_folder_nor_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StorageError, match=f"{uri}: only folders are supported"):
+    with pytest.raises(StorageError, match=re.escape(uri)):
         storage.check_storage(uri)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_in_a_bucket_is_tried_and_left_empty(in_bucket):
+    path = storage.check_storage(f"{in_bucket.path}/")
+    assert (path, type(path)) == (in_bucket.path, type(in_bucket.path))
+    assert not path.exists()
+    with pytest.raises(StorageError, match="there is no bucket not-there"):
+        storage.check_storage("s3://not-there/run", write=False)
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
