@@ -3,8 +3,9 @@
 Every step asks what is there already, so the same command goes on after any interruption.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -57,7 +58,7 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
         with (
             runs.live(_outcome(request, data, trials), console) as live,
             progress.view(console, title) as view,
-            ThreadPoolExecutor(1) as drawing,  # what the report shows of a trial that has its pictures
+            _drawing() as drawing,  # what the report shows of a trial that has its pictures
         ):
 
             def look() -> None:
@@ -71,6 +72,16 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
 
             tune.fit(list(todo.values()), compute, concurrent, request.storage / "ray", look)
     return trials
+
+
+@contextmanager
+def _drawing() -> Iterator[ThreadPoolExecutor]:
+    """Yield a thread. In the end it is waited for, as matplotlib is not for two; what it has not begun is dropped."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finished(trial: Trial) -> bool:
