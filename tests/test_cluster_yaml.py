@@ -67,10 +67,13 @@ def test_ray_refuses_a_misspelt_key(path: Path, tmp_path: Path) -> None:
         load(tmp_path / "x.yaml")
 
 
-@FILES
-def test_a_user_edits_five_marked_places(path: Path) -> None:
-    marks = re.findall(r"# \[(\d)\] ", path.read_text())
-    assert marks == ["1", "2", "3", "4", "5"]
+@pytest.mark.parametrize(("path", "places"), [(AWS, "123"), (OWN, "12345")])
+def test_a_user_edits_the_marked_places(path: Path, places: str) -> None:
+    assert re.findall(r"# \[(\d)\] ", path.read_text()) == list(places)
+
+
+def test_on_aws_no_file_system_is_set_up() -> None:
+    assert re.findall(r"nfs|fstab|\bmount |efs", AWS.read_text()) == []
 
 
 def test_nodes_have_the_roles_by_which_work_is_placed() -> None:
@@ -299,7 +302,7 @@ def test_a_login_shell_finds_the_environment_and_asks_for_the_token(tmp_path: Pa
                 subprocess.run(
                     ["bash", "-c", command], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True
                 )
-    assert len((tmp_path / ".bashrc").read_text().splitlines()) == 2
+    assert len((tmp_path / ".bashrc").read_text().splitlines()) == 3
     shown = subprocess.run(
         ["bash", "-c", ". ~/.bashrc; env"], env={"HOME": str(tmp_path), "PATH": "/bin"}, text=True, capture_output=True
     )
@@ -310,7 +313,7 @@ def test_a_login_shell_finds_the_environment_and_asks_for_the_token(tmp_path: Pa
 
 
 # ------------------------------------------------------------------------------------------ MLflow's database
-COPY = "crossforge/mlflow/mlflow.db"  # as place [5] has it
+COPY = "crossforge/mlflow/mlflow.db"  # as place [3] has it
 
 
 @pytest.fixture

@@ -145,14 +145,19 @@ def test_disks_are_encrypted() -> None:
     assert all(disk["Ebs"]["Encrypted"] for node in kinds().values() for disk in node["BlockDeviceMappings"])
 
 
-def test_workers_may_not_write_to_s3() -> None:
+def test_workers_may_write_to_the_storage_alone() -> None:
     profiles = {name: node["IamInstanceProfile"]["Name"] for name, node in kinds().items()}
     assert profiles.pop("head") == "crossforge-head"
     assert profiles == dict.fromkeys(("video", "train", "train-other"), "crossforge-worker")
     text = (ROOT / "docs" / "cluster.md").read_text()
     [policy] = re.findall(r"--role-name crossforge-worker --policy-name \S+ --policy-document '(.*?)'", text, re.S)
-    allowed = {action for statement in json.loads(policy)["Statement"] for action in statement["Action"]}
-    assert allowed == {"s3:GetObject", "s3:ListBucket"}
+    reading, writing = json.loads(policy)["Statement"]
+    assert set(reading["Action"]) == {"s3:GetObject", "s3:ListBucket"}
+    assert writing["Resource"] == ["arn:aws:s3:::MY_BUCKET/crossforge/storage/*"]
+    assert "--storage s3://my-bucket/crossforge/storage" in text
+    assert (
+        yaml.safe_load(CLUSTERS[0].read_text())["initialization_commands"][-1].count("my-bucket/crossforge/mlflow") == 1
+    )
 
 
 def test_no_secret_is_written_down() -> None:

@@ -211,7 +211,7 @@ class Site:
             ("--no-wait ", ""),
             ("sweeps/mask_ratio.py", "sweeps/losses.py"),
             ("--datasets datasets.toml", f"--datasets {self.folder / 'datasets.toml'}"),
-            ("/mnt/crossforge", str(self.folder / storage)),
+            ("s3://my-bucket/crossforge/storage", str(self.folder / storage)),
         ):
             assert told in line
             line = line.replace(told, here)
