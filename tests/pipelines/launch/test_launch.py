@@ -302,6 +302,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(desk: Desk, whole: Ended, 
     assert f"delocate recover: {why}" in " ".join(other.out.split())
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(whole: Ended, desk: Desk, storage: Path) -> None:
