@@ -435,7 +435,9 @@ def test_a_search_varies_what_the_rows_of_the_same_model_differ_in() -> None:
     assert question(space={"model.flip": (True, False)}).searched(sweep.base) == {"model.flip": (True, False)}
 
 
-@pytest.mark.parametrize("preset", ["small", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("paper", "tiny"))])
+@pytest.mark.parametrize(
+    "preset", ["small", *(pytest.param(name, marks=pytest.mark.nightly) for name in PRESETS if name != "small")]
+)
 def test_every_sweep_can_be_searched(preset: Preset, tmp_path: Path) -> None:
     """Up to the plan: what is varied is there, and the row that it starts from is one that can run."""
     for name in NAMES:
