@@ -82,9 +82,9 @@ def test_a_sweep_sees_from_zero_pods_what_may_start(in_a_pod: list[str]) -> None
     found = cluster.growth(cluster._configuration())
     assert in_a_pod == ["research/rayclusters/crossforge"]
     assert found == Resources(
-        cpus=16 * 16,
+        cpus=16 * 15,
         gpus=4,
-        memory_bytes=16 * GIB + 16 * 32 * GIB + 4 * 60 * GIB,
+        memory_bytes=16 * GIB + 16 * 26 * GIB + 4 * 56 * GIB,
         head_bytes=16 * GIB,
         cpus_per_gpu=15,
     )
@@ -115,19 +115,34 @@ def test_pods_have_the_roles_by_which_work_is_placed() -> None:
     assert [(group["replicas"], group["minReplicas"]) for group in GROUPS[1:]] == [(0, 0), (0, 0)]
 
 
-def test_all_pods_run_the_locked_ray_and_mount_the_storage() -> None:
+def named(kind: str) -> dict[str, Any]:
+    return {each["metadata"]["name"]: each for each in OBJECTS if each["kind"] == kind}
+
+
+def test_all_pods_run_the_locked_ray_and_reach_the_bucket() -> None:
     packages = {each["name"]: each["version"] for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
     assert RAY["spec"]["rayVersion"] == packages["ray"]
-    claims = {each["metadata"]["name"] for each in OBJECTS if each["kind"] == "PersistentVolumeClaim"}
+    settings = named("ConfigMap")["crossforge"]["data"]
+    assert {"AWS_REGION", "CROSSFORGE_CACHE"} <= settings.keys()
     for group in GROUPS:
         pod = group["template"]["spec"]
-        volumes = {each["name"]: each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"]}
-        assert set(volumes.values()) <= claims
+        assert "role-arn" in str(named("ServiceAccount")[pod["serviceAccountName"]]["metadata"]["annotations"])
+        volumes = {each["name"]: each for each in pod["volumes"]}
+        claimed = {each["persistentVolumeClaim"]["claimName"] for each in volumes.values() if "emptyDir" not in each}
+        assert claimed <= named("PersistentVolumeClaim").keys()
         for container in pod["containers"]:
             assert container["image"] == GROUPS[0]["template"]["spec"]["containers"][0]["image"]
+            assert container["envFrom"] == [{"configMapRef": {"name": "crossforge"}}]
             mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
-            assert mounts["storage"] == "/mnt/crossforge"
             assert mounts.keys() <= volumes.keys()
+            if container["name"].startswith("ray-"):
+                assert mounts["cache"] == settings["CROSSFORGE_CACHE"]
+    # KubeRay takes an account of the cluster's name for its autoscaler; the workers' may start and delete no pods.
+    assert [group["template"]["spec"]["serviceAccountName"] for group in GROUPS] == [
+        RAY["metadata"]["name"],
+        "crossforge-worker",
+        "crossforge-worker",
+    ]
 
 
 def test_a_user_edits_four_marked_places() -> None:
@@ -146,6 +161,7 @@ def test_mlflow_is_for_the_head_alone_and_knows_its_switches() -> None:
     address = f"http://{told['--host']}:{told['--port']}"
     assert {"name": "MLFLOW_TRACKING_URI", "value": address} in ray_head["env"]
     assert told["--host"] == RAY["spec"]["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    assert told["--artifacts-destination"].removeprefix("$") in named("ConfigMap")["crossforge"]["data"]
     database = told["--backend-store-uri"].removeprefix("sqlite:///")
     assert database.startswith(next(m["mountPath"] for m in server["volumeMounts"] if m["name"] == "mlflow"))
     assert RAY["spec"]["authOptions"]["mode"] == "token"

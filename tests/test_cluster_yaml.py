@@ -2,6 +2,7 @@
 tell a node to run exists, with these switches.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -457,3 +458,21 @@ def test_ray_knows_the_commands_of_the_documentation() -> None:
 def test_files_that_the_documentation_names_exist() -> None:
     named = set(re.findall(r"(?<![\w./-])(?:docs|pipelines|sweeps|tests)/[\w./-]*\w", DOC)) | {"cluster.yaml"}
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_older_versions_in_the_bucket_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket keeps versions for the database's sake: without an end each checkpoint would be paid for for ever."""
+    moto = pytest.importorskip("moto")
+    [rules] = re.findall(r"--lifecycle-configuration '(.*?)'", DOC, re.S)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with moto.mock_aws():
+        import boto3
+
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket="faces")
+        s3.put_bucket_lifecycle_configuration(Bucket="faces", LifecycleConfiguration=json.loads(rules))
+        found = s3.get_bucket_lifecycle_configuration(Bucket="faces")["Rules"]
+    ends = {rule["Filter"]["Prefix"]: rule.get("NoncurrentVersionExpiration") for rule in found}
+    [prefix] = set(re.findall(r"--storage s3://my-bucket/([\w/]+)", DOC))
+    assert ends[f"{prefix}/"] == {"NoncurrentDays": 1}
