@@ -37,6 +37,8 @@ def load(path: Path, name: str) -> Any:
 
 
 def _module(path: Path) -> ModuleType:
+    if path.suffix == ".py" and not path.exists():
+        raise OwnCodeError(f"{path} does not exist; it is looked for from {Path.cwd()}")
     if path.suffix != ".py" or not path.is_file():
         raise OwnCodeError(f"{path} is no Python file; name one that ends in .py")
     known_as = f"{_MODULE}{sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]}"

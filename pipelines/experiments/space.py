@@ -2,7 +2,7 @@
 
 On the command line, one `KEY=VALUES` each:
     model.recover.mask_ratio=0.3..0.9          any number between, ends included; two whole numbers: whole numbers
-    model.finetune.lr=1e-5..1e-2:log           the same, evenly in the exponent
+    model.finetune.base_lr=1e-5..1e-2:log      the same, evenly in the exponent
     model.localize.use_meta=true,false         one of these
 """
 

@@ -98,7 +98,7 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         "--space",
         nargs="+",
         metavar="KEY=VALUES",
-        help="what --search varies, e.g. model.finetune.lr=1e-5..1e-2:log model.recover.mask_ratio=0.3..0.9 "
+        help="what --search varies, e.g. model.finetune.base_lr=1e-5..1e-2:log model.recover.mask_ratio=0.3..0.9 "
         "model.localize.use_meta=true,false (default: the settings in which the rows differ, or learning rates)",
     )
     p.add_argument("--dry-run", action="store_true", help="print the plan and stop")

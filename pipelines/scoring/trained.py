@@ -167,7 +167,9 @@ def _done(method: str, storage: Path) -> list[Path]:
     of_method = [path for path in done if _record(path)["experiment"].get("model") == method]
     if not of_method:
         known = first(map(_named, done), 10) or "none"
-        raise ValueError(f"{storage / 'runs'} has no done trial of {method}; done trials: {known}")
+        raise ValueError(
+            f"{storage / 'runs'} has no done trial of {method}; done trials: {known}; --storage names another storage"
+        )
     return sorted(of_method, key=lambda path: (path / "_done.json").stat().st_mtime_ns)
 
 

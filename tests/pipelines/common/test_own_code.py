@@ -41,6 +41,7 @@ def test_a_file_that_is_no_use_says_why(text: str, said: str, tmp_path: Path) ->
 
 
 def test_only_python_files_are_run(tmp_path: Path) -> None:
-    for name in ("none.py", "network.pt"):
-        with pytest.raises(OwnCodeError, match=r"is no Python file; name one that ends in \.py"):
+    (tmp_path / "network.pt").write_bytes(b"")
+    for name, said in (("none.py", "does not exist"), ("network.pt", r"is no Python file; name one that ends in \.py")):
+        with pytest.raises(OwnCodeError, match=said):
             own_code.load(tmp_path / name, "build")
