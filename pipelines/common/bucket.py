@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PosixPath
 from typing import IO, Any, NoReturn, TypeVar
 
@@ -197,19 +197,26 @@ class BucketPath(PosixPath):
     def read_text(self, encoding: str | None = None, errors: str | None = None, **_: Any) -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
-    def local(self) -> Path:
-        """Return a copy of the object on this machine's disk, for reading. Raise FileNotFoundError."""
-        at = self.stat()
-        return bucket_cache.get(str(self), at.version, at.st_size, lambda target: self._download(target, at))
+    def local(self, at: Stat | None = None) -> Path:
+        """Return a copy of the object on this machine's disk, for reading. Raise FileNotFoundError.
 
-    def _download(self, target: IO[bytes], at: Stat) -> None:
+        at: its `Stat`, where that is known; the bucket is then asked for nothing if there is a copy.
+        """
+        at = self.stat() if at is None else at
+        return bucket_cache.get(str(self), at.version, at.st_size, partial(self.download, at=at))
+
+    def download(self, target: IO[bytes], at: Stat) -> None:
+        """Write the object into an open file. Raise FileNotFoundError if it was written anew since `at`."""
+
         def part(start: int) -> None:
             end = min(start + CHUNK, at.st_size)
             data = self.read_range(start, end, at.version)
             os.pwrite(target.fileno(), data, start)
 
+        starts = range(0, at.st_size, CHUNK)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(part, range(0, at.st_size, CHUNK)))
+            for first in range(0, len(starts), _AT_ONCE):  # a process that ends waits for all that were begun
+                list(pool.map(part, starts[first : first + _AT_ONCE]))
 
     def read_range(self, start: int, end: int, version: str = "") -> bytes:
         """Return the bytes from `start` up to `end`. Raise FileNotFoundError if it was written anew since `version`."""
@@ -386,16 +393,37 @@ class RangedFile(io.RawIOBase):
         self._at = end
         return data
 
-    def pread(self, size: int, offset: int) -> bytes:
-        """Return bytes from a place, as `os.pread`. Raise OSError where the object ends before."""
-        if offset + size > self._stat.st_size:
-            raise OSError(f"{self.path} ends before byte {offset + size}: it was cut off or replaced")
-        return self.path.read_range(offset, offset + size, self._stat.version) if size else b""
-
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class SettledFile:
+    """Ranges of an object that stays as it is: of its copy on this machine's disk, until there is one of the bucket.
+
+    What is read is copied meanwhile (`bucket_cache.get_later`): nobody waits for a large file to come whole.
+    """
+
+    def __init__(self, path: BucketPath, at: Stat) -> None:
+        self.path, self._stat = path, at
+        self._copy: IO[bytes] | None = None
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return bytes from a place, as `os.pread`. Raise OSError where the object ends before."""
+        at = self._stat
+        if offset + size > at.st_size:
+            raise OSError(f"{self.path} ends before byte {offset + size}: it was cut off or replaced")
+        if not size:
+            return b""
+        if self._copy is None and (copy := bucket_cache.find(str(self.path), at.version, at.st_size)):
+            self._copy = copy.open("rb", buffering=0)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._copy.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        if self._copy is not None:
+            return os.pread(self._copy.fileno(), size, offset)
+        bucket_cache.get_later(str(self.path), at.version, at.st_size, partial(self.path.download, at=at))
+        return self.path.read_range(offset, offset + size, at.version)
 
 
 # ------------------------------------------------------------------------------------------------- servers

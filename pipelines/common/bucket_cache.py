@@ -4,28 +4,36 @@ All processes of the machine share one folder: `$CROSSFORGE_CACHE`, or `objects`
 most `$CROSSFORGE_CACHE_GB` GB, by default half of what the disk has free at first; what was used longest ago goes
 first. A copy is named by the object's name and version, so an object that was written anew is copied anew, and none is
 ever seen half. What a process has used last it keeps a shared lock on, so that nobody deletes it before it is opened.
+Of several that want a copy one downloads it, under a lock that goes with its process; the others wait.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import stat
 import threading
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO
 
 from pipelines.common import user_cache
+
+log = logging.getLogger(__name__)
 
 _IN_HAND = 32  # copies that a process keeps from being deleted
 _LATELY_S = 3600.0
 
 _held: OrderedDict[Path, int] = OrderedDict()  # copy -> its open file, with a shared lock
 _mutex = threading.Lock()
+_coming: dict[Path, threading.Lock] = {}  # for one thread at a time: locks of files on NFS know processes only
+_asked: dict[Path, float] = {}  # copy that `get_later` was asked for and that is not there -> when, of monotonic()
+_queue: SimpleQueue[tuple[str, str, int, Callable[[IO[bytes]], None]]] = SimpleQueue()
+_copier: threading.Thread | None = None
 
 
 def folder() -> Path:
@@ -34,45 +42,112 @@ def folder() -> Path:
     return Path(named).expanduser() if named else user_cache.folder() / "objects"
 
 
-def limit_bytes() -> int:
-    """Return how many bytes of copies may lie there. Raise ValueError for a size that is none."""
+def limit_bytes(copies: list[tuple[float, int, Path]] | None = None) -> int:
+    """Return how many bytes of copies may lie there. Raise ValueError for a size that is none.
+
+    copies: what `_copies` has returned just now; without it the folder is looked at.
+    """
     named = os.environ.get("CROSSFORGE_CACHE_GB", "")
     try:
         if named:
             return int(float(named) * 1e9)
     except (ValueError, OverflowError):
         raise ValueError(f"CROSSFORGE_CACHE_GB={named} is no number of GB") from None
-    there = sum(size for _, size, _ in _copies())
+    folder().mkdir(parents=True, exist_ok=True)
+    there = sum(size for _, size, _ in (_copies() if copies is None else copies))
     return (shutil.disk_usage(folder()).free + there) // 2
 
 
 def get(name: str, version: str, size: int, download: Callable[[IO[bytes]], None]) -> Path:
     """Return the copy of an object at a version; `download(file)` writes it, all `size` bytes, where there is none."""
-    where = folder()
-    path = where / f"{sha256(f'{name} {version} {size}'.encode()).hexdigest()[:40]}{Path(name).suffix}"
-    if _hold(path):
-        return path
-    where.mkdir(parents=True, exist_ok=True)
-    temporary = where / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        _make_room(size)
-        with temporary.open("w+b") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)  # a download that is going on is not deleted as a leftover
+    path = _path_of(name, version, size)
+    with _coming.setdefault(path, threading.Lock()):
+        while not _hold(path):
+            _fetch(path, name, size, download)
+    return path
+
+
+def find(name: str, version: str, size: int) -> Path | None:
+    """Return the copy of an object at a version, None where there is none."""
+    path = _path_of(name, version, size)
+    return path if _hold(path) else None
+
+
+def get_later(name: str, version: str, size: int, download: Callable[[IO[bytes]], None]) -> None:
+    """Let a thread of this process do what `get` does, after what it was asked for before, if the copy `fits`.
+
+    It ends with the process. What did not fit, or failed, it tries again only when asked after a while.
+    """
+    global _copier
+    path, now_s = _path_of(name, version, size), time.monotonic()
+    with _mutex:
+        if path in _asked and now_s - _asked[path] < _LATELY_S:
+            return
+        _asked[path] = now_s
+        _queue.put((name, version, size, download))
+        if _copier is None or not _copier.is_alive():
+            _copier = threading.Thread(target=_copy_what_is_asked_for, name="copies of a bucket's objects", daemon=True)
+            _copier.start()
+
+
+def _copy_what_is_asked_for() -> None:
+    while True:
+        name, version, size, download = _queue.get()
+        try:
+            if fits(size):
+                path = get(name, version, size, download)
+                with _mutex:
+                    _asked.pop(path, None)
+        except RuntimeError:
+            return  # no thread starts any more: the process is about to end
+        except Exception as error:  # noqa: BLE001  # who reads without a copy meets what matters, and says so
+            log.warning("%s is read from the bucket, without a copy on this machine: %s", name, error)
+
+
+def fits(size: int) -> bool:
+    """Say whether so many bytes fit without the deletion of copies that were used lately."""
+    copies = _copies()
+    kept = sum(of_copy for used_s, of_copy, _ in copies if time.time() - used_s < _LATELY_S)
+    return kept + size <= limit_bytes(copies)
+
+
+def _path_of(name: str, version: str, size: int) -> Path:
+    return folder() / f"{sha256(f'{name} {version} {size}'.encode()).hexdigest()[:40]}{Path(name).suffix}"
+
+
+def _fetch(path: Path, name: str, size: int, download: Callable[[IO[bytes]], None]) -> None:
+    """Download a copy, or wait for another process that does; it is there afterwards unless that one has failed.
+
+    The lock is on the unfinished copy itself: so it isn't deleted as a leftover, and what a killed process has left is
+    begun anew.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not _is_at(temporary, file):  # who had the lock has finished the copy, or removed it
+            return
+        try:
+            file.truncate(0)
+            _make_room(size, but=temporary)
             download(file)
             file.flush()
             if (got := os.fstat(file.fileno()).st_size) != size:
                 raise OSError(f"{got} of {size} bytes of {name} came")
             temporary.replace(path)
-            _hold(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with _mutex:
+            _keep(path, os.dup(file.fileno()))
 
 
-def fits(size: int) -> bool:
-    """Say whether so many bytes fit without the deletion of copies that were used lately."""
-    kept = sum(of_copy for used_s, of_copy, _ in _copies() if time.time() - used_s < _LATELY_S)
-    return kept + size <= limit_bytes()
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _hold(path: Path) -> bool:
@@ -91,22 +166,27 @@ def _hold(path: Path) -> bool:
             os.close(descriptor)
             return False
         os.utime(path)
-        if path in _held:
-            os.close(_held.pop(path))
-        _held[path] = descriptor
-        while len(_held) > _IN_HAND:
-            os.close(_held.popitem(last=False)[1])
+        _keep(path, descriptor)
         return True
 
 
-def _make_room(size: int) -> None:
+def _keep(path: Path, descriptor: int) -> None:
+    """Keep a copy's open file, which has a shared lock, in place of the one used longest ago. Needs `_mutex`."""
+    if path in _held:
+        os.close(_held.pop(path))
+    _held[path] = descriptor
+    while len(_held) > _IN_HAND:
+        os.close(_held.popitem(last=False)[1])
+
+
+def _make_room(size: int, but: Path) -> None:
     """Delete copies, those used longest ago first, until `size` bytes more fit; those in hand of a process stay."""
-    copies, limit = sorted(_copies()), limit_bytes()
-    total = sum(of_copy for _, of_copy, _ in copies) + size
+    copies = sorted(_copies())
+    limit, total = limit_bytes(copies), sum(of_copy for _, of_copy, _ in copies) + size
     for _, of_copy, path in copies:
         if total <= limit:
             return
-        if _delete(path):
+        if path != but and _delete(path):
             total -= of_copy
 
 

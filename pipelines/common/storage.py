@@ -252,19 +252,20 @@ def ranged(path: Path) -> Any:
     return bucket.RangedFile(path) if isinstance(path, BucketPath) else path
 
 
-def opened(path: Path) -> Any:
-    """Open a binary file without a buffer, for reading a part here and there.
+def opened(path: Path, at: Any) -> Any:
+    """Open a binary file without a buffer, for reading a part here and there; one in a bucket as `bucket.SettledFile`.
 
-    One in a bucket is a `bucket.RangedFile` where its copy would drive from this machine's disk what it still needs.
+    at: what its `stat` has returned, however long ago.
     """
-    if isinstance(path, BucketPath) and not bucket_cache.fits(path.stat().st_size):
-        return bucket.RangedFile(path)
-    return local(path).open("rb", buffering=0)
+    return bucket.SettledFile(path, at) if isinstance(path, BucketPath) else path.open("rb", buffering=0)
 
 
-def local(path: Path) -> Path:
-    """Return the file itself, or of one in a bucket its copy on this machine's disk, for reading."""
-    return path.local() if isinstance(path, BucketPath) else path
+def local(path: Path, at: Any = None) -> Path:
+    """Return the file itself, or of one in a bucket its copy on this machine's disk, for reading.
+
+    at: what its `stat` has returned; without it the bucket is asked.
+    """
+    return path.local(at) if isinstance(path, BucketPath) else path
 
 
 @contextmanager

@@ -19,8 +19,9 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate, pairwise
+from operator import methodcaller
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import storage, tables
-from pipelines.common.bucket import RangedFile
+from pipelines.common.bucket import SettledFile
 from pipelines.common.storage import path_of
 
 # Key in the metadata of a faces file: JSON, an object for each video in order, {"copied": {...}, "ledger": {...}}
@@ -78,8 +79,9 @@ class ExtractionError(RuntimeError):
 class Faces:
     """Read access to an extracted folder, one video at a time.
 
-    Files stay open once used, some of them. Pickles as its path. Raises ValueError for a folder without `_done.json`,
-    or with another version of the tables.
+    Files stay open once used, some of them. In a bucket, a file is taken to stay what it was when it was used first;
+    another object may find it written anew, as its name tells its videos only. Pickles as its path. Raises ValueError
+    for a folder without `_done.json`, or with another version of the tables.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,8 +97,9 @@ class Faces:
             )
         self._places = places(compacted(self.folder)) if lacks_index(self.folder) else read_arrow(self.folder / INDEX)
         self._ids = self._places["video_id"].combine_chunks()
+        self._stat = cache(methodcaller("stat"))
         self._rows = lru_cache(maxsize=_OPEN)(self._open_rows)
-        self._file = lru_cache(maxsize=_OPEN)(_open)
+        self._file = lru_cache(maxsize=_OPEN)(lambda path: _open(path, self._stat(path)))
 
     def __reduce__(self) -> tuple[type["Faces"], tuple[Path]]:
         return Faces, (self.folder,)
@@ -131,9 +134,11 @@ class Faces:
     def _open_rows(self, file: str) -> Callable[[int], pa.RecordBatch]:
         """Return what returns the ROWS of a video by its number in a faces file."""
         known = rows_path(self.folder, file)
-        if known.is_file():
-            return pa.ipc.open_file(_open(storage.local(known))).get_batch
-        return rows_of(self.folder / file).__getitem__
+        try:
+            at = self._stat(known)
+        except FileNotFoundError:
+            return rows_of(self.folder / file).__getitem__
+        return pa.ipc.open_file(_open(storage.local(known, at), at)).get_batch
 
     def _pictures(self, file: str, rows: pa.RecordBatch, name: str) -> pa.Array:
         """Read the pictures of some rows of a file; those that lie side by side are read at once."""
@@ -152,17 +157,17 @@ class Faces:
 _LENGTH = struct.Struct("<I")  # before each value of a Parquet column of bytes that is stored plainly
 
 
-def _open(path: Path) -> IO[bytes] | RangedFile:
-    """Open a file of which single ranges will be read: nothing is to be read ahead."""
-    file = storage.opened(path)
-    if hasattr(os, "posix_fadvise") and not isinstance(file, RangedFile):
+def _open(path: Path, at: Any) -> IO[bytes] | SettledFile:
+    """Open a file of which single ranges will be read: nothing is to be read ahead. `at`: what its `stat` returned."""
+    file = storage.opened(path, at)
+    if hasattr(os, "posix_fadvise") and not isinstance(file, SettledFile):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
     return file
 
 
-def read_range(file: IO[bytes] | RangedFile, start: int, size: int) -> bytes:
+def read_range(file: IO[bytes] | SettledFile, start: int, size: int) -> bytes:
     """Return so many bytes of a file. Raise OSError where it ends before."""
-    if isinstance(file, RangedFile):
+    if isinstance(file, SettledFile):
         return file.pread(size, start)
     data = os.pread(file.fileno(), size, start)
     if len(data) < size:

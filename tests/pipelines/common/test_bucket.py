@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,6 @@ def test_what_is_there_is_found_as_in_a_folder(place, tmp_path):
 
 @pytest.mark.nightly
 def test_more_objects_than_one_request_lists_or_deletes(place, in_bucket):
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: (place / f"{number:04d}").put(b""), range(1003)))
     assert len(list(place.iterdir())) == len(list(place.objects())) == 1003
@@ -308,6 +307,68 @@ def test_a_download_that_fails_leaves_nothing_and_one_of_a_killed_process_is_del
     (small_cache / ".left.tmp").write_bytes(bytes(9000))
     fill("a", 3000)
     assert not (small_cache / ".left.tmp").exists()
+
+
+FETCH = """
+import sys, time
+from pathlib import Path
+from pipelines.common import bucket_cache
+def download(file):
+    file.write(b"half")
+    file.flush()
+    print("begun", flush=True)
+    time.sleep(float(sys.argv[1]))
+    file.write(b"half")
+print("ready", flush=True)
+sys.stdin.readline()
+assert bucket_cache.get("theirs", "1", 8, download).read_bytes() == b"halfhalf"
+"""
+
+
+def fetching(seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", FETCH, f"{seconds}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_of_processes_that_want_a_copy_one_downloads_it_and_if_it_is_killed_another(small_cache):
+    killed, processes = fetching(1000), [fetching(0.5) for _ in range(7)]
+    killed.stdin.write("\n")
+    killed.stdin.flush()
+    assert killed.stdout.readline() == "begun\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    time.sleep(0.3)  # most wait by now
+    killed.kill()
+    killed.communicate()
+    assert sorted(process.communicate()[0] for process in processes) == [*[""] * 6, "begun\n"]
+    assert [process.returncode for process in processes] == [0] * 7
+    assert len(list(small_cache.iterdir())) == 1
+
+
+def test_of_threads_that_want_a_copy_one_downloads_it_and_if_it_fails_another(small_cache):
+    begun: list[int] = []
+
+    def download(file: Any) -> None:
+        begun.append(1)
+        time.sleep(0.1)
+        if len(begun) == 1:
+            raise OSError("away")
+        file.write(b"whole")
+
+    with ThreadPoolExecutor(8) as pool:
+        got = [pool.submit(bucket_cache.get, "a", "1", 5, download) for _ in range(8)]
+    assert len(begun) == 2
+    assert sum(one.exception() is None and one.result().read_bytes() == b"whole" for one in got) == 7
+
+
+def test_the_room_for_copies_is_known_before_there_are_any(small_cache, monkeypatch):
+    monkeypatch.delenv("CROSSFORGE_CACHE_GB")
+    monkeypatch.setenv("CROSSFORGE_CACHE", str(small_cache / "deeper"))
+    assert 0 < bucket_cache.limit_bytes() < 2**63
+    assert bucket_cache.fits(1)
 
 
 def test_the_size_of_the_cache_is_checked(small_cache, monkeypatch):

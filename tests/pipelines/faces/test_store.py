@@ -1,0 +1,120 @@
+"""Faces that are read from a bucket: at once, by one download of each file, and then without a request."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+from pipelines.common import bucket_cache, storage, tables
+from pipelines.common.bucket import BucketPath
+from pipelines.faces import store, writer
+from pipelines.faces.recipe import Recipe
+from pipelines.faces.store import Faces
+from pipelines.faces.video import without_faces
+
+NAMES = [f"toy/{letter}" for letter in "abcd"]
+
+
+def write_faces(folder: Path) -> None:
+    """Write an extraction of videos of two faces each, every video in a file of its own."""
+    (folder / "parts").mkdir(parents=True)
+    for name in NAMES:
+        video = {"dataset": "toy", "video_id": name, "label": 0, "method": "real", "codec": "raw", "split": "train"}
+        rows, ledger = without_faces(video, "no_face", "")
+        rows = pa.concat_tables([rows, rows])
+        for column, values in {"frame_index": [0, 1], "image_png": [os.urandom(500), os.urandom(900)]}.items():
+            place, field = rows.schema.get_field_index(column), tables.FACES.field(column)
+            rows = rows.set_column(place, field, pa.array(values, field.type))
+        writer.write_part(folder, [video], [(rows, ledger | {"num_faces": 2})])
+        writer.gather(folder, [writer.part_path(folder, [video]).name])
+    writer.finish(folder, Recipe(), store.compacted(folder))
+
+
+def pictures(faces: Faces) -> list[list[bytes]]:
+    return [faces.video(name, ["image_png"])["image_png"].to_pylist() for name in NAMES]
+
+
+def wait_for_copies() -> None:
+    deadline = time.monotonic() + 30
+    while bucket_cache._asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def folder(in_bucket, tmp_path) -> SimpleNamespace:
+    """The faces in a bucket, and on the disk."""
+    write_faces(tmp_path / "faces")
+    storage.copy_tree(tmp_path / "faces", in_bucket.path, "_done.json")
+    bucket_cache._asked.clear()
+    return SimpleNamespace(remote=in_bucket.path, pictures=pictures(Faces(tmp_path / "faces")))
+
+
+def test_a_face_of_which_there_is_a_copy_takes_no_request_however_many_files_there_are(folder, in_bucket, monkeypatch):
+    monkeypatch.setattr(store, "_OPEN", 2)
+    asked: list[int] = []
+    fits = bucket_cache.fits
+    monkeypatch.setattr(bucket_cache, "fits", lambda size: asked.append(size) or fits(size))
+    faces = Faces(folder.remote)
+    assert pictures(faces) == folder.pictures
+    wait_for_copies()
+    in_bucket.server.requests.clear()
+    for _ in range(3):
+        assert pictures(faces) == folder.pictures
+    assert in_bucket.server.requests == []
+    assert len(asked) == len(NAMES)
+    assert pictures(Faces(folder.remote)) == folder.pictures  # whose files may be others under the same names
+    assert {method for method, path in in_bucket.server.requests if path.endswith(".parquet")} == {"HEAD"}
+
+
+def test_faces_are_read_while_their_files_are_copied_one_after_the_other(folder, monkeypatch):
+    go, at_work, most = threading.Event(), [], []
+    download = BucketPath.download
+
+    def slow(self: BucketPath, *args, **kwargs) -> None:
+        if self.suffix == ".parquet":
+            at_work.append(self)
+            most.append(len(at_work))
+            assert go.wait(30)
+            at_work.remove(self)
+        download(self, *args, **kwargs)
+
+    monkeypatch.setattr(BucketPath, "download", slow)
+    faces = Faces(folder.remote)
+    for _ in range(2):
+        assert pictures(faces) == folder.pictures
+    assert not list(bucket_cache.folder().glob("[!.]*.parquet"))
+    go.set()
+    wait_for_copies()
+    assert most == [1] * len(NAMES)
+    assert len(list(bucket_cache.folder().glob("[!.]*.parquet"))) == len(NAMES)
+    monkeypatch.setattr(BucketPath, "read_range", None)
+    assert pictures(faces) == folder.pictures
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_read_from_the_bucket(folder, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(bucket_cache, "fits", lambda size: asked.append(size) or False)
+    faces = Faces(folder.remote)
+    for _ in range(3):
+        assert pictures(faces) == folder.pictures
+    bucket_cache.get_later("last", "1", 1, lambda file: None)
+    while 1 not in asked:
+        time.sleep(0.01)
+    assert len(asked) == len(NAMES) + 1
+    assert not list(bucket_cache.folder().glob("*.parquet"))
+
+
+def test_a_file_that_is_written_anew_under_its_name_is_not_taken_for_the_one_before(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket_cache, "fits", lambda size: False)
+    faces = Faces(folder.remote)
+    assert pictures(faces) == folder.pictures
+    write_faces(tmp_path / "anew")
+    storage.copy_tree(tmp_path / "anew", folder.remote, "_done.json")
+    with pytest.raises(FileNotFoundError, match="replaced while it was read"):
+        pictures(faces)
+    assert pictures(Faces(folder.remote)) == pictures(Faces(tmp_path / "anew")) != folder.pictures
