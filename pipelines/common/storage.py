@@ -297,6 +297,8 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
     Raise StorageError for what is neither a folder nor a place in a bucket, for a bucket that there is not or that
     can't be read, and, with `write`, for what can't be written.
     """
+    if re.match(r"(s3|gs):(?!//)", uri):
+        raise StorageError(f"--storage {uri}: a place in a bucket is written {uri.partition(':')[0]}://bucket/prefix")
     path = (bucket.parse(uri) if "://" in uri else Path(uri).expanduser()).resolve()
     if not write:
         if isinstance(path, BucketPath):

@@ -306,7 +306,7 @@ def test_storage_is_made_and_left_empty(tmp_path):
     assert list(path.iterdir()) == []
 
 
-@pytest.mark.parametrize("uri", ["http://bucket/run", "file:///run", "s3://bucket/../run"])
+@pytest.mark.parametrize("uri", ["http://bucket/run", "file:///run", "s3://bucket/../run", "s3:/bucket/run", "gs:run"])
 def test_storage_that_is_neither_a_folder_nor_in_a_bucket_is_refused(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError, match=re.escape(uri)):
