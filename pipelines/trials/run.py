@@ -35,6 +35,10 @@ from pipelines.trials.trial import Trial, UsablePart, sources
 Report = Callable[[str, int, int], None]  # phase, done, total
 
 
+# "predictions" or "validation" (a test part may have the name of the part that chooses), part, stage, perturbation
+MasksOf = tuple[str, str, str, str]
+
+
 def run_trial(trial: Trial, compute: Compute, report: Report) -> None:
     """Train and score what is missing, write RESULTS and the pictures. A trial that is done gets its pictures only.
 
@@ -126,16 +130,16 @@ def write_results(trial: Trial) -> None:
     All test parts must be scored.
     """
 
-    masks: dict[tuple[str, str], Path] = {}
+    masks: dict[MasksOf, Path] = {}
 
-    def scored(part: UsablePart, perturbation: str) -> list[Predictions]:
+    def scored(part: UsablePart, perturbation: str, name: str = "predictions") -> list[Predictions]:
         by_stage = []
         for stage in trial.scoring_stages:
             by_stage.append(score.read_predictions(stage, part.digest, perturbation, masks=False))
             if by_stage[-1]["mask_png"].null_count < by_stage[-1].num_rows:
                 path = score.predictions_path(stage, part.digest, perturbation)
-                masks[part.name, stage.name] = path
-                masks.setdefault((part.name, FINAL), path)  # as `mean_of_stages` takes them
+                masks[name, part.name, stage.name, perturbation] = path
+                masks.setdefault((name, part.name, FINAL, perturbation), path)  # as `mean_of_stages` takes them
         return [
             ({"part": part.name, "stage": str(table["stage"][0]), "perturbation": perturbation}, table)
             for table in (*by_stage, detection.mean_of_stages(by_stage))
@@ -148,7 +152,7 @@ def write_results(trial: Trial) -> None:
         trial.origin(),
         list(chain(*tested)),
         sources((*trial.test, trial.select)),
-        validation=scored(trial.select, UNPERTURBED),
+        validation=scored(trial.select, UNPERTURBED, "validation"),
         masks=masks,
         made_with=made_with,
     )
@@ -173,13 +177,13 @@ def write_numbers(
     scored: Sequence[Predictions],
     sources: pa.Table,
     validation: Sequence[Predictions] = (),
-    masks: Mapping[tuple[str, str], Path] = {},
+    masks: Mapping[MasksOf, Path] = {},
     **told: Any,
 ) -> None:
     """Write PREDICTIONS, SOURCES, RESULTS, and the marker that a run is done, to its folder.
 
-    scored, validation: part, stage and perturbation, with the PREDICTIONS of these. masks: part, stage -> the file in
-    which the masks lie that are empty in these. told: what the marker says besides.
+    scored, validation: part, stage and perturbation, with the PREDICTIONS of these. masks: the file in which the masks
+    lie that are empty in these. told: what the marker says besides.
     """
     rows = results.every_row(origin, scored, commit(), sources, validation)
     blocks = {
@@ -193,14 +197,14 @@ def write_numbers(
 
 
 def _write_predictions(
-    path: Path, scored: Sequence[Predictions], masks: Mapping[tuple[str, str], Path]
+    path: Path, scored: Sequence[Predictions], masks: Mapping[MasksOf, Path]
 ) -> list[dict[str, Any]]:
     """Write one file, and say whose rows follow each other in it: a real video may stand in several parts."""
     schema = scored[0][1].schema
     with writing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         held: list[pa.Table] = []
         for block, table in scored:
-            of = masks.get((block["part"], block["stage"]))
+            of = masks.get((path.stem, block["part"], block["stage"], block["perturbation"]))
             for few in score.with_masks(table, of) if of and table["mask_png"].null_count < table.num_rows else [table]:
                 held.append(few)
                 if sum(each.nbytes for each in held) >= score.SLICE_BYTES:

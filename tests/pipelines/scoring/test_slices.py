@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.common.tables import PREDICTIONS, to_table
+from pipelines.common.tables import PREDICTIONS, UNPERTURBED, to_table
 from pipelines.metrics import detection
 from pipelines.scoring import score
 from pipelines.training import stages
@@ -200,9 +200,10 @@ def test_no_more_is_held_than_a_slice(tmp_path: Path, monkeypatch: pytest.Monkey
             *zip(by_stage, pictured, strict=True),
             (detection.mean_of_stages(by_stage), detection.mean_of_stages(pictured)),
         ):
-            blocks.append(({"part": part, "stage": few["stage"][0].as_py()}, few))
+            blocks.append(({"part": part, "stage": few["stage"][0].as_py(), "perturbation": UNPERTURBED}, few))
             whole.append(all_of_it)
-        masks |= {(part, name): score.predictions_path(of[1].planned, part) for name in ("localize", "final")}
+        path = score.predictions_path(of[1].planned, part)
+        masks |= {("predictions", part, name, UNPERTURBED): path for name in ("localize", "final")}
     assert not blocks[1][1]["frame_index"].equals(blocks[2][1]["frame_index"])  # the mean is in another order
     told = run._write_predictions(tmp_path / "predictions.parquet", blocks, masks)
     assert [block["rows"] for block in told] == [table.num_rows for table in whole]
