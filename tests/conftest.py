@@ -226,16 +226,16 @@ def shared_bucket(new_bucket: Callable[[], Bucket]) -> Bucket:
 @pytest.fixture
 def in_bucket(shared_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A place in a bucket, as storage: `in_bucket.path`, and its server `in_bucket.server`."""
-    from pipelines.common import bucket, storage
+    from pipelines.common import bucket_client, storage
 
     for name, value in {**shared_bucket.environment, "CROSSFORGE_CACHE": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
-    bucket.store.cache_clear()
+    bucket_client.store.cache_clear()
     shared_bucket.requests.clear()
     place = storage.path_of(f"s3://{shared_bucket.name}/runs of {uuid.uuid4().hex}/mine")
     yield SimpleNamespace(path=place, server=shared_bucket)
     shared_bucket.fault = lambda method, path: ""
-    bucket.store.cache_clear()
+    bucket_client.store.cache_clear()
 
 
 @pytest.fixture(scope="session")

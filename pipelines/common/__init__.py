@@ -4,6 +4,7 @@ It knows no video, face or score, only the columns of their tables.
 
     storage     the one way to write a file (`writing`), also as JSON and Parquet; digests that name values
     bucket      a place in a bucket under the methods of a Path; patience with its server
+    bucket_client  its servers, and the credentials they are asked by
     bucket_cache  copies of a bucket's objects on this machine's disk
     lease       a lock in a bucket
     tables      columns, types and units of VIDEOS, FACES, LEDGER, PREDICTIONS, RESULTS and the other tables

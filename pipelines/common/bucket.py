@@ -19,41 +19,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path, PosixPath
 from typing import IO, Any, NoReturn, TypeVar
 
 import obstore
 from obstore import exceptions
-from obstore.store import GCSStore, S3Store
 
-from pipelines.common import bucket_cache
-from pipelines.common.text import one_line, printable
+from pipelines.common import bucket_cache, bucket_client
+from pipelines.common.bucket_client import ACCESS, SCHEMES, StorageError
+from pipelines.common.text import printable
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SCHEMES = ("s3", "gs")
 PATIENCE_S = 300.0  # how long a server may be away
 _REFUSED_S = 20.0  # how long it may refuse a request for a reason of its own: a slow upload, an outdated token
 _WAIT_S = (0.2, 10.0)  # before the second attempt, doubled before each further one up to the second number
-_SILENCE_S = 30.0  # of a connection that sends nothing
 CHUNK = 16 << 20  # bytes of one request of a large object
 _AT_ONCE = 8  # requests of one transfer, or of one listing
 _MOST_KEYS = 1000  # that one request lists
-
-_ACCESS = {
-    "s3": "credentials are taken from the usual places (AWS_ACCESS_KEY_ID, AWS_PROFILE, ~/.aws, the machine's role), a "
-    "server other than Amazon's from AWS_ENDPOINT_URL, the region from AWS_REGION",
-    "gs": "credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login` or the "
-    "machine's service account",
-}
-
-
-class StorageError(ValueError):
-    """The storage, or a file in it, can't be used; the message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,7 +296,7 @@ class BucketPath(PosixPath):
         began, wait_s, told = time.monotonic(), _WAIT_S[0], False
         while True:
             try:
-                return request(store(self.scheme, self.bucket))
+                return request(bucket_client.store(self.scheme, self.bucket))
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError, exceptions.NotModifiedError):
                 raise
             except FileNotFoundError as error:
@@ -318,7 +304,7 @@ class BucketPath(PosixPath):
                 raise FileNotFoundError(2, "No such object in the bucket", str(self)) from None
             except (PermissionError, exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
                 raise StorageError(
-                    f"{self} may not be {_PARTICIPLES[verb]}: {_reason(error)}; {_ACCESS[self.scheme]}"
+                    f"{self} may not be {_PARTICIPLES[verb]}: {_reason(error)}; {ACCESS[self.scheme]}"
                 ) from None
             except (exceptions.BaseError, OSError) as error:
                 self._check_bucket(error)
@@ -327,7 +313,7 @@ class BucketPath(PosixPath):
                 if passed_s + wait_s > (_REFUSED_S if refused else PATIENCE_S):
                     raise StorageError(
                         f"{self} can't be {_PARTICIPLES[verb]} for {passed_s:.0f} s: {_reason(error)}; see whether the "
-                        f"server can be reached, then run again; {_ACCESS[self.scheme]}"
+                        f"server can be reached, then run again; {ACCESS[self.scheme]}"
                     ) from None
                 if not told and passed_s > _WAIT_S[1]:
                     left = PATIENCE_S - passed_s
@@ -426,51 +412,7 @@ class SettledFile:
         return self.path.read_range(offset, offset + size, at.version)
 
 
-# ------------------------------------------------------------------------------------------------- servers
-@cache
-def store(scheme: str, bucket: str) -> Any:
-    """Return the client of a bucket, one for a process; all threads share it."""
-    common: dict[str, Any] = {
-        "client_options": {"connect_timeout": "5s", "read_timeout": f"{_SILENCE_S:.0f}s", "timeout": "15m"},
-        # For the parts of large objects; all else is asked again by `_ask`.
-        "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
-    }
-    if scheme == "gs":
-        return GCSStore(bucket, **common)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    if endpoint:  # of a server of one's own, which need not have a name for each bucket
-        common["client_options"]["allow_http"] = endpoint.startswith("http://")
-        common |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-    region, provider = _aws()
-    return S3Store(bucket, region=region, credential_provider=provider, **common)
-
-
-def _aws() -> tuple[str, Any]:
-    """Return the region, and what asks for credentials wherever botocore finds them. Raise StorageError for none."""
-    from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
-
-    try:
-        session = Session()
-        found, region = session.get_credentials(), session.get_config_variable("region")
-    except BotoCoreError as error:
-        raise StorageError(f"s3:// can't be used: {one_line(error)}; {_ACCESS['s3']}") from None
-    if found is None:
-        raise StorageError(f"s3:// can't be used: no credentials found; {_ACCESS['s3']}")
-    credentials = found
-
-    def provide() -> Any:
-        frozen = credentials.get_frozen_credentials()
-        return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token,
-            "expires_at": datetime.now(UTC) + timedelta(minutes=5),  # botocore renews them before they end
-        }
-
-    return os.environ.get("AWS_REGION") or region or "us-east-1", provide
-
-
+# ---------------------------------------------------------------------------------------- what a server answers
 def _pages(asked: Any, prefix: str) -> Iterable[Any]:
     return obstore.list(asked, prefix or None, chunk_size=_MOST_KEYS)
 

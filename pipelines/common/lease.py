@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipelines.common.bucket import BucketPath, StorageError
+from pipelines.common.bucket import BucketPath
+from pipelines.common.bucket_client import StorageError
 
 log = logging.getLogger(__name__)
 

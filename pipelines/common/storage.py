@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.common import bucket, bucket_cache
-from pipelines.common.bucket import BucketPath, StorageError
+from pipelines.common.bucket import BucketPath
+from pipelines.common.bucket_client import StorageError
 from pipelines.common.lease import Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.common import bucket, bucket_cache, lease, storage
-from pipelines.common.bucket import BucketPath, StorageError
+from pipelines.common import bucket, bucket_cache, bucket_client, lease, storage
+from pipelines.common.bucket import BucketPath
+from pipelines.common.bucket_client import StorageError
 
 ROOT = Path(__file__).parents[3]
 
@@ -183,7 +184,7 @@ def test_an_error_says_what_is_wrong(place, in_bucket, monkeypatch):
         storage.write_bytes(storage.path_of("s3://no-such-bucket/a"), b"")
     with pytest.raises(StorageError, match="there is no bucket"):
         storage.path_of("s3://no-such-bucket/a").read_bytes()
-    bucket.store.cache_clear()
+    bucket_client.store.cache_clear()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -192,7 +193,7 @@ def test_an_error_says_what_is_wrong(place, in_bucket, monkeypatch):
     with pytest.raises(StorageError, match=r"no credentials found; .*AWS_PROFILE"):
         place.exists()
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    bucket.store.cache_clear()
+    bucket_client.store.cache_clear()
     with pytest.raises(StorageError, match="nobody"):
         place.exists()
 
