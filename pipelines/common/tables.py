@@ -11,8 +11,8 @@
     FEATURES     one row per face and stage that a plot of features shows
 
 A changed column means a line in the CHANGELOG, and a higher version: of VIDEOS, FACES or LEDGER `VERSION`, which takes
-a new extraction, of PREDICTIONS `scoring.score.VERSION`, which takes a new scoring. A new column that may be null takes
-neither: in older files it is.
+a new extraction, of PREDICTIONS `scoring.predictions.VERSION`, which takes a new scoring. A new column that may be null
+takes neither: in older files it is.
 """
 
 from collections.abc import Iterable, Mapping

@@ -19,7 +19,6 @@ from pipelines.launch.options import Options
 from pipelines.launch.publish import publish
 from pipelines.launch.request import Request
 from pipelines.reporting import page
-from pipelines.scoring import explain
 from pipelines.tracking import runs
 from pipelines.trials import outcome, planner, tune
 from pipelines.trials.outcome import Outcome, RowSeed
@@ -38,7 +37,7 @@ def launch(sweep: Sweep, options: Options, console: Console) -> int:
         plan.print_plan(request, data, console)
         return 0
     trials = plan.trials(request, data) if data.extracted else None
-    if trials is None or not all(_finished(trial) for trial in trials.values()):
+    if trials is None or not all(trial.complete for trial in trials.values()):
         plan.print_plan(request, data, console)
         trials = _work(request, data, console)
     return publish(_outcome(request, data, trials), console)
@@ -52,7 +51,7 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
         trials = plan.trials(request, data)
         for trial in trials.values():
             planner.check(trial, compute)
-        todo = {key: trial for key, trial in trials.items() if not _finished(trial)}
+        todo = {key: trial for key, trial in trials.items() if not trial.complete}
         undrawn = set({row: (row, seed) for row, seed in reversed(trials)}.values())  # the first seed of each row
         title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
         with (
@@ -66,7 +65,7 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
                     if standing := tune.standing(trial):
                         view.update(outcome.name_of(key), *standing)
                         live.look(key)
-                    if key in undrawn and explain.made(trial.folder):
+                    if key in undrawn and trial.complete:
                         undrawn.remove(key)
                         drawing.submit(page.example_pictures, trial.folder, *key)
 
@@ -82,11 +81,6 @@ def _drawing() -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _finished(trial: Trial) -> bool:
-    """Return whether a trial has all: one that was stopped right after its numbers still lacks its pictures."""
-    return trial.done and explain.made(trial.folder)
 
 
 def _outcome(request: Request, data: Data, trials: Mapping[RowSeed, Trial]) -> Outcome:

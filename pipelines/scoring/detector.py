@@ -32,7 +32,8 @@ from pipelines.common.storage import digest, write_json, write_parquet
 from pipelines.common.tables import PREDICTIONS
 from pipelines.metrics.names import FINAL
 from pipelines.scoring.from_file import NEARLY_SURE, Scale, Side
-from pipelines.scoring.score import MADE_WITH, FinishedStage, ScoreVideos, apply_actor, predictions_path, scored_with
+from pipelines.scoring.predictions import MADE_WITH, predictions_path, scored_with
+from pipelines.scoring.score import FinishedStage, ScoreVideos, apply_actor
 from pipelines.training.stages import PlannedStage
 from pipelines.training.views import Video
 

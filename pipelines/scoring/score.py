@@ -1,21 +1,16 @@
 """Finished stages and FACES to PREDICTIONS, by Ray Data or in this process; and what one stage derives for another.
 
 In   stage folders with `_done.json`, and the usable videos of the parts to score
-Out  <stage>/predictions/<part digest>-v<version>.parquet  one row per face; every face exactly once
-     <stage>/predictions/<part digest>-v<version>-<perturbation>-v<version>.parquet  the same faces, perturbed
-     <stage>/predictions/<name of one of these>.slices/*.parquet  some of its videos each, until all are scored
+Out  <stage>/predictions/...                    one row per face, see `scoring.predictions`
      <stage>/derived/<videos digest>.parquet    one row group per video
 
-Scores are made once per stage, part and perturbation: a file that is there is not made again. Until it is, what comes
-is written in slices, so that an interruption costs the newest only, and no process holds the pictures of all masks.
+Scores are made once per stage, part and perturbation.
 """
 
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,25 +26,28 @@ import models
 from pipelines.common import cluster, device, provenance, storage
 from pipelines.common.numerics import Numerics
 from pipelines.common.pictures import encode_png
-from pipelines.common.provenance import MadeWith
-from pipelines.common.storage import write_parquet, writing
+from pipelines.common.storage import writing
 from pipelines.common.tables import PREDICTIONS, UNPERTURBED, dataset_of, to_table
-from pipelines.faces import perturb
 from pipelines.metrics import detection
+from pipelines.scoring.predictions import (
+    KEY,
+    MADE_WITH,
+    as_predictions,
+    gather,
+    in_slices,
+    predictions_path,
+    write_slice,
+)
 from pipelines.training import batches, stages
 from pipelines.training.samples import Arrays, Derived, Samples, face_area_px
 from pipelines.training.views import Video
 
-VERSION = 2  # raise it when scores would come out otherwise, or with other columns: faces are then scored anew
 BATCH_SAMPLES = 32  # clips or faces that go through the model at once
 VIDEOS_PER_TASK = 8
 MOST_PERTURBATIONS = 10  # in one pass over the videos: with their rows a task of many faces is still of some MB
 SLICE_BYTES = 64 * 2**20  # of PREDICTIONS that a process holds; with masks some 3,000 faces, else some 500,000
 SLICE_SECONDS = 300  # that an interruption of scoring may cost, as in training
-MASKED_ROWS = 1024  # whose masks are read at once, and what is missing of the last of their videos
 MAX_RESTARTS = 2  # of a scoring actor that dies; without a bound Ray retries for ever
-MADE_WITH = b"made_with"  # in the metadata of PREDICTIONS: JSON, see `device.made_with`
-_KEY = ("video_id", "face_index", "frame_index")  # of PREDICTIONS of one stage and perturbation, and their order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,69 +77,6 @@ class FinishedStage:
     def samples(self, faces: Mapping[str, Path]) -> Samples:
         """Return the samples that the network takes, from the FACES folder of each dataset."""
         return Samples(self.stage_class, self.config, faces)
-
-
-def predictions_path(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> Path:
-    """Return the file that holds a stage's PREDICTIONS of a part, whether or not it is there."""
-    suffix = f"-{perturbation}-v{perturb.VERSION}" if perturbation else ""
-    return planned.folder / "predictions" / f"{part_digest}-v{VERSION}{suffix}.parquet"
-
-
-def read_predictions(
-    planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED, *, masks: bool = True
-) -> pa.Table:
-    """Return a stage's PREDICTIONS of a part that it has scored.
-
-    masks: False, since their pictures may be larger than memory: empty bytes where there is one; see `with_masks`.
-    """
-    path = predictions_path(planned, part_digest, perturbation)
-    if masks:
-        return pq.read_table(path)
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # else it is read ahead, whole
-        schema = file.schema_arrow
-        place = schema.get_field_index("mask_png")
-        few = []
-        for batch in file.iter_batches(batch_size=MASKED_ROWS):
-            there = pc.if_else(batch.column(place).is_valid(), pa.scalar(b""), pa.scalar(None, pa.binary()))
-            few.append(batch.set_column(place, schema.field(place), there))
-    return pa.Table.from_batches(few, schema)
-
-
-def with_masks(table: pa.Table, path: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a table that `read_predictions` read without masks, some at a time, with the masks of a file.
-
-    Both must have the same faces, and the rows of a video must follow each other.
-    """
-    order = [(name, "ascending") for name in _KEY]
-    place = table.schema.get_field_index("mask_png")
-    of_video = table["video_id"].to_numpy()
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # else it is read ahead, whole
-        column = file.schema_arrow.get_field_index("video_id")
-        spans = [file.metadata.row_group(g).column(column).statistics for g in range(file.num_row_groups)]
-        held, whole = [-1], table.slice(0, 0)  # row groups that are read already, and their rows
-        first = 0
-        while first < len(of_video):
-            last = min(first + MASKED_ROWS, len(of_video))
-            while last < len(of_video) and of_video[last] == of_video[last - 1]:
-                last += 1
-            few = table.slice(first, last - first)
-            low, high = min(of_video[first:last]), max(of_video[first:last])
-            groups = [g for g, span in enumerate(spans) if low <= span.max and span.min <= high]
-            if groups != held:
-                held, whole = groups, file.read_row_groups(groups, columns=[*_KEY, "mask_png"])
-            masks = whole.filter(pc.is_in(whole["video_id"], few["video_id"].unique())).sort_by(order)
-            assert masks.num_rows == few.num_rows, f"{path} holds other faces than were read from it"
-            ranks = np.argsort(pc.sort_indices(few, order).to_numpy())  # where the rows of `few` are in that order
-            yield few.set_column(place, few.schema.field(place), masks["mask_png"].take(pa.array(ranks)))
-            first = last
-
-
-def scored_with(planned: stages.PlannedStage, part_digest: str, perturbation: str = UNPERTURBED) -> MadeWith:
-    """Return on what a part was scored that a stage has scored: versions, device, precision."""
-    read: MadeWith = json.loads(
-        pq.read_schema(predictions_path(planned, part_digest, perturbation)).metadata[MADE_WITH]
-    )
-    return read
 
 
 # ----------------------------------------------------------------------------------------- scoring
@@ -181,14 +116,12 @@ def score_parts(
             num_bytes += table.nbytes
             if num_bytes >= SLICE_BYTES or time.monotonic() - since >= SLICE_SECONDS:
                 for path, _, rows in each.split(scored, parts):
-                    if rows.num_rows:
-                        name = storage.digest(rows["video_id"].unique().to_pylist())
-                        write_parquet(_slices(path) / f"{name}.parquet", rows)
+                    write_slice(path, rows)
                 scored, num_bytes, since = [], 0, time.monotonic()
             if on_video:
                 on_video(done + len(seen), total)
         for path, video_ids, rows in each.split(scored, parts):
-            _gather(path, video_ids, rows)
+            gather(path, video_ids, rows)
         done += len(each.videos)
 
 
@@ -204,9 +137,7 @@ class _Pass:
         self, scored: Sequence[pa.Table], parts: Mapping[str, Sequence[Video]]
     ) -> Iterator[tuple[Path, list[str], pa.Table]]:
         """Yield each file that the pass is to make, the ids of its videos, and its own rows of those scored, sorted."""
-        made_with = provenance.joined([json.loads(table.schema.metadata[MADE_WITH]) for table in scored])
-        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, MADE_WITH: json.dumps(made_with)})
-        together = pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in scored)])
+        together = as_predictions(scored)
         for stage, digests in self.missing:
             of_stage = together.filter(pc.equal(together["stage"], stage.planned.name))
             for perturbation in self.perturbations:
@@ -214,8 +145,8 @@ class _Pass:
                 for part in digests:
                     ids = [video.video_id for video in parts[part]]
                     table = rows.filter(pc.is_in(rows["video_id"], pa.array(ids, pa.string())))
-                    assert table.group_by(_KEY).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
-                    ordered = table.sort_by([(name, "ascending") for name in _KEY])
+                    assert table.group_by(KEY).aggregate([]).num_rows == table.num_rows, "a face was scored twice"
+                    ordered = table.sort_by([(name, "ascending") for name in KEY])
                     yield predictions_path(stage.planned, part, perturbation), ids, ordered
 
 
@@ -240,7 +171,7 @@ def _passes(
         for stage, digests in missing:
             for part in digests:
                 for name in names:
-                    there = _in_slices(predictions_path(stage.planned, part, name))
+                    there = in_slices(predictions_path(stage.planned, part, name))
                     videos.update(video for video in parts[part] if video.video_id not in there)
         if not missing:
             continue
@@ -249,46 +180,6 @@ def _passes(
             few = tuple(names[first : first + MOST_PERTURBATIONS])
             passes.append(_Pass(perturbations=few, missing=missing, videos=ordered))
     return passes
-
-
-def _slices(path: Path) -> Path:
-    """Return the folder in which the slices of a file of PREDICTIONS lie until it is made."""
-    return path.with_suffix(".slices")
-
-
-def _in_slices(path: Path) -> dict[str, Path]:
-    """Return which videos of a file of PREDICTIONS are in a slice of it, and in which."""
-    there: dict[str, Path] = {}
-    for each in sorted(_slices(path).glob("*.parquet")):
-        with suppress(FileNotFoundError):  # another trial has gathered it
-            for video_id in pq.read_table(each, columns=["video_id"])["video_id"].unique().to_pylist():
-                there.setdefault(video_id, each)
-    return there
-
-
-def _gather(path: Path, video_ids: Sequence[str], rest: pa.Table) -> None:
-    """Write a file of PREDICTIONS from its slices and the rows that are in none, sorted; then delete the slices.
-
-    Every video must be there. Another trial may be at the same file: the first to finish wins, with the same rows.
-    """
-    there = _in_slices(path)
-    missing = set(video_ids) - there.keys() - set(rest["video_id"].unique().to_pylist())
-    if not path.exists():
-        assert not missing, f"{len(missing)} videos were given but not scored, e.g. {min(missing)}"
-        sources = [(file, list(some)) for file, some in groupby(sorted(video_ids), key=there.get)]
-        try:
-            schemas = [pq.read_schema(file) if file else rest.schema for file, _ in sources]
-            made_with = provenance.joined([json.loads(schema.metadata[MADE_WITH]) for schema in schemas])
-            schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, MADE_WITH: json.dumps(made_with)})
-            with writing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for file, some in sources:
-                    table = pq.read_table(file) if file else rest
-                    table = table.filter(pc.is_in(table["video_id"], pa.array(some, pa.string())))
-                    writer.write_table(table.cast(schema))
-        except FileNotFoundError:
-            if not path.exists():  # else the other trial has gathered these slices
-                raise
-    storage.remove_folder(_slices(path))
 
 
 class FaceKey(NamedTuple):

@@ -28,7 +28,7 @@ def write_missing(trial: Trial, compute: Compute) -> None:
 
     Where training has workers of its own, a task of Ray makes them, with as many GPUs as one worker has.
     """
-    if explain.made(trial.folder):
+    if trial.complete:
         return
     finished = [FinishedStage(planned=planned, config=trial.config) for planned in trial.planned]
     try:

@@ -20,7 +20,7 @@ from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
 from pipelines.metrics import results
-from pipelines.scoring import score
+from pipelines.scoring import predictions
 from pipelines.training import stages
 from pipelines.training.job import Compute
 from pipelines.training.views import REAL_VIEWS, VIEWS, View
@@ -94,7 +94,7 @@ class Planner:
             {
                 "stages": {stage.name: stage.digest for stage in planned},
                 "scored": parts.scored,
-                "versions": {"score": score.VERSION, "results": results.VERSION},
+                "versions": {"score": predictions.VERSION, "results": results.VERSION},
                 "pooling": trial.pooling,
                 "failed_videos": experiment.failed_videos,
                 "perturbations": [perturb.VERSION, *levels] if levels else [],

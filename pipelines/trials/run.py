@@ -24,6 +24,7 @@ from pipelines.metrics import detection, results
 from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Origin, Predictions
 from pipelines.scoring import score
+from pipelines.scoring.predictions import predictions_path, read_predictions, scored_with, with_masks
 from pipelines.scoring.score import FinishedStage
 from pipelines.scoring.trained import TRIAL
 from pipelines.training.job import Compute, Job
@@ -135,9 +136,9 @@ def write_results(trial: Trial) -> None:
     def scored(part: UsablePart, perturbation: str, name: str = "predictions") -> list[Predictions]:
         by_stage = []
         for stage in trial.scoring_stages:
-            by_stage.append(score.read_predictions(stage, part.digest, perturbation, masks=False))
+            by_stage.append(read_predictions(stage, part.digest, perturbation, masks=False))
             if by_stage[-1]["mask_png"].null_count < by_stage[-1].num_rows:
-                path = score.predictions_path(stage, part.digest, perturbation)
+                path = predictions_path(stage, part.digest, perturbation)
                 masks[name, part.name, stage.name, perturbation] = path
                 masks.setdefault((name, part.name, FINAL, perturbation), path)  # as `mean_of_stages` takes them
         return [
@@ -167,7 +168,7 @@ def _made_with(trial: Trial, stage: PlannedStage) -> list[MadeWith]:
     scored = [*product(trial.test, (UNPERTURBED, *trial.perturbations)), (trial.select, UNPERTURBED)]
     return [
         *(planned.summary()["made_with"] for planned in (*needed, stage)),
-        *(score.scored_with(stage, part.digest, perturbation) for part, perturbation in scored),
+        *(scored_with(stage, part.digest, perturbation) for part, perturbation in scored),
     ]
 
 
@@ -205,7 +206,7 @@ def _write_predictions(
         held: list[pa.Table] = []
         for block, table in scored:
             of = masks.get((path.stem, block["part"], block["stage"], block["perturbation"]))
-            for few in score.with_masks(table, of) if of and table["mask_png"].null_count < table.num_rows else [table]:
+            for few in with_masks(table, of) if of and table["mask_png"].null_count < table.num_rows else [table]:
                 held.append(few)
                 if sum(each.nbytes for each in held) >= score.SLICE_BYTES:
                     writer.write_table(pa.concat_tables(held))

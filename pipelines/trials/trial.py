@@ -19,7 +19,7 @@ from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
 from pipelines.metrics.results import Failed, Origin, ScoredPart
-from pipelines.scoring import trained
+from pipelines.scoring import explain, trained
 from pipelines.training import stages
 from pipelines.training.views import Video
 
@@ -125,6 +125,11 @@ class Trial:
     def done(self) -> bool:
         """Whether it is trained, scored and written down."""
         return (self.folder / "_done.json").is_file()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is done and its pictures are made; one that was stopped right after its numbers lacks these."""
+        return self.done and explain.made(self.folder)
 
     @cached_property
     def config(self) -> Any:

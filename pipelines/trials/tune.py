@@ -16,7 +16,6 @@ from typing import Any
 from pipelines.common import cluster, progress, storage
 from pipelines.common.storage import digest, make_folder
 from pipelines.experiments.space import Range, Space
-from pipelines.scoring import explain
 from pipelines.training import job
 from pipelines.trials import pictures, run
 from pipelines.trials.trial import Trial
@@ -64,7 +63,7 @@ def _show_rest(trials: Sequence[Trial], compute: job.Compute) -> None:
 
     where: dict[str, Any] = {"label_selector": cluster.selector(cluster.VIDEO)}
     make: Any = ray.remote(num_cpus=1, **where)(pictures.write_missing)
-    ray.get([make.remote(trial, compute) for trial in trials if trial.done and not explain.made(trial.folder)])
+    ray.get([make.remote(trial, compute) for trial in trials if trial.done and not trial.complete])
 
 
 def _run_one(config: Mapping[str, int], trials: Sequence[Trial], compute: job.Compute, concurrent: int) -> None:
@@ -99,7 +98,7 @@ def _to_show(trial: Trial, trials: Sequence[Trial], compute: job.Compute, concur
 def _shown(trial: Trial) -> bool:
     """Return whether a trial's pictures are made, or another process is at it."""
     noted = progress.noted(trial.folder)
-    return explain.made(trial.folder) or (noted is not None and noted["phase"] == PICTURES)
+    return trial.complete or (noted is not None and noted["phase"] == PICTURES)
 
 
 # ----------------------------------------------------------------------------- what both have in common

@@ -36,7 +36,7 @@ from pipelines.faces import perturb
 from pipelines.metrics import calibration, detection, names, ranking, resampling, results
 from pipelines.metrics.names import FINAL
 from pipelines.metrics.results import Failed, Origin, Predictions, ScoredPart
-from pipelines.scoring import from_file, score
+from pipelines.scoring import from_file, predictions, score
 
 FILE = Path(__file__).with_name("golden_numbers.json")
 AGAIN = "uv run python tests/pipelines/test_golden_numbers.py"
@@ -126,7 +126,7 @@ PARTS: Mapping[str, tuple[float, int, tuple[str, ...]]] = {
 MASKS = ("mask_tp", "mask_fp", "mask_fn", "mask_tn")
 
 
-def predictions(part: str, perturbation: str = "") -> pa.Table:
+def made_up_predictions(part: str, perturbation: str = "") -> pa.Table:
     """Return PREDICTIONS of a stage: a real video and a fake by each of two methods for each person."""
     rng = np.random.default_rng(list(f"{part}{perturbation}".encode()))
     better, people, _ = PARTS.get(part, PARTS["ffpp"])
@@ -185,7 +185,7 @@ def measured() -> dict[str, Any]:
     """Return the rows of RESULTS by several rules: value, interval, counts, and why a value is not defined."""
     asked = [(name, perturbation) for name, (_, _, several) in PARTS.items() for perturbation in several or ("",)]
     blocks: list[Predictions] = [
-        ({"part": name, "stage": FINAL, "perturbation": perturbation}, predictions(name, perturbation))
+        ({"part": name, "stage": FINAL, "perturbation": perturbation}, made_up_predictions(name, perturbation))
         for name, perturbation in asked
     ]
     base = Origin(
@@ -199,7 +199,7 @@ def measured() -> dict[str, Any]:
         validation=scored_part("validation"),
     )
     validation: list[Predictions] = [
-        ({"part": "validation", "stage": FINAL, "perturbation": ""}, predictions("validation"))
+        ({"part": "validation", "stage": FINAL, "perturbation": ""}, made_up_predictions("validation"))
     ]
     few = [block for block in blocks if block[0]["part"] == "celeb_df" and not block[0]["perturbation"]]
     every = {
@@ -226,15 +226,15 @@ DECIDE_NOTHING = {  # but memory, time, what an error shows, and how many are to
     "detection.CHUNK_VALUES",
     "resampling.FEW_CLUSTERS",
     "results.VERSION",
-    "score.VERSION",
+    "predictions.VERSION",
     "score.BATCH_SAMPLES",
     "score.VIDEOS_PER_TASK",
     "score.MOST_PERTURBATIONS",
     "score.MAX_RESTARTS",
     "score.SLICE_BYTES",
     "score.SLICE_SECONDS",
-    "score.MASKED_ROWS",
-    "score._KEY",  # the order of rows in a file
+    "predictions.MASKED_ROWS",
+    "predictions.KEY",  # the order of rows in a file
 }
 
 
@@ -282,9 +282,9 @@ KINDS = {
         tolerance=1e-6,
     ),
     "scores": Kind(
-        version=lambda: score.VERSION,
-        where="VERSION in pipelines/scoring/score.py",
-        numbers=lambda: constants(score) | {"from_file.NEARLY_SURE": repr(from_file.NEARLY_SURE)},
+        version=lambda: predictions.VERSION,
+        where="VERSION in pipelines/scoring/predictions.py",
+        numbers=lambda: constants(score, predictions) | {"from_file.NEARLY_SURE": repr(from_file.NEARLY_SURE)},
     ),
 }
 

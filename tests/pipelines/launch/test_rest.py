@@ -1,6 +1,5 @@
 """What a launch still does where all trials have their numbers."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,18 +8,14 @@ from rich.console import Console
 
 from pipelines.launch import launch
 from pipelines.launch.options import Options
-from pipelines.scoring import explain
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_trials_without_pictures_get_them(shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_without_pictures_get_them(shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A launch that was stopped after its last trial's numbers lacks pictures: the same command makes them."""
     trials = {}
     for number in range(2):
-        (folder := tmp_path / str(number)).mkdir()
-        trials["row", number] = SimpleNamespace(done=True, folder=folder)
-        if shown or not number:
-            (folder / explain.EVIDENCE).touch()
+        trials["row", number] = SimpleNamespace(done=True, complete=shown or not number)
     request = SimpleNamespace(roots=lambda console: {})
     worked: list[Any] = []
     monkeypatch.setattr(launch.Request, "of", lambda sweep, options: request)

@@ -24,7 +24,8 @@ from pipelines.faces import plan
 from pipelines.reporting.saved import Run
 from pipelines.scoring import detector
 from pipelines.scoring.detector import Input, load, score_part
-from pipelines.scoring.score import FinishedStage, read_predictions, score_parts
+from pipelines.scoring.predictions import read_predictions
+from pipelines.scoring.score import FinishedStage, score_parts
 from pipelines.trials import planner
 
 BRIGHTNESS = """

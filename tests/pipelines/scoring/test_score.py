@@ -15,17 +15,15 @@ import torch
 
 import models
 from pipelines.common import storage, tables
-from pipelines.faces import store
+from pipelines.faces import perturb, store
 from pipelines.scoring import score as score_module
+from pipelines.scoring.predictions import predictions_path, read_predictions
 from pipelines.scoring.score import (
     _NO_MASK,
     VIDEOS_PER_TASK,
     FinishedStage,
     ScoreVideos,
     derive,
-    perturb,
-    predictions_path,
-    read_predictions,
     score_parts,
 )
 from pipelines.training import stages

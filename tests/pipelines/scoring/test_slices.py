@@ -3,16 +3,18 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.common.tables import PREDICTIONS, UNPERTURBED, to_table
-from pipelines.metrics import detection
-from pipelines.scoring import score
+from pipelines.common.tables import PREDICTIONS, SOURCES, UNPERTURBED, to_table
+from pipelines.metrics import detection, results
+from pipelines.scoring import predictions, score
 from pipelines.training import stages
 from pipelines.training.views import Video
 from pipelines.trials import run
@@ -58,7 +60,7 @@ class Scorer:
         wanted = videos.to_pylist()
         self.scored.extend(video["video_id"] for video in wanted)
         rows = [row(*of, video, n) for of in self.each for video in wanted for n in range(FRAMES)]
-        told = {score.MADE_WITH: json.dumps({"torch": self.made_with})}
+        told = {predictions.MADE_WITH: json.dumps({"torch": self.made_with})}
         return to_table(rows, PREDICTIONS).replace_schema_metadata({**PREDICTIONS.metadata, **told})
 
 
@@ -85,7 +87,7 @@ def finished(folder: Path) -> list[score.FinishedStage]:
 def scored(of: Sequence[score.FinishedStage], **options: Any) -> dict[tuple[str, str, str], pa.Table]:
     score.score_parts(of, PARTS, {}, num_actors=0, perturbations=("blur-1",), **options)
     return {
-        (stage.planned.name, part, name): score.read_predictions(stage.planned, part, name)
+        (stage.planned.name, part, name): predictions.read_predictions(stage.planned, part, name)
         for stage in of
         for part in PARTS
         for name in ("", "blur-1")
@@ -133,7 +135,7 @@ def test_what_was_scored_before_an_interruption_is_not_scored_again(
     assert equal(scored(of), undisturbed)
     assert scorer.scored == ids[10:]
     assert slices(tmp_path) == []
-    told = {part: score.scored_with(of[0].planned, part)["torch"] for part in PARTS}
+    told = {part: predictions.scored_with(of[0].planned, part)["torch"] for part in PARTS}
     assert list(told.values()) == ["2.15", "2.15, 2.16"]  # of the first part all was there
 
 
@@ -178,7 +180,7 @@ def test_another_trial_may_be_faster(
 def test_no_more_is_held_than_a_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = 3 * FRAMES * MASK_BYTES
     monkeypatch.setattr(score, "SLICE_BYTES", bound)
-    monkeypatch.setattr(score, "MASKED_ROWS", 4)
+    monkeypatch.setattr(predictions, "MASKED_ROWS", 4)
     sizes: list[int] = []
     written = pq.ParquetWriter.write_table
 
@@ -192,7 +194,7 @@ def test_no_more_is_held_than_a_slice(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(sizes) > 8
     blocks, masks, whole = [], {}, []
     for part in PARTS:
-        by_stage = [score.read_predictions(stage.planned, part, masks=False) for stage in of]
+        by_stage = [predictions.read_predictions(stage.planned, part, masks=False) for stage in of]
         pictured = [tables[stage.planned.name, part, ""] for stage in of]
         assert [table["mask_png"].null_count for table in by_stage] == [len(by_stage[0]), 0]
         assert by_stage[1].nbytes < MASK_BYTES * len(by_stage[1]) / 10
@@ -202,10 +204,38 @@ def test_no_more_is_held_than_a_slice(tmp_path: Path, monkeypatch: pytest.Monkey
         ):
             blocks.append(({"part": part, "stage": few["stage"][0].as_py(), "perturbation": UNPERTURBED}, few))
             whole.append(all_of_it)
-        path = score.predictions_path(of[1].planned, part)
+        path = predictions.predictions_path(of[1].planned, part)
         masks |= {("predictions", part, name, UNPERTURBED): path for name in ("localize", "final")}
     assert not blocks[1][1]["frame_index"].equals(blocks[2][1]["frame_index"])  # the mean is in another order
     told = run._write_predictions(tmp_path / "predictions.parquet", blocks, masks)
     assert [block["rows"] for block in told] == [table.num_rows for table in whole]
     assert pq.read_table(tmp_path / "predictions.parquet").equals(pa.concat_tables(whole))
     assert max(sizes) < bound + 2 * FRAMES * (MASK_BYTES + 500)
+
+
+def test_a_test_part_with_the_name_of_the_part_that_selects_keeps_its_own_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = finished(tmp_path)
+    tables = scored(of)
+    test, select = (SimpleNamespace(name="toy", digest=digest) for digest in PARTS)
+    trial: Any = SimpleNamespace(
+        folder=tmp_path / "trial",
+        scoring_stages=[stage.planned for stage in of],
+        test=[test],
+        select=select,
+        perturbations=("blur-1",),
+        origin=lambda: None,
+    )
+    monkeypatch.setattr(results, "every_row", lambda *_: [])
+    monkeypatch.setattr(run, "sources", lambda parts: SOURCES.empty_table())
+    monkeypatch.setattr(run, "_made_with", lambda *_: [{}])
+    run.write_results(trial)
+    for name, part in (("predictions", test), ("validation", select)):
+        rows = pq.read_table(trial.folder / f"{name}.parquet")
+        clean = rows.filter(pc.equal(rows["perturbation"], UNPERTURBED))
+        own = tables["localize", part.digest, UNPERTURBED]
+        assert clean.filter(pc.equal(clean["stage"], "localize"))["mask_png"].equals(own["mask_png"])
+        assert clean.filter(pc.equal(clean["stage"], "final"))["mask_png"].null_count == 0
+        assert clean.filter(pc.equal(clean["stage"], "finetune"))["mask_png"].null_count == own.num_rows
+    assert rows.num_rows == clean.num_rows  # validation is clean

@@ -35,7 +35,7 @@ import models
 from pipelines.common import tables
 from pipelines.common.storage import digest, write_json
 from pipelines.experiments.experiment import Experiment
-from pipelines.scoring import score
+from pipelines.scoring import predictions, score
 from pipelines.scoring.score import FinishedStage, ScoreVideos
 from pipelines.training import samples, stages
 from pipelines.training.batches import local_batches
@@ -425,7 +425,7 @@ def _by_module(weights: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
 # ------------------------------------------------------------------------------------------------- what has moved
 def names(case: Case) -> dict[str, Any]:
     """Return what names the weights and the scores: with others, nothing that is stored is taken for them."""
-    return {"stage": planned_of(experiment_of(case), Path())[case.stage].digest, "score": score.VERSION}
+    return {"stage": planned_of(experiment_of(case), Path())[case.stage].digest, "score": predictions.VERSION}
 
 
 def moved(case: Case, stored: Numbers, found: Numbers) -> str:
@@ -438,7 +438,7 @@ def moved(case: Case, stored: Numbers, found: Numbers) -> str:
         "used": f'VERSIONS["samples"] in {stages_file}',
         "face": f'VERSIONS["samples"] in {stages_file}',
         "selection": f'VERSIONS["loop"] in {stages_file}',
-        "scores": f"VERSION in pipelines/scoring/score.py, or, if it is the network, {paper}",
+        "scores": f"VERSION in pipelines/scoring/predictions.py, or, if it is the network, {paper}",
     }
     training = f'{paper}, or, if it is the same in all papers, VERSIONS["loop"] in {stages_file}'
     for part in stored:

@@ -206,7 +206,7 @@ def test_nothing_of_it_costs_the_result(trial: Trial, tmp_path: Path, caplog: py
     run.run_trial(late, HERE, no_report)
     assert late.done
     assert str(late.results().to_pylist()) == str(before.to_pylist())  # NaN equals nothing
-    assert not explain.made(late.folder)
+    assert not late.complete
     assert "no pictures of what its stages look at" in caplog.text
 
 

@@ -17,7 +17,7 @@ from pipelines.common.tables import SPLITS, VIDEOS, to_table
 from pipelines.experiments.experiment import Experiment
 from pipelines.faces import perturb
 from pipelines.metrics import results
-from pipelines.scoring import score
+from pipelines.scoring import predictions, score
 from pipelines.training import stages
 from pipelines.training.views import View
 from pipelines.trials import planner
@@ -159,8 +159,8 @@ DECIDE_NOTHING = {
     "loop.CHECK_SECONDS",
     "loop.CHECK_STEPS",
     "loop.NOTE_SECONDS",
+    "predictions.MASKED_ROWS",
     "score.BATCH_SAMPLES",
-    "score.MASKED_ROWS",
     "score.MAX_RESTARTS",
     "score.MOST_PERTURBATIONS",
     "score.SLICE_BYTES",
@@ -182,7 +182,9 @@ def numbers_of(module: ModuleType) -> set[str]:
 MODULES = [
     importlib.import_module(f"pipelines.training.{module.name}") for module in pkgutil.iter_modules(training.__path__)
 ]
-CONSTANTS = [(module, name) for module in (*MODULES, score, results) for name in sorted(numbers_of(module))]
+CONSTANTS = [
+    (module, name) for module in (*MODULES, predictions, score, results) for name in sorted(numbers_of(module))
+]
 
 
 @pytest.mark.parametrize(("module", "name"), [pytest.param(*c, id=f"{c[0].__name__}.{c[1]}") for c in CONSTANTS])
