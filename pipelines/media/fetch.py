@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import fsspec
 
+from pipelines.common.bucket import PATIENCE_S
 from pipelines.common.filenames import on_disk
 from pipelines.common.text import one_line
 from pipelines.media import decode, stills
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 3
-WAIT_S = 1.0  # before the second attempt; twice that before the third
+WAIT_S = 1.0  # before the second attempt; twice that before the third, and so on up to ten times that
+_BUCKETS = {"s3", "s3a", "gs", "gcs"}
 _AT_ONCE = 16  # transfers of single pictures: each waits for its server longer than it takes
 
 # What a transfer that fails raises: fsspec's timeouts and most backends' errors are OSErrors, aiohttp's are not all.
@@ -151,7 +153,7 @@ def _download_any(system: Any, path: str, target: Path) -> None:
 def _download_pictures(system: Any, path: str, target: Path) -> bool:
     """Download the pictures of a folder; return False when `path` is no folder, or one without pictures."""
     try:
-        listed = _retry(lambda: system.ls(path, detail=False))
+        listed = _retry(system, lambda: system.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return False
     names = {_name(name): name for name in listed if name.rstrip("/") != path.rstrip("/")}
@@ -174,20 +176,39 @@ def _download(system: Any, path: str, target: Path) -> None:
         if size is not None and got != size:
             raise EOFError(f"{got} of {size} bytes came")
 
-    _retry(once)
+    _retry(system, once)
 
 
-def _retry(transfer: Callable[[], T]) -> T:
-    """Try a transfer `ATTEMPTS` times: networks fail for a moment, and a lost video would be missing for good."""
-    for attempt in range(1, ATTEMPTS):
+def _retry(system: Any, transfer: Callable[[], T]) -> T:
+    """Try a transfer `ATTEMPTS` times: networks fail for a moment, and a lost video would be missing for good.
+
+    A bucket is asked again for as long as a bucket of the storage would be: while its server is away, no video of it
+    is to blame. Raise what the last attempt raised, as an OSError where `_TRANSFER` doesn't know it.
+    """
+    of = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    until, attempt = time.monotonic() + (PATIENCE_S if of & _BUCKETS else 0.0), 1
+    while True:
         try:
             return transfer()
         except _FINAL:
             raise
-        except _TRANSFER as error:
-            log.info("attempt %d of %d failed: %s", attempt, ATTEMPTS, error)
-            time.sleep(WAIT_S * attempt)
-    return transfer()
+        except (*_TRANSFER, *_unreachable(of)) as error:
+            wait_s = WAIT_S * min(attempt, 10)
+            no_room = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            if no_room or (attempt >= ATTEMPTS and time.monotonic() + wait_s > until):
+                raise error if isinstance(error, _TRANSFER) else OSError(one_line(error)) from error
+            log.info("attempt %d failed: %s", attempt, error)
+            time.sleep(wait_s)
+            attempt += 1
+
+
+def _unreachable(protocols: set[str]) -> tuple[type[Exception], ...]:
+    """Return what fsspec lets through of a backend's own errors for a server that can't be reached."""
+    if protocols.isdisjoint(("s3", "s3a")):
+        return ()
+    from botocore.exceptions import ConnectionError, HTTPClientError  # here: it takes long, and s3fs has done it
+
+    return ConnectionError, HTTPClientError
 
 
 def _suffix(path: str) -> str:

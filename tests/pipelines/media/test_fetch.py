@@ -7,6 +7,7 @@ import io
 import tarfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -212,3 +213,35 @@ def test_messages_name_the_uri_and_not_the_copy(memory, left):
     ):
         take(path, 3)
     assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "away_s", "comes"), [("s3", 60, True), (("gs", "gcs"), 60, True), ("s3", 400, False)]
+)
+def test_a_bucket_that_is_away_is_waited_for(protocol, away_s, comes, monkeypatch):
+    """In buckets alone: of a list of addresses in the web, many may be dead."""
+    from botocore.exceptions import EndpointConnectionError
+
+    monkeypatch.setattr(fetch, "WAIT_S", 1.0)
+    clock = SimpleNamespace(now=0.0, asked=0, monotonic=lambda: clock.now)
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr(fetch, "time", clock)
+
+    def transfer() -> str:
+        clock.asked += 1
+        if clock.now < away_s:
+            raise EndpointConnectionError(endpoint_url="here") if protocol == "s3" else OSError("503")
+        return "video"
+
+    if comes:
+        assert fetch._retry(SimpleNamespace(protocol=protocol), transfer) == "video"
+        assert away_s <= clock.now <= away_s + 10
+    else:
+        with pytest.raises(OSError, match="Could not connect to the endpoint"):
+            fetch._retry(SimpleNamespace(protocol=protocol), transfer)
+        assert 290 <= clock.now <= 300
+    assert clock.asked < 50
+    clock.now, clock.asked = 0.0, 0
+    with pytest.raises((OSError, EndpointConnectionError)):
+        fetch._retry(SimpleNamespace(protocol="https"), transfer)
+    assert clock.asked <= fetch.ATTEMPTS
