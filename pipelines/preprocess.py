@@ -39,6 +39,11 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     p.add_argument("--predictor", metavar="FILE", type=Path, help="a dlib landmark predictor of your own")
     p.add_argument("--retry-failed", action="store_true", help="read unreadable and crashed videos again")
+    p.add_argument(
+        "--same-files",
+        action="store_true",
+        help="the videos were copied without their times: take files of the same size for those of before",
+    )
     p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
     p.add_argument("--dry-run", action="store_true", help="print what would be extracted and stop")
     return p

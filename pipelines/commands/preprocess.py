@@ -13,6 +13,7 @@ from rich.table import Table
 from pipelines import datasets
 from pipelines.common import cluster
 from pipelines.common.storage import check_storage
+from pipelines.common.text import counted
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment, Preset
 from pipelines.faces.plan import Extraction, extract_missing, faces_folder, notes
@@ -106,6 +107,12 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
         console.print("The sample corpus would be made first; run without --dry-run, or name --datasets")
         return 0
     extractions = plan(arguments, roots, storage, is_sample=config_file is None)
+    if arguments.same_files and not arguments.dry_run:
+        for extraction in extractions:
+            if touched := extraction.standing.touched:
+                extraction.accept_touched(arguments.predictor)
+                text = f"{extraction.dataset}: {counted(touched, 'video')} taken for the files of before"
+                console.print(text, highlight=False, markup=False)
     _print_plan(extractions, console)
     if arguments.dry_run:
         return 0

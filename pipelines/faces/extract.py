@@ -271,7 +271,7 @@ def extract_all(
         wants = []
         for target, videos in zip(targets, asked, strict=True):
             there = writer.tidy(target.folder)
-            wants.append(lacking(videos, there, retry_failed))
+            wants.append(lacking(videos, there, retry_failed, files.accepted(target.folder)))
             writer.forget(target.folder, there, videos["video_id"].filter(wants[-1]))
             for part in writer.parts(target.folder, there):
                 gathering.add(target.folder, *part)
@@ -350,17 +350,20 @@ def checked(videos: pa.Table, roots: Mapping[str, str]) -> pa.Table:
     return videos.select(_NEEDED).append_column(LEDGER.field("source"), files.sources(videos, roots))
 
 
-def lacking(videos: pa.Table, there: pa.Table, retry_failed: bool = False) -> NDArray[np.bool_]:
-    """Say for each video, a row of `checked`, whether it must be read; `there`: what `writer.tidy` has found.
+def lacking(
+    videos: pa.Table, there: pa.Table, retry_failed: bool = False, accepted: pa.Table | None = None
+) -> NDArray[np.bool_]:
+    """Say for each video, a row of `checked`, whether it must be read; `there`: what `writer.tidy` has found;
+    `accepted`: what `files.accepted` has.
 
-    It is absent, or there as it was before something changed (see `files.differs`), or, with `retry_failed`, as one
+    It is absent, or there as it was before something changed (see `files.changed`), or, with `retry_failed`, as one
     that failed.
     """
     at = found(videos["video_id"], there["video_id"])
     wanted = at < 0
     known = there.select([*COPIED, "status", "source"]).take(at[~wanted])
     now = videos["source"].filter(~wanted).combine_chunks()
-    again = files.differing(now, known["source"], known.select(COPIED))
+    again = files.changed(videos["video_id"].filter(~wanted), now, known["source"], accepted, known.select(COPIED))
     if retry_failed:
         again |= np.asarray(pc.is_in(known["status"], pa.array(FAILED)))
     wanted[~wanted] = again

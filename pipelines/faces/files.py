@@ -3,6 +3,9 @@
 A file's state is its size and the time of its last change in seconds, of remote storage its etag where it has one: what
 can be had without opening it. Of a file in an archive it is that of the archive, of a local folder of pictures the
 folder's own. Web servers, and remote storage of folders of pictures, tell none: then nothing is known to have changed.
+
+A copy without its times looks like another file. Whoever has made one can say so: `accept` writes down what the files
+are now, beside what the faces were cut from, in `accepted.parquet` of the extraction's folder.
 """
 
 import os
@@ -10,6 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,10 +21,12 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.common import tables
 from pipelines.common.filenames import on_disk
+from pipelines.common.storage import write_parquet
 from pipelines.datasets import folder_of, is_remote, told_state
 from pipelines.media import stills
 
@@ -28,6 +34,8 @@ GONE = ""  # the state of a file that is not there; None: not known
 FILES = {"uri": "state", "mask_uri": "mask_state", "real_uri": "real_state"}  # column of VIDEOS -> of LEDGER.source
 TOLD = ("label", "method", "codec", "split", "face_rule")  # what else of VIDEOS decides the rows of FACES
 NEEDED = ("video_id", "root", *TOLD, *FILES)  # columns of VIDEOS
+
+ACCEPTED = pa.schema([tables.LEDGER.field("video_id"), tables.LEDGER.field("source")])
 
 _THREADS = 32  # a network file system answers each question in a millisecond, but many at once
 _BATCH = 256
@@ -62,10 +70,52 @@ def sources(videos: pa.Table, roots: Mapping[str, str]) -> pa.StructArray:
     return pa.StructArray.from_arrays([columns[field.name] for field in kind], fields=list(kind))
 
 
-def differing(now: pa.StructArray, before: pa.ChunkedArray, copied: pa.Table | None = None) -> NDArray[np.bool_]:
+def changed(
+    video_ids: pa.ChunkedArray,
+    now: pa.StructArray,
+    before: pa.ChunkedArray,
+    known: pa.Table | None,
+    copied: pa.Table | None = None,
+) -> NDArray[np.bool_]:
+    """Say for each video whether it must be read again: as `differing`, save what was accepted since then.
+
+    known: of `accepted`.
+    """
+    result = differing(now, before, copied)
+    if known is not None and result.any():
+        at = pc.index_in(video_ids, known["video_id"]).combine_chunks()
+        result &= differing(now, known["source"].take(at)) | np.asarray(at.is_null())
+    return result
+
+
+def accepted(folder: Path) -> pa.Table:
+    """Return video_id and source of the videos whose files were said to be those of before."""
+    path = folder / "accepted.parquet"
+    return pq.read_table(path, schema=ACCEPTED) if path.is_file() else ACCEPTED.empty_table()
+
+
+def accept(folder: Path, video_ids: pa.ChunkedArray, now: pa.StructArray) -> None:
+    """Write down that the faces of these videos are those of the files as they are now. Hold the folder meanwhile."""
+    reject(folder, video_ids)
+    new = pa.table({"video_id": video_ids, "source": now}).cast(ACCEPTED)
+    write_parquet(folder / "accepted.parquet", pa.concat_tables([accepted(folder), new]))
+
+
+def reject(folder: Path, video_ids: pa.ChunkedArray) -> None:
+    """Forget that files of these videos were accepted, as their faces are to be cut anew."""
+    known = accepted(folder)
+    rest = known.filter(pc.invert(pc.is_in(known["video_id"], video_ids)))
+    if rest.num_rows < known.num_rows:
+        write_parquet(folder / "accepted.parquet", rest)
+
+
+def differing(
+    now: pa.StructArray, before: pa.ChunkedArray, copied: pa.Table | None = None, *, times: bool = True
+) -> NDArray[np.bool_]:
     """Say for each video whether it must be read again: see `differs`.
 
-    before: what was recorded of it; where it is null, a row of `copied` was, or without it nothing.
+    before: what was recorded of it; where it is null, a row of `copied` was, or without it nothing. times: False: a
+    file of the same size is the same.
     """
     before = before.combine_chunks()
     valid = np.asarray(before.is_valid())
@@ -79,27 +129,30 @@ def differing(now: pa.StructArray, before: pa.ChunkedArray, copied: pa.Table | N
         recorded = before[place].as_py()
         if recorded is None and copied is not None:
             recorded = copied.slice(place, 1).to_pylist()[0]
-        result[place] = recorded is not None and differs(now[place].as_py(), recorded)
+        result[place] = recorded is not None and differs(now[place].as_py(), recorded, times=times)
     return result
 
 
-def differs(now: Source, before: Row) -> bool:
+def differs(now: Source, before: Row, *, times: bool = True) -> bool:
     """Say whether a video must be read again: VIDEOS describes it otherwise, or one of its files is another.
 
     before: what was recorded; what it lacks is not known. A file that is gone changes nothing: what was read from it is
-    still right.
+    still right. times: False: a file of the same size is the same, and so is a folder.
     """
     if any(now[name] != before.get(name, now[name]) for name in TOLD):
         return True
-    return now["state"] != GONE and any(_is_other(now, before, *columns) for columns in FILES.items())
+    return now["state"] != GONE and any(_is_other(now, before, *columns, times) for columns in FILES.items())
 
 
-def _is_other(now: Source, before: Row, column: str, state: str) -> bool:
+def _is_other(now: Source, before: Row, column: str, state: str, times: bool) -> bool:
     if column not in before or now[column] is None or now[state] == GONE:
         return False
     if now[column] != before[column]:
         return True
-    return None not in (now[state], before[state]) and now[state] != before[state]
+    if None in (now[state], before[state]):
+        return False
+    sizes = [told.rpartition(" ")[0] for told in (now[state], before[state])]  # empty for folders
+    return now[state] != before[state] and (times or sizes[0] != sizes[1])
 
 
 def _states(root: pa.ChunkedArray, uri: pa.ChunkedArray, roots: Mapping[str, str]) -> pa.Array:

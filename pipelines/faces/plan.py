@@ -19,6 +19,8 @@ from pipelines.faces import files, store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.media import stills
 
+COPIED = "if these are copies, `crossforge preprocess --same-files` keeps their faces"
+
 _MOST_FAILURES = 10  # printed for a dataset and recipe
 _FEW = 500  # videos of a dataset, of which several share a pass: starting one takes as long as tens of videos
 
@@ -28,7 +30,8 @@ class Standing:
     """How many of the videos of an extraction are there, and how they got there."""
 
     absent: int  # never extracted
-    changed: int  # ... since they were extracted: see `files.differs`
+    changed: int  # ... since they were extracted: see `files.changed`
+    touched: int  # of these, those whose files are another only by their times
     unrecorded: int  # extracted by a version that did not record what of: whether they have changed can't be told
 
     @property
@@ -65,18 +68,38 @@ class Extraction:
     @property
     def standing(self) -> Standing:
         """How many of the videos are extracted, and how."""
-        done, changed, recorded = self._compared()
-        return Standing(absent=int((~done).sum()), changed=int(changed.sum()), unrecorded=int((done & ~recorded).sum()))
+        done, changed, touched, recorded = self._compared()
+        return Standing(
+            absent=int((~done).sum()),
+            changed=int(changed.sum()),
+            touched=int(touched.sum()),
+            unrecorded=int((done & ~recorded).sum()),
+        )
 
-    def _compared(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Say for each video whether it is extracted, has changed since then, and whether it was recorded what from."""
+    def _compared(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Say for each video whether it is extracted, has changed since then, only by times, has a recorded source."""
         known = store.ledger_table(self.folder, ["video_id", "source"])
         at = store.found(self.videos["video_id"], known["video_id"])
         before = known["source"].take(pa.array(at, mask=at < 0))
         done, recorded = at >= 0, np.asarray(before.is_valid())
         if not recorded.any():  # the videos' files need not be looked at
-            return done, recorded, recorded
-        return done, files.differing(self.sources, before), recorded
+            return done, recorded, recorded, recorded
+        changed = files.changed(self.videos["video_id"], self.sources, before, files.accepted(self.folder))
+        touched = changed & ~files.differing(self.sources, before, times=False) if changed.any() else changed
+        return done, changed, touched, recorded
+
+    def accept_touched(self, predictor: Path | None = None) -> None:
+        """Take files that are others only by their times for those of before; see `files.accept`.
+
+        Raises ValueError where the folder can't be written, or was extracted with another landmark predictor.
+        """
+        from pipelines.faces import writer  # here: a dry run has no use for it
+
+        with writer.claimed(self.folder, self.recipe, predictor):
+            _, _, touched, _ = self._compared()
+            if touched.any():
+                now = self.sources.filter(pa.array(touched))
+                files.accept(self.folder, self.videos["video_id"].filter(pa.array(touched)), now)
 
     @property
     def num_missing(self) -> int:
@@ -106,7 +129,7 @@ class Extraction:
     @property
     def bytes_needed(self) -> int:
         """An estimate of what the missing videos will take on disk. A picture is a video of one frame."""
-        done, changed, _ = self._compared()
+        done, changed, _, _ = self._compared()
         missing = self.videos["uri"].filter(~done | changed).to_pylist()
         num_pictures = sum(map(stills.is_picture, missing))
         num_frames = num_pictures + (len(missing) - num_pictures) * self.recipe.num_frames
@@ -120,7 +143,11 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
     for extraction in extractions:
         standing = extraction.standing
         if standing.changed:
-            lines.append(f"{_videos(standing.changed, extraction)} changed since they were extracted")
+            text = f"{_videos(standing.changed, extraction)} changed since they were extracted"
+            if standing.touched:
+                few = "" if standing.touched == standing.changed else f"{standing.touched} of them "
+                text += f", {few}only in the times of their files: {COPIED}"
+            lines.append(text)
         if standing.unrecorded:
             lines.append(
                 f"{_videos(standing.unrecorded, extraction)} were extracted before it was recorded what from: taken as "

@@ -27,6 +27,7 @@ from pipelines.common import tables
 from pipelines.common.storage import locked, make_folder, to_disk, write_json, write_parquet, writing
 from pipelines.faces import store
 from pipelines.faces.detect import MISSING, predictor_digest
+from pipelines.faces.files import reject
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.faces.store import METADATA, ROWS_PER_GROUP
 from pipelines.faces.video import VideoRows
@@ -193,6 +194,7 @@ def forget(folder: Path, videos: pa.Table, video_ids: pa.ChunkedArray) -> None:
     hit = videos.filter(pc.is_in(videos["video_id"], video_ids)).select(["video_id", "file"]).to_pylist()
     if not hit:
         return
+    reject(folder, video_ids)
     (folder / "_done.json").unlink(missing_ok=True)  # until they are back, the folder is not complete
     to_disk(folder)  # also after a power cut
     files: dict[str, set[str]] = {}

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.common import tables
-from pipelines.faces import detect, store, writer
+from pipelines.faces import detect, files, store, writer
 from pipelines.faces import extract as extract_module
 from pipelines.faces.extract import ExtractionError, Target, extract, extract_all
 from pipelines.faces.plan import Extraction, Standing, notes
@@ -642,7 +642,9 @@ def as_asked(videos: pa.Table, roots: dict[str, str]) -> dict[str, dict]:
 def wanted(folder: Path, videos: pa.Table, roots: dict[str, str], **options) -> list[str]:
     """Return the ids of those that an extraction would read."""
     there = writer.tidy(folder)
-    mask = extract_module.lacking(extract_module.checked(videos, roots), there, **options)
+    mask = extract_module.lacking(
+        extract_module.checked(videos, roots), there, accepted=files.accepted(folder), **options
+    )
     return videos["video_id"].filter(mask).to_pylist()
 
 
@@ -900,7 +902,7 @@ def asked_again(extraction: Extraction) -> list[str]:
 
 def test_what_has_not_changed_is_not_read_again(extracted):
     assert asked_again(extracted()) == []
-    assert extracted().standing == Standing(absent=0, changed=0, unrecorded=0)
+    assert extracted().standing == Standing(absent=0, changed=0, touched=0, unrecorded=0)
     assert notes([extracted()]) == []
 
 
@@ -908,6 +910,29 @@ def test_a_file_that_was_replaced_is_read_again(extracted, tmp_path):
     (tmp_path / "data" / "text.mp4").write_bytes((tmp_path / "data" / "other.mp4").read_bytes())
     assert asked_again(extracted()) == ["text"]
     assert notes([extracted()]) == ["1 of 3 videos of toy changed since they were extracted"]
+
+
+def test_copies_without_their_times_keep_their_faces_where_one_says_so(extracted, tmp_path):
+    def copy(name: str, time_s: int) -> None:
+        os.utime(tmp_path / "data" / name, (time_s, time_s))
+
+    for name in ("real.mp4", "fake.mp4"):
+        copy(name, 1_000_000_000)
+    (tmp_path / "data" / "text.mp4").write_bytes(b"of another size")
+    assert sorted(asked_again(extracted())) == ["fake", "real", "text"]
+    assert notes([extracted()]) == [
+        "3 of 3 videos of toy changed since they were extracted, 2 of them only in the times of their files: if these "
+        "are copies, `crossforge preprocess --same-files` keeps their faces"
+    ]
+    extracted().accept_touched()
+    assert asked_again(extracted()) == ["text"]
+    copy("fake.mp4", 1_000_000_001)
+    assert sorted(asked_again(extracted())) == ["fake", "text"]
+    extracted().accept_touched()
+    assert asked_again(extracted()) == ["text"]
+    forget(extracted().folder, "toy/real")  # to be read anew: what was accepted is no longer true of it
+    assert files.accepted(extracted().folder)["video_id"].to_pylist() == ["toy/fake"]
+    assert wanted(extracted().folder, extracted().videos, extracted().roots) == ["toy/real", "toy/text"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(extracted, read_once, tmp_path):
@@ -960,7 +985,7 @@ def test_faces_from_before_sources_were_recorded_are_kept_and_one_line_says_so(e
         names = [name for name in old.column_names if name != "source"]
         with pq.ParquetWriter(path, old.select(names).schema.with_metadata(metadata)) as file:
             file.write_table(old.select(names).replace_schema_metadata(metadata))
-    assert extracted().standing == Standing(absent=0, changed=0, unrecorded=3)
+    assert extracted().standing == Standing(absent=0, changed=0, touched=0, unrecorded=3)
     assert asked_again(extracted()) == []
     (note,) = notes([extracted()])
     assert note == (

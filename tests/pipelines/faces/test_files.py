@@ -66,6 +66,15 @@ def test_nothing_has_changed_when_nothing_has(root):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_without_times_a_file_of_another_size_is_another(root, name):
+    before = source(root)
+    write(root, name, b"54321", time_s=1_000_000_001)
+    assert not files.differs(source(root), before, times=False)
+    write(root, name, b"1234", time_s=1_000_000_001)
+    assert files.differs(source(root), before, times=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_another_size_or_time_is_another(root, name):
     before = source(root)
     write(root, name, b"1234567")
