@@ -311,6 +311,10 @@ class BucketPath(PosixPath):
                 passed_s = time.monotonic() - began
                 refused = re.search(r"status code: 4(?!08|09|29)\d\d|token request", str(error))
                 if passed_s + wait_s > (_REFUSED_S if refused else PATIENCE_S):
+                    if refused and refused[0] == "token request":  # of the machine's service account, the last resort
+                        raise StorageError(
+                            f"{self.scheme}:// can't be used: no credentials found; {ACCESS[self.scheme]}"
+                        ) from None
                     raise StorageError(
                         f"{self} can't be {_PARTICIPLES[verb]} for {passed_s:.0f} s: {_reason(error)}; see whether the "
                         f"server can be reached, then run again; {ACCESS[self.scheme]}"

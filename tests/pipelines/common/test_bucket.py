@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from obstore import exceptions
 
 from pipelines.common import bucket, bucket_cache, bucket_client, lease, storage
 from pipelines.common.bucket import BucketPath
@@ -196,6 +197,18 @@ def test_an_error_says_what_is_wrong(place, in_bucket, monkeypatch):
     bucket_client.store.cache_clear()
     with pytest.raises(StorageError, match="nobody"):
         place.exists()
+
+
+def test_without_credentials_for_google_the_error_says_where_they_are_looked_for(impatient, monkeypatch):
+    """Without a file of them, the machine's service account is asked, on a server that no other machine has."""
+
+    def ask(store: Any) -> None:
+        raise exceptions.GenericError("Generic GCS error: Error performing token request: Error performing GET ...")
+
+    monkeypatch.setattr(bucket, "_REFUSED_S", 0.2)
+    monkeypatch.setattr(bucket_client, "store", lambda scheme, name: None)
+    with pytest.raises(StorageError, match=r"^gs:// can't be used: no credentials found; .*gcloud auth"):
+        storage.path_of("gs://my-bucket/a")._ask("read", ask)
 
 
 def test_a_folder_of_a_process_that_is_killed_before_its_end_is_none(place):
