@@ -4,5 +4,5 @@ In: a folder. Out: one tree for each dataset below it, and {dataset: root}. The 
 
     corpus  the videos and lists, written as the datasets' owners would
     plan    which videos there are: who is filmed, what is forged, under which names
-    people  people, takes and forgeries as arrays, without files
+    drawing, people, takes, forgeries  what they show, as arrays, without files
 """

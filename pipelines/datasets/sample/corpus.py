@@ -38,19 +38,9 @@ from pipelines.common.storage import (
     tree_to_disk,
     write_json,
 )
-from pipelines.datasets.sample.people import (
-    FPS,
-    Image,
-    Look,
-    Person,
-    Take,
-    film,
-    forge,
-    make_person,
-    make_take,
-    placed_beside,
-    portraits,
-)
+from pipelines.datasets.sample.drawing import Image
+from pipelines.datasets.sample.forgeries import forge
+from pipelines.datasets.sample.people import Person, make_person, portraits
 from pipelines.datasets.sample.plan import (
     BESIDE,
     FOLDERS,
@@ -65,6 +55,7 @@ from pipelines.datasets.sample.plan import (
     size_of,
     with_needs,
 )
+from pipelines.datasets.sample.takes import FPS, Look, Take, film, make_take, placed_beside
 
 VERSION = 5  # raise it when any frame of the corpus changes
 NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"

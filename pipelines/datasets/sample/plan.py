@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.datasets.sample.people import Forgery, Look
+from pipelines.datasets.sample.forgeries import Forgery
+from pipelines.datasets.sample.takes import Look
 
 FOLDERS = {
     "ffpp": "FaceForensics++",

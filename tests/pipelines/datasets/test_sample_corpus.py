@@ -14,7 +14,9 @@ import pytest
 
 from pipelines import datasets
 from pipelines.datasets.sample import corpus, plan
-from pipelines.datasets.sample.people import Person, film, forge, make_person, make_take, portraits
+from pipelines.datasets.sample.forgeries import forge
+from pipelines.datasets.sample.people import Person, make_person, portraits
+from pipelines.datasets.sample.takes import film, make_take
 from pipelines.media import decode
 from tests.pipelines.media.taking import take
 
