@@ -17,7 +17,7 @@ from pipelines.common.bucket import BucketPath
 
 FILE = "progress.json"
 WRITTEN_SECONDS = 60  # within these a note that is being written has been written
-BUCKET_SECONDS = 10.0
+LOOK_SECONDS, BUCKET_SECONDS = 1.0, 10.0  # between two looks at notes; in a bucket, where each costs requests
 _noted: dict[Path, tuple[str, float]] = {}  # folder in a bucket -> phase and time of the last note
 LOG_SECONDS = (2, 30)  # between two lines of a log: at least, and at most while there is progress
 
@@ -47,11 +47,15 @@ def forget(folder: Path) -> None:
 
 def noted(folder: Path) -> Mapping[str, Any] | None:
     """Return what `note` wrote last in this folder: `phase`, `done` and `total`; None if it wrote nothing."""
-    path = folder / FILE
     try:
-        return storage.read_json(path) if path.is_file() else None
-    except storage.StorageError:  # a note is not made safe from power cuts
+        return storage.read_json(folder / FILE)
+    except (FileNotFoundError, storage.StorageError):  # a note is not made safe from power cuts
         return None
+
+
+def look_seconds(folder: Path) -> float:
+    """Return how many seconds to wait between two looks at what is noted below a folder."""
+    return BUCKET_SECONDS if isinstance(folder, BucketPath) else LOOK_SECONDS
 
 
 @dataclass(slots=True)

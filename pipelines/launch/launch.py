@@ -59,15 +59,19 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
             progress.view(console, title) as view,
             _drawing() as drawing,  # what the report shows of a trial that has its pictures
         ):
+            left = dict(todo)
 
             def look() -> None:
-                for key, trial in todo.items():
+                for key, trial in list(left.items()):
+                    complete = trial.complete  # before the last look at it
                     if standing := tune.standing(trial):
                         view.update(outcome.name_of(key), *standing)
                         live.look(key)
-                    if key in undrawn and trial.complete:
-                        undrawn.remove(key)
-                        drawing.submit(page.example_pictures, trial.folder, *key)
+                    if complete:
+                        del left[key]
+                        if key in undrawn:
+                            undrawn.remove(key)
+                            drawing.submit(page.example_pictures, trial.folder, *key)
 
             tune.fit(list(todo.values()), compute, concurrent, request.storage / "ray", look)
     return trials

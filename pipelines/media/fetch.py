@@ -186,13 +186,14 @@ def _retry(system: Any, transfer: Callable[[], T]) -> T:
     is to blame. Raise what the last attempt raised, as an OSError where `_TRANSFER` doesn't know it.
     """
     of = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    fails: tuple[type[Exception], ...] = (*_TRANSFER, *_unreachable(of))
     until, attempt = time.monotonic() + (PATIENCE_S if of & _BUCKETS else 0.0), 1
     while True:
         try:
             return transfer()
         except _FINAL:
             raise
-        except (*_TRANSFER, *_unreachable(of)) as error:
+        except fails as error:
             wait_s = WAIT_S * min(attempt, 10)
             no_room = isinstance(error, OSError) and error.errno == errno.ENOSPC
             if no_room or (attempt >= ATTEMPTS and time.monotonic() + wait_s > until):

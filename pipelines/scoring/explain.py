@@ -96,7 +96,7 @@ def _row(video: Video, face: FaceAt, stage: str, scores: Mapping[str, float]) ->
 # ------------------------------------------------------------------------------------- the files
 def made(folder: Path) -> bool:
     """Return whether a trial's folder has both files."""
-    return (folder / EVIDENCE).exists()  # which is written last
+    return (folder / EVIDENCE).is_file()  # which is written last
 
 
 def write(

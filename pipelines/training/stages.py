@@ -91,8 +91,11 @@ class PlannedStage:
 
     def curve(self) -> list[dict[str, Any]]:
         """Return an entry for each finished epoch: `epoch`, `step`, `lr`, `seconds`, `train/...`, `val/...`."""
-        path = self.folder / "curves.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        try:
+            lines = (self.folder / "curves.jsonl").read_text().splitlines()
+        except FileNotFoundError:  # not asked before: in a bucket that is a request
+            return []
+        return [json.loads(line) for line in lines]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -20,16 +20,15 @@ from pipelines.training import job
 from pipelines.trials import pictures, run
 from pipelines.trials.trial import Trial
 
-POLL_SECONDS = 1.0
 RETRIES = 1  # of a trial that fails
 FAILURE = "failure.txt"
 PICTURES = "pictures"  # a phase of a trial that has its numbers
 
 
 def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: Path, look: Callable[[], None]) -> None:
-    """Run the trials, `concurrent` at once, and call `look` every second. A trial that fails leaves its reason.
+    """Run the trials, `concurrent` at once, and call `look` now and then. A trial that fails leaves its reason.
 
-    folder: for Ray Tune's own files. Without trials it does nothing.
+    folder: of the storage, for Ray Tune's own files. Without trials it does nothing.
     """
     if not trials:
         return
@@ -53,7 +52,7 @@ def fit(trials: Sequence[Trial], compute: job.Compute, concurrent: int, folder: 
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    _fit(tuner, look)
+    _fit(tuner, look, progress.look_seconds(folder))
     _show_rest(trials, compute)
 
 
@@ -136,10 +135,10 @@ class _Background:
         return self.future.result()
 
 
-def _fit(tuner: Any, look: Callable[[], None]) -> None:
-    """Run the tuner, and call `look` every second and at the end."""
+def _fit(tuner: Any, look: Callable[[], None], every_s: float) -> None:
+    """Run the tuner, and call `look` every so many seconds and at the end."""
     background = _Background(tuner.fit)
-    while not background.wait(POLL_SECONDS):
+    while not background.wait(every_s):
         look()
     look()
     background.result()
@@ -234,8 +233,8 @@ def search(
 ) -> None:
     """Train candidates, `concurrent` at once. Optuna proposes their settings, ASHA stops those that fall behind.
 
-    plan(settings) gives the trial of a candidate. folder: for Ray Tune's own files. note(candidate) is called whenever
-    one changes its state, `look` every second. ASHA looks after a ninth and a third of `most_epochs` and lets the best
+    plan(settings) gives the trial of a candidate. folder: as in `fit`. note(candidate) is called whenever one changes
+    its state, `look` now and then. ASHA looks after a ninth and a third of `most_epochs` and lets the best
     third go on.
     """
     import optuna  # here, and Ray: whoever only asks how a trial stands needs neither
@@ -274,7 +273,7 @@ def search(
             callbacks=[_noting(note)],
         ),
     )
-    _fit(tuner, look)
+    _fit(tuner, look, progress.look_seconds(folder))
 
 
 def _distribution(values: Range | tuple[Any, ...]) -> Any:
@@ -318,7 +317,7 @@ def _train_candidate(
     with _noted_failure(trial, compute), trial.timed():
         training = _Background(lambda: run.train_stages(trial, compute, partial(progress.note, trial.folder)))
         reported = 0
-        while not training.wait(POLL_SECONDS):
+        while not training.wait(progress.look_seconds(trial.folder)):
             reported = _report_epochs(trial, reported)
         training.result()
         _report_epochs(trial, reported)

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from obstore import exceptions
 
-from pipelines.common import bucket, bucket_cache, bucket_client, lease, storage
+from pipelines.common import bucket, bucket_cache, bucket_client, lease, progress, storage
 from pipelines.common.bucket import BucketPath
 from pipelines.common.bucket_client import StorageError
+from pipelines.training import stages
 
 ROOT = Path(__file__).parents[3]
 
@@ -244,6 +245,18 @@ def test_of_a_table_no_more_is_fetched_than_asked_for(place, in_bucket):
     storage.write_bytes(place / "t.parquet", os.urandom(5_000_000))
     with pytest.raises(FileNotFoundError, match="replaced while it was read"):
         ranged.read()
+
+
+def test_to_look_how_a_training_stands_takes_a_request_for_each_file(place, in_bucket):
+    stage = stages.PlannedStage(paper="plain", name="detect", folder=place, spec={}, needs=())
+    assert (progress.noted(place), stage.curve()) == (None, [])
+    progress.note(place, "detect", 1, 2)
+    storage.write_text(place / "curves.jsonl", '{"epoch": 1}\n')
+    in_bucket.server.requests.clear()
+    assert progress.noted(place) == {"phase": "detect", "done": 1, "total": 2}
+    assert stage.curve() == [{"epoch": 1}]
+    assert [method for method, _ in in_bucket.server.requests] == ["GET", "GET"]
+    assert progress.look_seconds(place) >= 10 > progress.look_seconds(Path("folder"))
 
 
 # ------------------------------------------------------------------------------------------------------ copies
