@@ -24,6 +24,7 @@ from rich.console import Console
 
 from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
+from pipelines.common.text import meant
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.launch import cost
@@ -144,7 +145,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
     preset = preset_of(arguments) if arguments.trained else None
     chosen = [name for name in names() if not arguments.part or any(part in name for part in arguments.part)]
     if not chosen:
-        parser(prog).error(f"no question has {' or '.join(arguments.part)} in its name; there are {', '.join(names())}")
+        guess = meant(arguments.part[0], names(), f"there are {', '.join(names())}")
+        parser(prog).error(f"no question has {' or '.join(arguments.part)} in its name; {guess}")
     try:
         storage = check_storage(arguments.storage, write=False)
         finished = trained(storage) if arguments.trained else None
@@ -156,6 +158,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
         waiting.print(f"Estimating {_count(number, 'question')}, which is done once and takes seconds ...")
 
     estimates = cost.kept({name: partial(of_paper, name) for name in chosen}, say)
+    console.print(f"GPU hours are {cost.BASIS}\n")
     for name in chosen:
         console.print("\n".join(entry(name, estimates[name], preset, storage, finished)) + "\n")
     counted = f", {preset} preset, default seeds" if preset else ""

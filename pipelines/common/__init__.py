@@ -16,6 +16,7 @@ It knows no video, face or score, only the columns of their tables.
     provenance  the commit that made a number
     own_code    Python code of the user's own, loaded from a file that was named
     user_cache  the folder of what a command keeps for the next call of the same user
+    rates       what pieces of work took on this machine, kept there for plans
     command     what all commands share: parser, types of switches, errors as lines and exit codes
     filenames   file names that are not UTF-8, as text that tables and JSON can hold
     text        text from files and errors, made safe and short enough to be shown

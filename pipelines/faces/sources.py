@@ -1,13 +1,14 @@
 """Where a dataset's videos are: a datasets.toml of one's own, or the made-up sample corpus."""
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 
 from pipelines import datasets
-from pipelines.common import progress
+from pipelines.common import progress, rates
 from pipelines.common.storage import path_of
 from pipelines.datasets.sample import corpus
 
@@ -27,6 +28,11 @@ def datasets_file(switch: str | None) -> Path | None:
 def corpus_size(preset: str | None) -> str:
     """Return how large the sample corpus is for a preset; None: the default one."""
     return "tiny" if preset == "tiny" else "full"
+
+
+def clip(size: str) -> str:
+    """Return what the seconds that a clip of the sample corpus takes are kept under, see `common.rates`."""
+    return f"clip of the sample corpus, {size}"
 
 
 def roots_of(
@@ -50,8 +56,11 @@ def roots_of(
     if roots is not None or dry_run:
         return roots
     with progress.view(console, "Making the sample corpus (once)") as view:
+        began = time.monotonic()
 
         def on_clip(done: int, total: int) -> None:
             view.update("clips", f"{done} of {total}", done, total)
+            if done == total:
+                rates.keep({clip(size): (time.monotonic() - began) / total})
 
         return corpus.make(storage, size=size, names=names, progress=on_clip)

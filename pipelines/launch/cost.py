@@ -21,11 +21,13 @@ from pathlib import Path
 from models import Feed
 from pipelines.common import user_cache
 from pipelines.common.storage import write_json
+from pipelines.common.text import counted
 from pipelines.datasets.ffpp import MANIPULATIONS
 from pipelines.experiments.experiment import Experiment
 from pipelines.training.views import REAL_VIEWS, VIEWS, Video, View
 
-GPU, TFLOPS = "an A100 at a tenth of its peak", 31.2  # of 312 TFLOP/s in bf16
+TFLOPS = 31.2  # of the 312 TFLOP/s that an A100 has in bf16
+BASIS = "estimated for an A100 at a tenth of its peak"
 FFPP_TRAIN = 720  # real videos of its train part
 # GFLOP of a sample, as in docs/scale.md; of `plain` by its backbone.
 WORK = {
@@ -100,10 +102,10 @@ def estimate(experiments: Iterable[Experiment]) -> str:
 
 
 def told(num_trainings: int, operations: float) -> str:
-    """Return the estimate as a text: `9 trainings, some 4 hours of an A100 at a tenth of its peak (estimated)`."""
+    """Return the estimate as a text: `9 trainings, some 4.8 GPU hours`; see `BASIS`."""
     hours = operations / (1e12 * TFLOPS) / 3600
     shown = f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}"
-    return f"{num_trainings} training{'' if num_trainings == 1 else 's'}, some {shown} hours of {GPU} (estimated)"
+    return f"{counted(num_trainings, 'training')}, some {shown} GPU hours"
 
 
 def kept(questions: Mapping[str, Callable[[], Iterable[Experiment]]], say: Callable[[int], None]) -> dict[str, str]:

@@ -1,26 +1,34 @@
-"""How long what is left of a launch takes: from what its storage says that videos and epochs took before.
+"""How long what is left of a launch takes: from what videos and epochs took before, in its storage or on this machine.
 
-Rates are those of this storage, whatever machine it was; scoring, pictures and the report come on top.
+Rates are those of the storage, whatever machine it was, and where it has none those of earlier launches on this
+machine (`common.rates`). Scoring, pictures and the report come on top.
 """
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.common import rates
 from pipelines.common.cluster import Resources
 from pipelines.common.progress import duration
-from pipelines.common.storage import read_json
-from pipelines.common.text import counted
+from pipelines.common.storage import digest, read_json
+from pipelines.common.text import counted, first
+from pipelines.datasets.sample import corpus
+from pipelines.faces import sources
 from pipelines.faces.plan import Extraction
 from pipelines.launch import resources
 from pipelines.launch.options import Options
+from pipelines.launch.request import Request
 from pipelines.training.stages import PlannedStage
+
+VIDEO, EPOCH = "video of", "epoch of"  # what the names of kept rates begin with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,64 +37,141 @@ class Left:
 
     what: str  # e.g. `15 stages`
     seconds: float | None
+    elsewhere: bool = False  # by rates of earlier launches on this machine, with another storage
 
 
-def of_faces(extractions: Sequence[Extraction], storage: Path) -> list[Left]:
-    """Return what extraction takes, for each dataset and recipe of which faces are missing.
+def of_corpus(size: str, names: Sequence[str], kept: Mapping[str, float]) -> Left:
+    """Return what the making of the sample corpus takes; see `corpus.made`."""
+    number = corpus.num_clips(size=size, names=names)
+    rate = kept.get(sources.clip(size))
+    seconds = None if rate is None else number * rate
+    return Left(what=f"{counted(number, 'clip')} of the sample corpus", seconds=seconds, elsewhere=True)
 
-    A video takes as long as the mean of those of the same dataset before, or else of all.
+
+def of_faces(extractions: Sequence[Extraction], storage: Path, kept: Mapping[str, float]) -> list[Left]:
+    """Return what extraction takes, for each dataset of which faces are missing.
+
+    A video takes as long as the mean of those before that were cut alike: of the same dataset, or else of all. Where
+    there is none, it takes as long as the storage's videos that were cut in another way.
     """
-    known: dict[str, list[float]] = {}
+    here: dict[tuple[str, str], float] = {}  # dataset and name of the folder, which is one for videos cut alike
     for path in storage.glob("faces/*/*/_done.json"):
         seconds = pq.read_table(path.parent / "ledger.parquet", columns=["seconds"])["seconds"]
         if len(seconds):
-            known.setdefault(path.parents[1].name, []).append(pc.mean(seconds).as_py())
-    everywhere = [mean for means in known.values() for mean in means]
-    left = []
-    for extraction in extractions:
-        if extraction.num_missing:
-            means = known.get(extraction.dataset, everywhere)
-            seconds = extraction.num_missing * sum(means) / len(means) if means else None
-            left.append(
-                Left(what=f"{counted(extraction.num_missing, 'video')} of {extraction.dataset}", seconds=seconds)
-            )
-    return left
+            here[path.parents[1].name, path.parent.name] = pc.mean(seconds).as_py()
+    before = {
+        (dataset, cut): seconds
+        for name, seconds in kept.items()
+        if name.startswith(VIDEO)
+        for dataset, cut in [name.removeprefix(VIDEO).split()]
+    }
+
+    def rate(of: str, cut: str) -> tuple[float | None, bool]:
+        alike = {key: seconds for key, seconds in here.items() if key[1] == cut}
+        alike_before = {key: seconds for key, seconds in before.items() if key[1] == cut}
+        for known in (alike, alike_before):
+            if (of, cut) in known:
+                return known[of, cut], known is alike_before
+        for known in (alike, alike_before, {key: here[key] for key in here if key[0] == of}, here):
+            if known:
+                return fmean(known.values()), known is alike_before
+        return None, False
+
+    by_dataset: dict[str, list[Left]] = {}
+    missing: dict[str, int] = {}
+    for each in extractions:
+        if number := each.num_missing:
+            seconds_each, elsewhere = rate(each.dataset, each.folder.name)
+            seconds = None if seconds_each is None else number * seconds_each
+            by_dataset.setdefault(each.dataset, []).append(Left(what="", seconds=seconds, elsewhere=elsewhere))
+            missing[each.dataset] = max(number, missing.get(each.dataset, 0))
+    return [
+        Left(
+            what=f"{counted(missing[name], 'video')} of {name}" + (f" ({len(cuts)} crops)" if len(cuts) > 1 else ""),
+            seconds=_sum(each.seconds for each in cuts),
+            elsewhere=any(each.elsewhere for each in cuts),
+        )
+        for name, cuts in by_dataset.items()
+    ]
 
 
-def of_stages(planned: Iterable[PlannedStage], storage: Path) -> list[Left]:
-    """Return what training takes, for each paper and stage of which some are not trained.
+def of_stages(planned: Iterable[PlannedStage], storage: Path, kept: Mapping[str, float]) -> list[Left]:
+    """Return what training takes, for each paper and stage.
 
     An epoch takes as long as the mean of those of trained stages with the same samples and steps.
     """
-    left: dict[str, list[float | None]] = {}
-    rates: dict[str, list[tuple[Mapping[str, Any], float]]] = {}
+    left: dict[str, list[Left]] = {}
+    here: dict[str, dict[str, list[float]]] = {}
     for stage in planned:
-        if stage.done:
-            continue
         name = f"{stage.paper}/{stage.name}"
-        if name not in rates:
-            rates[name] = list(_seconds_of_epochs(storage / "stages" / name))
-        wanted, num_epochs = _epoch(stage.spec["feed"])
-        own = [seconds for feed, seconds in rates[name] if feed == wanted]
-        left.setdefault(name, []).append(num_epochs * sum(own) / len(own) if own else None)
+        if name not in here:
+            here[name] = _rates(storage / "stages" / name)
+        kind, num_epochs = _epoch(stage.spec["feed"])
+        own = here[name].get(kind)
+        rate = fmean(own) if own else kept.get(_name(stage))
+        seconds = None if rate is None else num_epochs * rate
+        left.setdefault(name, []).append(Left(what="", seconds=seconds, elsewhere=not own and rate is not None))
     return [
         Left(
             what=f"{counted(len(each), 'stage')} {name.replace('/', ' ')}",
-            seconds=None if None in each else sum(seconds for seconds in each if seconds is not None),
+            seconds=_sum(stage.seconds for stage in each),
+            elsewhere=any(stage.elsewhere for stage in each),
         )
         for name, each in left.items()
     ]
 
 
-def _seconds_of_epochs(folder: Path) -> Iterable[tuple[Mapping[str, Any], float]]:
-    """Yield, for each trained stage, what an epoch of it is and how long one took."""
+def of_candidates(number: int, planned: Iterable[PlannedStage], storage: Path, kept: Mapping[str, float]) -> Left:
+    """Return what candidates of a search take at most: each as long as all stages of the declared setting."""
+    each = of_stages(planned, storage, kept)
+    seconds = _sum(stage.seconds for stage in each)
+    return Left(
+        what=f"at most {counted(number, 'candidate')}",
+        seconds=None if seconds is None else number * seconds,
+        elsewhere=any(stage.elsewhere for stage in each),
+    )
+
+
+def _sum(every: Iterable[float | None]) -> float | None:
+    """Return the sum; None where a value is not known."""
+    known = list(every)
+    return None if None in known else sum(each for each in known if each is not None)
+
+
+def _rates(folder: Path) -> dict[str, list[float]]:
+    """Return the seconds of an epoch of each trained stage, by what kind of epoch it is."""
+    found: dict[str, list[float]] = {}
     for done in folder.glob("*/_done.json"):
-        epoch, num_epochs = _epoch(read_json(done.parent / "spec.json")["feed"])
-        yield epoch, read_json(done)["seconds"] / num_epochs
+        kind, num_epochs = _epoch(read_json(done.parent / "spec.json")["feed"])
+        found.setdefault(kind, []).append(read_json(done)["seconds"] / num_epochs)
+    return found
 
 
-def _epoch(feed: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
-    return {name: value for name, value in feed.items() if name != "num_epochs"}, feed["num_epochs"]
+def _epoch(feed: Mapping[str, Any]) -> tuple[str, int]:
+    """Return a name for epochs with the same samples and steps, and how many there are."""
+    return digest({name: value for name, value in feed.items() if name != "num_epochs"}), feed["num_epochs"]
+
+
+def _name(stage: PlannedStage) -> str:
+    """Return what the rate of a stage's epochs is kept under."""
+    return f"{EPOCH} {stage.paper} {stage.name} {_epoch(stage.spec['feed'])[0]}"
+
+
+def keep(request: Request, extracted: Iterable[Extraction], trained: Iterable[PlannedStage]) -> None:
+    """Keep the rates of what a launch has just done on this machine, for plans with other storages.
+
+    Not those of a cluster, nor of the preset tiny, which is over before there is a rate.
+    """
+    if request.options.address is not None or request.preset == "tiny":
+        return
+    found: dict[str, list[float]] = {}
+    for each in extracted:
+        if not each.num_missing and (seconds := each.ledger_table()["seconds"]):
+            found.setdefault(f"{VIDEO} {each.dataset} {each.folder.name}", []).append(pc.mean(seconds).as_py())
+    for stage in trained:
+        if stage.done:
+            found.setdefault(_name(stage), []).append(stage.summary()["seconds"] / stage.spec["feed"]["num_epochs"])
+    rates.keep({name: fmean(seconds) for name, seconds in found.items()})
 
 
 def at_once(options: Options, preset: str, num_trials: int) -> tuple[int, int] | None:
@@ -104,20 +189,30 @@ def at_once(options: Options, preset: str, num_trials: int) -> tuple[int, int] |
         return None
 
 
-def told(faces: Sequence[Left], stages: Sequence[Left], together: tuple[int, int] | None) -> str:
+def told(
+    corpus: Sequence[Left], faces: Sequence[Left], stages: Sequence[Left], together: tuple[int, int] | None
+) -> str:
     """Return the line of a plan that says how long it takes. together: see `at_once`."""
-    every = [*faces, *stages]
+    groups = ((corpus, 1), (faces, (together or (1, 1))[0]), (stages, (together or (1, 1))[1]))
+    every = [each for group, _ in groups for each in group]
     if not every:
         return "Nothing is left to extract or train"
-    if unknown := [each.what for each in every if each.seconds is None]:
-        return f"Time: not known; the storage has measured nothing like {'; '.join(unknown)}"
-    work = [sum(each.seconds or 0.0 for each in group) for group in (faces, stages)]
-    if together is None:
-        return f"Time: {duration(sum(work))} of work, shared by what the cluster works on at once"
+    unknown = [each.what for each in every if each.seconds is None]
+    if len(unknown) == len(every):
+        return (
+            "Time: not known yet, as neither this storage nor an earlier run on this machine has measured the like; "
+            "once work has begun, the progress estimates it"
+        )
+    seconds = [sum(each.seconds or 0.0 for each in group) / number for group, number in groups]
     parts = [
-        f"{duration(seconds / number)} for {', '.join(each.what for each in group)}"
-        for seconds, number, group in zip(work, together, (faces, stages), strict=True)
-        if group
+        (f"{duration(time)} for " if together else "") + first([each.what for each in group if each.seconds], 3)
+        for time, (group, _) in zip(seconds, groups, strict=True)
+        if time
     ]
-    whole = sum(seconds / number for seconds, number in zip(work, together, strict=True))
-    return f"Time: about {duration(whole)}: {'; '.join(parts)}; then scoring and the report"
+    by = " (by rates of earlier runs on this machine)" if any(e.elsewhere and e.seconds for e in every) else ""
+    if together is None:
+        work = f"{duration(sum(seconds))} of work{by} for {'; '.join(parts)}"
+        line = f"Time: {work}, shared by what the cluster works on at once"
+    else:
+        line = f"Time: about {duration(sum(seconds))}{by}: {'; '.join(parts)}; then scoring and the report"
+    return line + (f". Not known, as nothing like it was done before: {first(unknown, 3)}" if unknown else "")

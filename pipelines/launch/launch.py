@@ -13,7 +13,7 @@ from pipelines.common import cluster, progress
 from pipelines.common.text import counted
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces.plan import extract_missing
-from pipelines.launch import plan, resources
+from pipelines.launch import duration, plan, resources
 from pipelines.launch.data import Data, load
 from pipelines.launch.options import Options
 from pipelines.launch.publish import publish
@@ -47,11 +47,13 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
     """Extract, train and score what is missing, and log it to MLflow meanwhile; return the trials, failed or done."""
     with cluster.connect(request.options.address) as there:
         compute, concurrent = resources.divide(request.options, request.preset, there, len(request.experiments))
+        due = [extraction for extraction in data.extractions if extraction.num_missing]
         extract_missing(data.extractions, data.roots, console)
         trials = plan.trials(request, data)
         for trial in trials.values():
             planner.check(trial, compute)
         todo = {key: trial for key, trial in trials.items() if not trial.complete}
+        untrained = [stage for trial in todo.values() for stage in trial.planned if not stage.done]
         undrawn = set({row: (row, seed) for row, seed in reversed(trials)}.values())  # the first seed of each row
         title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
         with (
@@ -74,6 +76,7 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
                             drawing.submit(page.example_pictures, trial.folder, *key)
 
             tune.fit(list(todo.values()), compute, concurrent, request.storage / "ray", look)
+    duration.keep(request, due, untrained)
     return trials
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 import models
+from pipelines.common import rates
 from pipelines.common.text import counted
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import TINY_NOTE, Experiment
@@ -54,18 +55,23 @@ def growing(planned: Iterable[PlannedStage], workers: tuple[int, int] | None) ->
 
 
 # --------------------------------------------------------------------------------- on the terminal
-def print_plan(request: Request, data: Data | None, console: Console) -> None:
-    """Print which videos are to be extracted and which stages are to be trained. data None: no sample corpus yet."""
+def print_plan(request: Request, data: Data | None, console: Console, candidates: int = 0) -> None:
+    """Print which videos are to be extracted, which stages are to be trained, and how long that takes.
+
+    data None: there is no sample corpus yet. candidates: how many a search trains besides the declared setting.
+    """
     if data is None:
         with corpus.outlined(size=request.corpus_size, names=request.datasets) as roots:
-            _print_plan(request, load(request, roots), console, made=False)
+            _print_plan(request, load(request, roots), console, candidates, made=False)
     else:
-        _print_plan(request, data, console, made=True)
+        _print_plan(request, data, console, candidates, made=True)
 
 
-def _print_plan(request: Request, data: Data, console: Console, made: bool) -> None:
+def _print_plan(request: Request, data: Data, console: Console, candidates: int, made: bool) -> None:
     """Print the plan. made: whether the videos exist; else they are of the sample corpus."""
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     _heading(request.sweep.title, console)
+    say(f"Storage: {request.storage}")
     if request.is_sample:
         console.print(f"[yellow]{corpus.NOTE}[/yellow]", highlight=False)
     if request.preset == "tiny":
@@ -82,19 +88,20 @@ def _print_plan(request: Request, data: Data, console: Console, made: bool) -> N
     for note in notes(data.extractions):
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     planned = _print_stages(request, data if data.extracted else None, console)
-    _print_time(request, data, planned, console, made)
-
-
-def _print_time(request: Request, data: Data, planned: Sequence[PlannedStage], console: Console, made: bool) -> None:
-    """Print how long it takes. made: whether the videos exist; nothing has measured the making of the sample corpus."""
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    corpus_first = [] if made else [duration.Left(what="making the sample corpus", seconds=None)]
-    faces = [*corpus_first, *duration.of_faces(data.extractions, request.storage)]
-    left = duration.of_stages(planned, request.storage)
-    together = duration.at_once(request.options, request.preset, len(request.experiments))
-    say(duration.told(faces, left, together))
-    if request.preset == "paper" and any(each.seconds is None for each in left):
-        say(f"All of it, at the size of FaceForensics++: {cost.estimate(request.experiments.values())}")
+    if candidates:
+        say(f"The search trains {counted(candidates, 'candidate')}; ASHA stops those that fall behind")
+    if request.options.address is not None and request.options.dry_run:
+        say(f"The cluster at {request.options.address} was not asked: a dry run connects to none")
+    kept = rates.kept()
+    of_corpus = [] if made else [duration.of_corpus(request.corpus_size, request.datasets, kept)]
+    faces = duration.of_faces(data.extractions, request.storage, kept)
+    training = duration.of_stages([stage for stage in planned if not stage.done], request.storage, kept)
+    if candidates:
+        training.append(duration.of_candidates(candidates, planned, request.storage, kept))
+    together = duration.at_once(request.options, request.preset, candidates or len(request.experiments))
+    say(duration.told(of_corpus, faces, training, together))
+    if request.preset == "paper" and any(each.seconds is None for each in training):
+        say(f"All of it, at the size of FaceForensics++: {cost.estimate(request.experiments.values())} ({cost.BASIS})")
 
 
 def _print_stages(request: Request, data: Data | None, console: Console) -> list[PlannedStage]:

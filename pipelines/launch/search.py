@@ -27,7 +27,7 @@ from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.experiments.space import Range, Space
 from pipelines.experiments.sweep import Row, Sweep
 from pipelines.faces.plan import extract_missing
-from pipelines.launch import plan, resources
+from pipelines.launch import duration, plan, resources
 from pipelines.launch.data import load
 from pipelines.launch.options import Options
 from pipelines.launch.request import Request
@@ -87,14 +87,21 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     roots = request.roots(console)
     data = None if roots is None else load(request, roots)
     if options.dry_run or data is None:
-        plan.print_plan(request, data, console)
+        known = 0
+        if data is not None and data.extracted:
+            trial = plan.planner(request, data, declared.recipe())(declared)
+            known = len(_tried(_log(request, trial, chosen)))
+        plan.print_plan(request, data, console, candidates=max(0, options.search - known))
         return None
 
     with cluster.connect(options.address, dashboard=True) as there:
         compute, concurrent = resources.divide(options, request.preset, there, options.search)
+        due = [extraction for extraction in data.extractions if extraction.num_missing]
         extract_missing(data.extractions, data.roots, console)
         planned = plan.planner(request, data, declared.recipe())
+        untrained = [stage for stage in planned(declared).planned if not stage.done]
         log = _search(request, planned, declared, chosen, compute, concurrent, console)
+    duration.keep(request, due, untrained)
     best, candidates = log.best(), log.candidates()
     _print_candidates(log, chosen, console)
     try:
@@ -114,6 +121,18 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     return replace(base, name=f"{sweep.name}_search", title=title, row_name="setting", rows=rows)
 
 
+def _log(request: Request, declared: Trial, chosen: Space) -> Log:
+    """Return the log of the search that starts from this trial."""
+    varied = {key: str(values) for key, values in chosen.items()}
+    rows = {stage.name: stage.spec["rows"] for stage in declared.planned}
+    return Log(folder=request.storage / "searches" / digest([models.named(declared.experiment), varied, rows]))
+
+
+def _tried(log: Log) -> list[Candidate]:
+    """Return the candidates whose training has ended, this way or that."""
+    return [candidate for candidate in log.candidates() if candidate.state != "running"]
+
+
 def _search(
     request: Request,
     planned: Callable[[Experiment], Trial],
@@ -126,10 +145,8 @@ def _search(
     """Train as many candidates as are left of the wanted number, and return the log of all."""
     trial = planned(declared)
     planner.check(trial, compute)
-    varied = {key: str(values) for key, values in chosen.items()}
-    rows = {stage.name: stage.spec["rows"] for stage in trial.planned}
-    log = Log(folder=request.storage / "searches" / digest([models.named(declared), varied, rows]))
-    known = [candidate for candidate in log.candidates() if candidate.state != "running"]
+    log = _log(request, trial, chosen)
+    known = _tried(log)
     begun = [candidate.settings for candidate in log.candidates() if candidate.state == "running"]
     wanted = request.options.search or 0
     left = wanted - len(known)

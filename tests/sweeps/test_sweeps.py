@@ -446,11 +446,15 @@ def test_every_sweep_can_be_searched(preset: Preset, tmp_path: Path) -> None:
         # The sample corpus has no uncompressed videos, which some papers train on.
         there = {"codec": "c23"} if preset == "paper" and sweep.base.codec == "raw" else {}
         storage = str(tmp_path / "none")
-        options = Options(storage=storage, preset=preset, search=2, dry_run=True, settings=there)
+        address = "nohost" if preset == "small" else None
+        options = Options(storage=storage, preset=preset, search=2, dry_run=True, settings=there, address=address)
         assert find_best(sweep, options, Console(file=told, width=200)) is None
         declared = sweep.experiments(preset, 1, {})[sweep.declared.label, 0]
         assert declared.model == sweep.base.model
         assert all(key in told.getvalue() for key in sweep.searched(declared))
+        assert "The search trains 2 candidates" in told.getvalue()
+        assert f"Storage: {storage}" in told.getvalue()
+        assert ("The cluster at nohost was not asked" in told.getvalue()) == (preset == "small")
         named = {part.partition("/")[0] for part in (declared.train_on, *declared.test_on)}
         protocol.build(declared, {dataset: videos_of(dataset, preset) for dataset in named})
 

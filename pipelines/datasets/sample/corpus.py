@@ -114,6 +114,11 @@ def made(
     return _roots(home, wanted) if set(wanted) <= _made(home) else None
 
 
+def num_clips(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES) -> int:
+    """Return how many clips `make` would film for the named datasets if it has none; each becomes several videos."""
+    return len(only(planned(size_of(size), seed), with_needs(names)).shots)
+
+
 @contextmanager
 def outlined(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES) -> Iterator[dict[str, str]]:
     """Yield what `make` would return, of a temporary folder with an empty file in place of each video.

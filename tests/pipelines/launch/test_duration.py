@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.common import rates
 from pipelines.common.storage import write_json
+from pipelines.faces import sources
 from pipelines.launch import duration
 from pipelines.launch.duration import Left
 from pipelines.launch.options import Options
@@ -32,30 +34,69 @@ def storage(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def extraction(dataset: str, missing: int) -> Any:
-    return SimpleNamespace(dataset=dataset, num_missing=missing)
+def extraction(dataset: str, missing: int, cut: str = "0123", **own: Any) -> Any:
+    return SimpleNamespace(dataset=dataset, num_missing=missing, folder=Path(cut), **own)
 
 
-def stage(num_epochs: int, *, done: bool = False, paper: str = "plain", **feed: Any) -> Any:
-    return SimpleNamespace(
-        paper=paper, name="detect", done=done, spec={"feed": FEED | {"num_epochs": num_epochs} | feed}
-    )
+def stage(num_epochs: int, *, paper: str = "plain", took: float | None = None, **feed: Any) -> Any:
+    spec = {"feed": FEED | {"num_epochs": num_epochs} | feed}
+    done, summary = took is not None, lambda: {"seconds": took}
+    return SimpleNamespace(paper=paper, name="detect", done=done, spec=spec, summary=summary)
 
 
 def test_videos_take_as_long_as_those_before(storage: Path, tmp_path: Path) -> None:
-    left = duration.of_faces([extraction("ffpp", 10), extraction("dfdc", 5), extraction("celeb_df", 0)], storage)
-    assert left == [Left(what="10 videos of ffpp", seconds=20.0), Left(what="5 videos of dfdc", seconds=10.0)]
-    assert duration.of_faces([extraction("ffpp", 1)], tmp_path / "none") == [Left(what="1 video of ffpp", seconds=None)]
+    wanted = [extraction("ffpp", 10), extraction("dfdc", 5), extraction("celeb_df", 0)]
+    assert duration.of_faces(wanted, storage, {}) == [
+        Left(what="10 videos of ffpp", seconds=20.0),
+        Left(what="5 videos of dfdc", seconds=10.0),
+    ]
+    nothing = tmp_path / "none"
+    assert duration.of_faces(wanted[:1], nothing, {}) == [Left(what="10 videos of ffpp", seconds=None)]
+
+
+def test_several_crops_of_a_dataset_are_one_line(storage: Path) -> None:
+    wanted = [extraction("ffpp", 10), extraction("ffpp", 12, "4567"), extraction("ffpp", 0, "89ab")]
+    assert duration.of_faces(wanted, storage, {}) == [Left(what="12 videos of ffpp (2 crops)", seconds=44.0)]
 
 
 def test_an_epoch_takes_as_long_as_those_of_the_same_samples(storage: Path) -> None:
-    planned = [stage(4), stage(8), stage(3, done=True), stage(1, paper="lre")]
-    assert duration.of_stages(planned, storage) == [
+    planned = [stage(4), stage(8), stage(1, paper="lre")]
+    assert duration.of_stages(planned, storage, {}) == [
         Left(what="2 stages plain detect", seconds=4 * 7.5 + 8 * 7.5),  # 5 and 10 s each before
         Left(what="1 stage lre detect", seconds=None),
     ]
-    assert duration.of_stages([stage(2, input_px=224)], storage)[0].seconds == 1000.0
-    assert duration.of_stages([stage(2, input_px=96)], storage)[0].seconds is None
+    assert duration.of_stages([stage(2, input_px=224)], storage, {})[0].seconds == 1000.0
+    assert duration.of_stages([stage(2, input_px=96)], storage, {})[0].seconds is None
+    assert duration.of_candidates(3, planned[:1], storage, {}) == Left(what="at most 3 candidates", seconds=90.0)
+    assert duration.of_candidates(1, planned, storage, {}).seconds is None
+
+
+def test_what_this_machine_has_done_tells_of_another_storage(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    took = pa.table({"seconds": [4.0, 8.0]})
+    extracted = [extraction("ffpp", 0, "89ab", ledger_table=lambda: took), extraction("dfdc", 1, "89ab")]
+    trained = [stage(2, took=6.0), stage(4, took=20.0), stage(1, paper="lre")]
+    for options, preset in ((Options(address="auto"), "small"), (Options(), "tiny")):
+        duration.keep(SimpleNamespace(options=options, preset=preset), extracted, trained)  # type: ignore[arg-type]
+    assert rates.kept() == {}
+    duration.keep(SimpleNamespace(options=Options(), preset="small"), extracted, trained)  # type: ignore[arg-type]
+    rates.keep({sources.clip("full"): 0.5})
+    kept, nothing = rates.kept(), tmp_path / "none"
+    wanted = [extraction("ffpp", 3, "89ab"), extraction("celeb_df", 1, "89ab"), extraction("ffpp", 1, "cdef")]
+    assert [(each.seconds, each.elsewhere) for each in duration.of_faces(wanted[:2], nothing, kept)] == [
+        (18.0, True),
+        (6.0, True),
+    ]
+    assert duration.of_faces(wanted[2:], nothing, kept)[0].seconds is None  # cut otherwise, elsewhere
+    assert duration.of_faces(wanted[2:], storage, kept) == [Left(what="1 video of ffpp", seconds=2.0)]
+    (left,) = duration.of_stages([stage(10)], nothing, kept)
+    assert (left.seconds, left.elsewhere) == (40.0, True)  # 3 and 5 s for an epoch
+    assert duration.of_stages([stage(10)], storage, kept)[0] == Left(what="1 stage plain detect", seconds=75.0)
+    assert duration.of_stages([stage(10, paper="lre")], nothing, kept)[0].seconds is None
+    clips = duration.of_corpus("full", ["ffpp"], kept)
+    assert clips.what == f"{round(2 * (clips.seconds or 0))} clips of the sample corpus"
 
 
 @pytest.mark.parametrize(
@@ -68,14 +109,27 @@ def test_an_epoch_takes_as_long_as_those_of_the_same_samples(storage: Path) -> N
             [("videos", None)],
             [("stages", 600.0)],
             (2, 1),
-            "Time: not known; the storage has measured nothing like videos",
+            "Time: about 10 min: 10 min for stages; then scoring and the report. Not known, as nothing like it "
+            "was done before: videos",
         ),
-        ([("videos", 3000.0)], [("stages", 600.0)], None, "Time: 60 min of work, shared by"),
+        (
+            [("videos", None)],
+            [("stages", None)],
+            (2, 1),
+            "Time: not known yet, as neither this storage nor an earlier run on this machine has measured the like;",
+        ),
+        ([("videos", 3000.0)], [("stages", 600.0)], None, "Time: 60 min of work for videos; stages, shared by"),
     ],
 )
 def test_the_line_of_a_plan(faces: Any, stages: Any, together: Any, text: str) -> None:
     left = [[Left(what=what, seconds=seconds) for what, seconds in group] for group in (faces, stages)]
-    assert duration.told(left[0], left[1], together).startswith(text)
+    assert duration.told([], left[0], left[1], together).startswith(text)
+
+
+def test_a_plan_says_where_its_rates_are_from_and_counts_the_corpus_whole() -> None:
+    corpus, faces = Left(what="clips", seconds=30.0, elsewhere=True), Left(what="videos", seconds=40.0)
+    line = "Time: about 50 s (by rates of earlier runs on this machine): 30 s for clips; 20 s for videos; then"
+    assert duration.told([corpus], [faces], [], (2, 3)).startswith(line)
 
 
 def test_a_cluster_is_not_this_machine() -> None:
