@@ -107,9 +107,9 @@ def override(cfg: T, changes: Mapping[str, Any]) -> T:
     A whole number may stand for a float and a list for a tuple. Raises ValueError for an unknown key
     (listing those that exist), a wrong type, or a value that the config itself refuses.
     """
-    unknown = changes.keys() - set(_paths(cfg))
+    unknown = changes.keys() - set(paths(cfg))
     if unknown:
-        raise ValueError(f"unknown config keys {sorted(unknown)}; allowed are {sorted(_paths(cfg))}")
+        raise ValueError(f"unknown config keys {sorted(unknown)}; allowed are {sorted(paths(cfg))}")
     return _replaced(cfg, changes, prefix="")
 
 
@@ -126,11 +126,12 @@ def _replaced(cfg: T, changes: Mapping[str, Any], prefix: str) -> T:
     return replace(cfg, **values)  # type: ignore[type-var]  # all at once: checks see the final combination
 
 
-def _paths(cfg: Any, prefix: str = "") -> Iterator[str]:
+def paths(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Yield all keys that `override` takes, each after the prefix."""
     for field in fields(cfg):
         value = getattr(cfg, field.name)
         if is_dataclass(value):
-            yield from _paths(value, f"{prefix}{field.name}.")
+            yield from paths(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
 

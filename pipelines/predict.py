@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     cluster.prepare_environment(None)
 
     def work(console: Console) -> int:
+        command.check_there(arguments.videos)
         console.print("Loading what reads and scores videos", style="dim", highlight=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import predict

@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     arguments = parser(prog).parse_args(argv)
 
     def work(console: Console) -> int:
+        command.check_there([arguments.scores])
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import score_file
 

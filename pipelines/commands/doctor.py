@@ -18,7 +18,7 @@ from pipelines import datasets
 from pipelines.common import progress
 from pipelines.common.bucket import BucketPath
 from pipelines.common.storage import check_storage, write_text
-from pipelines.common.text import counted, printable
+from pipelines.common.text import counted, meant, printable
 from pipelines.datasets import _checks
 from pipelines.datasets._checks import ERROR, OK, WARNING, File, Finding, Row
 from pipelines.datasets._lists import PublishedList
@@ -217,7 +217,8 @@ def examine_and_show(arguments: argparse.Namespace, console: Console) -> int:
         console.print(corpus.NOTE, style="yellow", highlight=False, markup=False)
     roots = roots_of(config, storage, arguments.names or corpus.NAMES, console, dry_run=False) or {}
     if unknown := sorted(set(arguments.names) - roots.keys()):
-        raise ValueError(f"no root is known for {', '.join(unknown)}; known are {', '.join(sorted(roots)) or 'none'}")
+        guess = meant(unknown[0], roots, f"known are {', '.join(sorted(roots)) or 'none'}")
+        raise ValueError(f"no root is known for {', '.join(unknown)}; {guess}")
     options = Options(
         decode=arguments.decode,
         hash=arguments.hash,

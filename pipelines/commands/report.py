@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.common.storage import DEFAULT_STORAGE, check_storage, path_of
+from pipelines.common.text import meant
 from pipelines.reporting.foreign import with_registered
 from pipelines.reporting.report import Report, gather
 from pipelines.reporting.saved import TABLE, Saved, differing
@@ -24,8 +25,9 @@ def folders(names: Sequence[str], storage: Path) -> Iterator[Path]:
     for name in names:
         own = [folder for folder, sweep in known.items() if sweep == name]
         if not own and not path_of(name).is_dir():
-            there = ", ".join(sorted(set(known.values()))) or "none"
-            raise ValueError(f"{name} is neither a report's folder nor a sweep of which {storage} has one: {there}")
+            there = sorted(set(known.values()))
+            guess = meant(name, there, f"there are {', '.join(there) or 'none'}")
+            raise ValueError(f"{name} is neither a report's folder nor a sweep of which {storage} has one; {guess}")
         yield from own or [path_of(name).resolve()]
 
 

@@ -3,17 +3,37 @@
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Sequence
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
 from rich.console import Console
 
-from pipelines.common.text import printable
+from pipelines.common.text import meant, printable
 
 
 def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """Return a parser without switches, whose help shows `doc` as it is written."""
-    return argparse.ArgumentParser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what a misspelt switch or choice was probably meant to be."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Return the values of the switches, as argparse does; exit with 2 for a switch that there is not."""
+        known, rest = self.parse_known_args(args, namespace)
+        if rest:
+            wrong = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
+            guess = meant(wrong, self._option_string_actions, "--help lists what there is")
+            self.error(f"unrecognized arguments: {' '.join(rest)}; {guess}")
+        return known
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            guess = meant(str(value), choices, f"choose from {', '.join(choices)}")
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {guess}")
 
 
 def not_negative(text: str) -> int:
@@ -34,6 +54,16 @@ def _whole_number(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
     return value
+
+
+def check_there(paths: Iterable[str | Path]) -> None:
+    """Raise ValueError for what is neither a file nor a folder of this machine, nor in a file as if that were a folder.
+
+    Commands ask it first: what is wrong is then said before what works is imported, which takes seconds.
+    """
+    for path in (Path(each).expanduser() for each in paths):
+        if not path.exists() and not any(parent.is_file() for parent in path.parents):  # an archive
+            raise ValueError(f"there is no file or folder {path}")
 
 
 def typed(argv: Sequence[str]) -> str:
@@ -61,7 +91,9 @@ def main(work: Callable[[Console], int], *, errors: tuple[type[Exception], ...] 
     try:
         return work(console)
     except for_the_user as error:
-        text = "\n".join(printable(line) for line in str(error).splitlines())
+        of_system = isinstance(error, OSError) and error.strerror and error.filename
+        said = f"{error.filename}: {error.strerror}" if of_system else str(error)
+        text = "\n".join(printable(line) for line in said.splitlines())
         console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ A video id holds a file's name, and a file's name may hold anything: line breaks
 characters that reverse the direction of the text after them.
 """
 
+import difflib
 from collections.abc import Iterable
 
 from pipelines.common.filenames import escaped
@@ -52,6 +53,15 @@ def first(texts: Iterable[str], limit: int = 5) -> str:
     texts = list(texts)
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(printable(text) for text in texts[:limit]) + more
+
+
+def meant(wrong: str, known: Iterable[str], otherwise: str) -> str:
+    """Return what a message says of a name that there is not: which one was probably meant, or `otherwise`.
+
+    known: the names there are. otherwise: what is said where none is like the wrong one, such as a list of all.
+    """
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"did you mean {printable(near[0])!r}?" if near else otherwise
 
 
 def counted(number: int, name: str) -> str:

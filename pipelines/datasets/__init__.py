@@ -43,7 +43,7 @@ import pyarrow as pa
 
 from pipelines.common import tables
 from pipelines.common.storage import path_of
-from pipelines.common.text import first
+from pipelines.common.text import first, meant
 from pipelines.datasets import _manifest
 from pipelines.datasets._lists import PublishedList
 from pipelines.datasets._root import DatasetError, Root, is_remote, parent, told_state
@@ -115,6 +115,11 @@ def manipulations(name: str) -> tuple[str, ...]:
     return getattr(_adapter(name), "MANIPULATIONS", ()) if name in names() else ()
 
 
+def is_list(root: str) -> bool:
+    """Say whether a root is a list of the user's own videos, by its name."""
+    return _manifest.is_manifest(root)
+
+
 def folder_of(root: str) -> str:
     """Return the folder or URI that a root's uris start from: the root itself, or the folder that holds a manifest."""
     return parent(root) if _manifest.is_manifest(root) else root
@@ -143,7 +148,7 @@ def read_config(path: str | Path) -> Config:
         own = isinstance(root, str) and _manifest.is_manifest(root)
         if name not in names() and not own:
             raise DatasetError(
-                f"{path} names an unknown dataset {name!r}; known: {', '.join(names())}; "
+                f"{path} names an unknown dataset {name!r}; {_meant(name)}; "
                 "any other name must stand for a manifest of videos, a .csv or .parquet file"
             )
         if not _OWN_NAME.fullmatch(name):
@@ -159,7 +164,7 @@ def _options(path: Path, name: str, given: Mapping[str, Any]) -> dict[str, str]:
     known = getattr(_adapter(name), "OPTIONS", {}) if name in names() else {}
     for option, value in given.items():
         if option not in known:
-            has = f"its options are {', '.join(known)}" if known else "it has none"
+            has = meant(option, known, f"its options are {', '.join(known)}") if known else "it has none"
             raise DatasetError(f"{path}: {name} has no option {option!r}; {has}")
         if not isinstance(value, str) or not value or (known[option] and value not in known[option]):
             wanted = " or ".join(f'"{word}"' for word in known[option]) or "the path of a file"
@@ -173,8 +178,12 @@ def _absolute(config: Path, place: str) -> str:
 
 def _adapter(name: str) -> ModuleType:
     if name not in names():
-        raise DatasetError(f"unknown dataset {name!r}; known: {', '.join(names())}")
+        raise DatasetError(f"unknown dataset {name!r}; {_meant(name)}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def _meant(name: str) -> str:
+    return meant(name, names(), f"known: {', '.join(names())}")
 
 
 def _opened(name: str, roots: Mapping[str, str]) -> tuple[dict[str, Root], Mapping[str, str]]:

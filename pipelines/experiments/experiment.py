@@ -6,13 +6,15 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import models
 from pipelines.common.numerics import PRECISIONS, Numerics, Precision
+from pipelines.common.text import meant
 from pipelines.faces import perturb
 from pipelines.faces.recipe import Recipe
 
+T = TypeVar("T")
 Preset = Literal["paper", "small", "tiny"]
 PRESETS: tuple[Preset, ...] = ("paper", "small", "tiny")
 TINY_NOTE = "preset tiny: trained for a few steps, so these numbers mean nothing but that all of it ran"
@@ -70,7 +72,7 @@ class Experiment:
 
     def config(self) -> Any:
         """Return the paper's `Config`: the preset's, with `model_args` applied."""
-        return models.override(models.config(self.model, self.preset), self.model_args)
+        return _changed("model", models.config(self.model, self.preset), self.model_args)
 
     @property
     def numerics(self) -> Numerics:
@@ -95,7 +97,7 @@ class Experiment:
         settings = {there: getattr(config, own) for own, there in IN_RECIPE.items() if hasattr(config, own)}
         of_paper = Recipe(size_px=config.stored_px, **settings)
         try:
-            return models.override(of_paper, self.faces_args)
+            return _changed("faces", of_paper, self.faces_args)
         except ValueError as error:
             raise ValueError(f"faces: {error}") from error
 
@@ -115,10 +117,10 @@ class Experiment:
             elif key in own:
                 plain[key] = value
             else:
-                raise ValueError(
-                    f"unknown key {key!r}; allowed: {sorted(own)}, model.<setting of the paper>, "
-                    "faces.<setting of the extraction>"
-                )
+                below = {"model": self.config(), "faces": self.recipe()}
+                known = [*own, *(path for head, cfg in below.items() for path in models.paths(cfg, f"{head}."))]
+                all_known = f"{sorted(own)}, model.<setting of the paper>, faces.<setting of the extraction>"
+                raise ValueError(f"unknown key {key!r}; {meant(key, known, f'allowed: {all_known}')}")
         return dataclasses.replace(self, **plain, model_args=dotted["model"], faces_args=dotted["faces"])
 
     def flat(self) -> dict[str, str | int | float | bool]:
@@ -128,6 +130,15 @@ class Experiment:
         values["model_config"] = dataclasses.asdict(self.config())
         values["faces"] = dataclasses.asdict(self.recipe())
         return dict(_flatten(values))
+
+
+def _changed(head: str, settings: T, changes: Mapping[str, Any]) -> T:
+    """Return the settings with other values; see `models.override`. head: what stands before the dot in their keys."""
+    known = list(models.paths(settings, f"{head}."))
+    for key in (f"{head}.{path}" for path in changes):
+        if key not in known and (guess := meant(key, known, "")):
+            raise ValueError(f"unknown key {key!r}; {guess}")
+    return models.override(settings, changes)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

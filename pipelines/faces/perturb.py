@@ -30,6 +30,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.text import meant
+
 VERSION = 1  # raise when a perturbation would make other pixels: faces are then scored anew
 
 Image = NDArray[np.uint8]
@@ -203,10 +205,9 @@ def levels(named: Iterable[str]) -> tuple[str, ...]:
     """
     named = tuple(named)
     if unknown := [name for name in named if name not in MEANS and name not in PERTURBATIONS]:
-        raise ValueError(
-            f"unknown perturbation {', '.join(map(repr, unknown))}; allowed: {', '.join(MEANS)} (all five levels and "
-            f"their mean), {', '.join(PERTURBATIONS)}"
-        )
+        every = f"allowed: {', '.join(MEANS)} (all five levels and their mean), {', '.join(PERTURBATIONS)}"
+        guess = meant(unknown[0], names(), every)
+        raise ValueError(f"unknown perturbation {', '.join(map(repr, unknown))}; {guess}")
     wanted = {level for name in named for level in MEANS.get(name, (name,))}
     return tuple(name for name in PERTURBATIONS if name in wanted)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
+from pipelines.common.text import meant
 from pipelines.faces.detect import DETECTORS
 from pipelines.media.sampling import Sampling
 
@@ -79,7 +80,8 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     for setting in settings:
         name, _, text = setting.partition("=")
         if name not in hints:
-            raise ValueError(f"unknown setting {setting!r}; write name=value with a name of {', '.join(hints)}")
+            guess = meant(name, hints, f"write name=value with a name of {', '.join(hints)}")
+            raise ValueError(f"unknown setting {setting!r}; {guess}")
         kind = hints[name] if isinstance(hints[name], type) else type(get_args(hints[name])[0])
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)

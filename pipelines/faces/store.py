@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from pipelines.common import storage, tables
 from pipelines.common.bucket import SettledFile
 from pipelines.common.storage import path_of
+from pipelines.common.text import meant
 
 # Key in the metadata of a faces file: JSON, an object for each video in order, {"copied": {...}, "ledger": {...}}
 METADATA = b"videos"
@@ -253,10 +254,9 @@ def finished(name: str, storage: Path) -> list[Path]:
     if path_of(name).is_dir():
         return [path_of(name)]
     there = sorted({path.parents[1].name for path in storage.glob("faces/*/*/_done.json")})
-    raise ValueError(
-        f"{name} is neither the folder of an extraction nor a dataset of which {storage} has faces; it has "
-        f"{', '.join(there) or 'none'}"
-    )
+    guess = meant(name, there, f"it has {', '.join(there) or 'none'}")
+    neither = f"{name} is neither the folder of an extraction nor a dataset of which {storage} has faces"
+    raise ValueError(f"{neither}; {guess}")
 
 
 def compacted(folder: Path) -> pa.Table:

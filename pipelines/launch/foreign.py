@@ -17,7 +17,7 @@ from rich.console import Console
 from pipelines import datasets
 from pipelines.common import own_code, provenance
 from pipelines.common.storage import check_storage, read_json
-from pipelines.common.text import first
+from pipelines.common.text import first, meant
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import FAILED_RULES, Experiment, Preset
@@ -184,7 +184,8 @@ def _sweep(asked: Asked) -> Sweep:
         raise ValueError(f"{asked.sweep}: SWEEP must be a Sweep, got {type(sweep).__name__}")
     labels = [row.label for row in sweep.running]
     if asked.beside and asked.beside not in labels:
-        raise ValueError(f"--beside {asked.beside}: {sweep.name} runs {', '.join(map(repr, labels))}")
+        guess = meant(asked.beside, labels, f"{sweep.name} runs {', '.join(map(repr, labels))}")
+        raise ValueError(f"--beside {asked.beside}: {guess}")
     if asked.name in [row.label for row in sweep.rows]:
         raise ValueError(f"--name {asked.name}: {sweep.name} has a row of that name; choose another")
     return sweep

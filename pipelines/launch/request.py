@@ -11,6 +11,7 @@ from rich.console import Console
 import models
 from models._weights import architecture
 from pipelines.common.storage import check_storage
+from pipelines.common.text import meant
 from pipelines.experiments.experiment import Experiment, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.faces import sources
@@ -106,6 +107,7 @@ def _check_accumulate(accumulate: Mapping[str, int], experiments: Mapping[RowSee
     """Raise ValueError for a stage that is to be cut and that no experiment trains, or that cannot be cut."""
     known = sorted({f"{e.model}.{name}" for e in experiments.values() for name in e.config().stages})
     if unknown := sorted(accumulate.keys() - set(known)):
-        raise ValueError(f"--accumulate {', '.join(unknown)}: this sweep trains {', '.join(known)}")
+        guess = meant(unknown[0], known, f"this sweep trains {', '.join(known)}")
+        raise ValueError(f"--accumulate {', '.join(unknown)}: {guess}")
     for name in accumulate:
         check_accumulates(models.stage(*name.split(".")))

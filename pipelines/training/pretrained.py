@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models._weights import architecture, fitted
 from pipelines.common.storage import StorageError, write_bytes
+from pipelines.common.text import meant
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pth", ".pt", ".bin")  # of files with weights
@@ -41,7 +42,8 @@ def take(asked: Mapping[str, str], networks: Iterable[str], storage: Path | None
         )
     named = {architecture(name): source for name, source in asked.items() if name}
     if unknown := sorted(named.keys() - set(known)):
-        raise ValueError(f"--weights {unknown[0]}={named[unknown[0]]}: the networks here are {', '.join(known)}")
+        guess = meant(unknown[0], known, f"the networks here are {', '.join(known)}")
+        raise ValueError(f"--weights {unknown[0]}={named[unknown[0]]}: {guess}")
     sources = {name: named.get(name, asked.get("", "")) for name in known}
     taken = {}
     for name, source in sources.items():

@@ -53,7 +53,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, li
 def test_help_needs_no_package_that_takes_seconds(words: list[str], answers: dict[str, tuple[str, list[str]]]) -> None:
     text, brought = answers[" ".join(words)]
     assert brought == []
-    assert text.startswith("usage: crossforge" if "--help" in words else ("crossforge 0.", "python sweeps/"))
+    assert text.startswith(
+        "usage: crossforge"
+        if "--help" in words
+        else ("crossforge 0.", "GPU hours are estimated for an A100 at a tenth of its peak\n")
+    )
 
 
 @pytest.mark.parametrize("command", [("sweeps/mask_ratio.py", "--help"), ("-m", "pipelines.predict", "--help")])
@@ -79,12 +83,29 @@ def test_completion_knows_commands_questions_and_switches(shell: str, capsys: py
 
 
 def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, text in ((["prdict"], "invalid choice: 'prdict'"), (["sweep", "maks"], "invalid choice: 'maks'")):
+    for words, text in (
+        (["prdict"], "invalid choice: 'prdict'; did you mean 'predict'?"),
+        (["sweep", "xyz"], "invalid choice: 'xyz'; choose from adfd_"),
+        (["sweep", "mask_raito"], "invalid choice: 'mask_raito'; did you mean 'mask_ratio'?"),
+        (["sweep", "mask_ratio", "--serach", "3"], "unrecognized arguments: --serach 3; did you mean '--search'?"),
+        (["train", "delocat"], "invalid choice: 'delocat'; did you mean 'delocate'?"),
+        (["sweeps", "mask_raito"], "in its name; did you mean 'mask_ratio'?"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             _crossforge.main(words)
         assert stopped.value.code == 2
         assert text in capsys.readouterr().err
     assert _crossforge.main([]) == 2
     assert "usage: crossforge" in capsys.readouterr().out
-    assert _crossforge.main(["predict", "none.mp4", "--run", "0123", "--storage", "s3://b"]) == 2
+    assert _crossforge.main(["predict", __file__, "--run", "0123", "--storage", "s3://b"]) == 2
     assert "s3://b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("predict", "none.mp4", "--run", "0123"), ("score-file", "none.mp4", "--name", "X")])
+def test_a_file_that_is_not_there_is_said_before_what_works_is_imported(words: tuple[str, ...]) -> None:
+    done = run("-X", "importtime", f"{sys.prefix}/bin/crossforge", *words)
+    assert done.returncode == 2
+    assert "error: there is no file or folder none.mp4" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert imported.isdisjoint(HEAVY)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipelines.common.text import meant
 from pipelines.datasets.sample.forgeries import Forgery
 from pipelines.datasets.sample.takes import Look
 
@@ -422,7 +423,8 @@ def with_needs(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names and those of the datasets that they need, in the order of FOLDERS. Raise ValueError."""
     wanted = set(names)
     if unknown := sorted(wanted - FOLDERS.keys()):
-        raise ValueError(f"the sample corpus has no {', '.join(unknown)}; it has {', '.join(FOLDERS)}")
+        guess = meant(unknown[0], FOLDERS, f"it has {', '.join(FOLDERS)}")
+        raise ValueError(f"the sample corpus has no {', '.join(unknown)}; {guess}")
     wanted |= {other for name in wanted for other in NEEDS.get(name, ())}
     return tuple(name for name in FOLDERS if name in wanted)
 

@@ -83,3 +83,15 @@ def test_a_command_is_shown_as_typed_without_the_folders_of_this_machine():
     assert command.typed(["/opt/bin/crossforge", "sweep", "x", "--datasets", "my/d.toml"]) == (
         "crossforge sweep x --datasets my/d.toml"
     )
+
+
+def test_an_error_of_the_system_names_the_file_and_no_number(capsys, tmp_path):
+    assert command.main(lambda console: len((tmp_path / "none.csv").read_bytes())) == 2
+    assert capsys.readouterr().out == f"error: {tmp_path / 'none.csv'}: No such file or directory\n"
+
+
+def test_what_is_there_passes_also_in_an_archive(tmp_path):
+    (tmp_path / "a.tar").touch()
+    command.check_there([tmp_path, f"{tmp_path}/a.tar", tmp_path / "a.tar/inside.mp4"])
+    with pytest.raises(ValueError, match=r"there is no file or folder .*/b\.tar/inside\.mp4"):
+        command.check_there([tmp_path, tmp_path / "b.tar/inside.mp4"])

@@ -35,13 +35,13 @@ def test_roots_are_relative_to_the_file_and_know_home(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('ffpq = "/data"', r"unknown dataset 'ffpq'; known: .*celeb_df.*ffpp"),
+        ('ffpq = "/data"', r"unknown dataset 'ffpq'; did you mean 'ffpp'\?; any other name must"),
         ('ffpp = "/a"\nceleb_df = /b', r"datasets\.toml is not valid TOML: .*line 2"),
         ("ffpp = 3", r"ffpp must be a folder.*got 3"),
         ('[ffpp]\nplace = "/a"', r"ffpp must be a folder.*got \{'place': '/a'\}"),
         ('[ffpp]\nroot = "/a"\nlist = "b"', r"ffpp has no option 'list'; it has none"),
         ('[ours]\nroot = "a.csv"\nlist = "b"', r"ours has no option 'list'; it has none"),
-        ('[dfdc]\nroot = "/a"\nlists = "b"', r"dfdc has no option 'lists'; its options are list"),
+        ('[dfdc]\nroot = "/a"\nlists = "b"', r"dfdc has no option 'lists'; did you mean 'list'\?"),
         ('[dfdc]\nroot = "/a"\nlist = 3', r"list of dfdc must be the path of a file, got 3"),
         ('[deeper_forensics]\nroot = "/a"\nsplit = "own"', r'must be "target" or "owners", got \'own\''),
     ],

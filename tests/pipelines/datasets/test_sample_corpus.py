@@ -319,7 +319,7 @@ def test_only_what_is_asked_for_is_made_and_the_rest_later(tmp_path):
 
 def test_a_dataset_brings_what_it_needs():
     assert plan.with_needs(["deeper_forensics"]) == ("ffpp", "deeper_forensics")
-    with pytest.raises(ValueError, match=r"no celebdf, dfds; it has ffpp, celeb_df, "):
+    with pytest.raises(ValueError, match=r"no celebdf, dfds; did you mean 'celeb_df'\?"):
         corpus.make("unused", names=["ffpp", "dfds", "celebdf"])
 
 

@@ -501,7 +501,7 @@ def bad_number(desk: Desk, roots: Mapping[str, str]) -> list[str]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        pytest.param(unknown_dataset, "unknown dataset 'celebdf'; known: celeb_df", marks=pytest.mark.nightly),
+        pytest.param(unknown_dataset, "unknown dataset 'celebdf'; did you mean 'celeb_df'?", marks=pytest.mark.nightly),
         (missing_root, "root of celeb_df: /data/nowhere does not exist"),
         pytest.param(no_root, "no root for celeb_df; add a line to datasets.toml", marks=pytest.mark.nightly),
         pytest.param(no_file, "nowhere.toml cannot be read", marks=pytest.mark.nightly),
