@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -103,8 +104,16 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     storage = check_storage(arguments.storage, write=not arguments.dry_run)
     names = arguments.dataset or corpus.NAMES
     roots = roots_of(config_file, storage, names, console, arguments.dry_run, size=corpus_size(arguments.preset))
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"Storage: {storage}")
+    if config_file is None:
+        say(corpus.NOTE, style="yellow")
+    if arguments.dry_run and arguments.address is not None:
+        say(f"The cluster at {arguments.address} was not asked: a dry run connects to none")
     if roots is None:
-        console.print("The sample corpus would be made first; run without --dry-run, or name --datasets")
+        say("The corpus is made on first use")
+        with corpus.outlined(size=corpus_size(arguments.preset), names=names) as outline:
+            _print_plan(plan(arguments, outline, storage, is_sample=True), console)
         return 0
     extractions = plan(arguments, roots, storage, is_sample=config_file is None)
     if arguments.same_files and not arguments.dry_run:

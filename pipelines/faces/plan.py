@@ -15,6 +15,8 @@ from rich.console import Console
 
 from pipelines.common import progress, tables
 from pipelines.common.storage import digest
+from pipelines.common.text import first
+from pipelines.datasets import is_list
 from pipelines.faces import files, store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.media import stills
@@ -106,6 +108,17 @@ class Extraction:
         """How many of the videos are still to be extracted, or again, since they have changed."""
         return self.standing.missing
 
+    @property
+    def gone(self) -> list[str]:
+        """The uris of those of the videos whose file is not there, of a list of the user's own; of datasets none.
+
+        The owners' lists are compared with what is there as they are read.
+        """
+        if not is_list(self.roots[self.dataset]):
+            return []
+        states = self.sources.field("state").to_pylist()
+        return [uri for uri, state in zip(self.videos["uri"].to_pylist(), states, strict=True) if state == files.GONE]
+
     def is_due(self, retry_failed: bool = False) -> bool:
         """Say whether `extract_missing` has something to do; if it is but the index, which old extractions lack."""
         return bool(self.num_missing or (retry_failed and self.num_failed) or store.lacks_index(self.folder))
@@ -142,6 +155,8 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
     lines = []
     for extraction in extractions:
         standing = extraction.standing
+        if gone := extraction.gone:
+            lines.append(f"{_videos(len(gone), extraction)} are not where its list says: {first(gone, 3)}")
         if standing.changed:
             text = f"{_videos(standing.changed, extraction)} changed since they were extracted"
             if standing.touched:
@@ -153,7 +168,7 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
                 f"{_videos(standing.unrecorded, extraction)} were extracted before it was recorded what from: taken as "
                 f"unchanged; remove {extraction.folder} to extract them again"
             )
-    return lines
+    return list(dict.fromkeys(lines))  # several recipes say the same
 
 
 def _videos(number: int, extraction: Extraction) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from pipelines import datasets
 from pipelines.commands import preprocess
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment
@@ -51,7 +52,7 @@ def test_a_recipe_can_be_changed_by_name(setting, name, value):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("frames=64", "unknown setting 'frames=64'; write name=value with a name of num_frames, sampling"),
+        ("frames=64", "unknown setting 'frames=64'; did you mean 'num_frames'?"),
         ("margin", "margin must be a number"),
         ("num_frames=many", "num_frames must be a whole number"),
         ("hold_lost=yes", "hold_lost must be true or false"),
@@ -178,3 +179,20 @@ def test_the_command_extracts_once_and_says_what_became_of_the_videos(storage, r
 def test_wrong_use_is_exit_code_2_and_one_line(storage, capsys):
     assert main(["ffpp", "--set", "frames=1", "--storage", str(storage)]) == 2
     assert "unknown setting 'frames=1'" in capsys.readouterr().out
+
+
+def test_a_dry_run_plans_the_sample_corpus_before_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.delenv("CROSSFORGE_DATASETS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    argv = ("celeb_df", "--methods", "plain", "--preset", "tiny", "--storage", "none", "--address", "nohost")
+    console = text()
+    assert preprocess.execute(arguments(*argv, "--dry-run"), console) == 0
+    with corpus.outlined(size="tiny", names=["celeb_df"]) as roots:
+        number = datasets.load("celeb_df", roots).num_rows
+    shown = console.export_text()
+    (line,) = [line for line in shown.splitlines() if "celeb_df" in line]
+    assert [cell.strip() for cell in line.split("│")][5:7] == [str(number)] * 2
+    assert f"Storage: {tmp_path / 'none'}" in shown
+    assert "made on first use" in shown
+    assert "The cluster at nohost was not asked" in shown
+    assert list(tmp_path.iterdir()) == []
