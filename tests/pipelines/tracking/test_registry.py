@@ -159,7 +159,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
 
 def test_an_unchanged_winner_is_not_registered_twice(registered: Registered) -> None:
     assert registered.lines[0] == registered.lines[1]
-    best = "0.9, seed 0: the best validation AUC, 70.0 %, mean of finetune and localize"
+    best = "0.9, seed 0: the best validation AUC, 70.0 %, mean of finetune 70.0 and localize 70.0"
     assert registered.lines[0] == f"models:/crossforge-ratio/1 ({best})"
     assert registered.lines[2].startswith("models:/crossforge-ratio/2 (0.5, seed 0")
     versions = registered.client.search_model_versions("name = 'crossforge-ratio'")
