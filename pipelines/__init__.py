@@ -1,4 +1,4 @@
-"""From video files to a paper's table. This is the map; `docs/README.md` says in which file to look for what.
+"""From video files to a paper's table. This is the map; `docs/code.md` says in which file to look for what.
 
     folders, lists    -- datasets -->   VIDEOS            one row per video
     VIDEOS            -- faces -->      FACES, LEDGER     one row per face; what became of each video

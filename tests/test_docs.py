@@ -48,6 +48,11 @@ def test_named_tests_exist(page: str) -> None:
     assert [name for name in named if f"def {name}(" not in code] == []
 
 
+def test_the_index_names_every_page() -> None:
+    index = {link for link in LINK.findall(PAGES["docs/README.md"]) if "/" not in link}
+    assert index == {path.name for end in ("md", "yaml") for path in ROOT.glob(f"docs/*.{end}")} - {"README.md"}
+
+
 def test_the_map_names_every_package_and_command() -> None:
     assert sorted(ORDER) == PACKAGES
     commands = re.search(r"On top are the commands: ([\w,\s]+)\.", MAP)
@@ -56,7 +61,7 @@ def test_the_map_names_every_package_and_command() -> None:
 
 
 def test_the_diagram_has_the_packages_in_the_order_of_the_map() -> None:
-    diagram = PAGES["docs/README.md"].split("```")[1]
+    diagram = PAGES["docs/code.md"].split("```")[1]
     assert re.findall(r"\w+", diagram.split("sweeps/ > pipelines/*.py >")[1]) == ORDER[::-1]
 
 

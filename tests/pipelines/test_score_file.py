@@ -225,7 +225,7 @@ def test_the_worked_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.Monk
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    (command,) = re.findall(r"^python -m pipelines.score_file (.*--test-on.*)", page, re.M)
+    (command,) = re.findall(r"^uv run crossforge score-file (.*--test-on.*)", page, re.M)
     run = written(*shlex.split(command))
     assert f"AUC is {value(run, 'auc', 'street')}" in page.replace("\n", " ")
     (failed,) = run.origin.part("street").failed
