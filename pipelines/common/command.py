@@ -20,7 +20,7 @@ def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     """A parser that says what a misspelt switch or choice was probably meant to be."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Return the values of the switches, as argparse does; exit with 2 for a switch that there is not."""
         known, rest = self.parse_known_args(args, namespace)
         if rest:
@@ -91,8 +91,9 @@ def main(work: Callable[[Console], int], *, errors: tuple[type[Exception], ...] 
     try:
         return work(console)
     except for_the_user as error:
-        of_system = isinstance(error, OSError) and error.strerror and error.filename
-        said = f"{error.filename}: {error.strerror}" if of_system else str(error)
+        said = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            said = f"{error.filename}: {error.strerror}"
         text = "\n".join(printable(line) for line in said.splitlines())
         console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2

@@ -114,7 +114,7 @@ class Extraction:
 
         The owners' lists are compared with what is there as they are read.
         """
-        if not is_list(self.roots[self.dataset]):
+        if not is_list(self.roots.get(self.dataset, "")):
             return []
         states = self.sources.field("state").to_pylist()
         return [uri for uri, state in zip(self.videos["uri"].to_pylist(), states, strict=True) if state == files.GONE]
