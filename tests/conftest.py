@@ -15,11 +15,9 @@ os.environ.update(
 )
 
 import shutil
-import socket
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +28,7 @@ import av
 import numpy as np
 import pytest
 import skimage.data
+from _faults import Bucket
 from xdist.scheduler import LoadFileScheduling
 
 SHARED = pytest.StashKey[Path]()  # folder in which the processes say which files use the session's Ray
@@ -127,82 +126,6 @@ def ray_local() -> Iterator[None]:
     ray.shutdown()
 
 
-class Bucket:
-    """On a server that speaks S3, by HTTP. A test can take the server away for a while: it comes back as it was.
-
-    `fault`, which a test may replace, says of each request by its method and path what goes wrong with it: `busy`, it
-    is refused with 503; `lost`, it is done and the connection closed without an answer; `cut`, half of the answer
-    comes; `slow`, it takes a while; nothing where it is empty. `requests` holds all methods and paths.
-    """
-
-    fault: Callable[[str, str], str]
-
-    def __init__(self, name: str) -> None:
-        import boto3
-
-        self.name, self._port = name, 0
-        self.fault, self.requests = lambda method, path: "", []
-        self.start()
-        keys = boto3.Session("me", "x", region_name="us-east-1")
-        self._objects = keys.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
-        self._objects.create_bucket(Bucket=name)
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """For a process that may use it, and fails at once where it is away."""
-        keys = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
-        return keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}", "AWS_MAX_ATTEMPTS": "1"}
-
-    def start(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port)
-        self._server.start()
-        _, self._port = self._server.get_host_and_port()
-        self._answer, self._server._server.app = self._server._server.app, self._faulty
-
-    def _faulty(self, environ: Any, start_response: Any) -> Any:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.requests.append((method, path))
-        match self.fault(method, path):
-            case "busy":
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                start_response("503 Slow Down", [("Content-Length", "0")])
-                return []
-            case "slow":
-                time.sleep(0.3)
-            case "lost":
-                b"".join(self._answer(environ, lambda *_: None))
-                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-                return []
-            case "cut":
-                whole = b"".join(self._answer(environ, start_response))
-                return [whole[: len(whole) // 2]]
-        return self._answer(environ, start_response)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def keys(self, prefix: str) -> list[str]:
-        pages = self._objects.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-        return [str(one["Key"]) for page in pages for one in page.get("Contents", ())]
-
-    def get(self, key: str) -> bytes:
-        return bytes(self._objects.get_object(Bucket=self.name, Key=key)["Body"].read())
-
-    def put(self, key: str, content: bytes) -> None:
-        self._objects.put_object(Bucket=self.name, Key=key, Body=content)
-
-    def remove(self) -> None:
-        """What the server keeps, it keeps for all tests of this process."""
-        self.stop()
-        self.start()  # a failed test may have left it away
-        for key in self.keys(""):
-            self._objects.delete_object(Bucket=self.name, Key=key)
-        self._objects.delete_bucket(Bucket=self.name)
-        self.stop()
-
-
 @pytest.fixture(scope="module")
 def new_bucket() -> Iterator[Callable[[], Bucket]]:
     pytest.importorskip("moto.server")
@@ -232,6 +155,7 @@ def in_bucket(shared_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, value)
     bucket_client.store.cache_clear()
     shared_bucket.requests.clear()
+    shared_bucket.written.clear()
     place = storage.path_of(f"s3://{shared_bucket.name}/runs of {uuid.uuid4().hex}/mine")
     yield SimpleNamespace(path=place, server=shared_bucket)
     shared_bucket.fault = lambda method, path: ""

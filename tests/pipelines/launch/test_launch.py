@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from _faults import FAULTS, Progress, family, kill_at, moments, name_of, numbers
 from mlflow.tracking import MlflowClient
 
 from pipelines.datasets.sample import corpus
@@ -370,27 +372,45 @@ def test_in_a_bucket_it_ends_with_the_same_numbers_whatever_is_killed_or_goes_wr
     whole: Ended, desk: Desk, storage: Path, in_bucket: Any, tmp_path: Path
 ) -> None:
     """From the videos on; meanwhile one request in 50 is refused, done without an answer, answered in half, or slow."""
-    rng, kept, killed = random.Random(0), in_bucket.path, list[str]()
-    faults = random.Random(1)
+    kept, progress, faults = in_bucket.path, Progress(in_bucket.server, storage), random.Random(1)
     in_bucket.server.fault = lambda *_: faults.choice(FAULTS) if faults.random() < 0.02 else ""
-    while len(killed) < IN_BUCKET_KILLS and not list(kept.glob("reports/*/tiny.csv")):
-        killed += kill_some(desk.start("tiny", str(kept)), rng, IN_BUCKET_KILLS - len(killed))
+    killed = kill_at(moments(IN_BUCKET_KILLS, seed=0), progress, lambda: desk.start("tiny", str(kept)), seed=0)
+    assert len(killed) == IN_BUCKET_KILLS  # each of a process that lived, while the command ran
     codes = [desk.run("tiny", str(kept)).code]
     if codes[0] == 1:  # a row whose trial was killed more often than it is retried
         codes.append(desk.run("tiny", str(kept)).code)
     assert codes[-1] == 0, (killed, desk.out.read_text(), desk.err.read_text()[-5000:])
     in_bucket.server.fault = lambda *_: ""
-    assert results(kept) == results(storage), killed
+    here, there = numbers(storage), numbers(kept)
+    assert there.keys() == here.keys()
+    assert [name for name, rows in here.items() if there[name] != rows] == [], killed
     for pattern in ("stages/*/*/*/_done.json", "faces/*/*/_done.json", "reports/*/*", "runs/*/*"):
-        there, here = ({str(path.relative_to(root)) for path in root.glob(pattern)} for root in (kept, storage))
-        assert {name for name in there ^ here if "logged.json" not in name and "/." not in name} == set(), pattern
+        ours, theirs = ({str(path.relative_to(root)) for path in root.glob(pattern)} for root in (kept, storage))
+        assert {name for name in ours ^ theirs if "logged.json" not in name and "/." not in name} == set(), pattern
     ledgers = [pq.read_table(path) for path in kept.glob("faces/*/*/ledger.parquet")]
     assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
     assert not list((desk.folder / "crossforge-storage").glob("[!.m]*"))  # but for MLflow nothing lies on the disk
-    print("killed in a bucket:", ", ".join(killed))  # noqa: T201  shown with -s
+    print("killed in a bucket:", killed)  # noqa: T201  shown with -s
 
 
-FAULTS = ("busy", "lost", "cut", "slow")
+@pytest.mark.nightly
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_two_launches_at_once_in_a_bucket_train_each_stage_once(
+    whole: Ended, desk: Desk, storage: Path, in_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a Ray and a cache each, as on two machines."""
+    kept, both = in_bucket.path, list["subprocess.Popen[str]"]()
+    for place in (str(kept), f"{kept}/"):
+        monkeypatch.setenv("CROSSFORGE_CACHE", str(tmp_path / f"cache{len(both)}"))
+        both.append(desk.start("tiny", place))
+    assert [process.wait(500) for process in both] == [0, 0], desk.out.read_text()
+    assert numbers(kept) == numbers(storage)
+    puts = Counter(path for method, path in in_bucket.server.requests if method == "PUT")
+    stages = {path: number for path, number in puts.items() if re.search(r"/stages/\w+/\w+/\w+/_done\.json$", path)}
+    assert len(stages) == 2 * 3
+    assert set(stages.values()) == {1}
 
 
 def kill_some(process: "subprocess.Popen[str]", rng: random.Random, most: int) -> list[str]:
@@ -408,30 +428,6 @@ def kill_some(process: "subprocess.Popen[str]", rng: random.Random, most: int) -
                 break
     process.wait()
     return killed
-
-
-def family(driver: psutil.Process) -> list[psutil.Process]:
-    try:
-        return driver.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-WORK = (
-    "ExtractFaces",
-    "_trial",
-    "ImplicitFunc",
-    "pipelines.media.sandbox",
-)  # in the names of processes that work for us
-
-
-def name_of(process: psutil.Process) -> str:
-    """What part of `WORK` a process does; empty: none."""
-    try:
-        command = " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-    return next((name for name in WORK if name in command), "")
 
 
 def until(ready: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
