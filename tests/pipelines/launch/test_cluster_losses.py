@@ -1,11 +1,12 @@
 """A sweep on a cluster that loses machines: Ray's own commands start the nodes, and kill -9 takes all of one at once.
 
 All nodes are processes of this machine, their GPUs are numbers (`CROSSFORGE_FAKE_GPUS`), the rest is as on a real
-cluster: token, roles, what the autoscaler may start, one folder that all share. The same sweep on a laptop's Ray is
-what the results are compared with.
+cluster: token, roles, what the autoscaler may start, a folder that all share, or a bucket and a cache for each node.
+The same sweep on a laptop's Ray is what the results are compared with.
 """
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from _faults import FAULTS
 from mlflow.tracking import MlflowClient
 
 from pipelines.common import cluster
@@ -91,15 +93,21 @@ def free_port() -> int:
 
 
 class Machine:
-    """A node: `ray start --block`, and all that it starts."""
+    """A node: `ray start --block`, and all that it starts. `cache`: what it keeps of a bucket's objects."""
 
     def __init__(self, role: str, arguments: list[str], env: Mapping[str, str], log: Path) -> None:
-        self.log = log
+        self.log, self.cache = log, log.with_suffix(".cache")
         roles = ["--labels", f"{cluster.ROLE}={role}", "--num-cpus", str(CPUS[role]), "--num-gpus", str(GPUS[role])]
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *roles, *arguments]
         command += ["--object-store-memory", str(STORE_BYTES), "--disable-usage-stats"]
         with log.open("ab") as out:
-            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                env={**env, "CROSSFORGE_CACHE": str(self.cache)},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
 
     def started(self) -> bool:
         """Waits until the node is up, or has given up."""
@@ -136,7 +144,7 @@ class Machine:
 
 
 class Site:
-    """Machines that share a folder, and a person who starts a sweep there."""
+    """Machines that share a folder or a bucket, and a person who starts a sweep there."""
 
     def __init__(self, folder: Path, experiment: Experiment, roots: Mapping[str, str]) -> None:
         self.folder = folder
@@ -186,7 +194,7 @@ class Site:
     def sweep(self, storage: str, *switches: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "losses.py", "--datasets", "datasets.toml", "--preset", "small"]
         command += ["--storage", storage, *switches]
-        with (self.folder / f"{storage}.out").open("ab") as out:
+        with self._out(storage).open("ab") as out:
             return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=out, stderr=out)
 
     def on_laptop(self, storage: str) -> "subprocess.Popen[bytes]":
@@ -232,8 +240,11 @@ class Site:
                 return job.returncode, job.stdout
             time.sleep(3)
 
+    def _out(self, storage: str) -> Path:
+        return self.folder / f"{re.sub('[:/ ]+', '_', storage)}.out"
+
     def told(self, storage: str) -> str:
-        return (self.folder / f"{storage}.out").read_text()
+        return self._out(storage).read_text()
 
 
 def wait_for(ready: Callable[[], Any], what: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
@@ -249,6 +260,19 @@ def site(tmp_path: Path, tiny_experiment: Experiment, tiny_roots: Mapping[str, s
     made = Site(tmp_path, tiny_experiment, tiny_roots)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def laptop(
+    tmp_path_factory: pytest.TempPathFactory, tiny_experiment: Experiment, tiny_roots: Mapping[str, str]
+) -> Path:
+    """The storage of the same sweep without a cluster."""
+    desk = Site(tmp_path_factory.mktemp("desk"), tiny_experiment, tiny_roots)
+    try:
+        assert desk.on_laptop("laptop").wait(PATIENCE_S) == 0, desk.told("laptop")
+    finally:
+        desk.close()
+    return desk.folder / "laptop"
 
 
 # ------------------------------------------------------------------------------------- where a sweep stands
@@ -279,12 +303,21 @@ def results(storage: Path) -> dict[str, pa.Table]:
     return {path.parent.name: pq.read_table(path) for path in storage.glob("runs/*/results.parquet")}
 
 
-# ------------------------------------------------------------------------------------------------- the test
-@pytest.mark.timeout(1800)
-def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
-    laptop = site.on_laptop("laptop")
-    assert laptop.wait(PATIENCE_S) == 0, site.told("laptop")
+def assert_as_on(laptop: Path, storage: Path) -> None:
+    """The same rows, the same numbers but for the last digits of sums over other batches, every video read."""
+    wanted, ours = results(laptop), results(storage)
+    assert ours.keys() == wanted.keys()
+    for digest, table in wanted.items():
+        assert differing(table, ours[digest]) == []
+    ledgers = [pq.read_table(path) for path in storage.glob("faces/*/*/ledger.parquet")]
+    assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
+    tables = [next(path.glob("reports/*/losses.csv")).read_text() for path in (laptop, storage)]
+    assert tables[0] == tables[1]
 
+
+# ------------------------------------------------------------------------------------------------ the tests
+@pytest.mark.timeout(1800)
+def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site, laptop: Path) -> None:
     storage = site.folder / "cluster"
     head = site.start_head()
     video, train = site.add(cluster.VIDEO), site.add(cluster.TRAIN)
@@ -331,14 +364,7 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
     assert COMMIT in commits
 
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing that was done was done again
-    wanted, ours = results(site.folder / "laptop"), results(storage)
-    assert ours.keys() == wanted.keys()
-    for digest, table in wanted.items():
-        assert differing(table, ours[digest]) == []  # but for the last digits of sums over other batches
-    ledgers = [pq.read_table(path) for path in storage.glob("faces/*/*/ledger.parquet")]
-    assert {status for table in ledgers for status in table["status"].to_pylist()} == {"ok"}
-    tables = [next(path.glob("reports/*/losses.csv")).read_text() for path in (site.folder / "laptop", storage)]
-    assert tables[0] == tables[1]
+    assert_as_on(laptop, storage)
     client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
     (experiment,) = (experiment for experiment in client.search_experiments() if experiment.name == "losses")
     runs = client.search_runs([experiment.experiment_id])
@@ -346,3 +372,34 @@ def test_whatever_is_lost_the_results_are_those_of_a_laptop(site: Site) -> None:
     told = site.told("cluster")
     assert "Traceback" not in told  # what was lost and made again is nobody's worry
     assert "raylet" not in told
+
+
+@pytest.mark.timeout(1800)
+def test_in_a_bucket_they_are_too_though_nodes_share_no_disk(site: Site, laptop: Path, in_bucket: Any) -> None:
+    """A node is lost while it reads videos, one while it trains; one request in 50 goes wrong."""
+    storage, server, faults = in_bucket.path, in_bucket.server, random.Random(1)
+    server.fault = lambda *_: faults.choice(FAULTS) if faults.random() < 0.02 else ""
+    site.env |= server.environment
+
+    def puts(pattern: str) -> int:
+        return sum(method == "PUT" and bool(re.search(pattern, path)) for method, path in list(server.requests))
+
+    site.start_head()
+    video, train = site.add(cluster.VIDEO), site.add(cluster.TRAIN)
+    sweep = site.on_cluster(str(storage))
+    wait_for(lambda: puts("/faces/.*/parts/") >= 3, "faces", sweep)
+    video.kill()
+    video, read = site.add(cluster.VIDEO), puts("/faces/.*/parts/")
+    wait_for(lambda: puts("/faces/.*/parts/") > read, "faces from the late node", sweep)
+    wait_for(lambda: puts("/stages/.*/recover/.*/curves") >= 3, "a training", sweep)
+    assert not puts("/stages/.*/recover/.*/_done")
+    train.kill()
+    train = site.add(cluster.TRAIN)
+    assert sweep.wait(PATIENCE_S) == 0, site.told(str(storage))
+
+    server.fault = lambda *_: ""
+    assert_as_on(laptop, storage)
+    assert list(train.cache.iterdir())  # it read the faces, and no other node's disk
+    assert not list((site.folder / "crossforge-storage").glob("[!.m]*"))  # but for MLflow nothing lies on the disk
+    told = site.told(str(storage))
+    assert "Traceback" not in told
