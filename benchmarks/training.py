@@ -63,6 +63,7 @@ from pipelines.training import views
 from pipelines.training.batches import local_batches, ray_batches
 from pipelines.training.job import Job
 from pipelines.training.samples import Arrays, Samples
+from pipelines.training.transfer import left_on_cpu
 from pipelines.trials import planner
 from pipelines.trials.trial import Trial
 
@@ -205,9 +206,10 @@ class Trained:
         return sum(passes), now() - started - sum(passes)
 
 
-def to_device(arrays: Mapping[str, Any], on: torch.device, size: int | None) -> dict[str, Tensor]:
-    batch = {name: torch.from_numpy(value[:size]).to(on) for name, value in arrays.items()}
-    return batch | {"step_seed": torch.tensor(0)}
+def to_device(job: Job, arrays: Mapping[str, Any], on: torch.device, size: int | None) -> dict[str, Tensor]:
+    here = {name: torch.from_numpy(value[:size]) for name, value in arrays.items()}
+    there = {name: value.to(on) for name, value in here.items()}
+    return there | left_on_cpu(here, job.stage.left_on_cpu) | {"step_seed": torch.tensor(0)}
 
 
 def images_of(job: Job, samples: int) -> int:
@@ -292,7 +294,7 @@ def measure_waiting(job: Job, trained: Trained, options: Options, measured: Meas
         if options.step_s is not None:
             time.sleep(options.step_s)
         else:
-            trained.step(to_device(arrays, options.device, None), Stopwatch(options.device))
+            trained.step(to_device(job, arrays, options.device, None), Stopwatch(options.device))
 
     for number in options.loaders:
         if number == 0:
@@ -314,7 +316,7 @@ def measure(job: Job, options: Options) -> Measured:
     if on.type == "cpu":
         torch.set_num_threads(1)
     loaded, load_s = load(job)
-    batches = [to_device(arrays, on, options.batch_size) for arrays in loaded]
+    batches = [to_device(job, arrays, on, options.batch_size) for arrays in loaded]
     trained, peak = started(job, batches, on)
     samples = len(batches[0]["image"])
     untied = Untied(job, images_of(job, samples), on)

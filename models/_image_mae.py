@@ -71,9 +71,9 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.class_token, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, patches_BNP: Tensor, mask_BN: Tensor) -> Tensor:
-        """Predict every patch (B, N, P) from those where `mask_BN` is False, as many of them in each image."""
-        num_visible = int((~mask_BN[0]).sum())
+    def forward(self, patches_BNP: Tensor, mask_BN: Tensor, num_hidden: int) -> Tensor:
+        """Predict every patch (B, N, P) from those where `mask_BN` is False; it hides `num_hidden` of each image."""
+        num_visible = mask_BN.shape[1] - num_hidden
         index_BV = mask_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_visible]
         visible_BVP = patches_BNP.gather(1, index_BV[..., None].expand(-1, -1, patches_BNP.shape[2]))
         return self.decode(self.encode(visible_BVP, index_BV), index_BV, mask_BN)

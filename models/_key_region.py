@@ -47,9 +47,14 @@ def key_patches(landmarks: Landmarks, grid: int, patch_px: int, margin_px: float
     return cells
 
 
+def num_hidden_of(ratio: float, num_patches: int) -> int:
+    """Return how many patches of an image are hidden: `ratio` of all, rounded half up."""
+    return int(ratio * num_patches + 0.5)
+
+
 def num_hidden(ratio: float, key_fraction: float, num_key: int, num_patches: int) -> tuple[int, int]:
-    """Return how many patches are hidden within T and outside; together `ratio` of all, rounded half up."""
-    num_all = int(ratio * num_patches + 0.5)
+    """Return how many patches are hidden within T and outside."""
+    num_all = num_hidden_of(ratio, num_patches)
     within = min(int(key_fraction * num_key + 0.5), num_all)
     within = max(within, num_all - (num_patches - num_key))  # the rest must find room outside
     return within, num_all - within
@@ -58,7 +63,7 @@ def num_hidden(ratio: float, key_fraction: float, num_key: int, num_patches: int
 def draw_mask(
     cells: NDArray[np.bool_], ratio: float, key_fraction: float | None, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw a mask (N,), True for hidden patches. cells: T.
+    """Draw a mask (N,), True for the `num_hidden_of` hidden patches. cells: T.
 
     key_fraction: the share of T that is hidden; None: no patch is special, as in MAE.
     """

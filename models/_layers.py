@@ -54,6 +54,14 @@ def to_patches(image: Tensor, patch_px: int) -> Tensor:
     return image.unflatten(2, (-1, patch_px)).unflatten(1, (-1, patch_px)).transpose(2, 3).flatten(1, 2)
 
 
+def places_of(mask: Tensor, number: int) -> Tensor:
+    """Return the places (number,) of the True entries of a mask, laid out flat, of which there are `number`.
+
+    To index with the mask itself is to ask how many there are, for which a GPU ends all its work.
+    """
+    return mask.flatten().nonzero_static(size=number).squeeze(1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention.
 

@@ -38,16 +38,29 @@ class NoiseRefinement(nn.Module):
         self.register_buffer("keys", torch.full((cfg.memory_size,), -1))
         self.register_buffer("centres", torch.zeros(cfg.num_centres, width))
         self.register_buffer("num_clustered", torch.tensor(0))
+        # What decides on the way of a step: to read it from a buffer in each is to wait for the GPU.
+        self.takes_up, self.active = False, False
+        self.register_load_state_dict_post_hook(lambda refinement, keys: refinement._read_buffers())
 
     def start_epoch(self, epoch: int) -> None:
-        """From epoch T_k on, make the centres of what the last epoch left in the memory; empty the memory."""
+        """From epoch T_k on, make the centres of what the last epoch left in the memory; empty the memory.
+
+        From then on `active` says whether there are centres, so that weights can differ from 1.
+        """
         self.epoch.fill_(epoch)
         remembered = self.features[self.rank > -torch.inf]
         usable = epoch >= self.cfg.start_epoch and len(remembered) >= self.cfg.num_centres
         self.num_clustered.fill_(len(remembered) if usable else 0)
         if usable:
             self.centres.copy_(broadcast(k_means(remembered, self.cfg.num_centres)))
-        self._clear()
+        self.features.zero_()
+        self.rank.fill_(-torch.inf)
+        self.keys.fill_(-1)
+        self._read_buffers()
+
+    def _read_buffers(self) -> None:
+        self.takes_up = int(self.epoch) >= self.cfg.start_epoch - 1
+        self.active = int(self.num_clustered) > 0
 
     @torch.no_grad()
     def collect(self, features_BD: Tensor, margin_B: Tensor, keys_B: Tensor, seed: int) -> None:
@@ -57,7 +70,7 @@ class NoiseRefinement(nn.Module):
         for fakes (margin <= 0) are left out. keys_B: a face counts once, with its highest rank. seed: of the step,
         the same on all workers; with filter `random` it draws the ranks. Before epoch T_k - 1 nothing happens.
         """
-        if self.epoch < self.cfg.start_epoch - 1:
+        if not self.takes_up:
             return
         features, margin, keys = (gather(x) for x in (features_BD.float(), margin_B.float(), keys_B))
         if self.cfg.filter == "random":
@@ -72,22 +85,16 @@ class NoiseRefinement(nn.Module):
         rank, keys = torch.cat([self.rank, rank]), torch.cat([self.keys, keys])
         order = rank.argsort(descending=True, stable=True)
         repeated = (keys[order][:, None] == keys[order]).tril(-1).any(1)
-        best = order[~repeated & (rank[order] > -torch.inf)][: self.cfg.memory_size]
-        best = best[keys[best].argsort()]  # k-means starts from places in the memory: they must not hang on rounding
-        self._clear()
-        self.features[: len(best)] = features[best]
-        self.rank[: len(best)] = rank[best]
-        self.keys[: len(best)] = keys[best]
-
-    def _clear(self) -> None:
-        self.features.zero_()
-        self.rank.fill_(-torch.inf)
-        self.keys.fill_(-1)
-
-    @property
-    def active(self) -> bool:
-        """Whether there are centres, so that weights can differ from 1."""
-        return bool(self.num_clustered > 0)
+        unfit = repeated | (rank[order] == -torch.inf)
+        # A sort for each choice, and the unfit at the end: how many are fit is not asked, as that waits for the GPU.
+        best = order[unfit.to(torch.uint8).argsort(stable=True)][: self.cfg.memory_size]
+        empty = torch.arange(len(best), device=best.device) >= (~unfit).sum()
+        # By key: k-means starts from places in the memory, and they must not hang on rounding.
+        by_key = keys[best].masked_fill(empty, torch.iinfo(keys.dtype).max).argsort(stable=True)
+        best, empty = best[by_key], empty[by_key]
+        self.features.copy_(features[best].masked_fill(empty[:, None], 0))
+        self.rank.copy_(rank[best].masked_fill(empty, -torch.inf))
+        self.keys.copy_(keys[best].masked_fill(empty, -1))
 
     def distance(self, features_BD: Tensor) -> Tensor:
         """Return the distance (B,) to the nearest centre, of vectors scaled to length 1: float32 in [0, 2]."""

@@ -17,9 +17,9 @@ ZERO_BIN = 1e-6  # an amplitude below this is rounding, and its phase is noise
 
 
 # ---------------------------------------------------------------------------------------- spectra
-def to_gray(image: Tensor) -> Tensor:
-    """Return the brightness (B, H, W) of RGB images (B, 3, H, W)."""
-    return torch.einsum("bchw,c->bhw", image, image.new_tensor(LUMA))
+def to_gray(image: Tensor, luma_3: Tensor) -> Tensor:
+    """Return the brightness (B, H, W) of RGB images (B, 3, H, W), by the shares of red, green and blue."""
+    return torch.einsum("bchw,c->bhw", image, luma_3)
 
 
 @torch.no_grad()
@@ -102,6 +102,8 @@ class FrequencyStream(nn.Module):
     cross_attention False: the embeddings go straight to the Mixers.
     """
 
+    luma: Tensor
+
     def __init__(
         self,
         *,
@@ -118,6 +120,7 @@ class FrequencyStream(nn.Module):
     ) -> None:
         super().__init__()
         self.patch_px, self.phase, self.amplitude = patch_px, phase, amplitude
+        self.register_buffer("luma", torch.tensor(LUMA), persistent=False)
         num_patches = (input_px // patch_px) ** 2
         # Shared by all patches; nothing says where a patch lies, the weights of `mix_patches` do.
         self.embed_amplitude = nn.Linear(patch_px**2, width)
@@ -130,7 +133,7 @@ class FrequencyStream(nn.Module):
         # All of it in float32: what a forgery changes in AS is smaller than the rounding of bf16; and half precision
         # has an FFT of sizes 2^n only.
         with torch.autocast(image.device.type, enabled=False):
-            amplitude, phase = spectra(to_patches(to_gray(image.float()), self.patch_px), self.phase)
+            amplitude, phase = spectra(to_patches(to_gray(image.float(), self.luma), self.patch_px), self.phase)
             if self.amplitude == "log1p":
                 amplitude = amplitude.log1p()
             elif self.amplitude == "log":

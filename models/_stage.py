@@ -52,6 +52,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from models._feed import BadSample, Feed, Mode, Pooling, Sample
 
 Batch = Mapping[str, Tensor]
+ON_CPU = "_on_cpu"  # ends the name of such a copy
 Accumulates = Literal["exactly", "but_batch_norm", "no"]
 
 
@@ -61,6 +62,11 @@ class CamLayer:
 
     module: nn.Module
     to_maps: Callable[[Tensor], Tensor] | None = None  # turns an output of another shape into (B, C, [t,] h, w)
+
+
+def on_cpu(batch: Batch, name: str) -> Tensor:
+    """Return an array's copy on the CPU, if one was left there; to read the array itself is to wait for its GPU."""
+    return batch.get(name + ON_CPU, batch[name])
 
 
 class Stage(nn.Module):
@@ -78,6 +84,8 @@ class Stage(nn.Module):
     scores: ClassVar[bool] = True  # its score counts in the paper's final score
     differentiates_twice: ClassVar[bool] = False  # its loss holds a gradient: it needs second derivatives
     accumulates: ClassVar[Accumulates] = "no"  # whether a step can be cut; until a stage says so, it cannot
+    # Arrays of which training and validation leave a copy on the CPU: what they hold decides shapes, see `on_cpu`.
+    left_on_cpu: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def settings(cfg: Any) -> Mapping[str, Any]:
@@ -195,4 +203,16 @@ class Stage(nn.Module):
         return {}
 
 
-__all__ = ["Accumulates", "BadSample", "Batch", "CamLayer", "Feed", "Mode", "Pooling", "Sample", "Stage"]
+__all__ = [
+    "ON_CPU",
+    "Accumulates",
+    "BadSample",
+    "Batch",
+    "CamLayer",
+    "Feed",
+    "Mode",
+    "Pooling",
+    "Sample",
+    "Stage",
+    "on_cpu",
+]

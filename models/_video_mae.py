@@ -11,11 +11,13 @@ decoder's tokens keep their places (attention does not see the order, so this ch
 Shapes: B clips, T frames, N tokens, V visible tokens (padded), P = 3 * tubelet pixels, D width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models._layers import Block, Normalize, init_vit, sinusoid_table
+from models._layers import Block, Normalize, init_vit, places_of, sinusoid_table
 
 
 def to_tubelets(video_BTHWC: Tensor, tubelet_frames: int, patch_px: int) -> Tensor:
@@ -89,8 +91,8 @@ class Decoder(nn.Module):
         self.apply(init_vit)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, visible_BVD: Tensor, index_BV: Tensor, mask_BN: Tensor) -> Tensor:
-        """Predict (M, P), the M masked tokens of the batch, in the order of `tubelets_BNP[mask_BN]`."""
+    def forward(self, visible_BVD: Tensor, index_BV: Tensor, mask_BN: Tensor, num_masked: int) -> Tensor:
+        """Predict (M, P), the M = `num_masked` masked tokens of the batch, in the order of `tubelets_BNP[mask_BN]`."""
         visible = self.narrow(visible_BVD)
         x_BND = visible.new_zeros(*mask_BN.shape, visible.shape[-1])
         x_BND = x_BND.scatter(1, index_BV[..., None].expand_as(visible), visible)
@@ -98,16 +100,15 @@ class Decoder(nn.Module):
         x_BND = torch.where(mask_BN[..., None], self.mask_token.to(x_BND.dtype), x_BND) + self.position
         for block in self.blocks:
             x_BND = block(x_BND)
-        return self.predict(self.norm(x_BND[mask_BN]))
+        return self.predict(self.norm(x_BND.flatten(0, 1)[places_of(mask_BN, num_masked)]))
 
 
-def visible_index(mask_BN: Tensor) -> tuple[Tensor, Tensor | None]:
+def visible_index(mask_BN: Tensor, num_masked: Sequence[int]) -> tuple[Tensor, Tensor | None]:
     """Return the places of each sample's visible tokens, in order and padded to the longest, and which are no padding.
 
-    The second, `valid_BV`, is None where nothing was padded, which lets attention take its fastest path.
+    num_masked: the number of True entries in each row of the mask. The second, `valid_BV`, is None where nothing was
+    padded, which lets attention take its fastest path.
     """
-    num_visible = (~mask_BN).sum(1)
-    longest = int(num_visible.max())
+    longest = mask_BN.shape[1] - min(num_masked)
     index_BV = mask_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-    valid_BV = ~mask_BN.gather(1, index_BV)
-    return index_BV, None if bool(valid_BV.all()) else valid_BV
+    return index_BV, None if min(num_masked) == max(num_masked) else ~mask_BN.gather(1, index_BV)

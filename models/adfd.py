@@ -226,7 +226,7 @@ class Detect(Stage):
         with batch_norm_at_rest(self.encoder, second and self.cfg.optim.freeze_bn_second):
             features_ND = self.encoded(images_NSSC)
         logits_N2 = self.logits(features_ND)
-        label_N = torch.tensor([REAL, FAKE], device=logits_N2.device).repeat_interleave(num_pairs)
+        label_N = torch.arange(2 * num_pairs, device=logits_N2.device) // num_pairs  # REAL, then FAKE
         cross_entropy_N = F.cross_entropy(logits_N2, label_N, reduction="none")  # Eq. 8
         parts = {"cls": cross_entropy_N.mean().detach()}
         loss = cross_entropy_N.mean()

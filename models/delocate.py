@@ -36,7 +36,7 @@ Shapes: B samples, T frames, N tokens, P values of a tubelet, H = W = `input_px`
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,11 +51,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from models._config import named
 from models._delocate_config import SMALL, STRATEGIES, Config, FinetuneConfig, LocalizeConfig, RecoverConfig
 from models._distributed import mean_over_workers, total, world_size
-from models._layers import tagged, without_prefix
+from models._layers import places_of, tagged, without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import draw_cells, flip_landmarks, part_cells
 from models._schedule import parameter_groups, warmup_cosine
-from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage
+from models._stage import ON_CPU, Batch, CamLayer, Feed, Mode, Sample, Stage, on_cpu
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
 VERSION = 3
@@ -150,6 +150,7 @@ class Recover(Stage):
     selects_by = "loss"
     scores = False
     accumulates = "exactly"
+    left_on_cpu = ("mask",)
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -185,18 +186,23 @@ class Recover(Stage):
             recover.decoder_heads,
         )
 
-    def predict(self, tubelets_BNP: Tensor, mask_BN: Tensor) -> Tensor:
-        """Predict the masked tubelets (M, P), in the order of `tubelets_BNP[mask_BN]`, from the visible ones."""
-        index_BV, valid_BV = visible_index(mask_BN)
+    def predict(self, tubelets_BNP: Tensor, mask_BN: Tensor, num_masked: Sequence[int]) -> Tensor:
+        """Predict the masked tubelets (M, P), in the order of `tubelets_BNP[mask_BN]`, from the visible ones.
+
+        num_masked: how many each sample has.
+        """
+        index_BV, valid_BV = visible_index(mask_BN, num_masked)
         visible_BVP = tubelets_BNP.gather(1, index_BV[..., None].expand(-1, -1, tubelets_BNP.shape[-1]))
         encoded_BVD = self.encoder(visible_BVP, index_BV, valid_BV)
-        return self.decoder(encoded_BVD, index_BV, mask_BN)
+        return self.decoder(encoded_BVD, index_BV, mask_BN, sum(num_masked))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         tubelets_BNP, mask_BN = _tubelets(self.cfg, batch["image"]), batch["mask"]
-        predicted_MP = self.predict(tubelets_BNP, mask_BN)
-        error_M = (predicted_MP.float() - tubelets_BNP[mask_BN]).square().mean(1)
-        loss = mean_over_workers(error_M.sum(), error_M.new_tensor(len(error_M)))  # Eq. 1
+        num_masked = on_cpu(batch, "mask").sum(1).tolist()
+        predicted_MP = self.predict(tubelets_BNP, mask_BN, num_masked)
+        true_MP = tubelets_BNP.flatten(0, 1)[places_of(mask_BN, sum(num_masked))]
+        error_M = (predicted_MP.float() - true_MP).square().mean(1)
+        loss = mean_over_workers(error_M.sum(), error_M.new_full((), len(error_M)))  # Eq. 1
         return {"loss": loss, "mae": loss.detach()}
 
     def weight(self, batch: Batch) -> float:
@@ -217,8 +223,11 @@ class Recover(Stage):
         clip = self.cfg.clip
         tubelets_BNP = _tubelets(self.cfg, batch["image"])
         recovered_BNP = tubelets_BNP.clone()
-        for mask_BN in batch["part_masks"].unbind(1):
-            recovered_BNP[mask_BN] = self.predict(tubelets_BNP, mask_BN).float().clamp(0, 1)
+        num_masked_BQ = on_cpu(batch, "part_masks").sum(2)
+        for mask_BN, num_masked_B in zip(batch["part_masks"].unbind(1), num_masked_BQ.unbind(1), strict=True):
+            num_masked = num_masked_B.tolist()
+            predicted_MP = self.predict(tubelets_BNP, mask_BN, num_masked).float().clamp(0, 1)
+            recovered_BNP.flatten(0, 1)[places_of(mask_BN, sum(num_masked))] = predicted_MP
         return to_video(recovered_BNP, clip.tubelet_frames, clip.patch_px, clip.grid)
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
@@ -363,25 +372,31 @@ def inner_update(parameters: Mapping[str, Tensor], loss: Tensor, lr: float, *, f
     }
 
 
-def split_domains(domain_B: Tensor, seed: int) -> tuple[list[int], int]:
-    """Draw the meta-test domain from those in the batch; return the meta-train domains, and it.
+def split_domains(domains: Iterable[int], seed: int) -> tuple[list[int], int]:
+    """Draw the meta-test domain from those in a batch; return the meta-train domains, and it.
 
     Raises ValueError for a batch of one domain.
     """
-    domains = domain_B.unique().tolist()
-    if len(domains) < 2:
+    there = sorted(domains)
+    if len(there) < 2:
         raise ValueError(
-            f"meta-learning needs faces of at least 2 manipulations in a step, got domains {domains};"
+            f"meta-learning needs faces of at least 2 manipulations in a step, got domains {there};"
             " train on more of them, or set localize.use_meta to false"
         )
     generator = torch.Generator().manual_seed(seed)
-    test_domain = domains.pop(int(torch.randint(len(domains), (), generator=generator)))
-    return domains, test_domain
+    test_domain = there.pop(int(torch.randint(len(there), (), generator=generator)))
+    return there, test_domain
 
 
-def _of_domain(batch: Batch, domain: int) -> Batch:
-    rows = batch["domain"] == domain
-    return {name: value[rows] for name, value in batch.items() if value.ndim > 0}
+def by_domain(batch: Batch) -> dict[int, Batch]:
+    """Return the faces of each domain in a batch, in their order."""
+    domains, counts = (found.tolist() for found in on_cpu(batch, "domain").unique(return_counts=True))
+    rows_of_domains = batch["domain"].argsort(stable=True).split(counts)
+    of_faces = {name: value for name, value in batch.items() if value.ndim > 0 and not name.endswith(ON_CPU)}
+    return {
+        domain: {name: value[rows] for name, value in of_faces.items()}
+        for domain, rows in zip(domains, rows_of_domains, strict=True)
+    }
 
 
 def _mean_terms(losses_by_domain: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -415,6 +430,7 @@ class Localize(Stage):
     reads = "recover"
     differentiates_twice = True  # the outer loss is that of a network after an inner step
     accumulates = "no"  # meta-learning: every cut would need all domains, and its own inner step
+    left_on_cpu = ("domain",)
 
     @staticmethod
     def settings(cfg: Config) -> Mapping[str, Any]:
@@ -479,11 +495,12 @@ class Localize(Stage):
         Parts: the terms on meta-train and, after the step, on meta-test domains; the sum of the latter before the step
         (`meta_test_before`) and after it (`meta_test_after`).
         """
-        train_domains, test_domain = split_domains(batch["domain"], int(batch["step_seed"]))
-        test = _of_domain(batch, test_domain)
+        faces = by_domain(batch)
+        train_domains, test_domain = split_domains(faces, int(batch["step_seed"]))
+        test = faces[test_domain]
         train_terms, test_terms = [], []
         for domain in train_domains:
-            train = _of_domain(batch, domain)
+            train = faces[domain]
             out = self.net(_face(train))
             train_terms.append(losses(out, train))
             adapted = self._adapt(train, train_terms[-1])

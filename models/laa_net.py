@@ -142,7 +142,7 @@ def heatmap_loss(cfg: LossConfig, logit_NDD: Tensor, target_NDD: Tensor) -> Tens
     hit_NDD = (1 - 0.8 * cfg.heatmap_smoothing) * (1 - p_NDD) ** cfg.gamma * p_NDD.log()
     miss_NDD = (1 - target_NDD) ** cfg.beta * p_NDD**cfg.gamma * (1 - p_NDD).log()
     if cfg.heatmap_over == "images":
-        count = p_NDD.new_tensor(len(p_NDD))
+        count = p_NDD.new_full((), len(p_NDD))
     else:
         count = total(at_point_NDD.sum().float()).clamp(min=1) / world_size()
     return -torch.where(at_point_NDD, hit_NDD, miss_NDD).sum() / count

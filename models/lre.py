@@ -42,8 +42,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from models._alignment import upright_face
 from models._config import named
 from models._image_mae import MaskedAutoencoder, to_image
-from models._key_region import draw_mask, key_patches
-from models._layers import to_patches, without_prefix
+from models._key_region import draw_mask, key_patches, num_hidden_of
+from models._layers import places_of, to_patches, without_prefix
 from models._lre_config import SMALL, Config
 from models._masking import flip_landmarks
 from models._schedule import parameter_groups, warmup_cosine
@@ -72,6 +72,11 @@ def _face_and_masks(
 def _signed_unit(image_BHWC: Tensor) -> Tensor:
     """Return uint8 as float32 in [-1, 1]: mean and deviation 0.5, as Xception's ImageNet weights expect it."""
     return image_BHWC.float() / 127.5 - 1
+
+
+def _num_hidden(cfg: Config) -> int:
+    """Return how many patches of each face are hidden."""
+    return num_hidden_of(cfg.mask.ratio, cfg.grid**2)
 
 
 def _autoencoder(cfg: Config) -> MaskedAutoencoder:
@@ -133,10 +138,11 @@ class Reconstruct(Stage):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         patches_BNP = to_patches(_signed_unit(batch["image"]), self.cfg.reconstruct.patch_px).flatten(2)
-        mask_BN = batch["mask"][:, 0]
-        predicted_BNP = self.autoencoder(patches_BNP, mask_BN)
+        mask_BN, num_hidden = batch["mask"][:, 0], _num_hidden(self.cfg)
+        predicted_BNP = self.autoencoder(patches_BNP, mask_BN, num_hidden)
         # Eq. 1 over hidden patches; every image hides as many, so a mean over all of them is one over images too.
-        loss = F.mse_loss(predicted_BNP[mask_BN].float(), patches_BNP[mask_BN])
+        hidden = places_of(mask_BN, len(mask_BN) * num_hidden)
+        loss = F.mse_loss(predicted_BNP.flatten(0, 1)[hidden].float(), patches_BNP.flatten(0, 1)[hidden])
         return {"loss": loss, "mse": loss.detach()}
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -231,7 +237,7 @@ class Detect(Stage):
         """Fill an image in [-1, 1] in: (B, H, W, 3), hidden patches as predicted, visible ones as they are."""
         patch_px = self.cfg.reconstruct.patch_px
         patches_BNP = to_patches(image_BHWC, patch_px).flatten(2)
-        predicted_BNP = self.autoencoder(patches_BNP, mask_BN).float().clamp(-1, 1)
+        predicted_BNP = self.autoencoder(patches_BNP, mask_BN, _num_hidden(self.cfg)).float().clamp(-1, 1)
         return to_image(torch.where(mask_BN[..., None], predicted_BNP, patches_BNP), patch_px)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ The epoch that is kept is chosen on the validation part of the training dataset,
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,8 +73,9 @@ def _train(job: Job, world: World) -> None:
     looked, look = state.step, state.step + 1  # the steps of the last look and of the next
 
     steps, watch = range(state.step, num_steps), Watch(world)
-    batches = to_device(world.batches(job, samples, view, steps), world.device)
-    with Saver(job.planned.folder) as saver:
+    batches = to_device(world.batches(job, samples, view, steps), world.device, job.stage.left_on_cpu)
+    # Closed here, also after an error: its threads would else be waited for wherever garbage is collected next.
+    with Saver(job.planned.folder) as saver, closing(batches):
         for step, (picks, arrays) in zip(steps, batches, strict=True):
             if step % epoch_steps == 0:
                 module.start_epoch(step // epoch_steps + 1)
@@ -267,7 +268,7 @@ def validate(job: Job, module: models.Stage, samples: Samples | Kept, world: Wor
         for whole in [stack([arrays for _, _, arrays in chunk])]
     )
     computed = []
-    for (chunk, whole), batch in to_device(ahead(stacked), world.device):
+    for (chunk, whole), batch in to_device(ahead(stacked), world.device, module.left_on_cpu):
         with alone():  # workers have unequal numbers of batches
             with device.autocast(job.planned.numerics, world.device):
                 out = module(batch)

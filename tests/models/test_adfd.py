@@ -43,9 +43,8 @@ def refinement(width: int = 4, **options) -> NoiseRefinement:
 
 def at_epoch(nrs: NoiseRefinement, epoch: int, centres: Tensor) -> NoiseRefinement:
     """Bring the refinement to where it is within an epoch that has centres."""
-    nrs.epoch.fill_(epoch)
-    nrs.centres.copy_(centres)
-    nrs.num_clustered.fill_(100)
+    there = {"epoch": torch.tensor(epoch), "centres": centres, "num_clustered": torch.tensor(100)}
+    nrs.load_state_dict(nrs.state_dict() | there)
     return nrs
 
 

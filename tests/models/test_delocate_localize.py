@@ -227,20 +227,20 @@ def test_flip_moves_image_mask_and_recovered_together(sample):
 
 # ----------------------------------------------------------------------------------- meta-learning
 def test_domains_are_split_by_the_step_seed():
-    domains = torch.tensor([3, 0, 1, 2] * 4)
+    domains = [3, 0, 1, 2]
     tests = []
     for seed in range(200):
         train, test = delocate.split_domains(domains, seed)
         assert sorted([*train, test]) == [0, 1, 2, 3]
-        assert delocate.split_domains(domains.flip(0), seed) == (train, test)
+        assert delocate.split_domains(domains[::-1], seed) == (train, test)
         tests.append(test)
     assert all(30 <= tests.count(domain) <= 70 for domain in range(4))
     with pytest.raises(ValueError, match="at least 2 manipulations"):
-        delocate.split_domains(torch.zeros(8, dtype=torch.int64), 0)
+        delocate.split_domains([0], 0)
 
 
 def meta_parts(batch):
-    train, test = delocate.split_domains(batch["domain"], int(batch["step_seed"]))
+    train, test = delocate.split_domains(set(batch["domain"].tolist()), int(batch["step_seed"]))
     return [of_domains(batch, domain) for domain in train], of_domains(batch, test)
 
 

@@ -87,13 +87,13 @@ def test_prediction_sees_visible_tokens_of_all_slots_and_no_masked_one(recover):
     tubelets = torch.rand(1, NUM_TOKENS, 384)
     mask = torch.zeros(1, NUM_TOKENS, dtype=torch.bool)
     mask[0, [3, 70, 200]] = True
-    before = recover.predict(tubelets, mask)
+    before = recover.predict(tubelets, mask, [3])
     hidden = tubelets.clone()
     hidden[mask] = torch.rand(3, 384)
-    torch.testing.assert_close(recover.predict(hidden, mask), before, rtol=0, atol=0)
+    torch.testing.assert_close(recover.predict(hidden, mask, [3]), before, rtol=0, atol=0)
     seen = tubelets.clone()
     seen[0, 255] = torch.rand(384)  # the last slot; token 3 is in the first
-    assert (recover.predict(seen, mask)[0] - before[0]).abs().max() > 1e-5
+    assert (recover.predict(seen, mask, [3])[0] - before[0]).abs().max() > 1e-5
 
 
 @torch.no_grad()
@@ -102,14 +102,14 @@ def test_padding_changes_nothing(recover):
     tubelets = torch.rand(2, NUM_TOKENS, 384)
     mask = torch.zeros(2, NUM_TOKENS, dtype=torch.bool)
     mask[0, :40], mask[1, 100:103] = True, True  # 216 and 253 visible tokens
-    index, valid = visible_index(mask)
+    index, valid = visible_index(mask, [40, 3])
     assert index.shape == (2, 253)
     assert valid.sum(1).tolist() == [216, 253]
     assert index[0, :216].tolist() == list(range(40, NUM_TOKENS))
-    together = recover.predict(tubelets, mask)
-    torch.testing.assert_close(together[:40], recover.predict(tubelets[:1], mask[:1]), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(together[40:], recover.predict(tubelets[1:], mask[1:]), atol=1e-6, rtol=1e-5)
-    assert visible_index(mask[:1])[1] is None
+    together = recover.predict(tubelets, mask, [40, 3])
+    torch.testing.assert_close(together[:40], recover.predict(tubelets[:1], mask[:1], [40]), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(together[40:], recover.predict(tubelets[1:], mask[1:], [3]), atol=1e-6, rtol=1e-5)
+    assert visible_index(mask[:1], [40])[1] is None
 
 
 def constant_prediction(value: float) -> delocate.Recover:

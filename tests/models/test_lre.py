@@ -277,13 +277,13 @@ def test_positions_are_fixed_and_two_dimensional():
 @torch.no_grad()
 def test_hidden_pixels_do_not_leak_and_seen_ones_matter():
     net, mask, patches = autoencoder(), a_mask(), torch.randn(2, 64, 192)
-    before = net(patches, mask)
+    before = net(patches, mask, 48)
     hidden = patches.clone()
     hidden[mask] = 9.0
-    assert torch.equal(net(hidden, mask), before)
+    assert torch.equal(net(hidden, mask, 48), before)
     seen = patches.clone()
     seen[0, int((~mask[0]).nonzero()[0])] += 1
-    after = net(seen, mask)
+    after = net(seen, mask, 48)
     assert not torch.allclose(after[0], before[0])
     assert torch.equal(after[1], before[1])
 
@@ -299,7 +299,7 @@ def test_order_of_the_visible_tokens_does_not_matter():
         return net.decode(net.encode(visible, order), order, mask)
 
     torch.testing.assert_close(predicted(shuffled), predicted(index), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(net(patches, mask), predicted(index))
+    torch.testing.assert_close(net(patches, mask, 48), predicted(index))
 
 
 def reconstruct_batch(sample, count: int = 4) -> dict[str, torch.Tensor]:
@@ -316,11 +316,12 @@ def test_the_loss_is_the_mean_over_hidden_pixels(sample):
     torch.manual_seed(0)
     stage, batch = lre.Reconstruct(TINY).eval(), reconstruct_batch(sample)
     patches = to_patches(batch["image"].float() / 127.5 - 1, 8).flatten(2)
-    predicted, mask = stage.autoencoder(patches, batch["mask"][:, 0]), batch["mask"][:, 0]
+    mask = batch["mask"][:, 0]
+    predicted = stage.autoencoder(patches, mask, int(mask[0].sum()))
     per_patch = (predicted - patches).square().mean(2)
     by_hand = (per_patch * mask).sum() / mask.sum()
     assert stage(batch)["loss"].item() == pytest.approx(by_hand.item(), rel=1e-5)
-    stage.autoencoder.forward = lambda given, hidden: torch.where(hidden[..., None], given, given + 5)
+    stage.autoencoder.forward = lambda given, hidden, number: torch.where(hidden[..., None], given, given + 5)
     assert stage(batch)["loss"].item() == 0  # perfect where hidden; what is predicted elsewhere is not looked at
 
 

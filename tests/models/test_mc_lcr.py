@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import models
 from models import mc_lcr
 from models._layers import to_patches
-from models._patch_spectra import DualAttention, FrequencyStream, MixerLayer, spectra, to_gray
+from models._patch_spectra import LUMA, DualAttention, FrequencyStream, MixerLayer, spectra, to_gray
 from models.mc_lcr import Detect, style, supervised_contrastive
 
 PAPER = models.override(mc_lcr.Config(), {"pretrained": False})
@@ -143,7 +143,7 @@ def test_patches_come_row_by_row():
 
 def test_gray_is_brightness_of_the_image_as_it_is():
     image = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]).T.reshape(1, 3, 4, 1)
-    torch.testing.assert_close(to_gray(image).flatten(), torch.tensor([0.299, 0.587, 0.114, 1.0]))
+    torch.testing.assert_close(to_gray(image, torch.tensor(LUMA)).flatten(), torch.tensor([0.299, 0.587, 0.114, 1.0]))
 
 
 @pytest.mark.parametrize("phase", ["atan2", "arctan"])

@@ -117,7 +117,7 @@ def videos(*numbers: int) -> tuple[Video, ...]:
 
 TRAIN, SELECT, TEST = videos(0, 1, 2, 3), videos(4, 5), videos(6, 7)
 # Names in capitals that are in a digest, are classes, or decide nothing.
-ELSEWHERE = ("SMALL", "STAGES", "VERSION", "TIMEOUT")
+ELSEWHERE = ("SMALL", "STAGES", "VERSION", "TIMEOUT", "ON_CPU")
 EVERY_FACE = frozenset({"ffpp/Deepfakes/c23/5"})  # of SELECT
 MOST_DONORS = 7  # instead of thousands: fewer than there are faces
 
