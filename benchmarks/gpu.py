@@ -1,22 +1,24 @@
 """What ten minutes of a GPU can tell: steps, the loop around them, batch norm, loaders, options, one after the other.
 
     uv run python benchmarks/gpu.py [--device cuda] [--preset paper] [--methods plain lre] [--parts steps loop]
-                                    [--steps 20] [--minutes 10] [--loaders 1 4 8 15]
+                                    [--steps 20] [--minutes 10] [--loaders 1 4 8 15] [--scorers 1 4 8 12]
 
 Without Ray and without data: faces are those of the sample corpus's people, drawn here. Figures are printed as they are
 measured, of a stage or a part, as a line of JSON. What would begin after --minutes is left out and said to be; so is
 what fails. On a CPU it runs too, in sizes to choose: its figures are then of the CPU.
 
-    machine   what computes; GB/s to the device from pageable and from pinned memory
+    machine   what computes, its driver, CPU cores; GB/s to the device from pageable and from pinned memory
     steps     each stage at the preset's batch, resident on the device: seconds of a step by the device's own clock and
-              by the wall, seconds until a step is launched, values that Python reads back in a pass, peak memory
+              by the wall, seconds until a step is launched, how often a pass waits for the device, peak memory
     loop      two epochs of each stage's training: seconds in steps, of the first and the second validation, of what the
               loop waits for checkpoints; and the same with validation samples made anew each time
     norm      forward and backward of a batch norm in 32 bits: torch's, ours over workers, torch's over workers (GPUs
               only), each with its collectives, of one worker
     loaders   samples/s of so many processes
+    scoring   faces/s of so many processes that score with one stage on the same device
     options   seconds of a step with one thing changed: no prefetch, a loss read in each step, no cuDNN benchmark, no
-              fused optimizer, torch.compile
+              fused optimizer, SAM one parameter after the other, attention written out, and without a mask;
+              torch.compile, and with CUDA graphs
     together  steps/s of 1, 2 and 4 trainings at once on the device
     resume    largest difference of the weights after N steps, and after N/2, a checkpoint, and the rest
 """
@@ -24,229 +26,54 @@ what fails. On a CPU it runs too, in sizes to choose: its figures are then of th
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import cv2
-import numpy as np
-import pyarrow as pa
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from _jobs import jobs
+from _gpu import WARM_UP, Drawn, Options, Trained, World, at, few_steps, videos, waits
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules._functions import SyncBatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
-from models import _distributed
-from pipelines.common import device, tables
-from pipelines.common.pictures import encode_png
-from pipelines.datasets.sample.people import make_person, portraits
-from pipelines.experiments.experiment import PRESETS, Experiment, Preset
-from pipelines.training import kept, learner, loop, samples, stages, views
+from models import _distributed, _sam, delocate
+from models._layers import Attention
+from pipelines.common import device
+from pipelines.experiments.experiment import PRESETS
+from pipelines.scoring import score
+from pipelines.training import kept, learner, loop, samples
 from pipelines.training.batches import local_batches
 from pipelines.training.job import Job
-from pipelines.training.learner import Learner
-from pipelines.training.transfer import tensors, to_device
-from pipelines.training.views import Video
-from pipelines.training.workers import Alone
-
-METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
-WARM_UP = 3  # steps that do not count
-FACE_PX = 256  # of the stored crops
-PER_VIDEO = 32  # faces
-PEOPLE = 2  # whom the videos show in turn
+from pipelines.training.transfer import to_device
 
 Figures = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How much is measured."""
-
-    on: torch.device
-    preset: Preset
-    methods: tuple[str, ...]
-    steps: int
-    loaders: tuple[int, ...]
-    videos: int  # real ones, in training and in validation each; as many of each manipulation
-    until: float  # by the monotonic clock: no stage begins later
-
-
-# ----------------------------------------------------------------------------------------------------- faces
-class Drawn:
-    """In place of `Faces`: rows of any video, drawn from its name."""
-
-    def __init__(self, folder: Path) -> None:
-        del folder
-
-    def video(self, video_id: str, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
-        """Return what `Faces.video` does."""
-        table = _rows(video_id.split("/")[1] != "real", int(video_id.rpartition("/")[2]) % PEOPLE)
-        table = table.set_column(
-            table.schema.get_field_index("video_id"), "video_id", pa.array([video_id] * len(table))
-        )
-        table = table if rows is None else table.slice(rows.start, len(rows))
-        return table if columns is None else table.select(list(columns))
-
-
-@cache
-def _rows(fake: bool, person: int) -> pa.Table:
-    """Return the rows of a video, but for its name; there are few different ones, each as large as real ones."""
-    rng = np.random.default_rng(person)
-    shown = make_person(portraits(), rng)
-    low, high = shown.landmarks.min(0), shown.landmarks.max(0)
-    side = 1.6 * float((high - low).max())
-    scale, corner = FACE_PX / side, (low + high) / 2 - side / 2
-    matrix = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
-    face = cv2.warpAffine(shown.image, matrix, (FACE_PX, FACE_PX), borderMode=cv2.BORDER_REPLICATE)
-    points = ((shown.landmarks - corner) * scale).astype(np.float32)
-    corners = dict(zip(("x0", "y0", "x1", "y1"), map(float, [*points.min(0), *points.max(0)]), strict=True))
-    mask = np.zeros((FACE_PX, FACE_PX), np.uint8)
-    cv2.fillConvexPoly(mask, cv2.convexHull(points.astype(np.int32)), 255)
-    made = []
-    for frame in range(PER_VIDEO):
-        image = np.clip(face + rng.normal(0, 2 + 2 * fake, face.shape), 0, 255).astype(np.uint8)
-        made.append(
-            {
-                "dataset": "ffpp",
-                "video_id": "",
-                "method": "Deepfakes" if fake else "real",
-                "codec": "c23",
-                "split": "train",
-                "time_s": 0.4 * frame,
-                "label": int(fake),
-                "status": "ok",
-                "frame_index": frame,
-                "face_index": 0,
-                "face_score": 1.0,
-                "image_png": encode_png(image),
-                "mask_png": encode_png(mask) if fake else None,
-                "landmarks_px": points.ravel().tolist(),
-                "box_px": corners,
-                "crop_px": {"x0": 0.0, "y0": 0.0, "x1": float(FACE_PX), "y1": float(FACE_PX)},
-            }
-        )
-    return tables.to_table([dict.fromkeys(tables.FACES.names) | row for row in made], tables.FACES)
-
-
-def videos(part: int, number: int) -> tuple[Video, ...]:
-    """Return a real video of each person of a part, and a fake by each manipulation."""
-    of_all = [(method, 1000 * part + i) for method in ("real", *METHODS) for i in range(number)]
-    made = [Video(f"ffpp/{m}/c23/{i}", int(m != "real"), m, f"ffpp/{i}") for m, i in of_all]
-    return tuple(sorted(made, key=lambda video: video.video_id))
-
-
-def few_steps(options: Options, folder: Path, epochs: int = 2) -> Iterator[Job]:
-    """Yield the job of each stage, as long as there is time; while it is out, the stage asks for these few steps."""
-    train, select = (videos(part, options.videos) for part in (0, 1))
-    for method in options.methods:
-        drawn = Experiment(model=method, train_on="ffpp", test_on=(), protocol="in_dataset", preset=options.preset)
-        drawn = drawn.override({"model.pretrained": False})
-        planned = stages.plan(drawn, dict.fromkeys(views.VIEWS, "drawn"), folder)
-        coming = jobs(planned, drawn.config(), train, select, {"ffpp": folder})
-        while time.monotonic() <= options.until and (job := next(coming, None)):
-            few = replace(job.stage.feed(job.config), num_epochs=epochs, steps_per_epoch=options.steps)
-            with patch.object(job.stage, "feed", staticmethod(lambda cfg, few=few: few)):
-                yield job
-
-
-def at(job: Job, folder: Path, **changes: Any) -> Job:
-    """Return the job with its stage in this folder, which is made."""
-    folder.mkdir(parents=True)
-    return replace(job, planned=replace(job.planned, folder=folder), **changes)
-
-
-class World(Alone):
-    """One worker on a device; it is stopped by InterruptedError after so many batches, if that is asked for."""
-
-    def __init__(self, on: torch.device, most_batches: int | None = None) -> None:
-        super().__init__()
-        self.device, self.most_batches = on, most_batches
-
-    def batches(self, *args: Any) -> Iterator[Any]:
-        """Yield what `Alone` does, up to where it is stopped."""
-        for number, batch in enumerate(super().batches(*args)):
-            if number == self.most_batches:
-                raise InterruptedError
-            yield batch
-
-
 # ----------------------------------------------------------------------------------------------------- steps
-class Reads(TorchDispatchMode):
-    """Counts how often Python reads a value of a tensor: on a GPU it waits for all work until then."""
-
-    number = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.number += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-class Trained:
-    """A stage at its last epoch, when nothing that is freed later is still frozen, and batches for it."""
-
-    def __init__(self, job: Job, on: torch.device, *, compiled: bool = False) -> None:
-        feed = job.stage.feed(job.config)
-        self.job, self.on, self.world = job, on, World(on)
-        self.learner = Learner.begin(job, feed.num_epochs * job.view().steps_per_epoch, on)
-        self.learner.module.train()
-        self.learner.module.start_epoch(feed.num_epochs)
-        self.model: nn.Module = torch.compile(self.learner.module) if compiled else self.learner.module  # type: ignore[assignment]
-        self.watch = loop.Watch(self.world)
-        self.arrays = [arrays for _, arrays in local_batches(job.samples(), job.view(), range(2), 0, 1)]
-        self.batches = [{name: value.to(on) for name, value in tensors(arrays).items()} for arrays in self.arrays]
-
-    def step(self, number: int, batch: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Take a step on a batch, by default on one that is on the device."""
-        whole = {**(batch or self.batches[number % len(self.batches)]), "step_seed": torch.tensor(number)}
-        self.watch.begin(number, [])
-        return loop._step(
-            self.model,
-            self.learner.optimizer,
-            [(whole, 1.0)],
-            number,
-            self.watch,
-            self.world,
-            self.job.planned.numerics,
-        )
-
-    def wait(self) -> None:
-        """Wait for the device."""
-        if self.on.type == "cuda":
-            torch.cuda.synchronize(self.on)
-
-    def seconds(self, steps: int, step: Callable[[int], Any] | None = None) -> float:
-        """Return the seconds of a step, warmed up."""
-        for number in range(WARM_UP):
-            (step or self.step)(number)
-        self.wait()
-        began = time.perf_counter()
-        for number in range(steps):
-            (step or self.step)(number)
-        self.wait()
-        return (time.perf_counter() - began) / steps
-
-
 def machine(options: Options, folder: Path) -> Figures:
     """Return what computes, and how fast bytes come to it."""
     del folder
     figures: Figures = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": options.on.type}
+    figures["cpu_cores"] = len(os.sched_getaffinity(0))  # that this process may use
     data = torch.empty(2**26 if options.on.type == "cuda" else 2**22, dtype=torch.uint8)
     if options.on.type == "cuda":
         properties = torch.cuda.get_device_properties(options.on)
         figures |= {"gpu": properties.name, "memory_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda}
+        figures["driver"] = driver()
     for name, source in [("pageable", data), *([("pinned", data.pin_memory())] if options.on.type == "cuda" else [])]:
         seconds = []
         for _ in range(5):
@@ -257,6 +84,17 @@ def machine(options: Options, folder: Path) -> Figures:
             seconds.append(time.perf_counter() - began)
         figures[f"{name}_gb_s"] = len(data) / statistics.median(seconds) / 1e9
     return figures
+
+
+def driver() -> str:
+    """Return the version of NVIDIA's driver, as its own tool says it."""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return (
+            subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.split("\n")[0].strip()
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not known: {error}"
 
 
 def steps(options: Options, folder: Path) -> Iterator[Figures]:
@@ -274,9 +112,9 @@ def _steps(options: Options, job: Job) -> Figures:
     trained.step(0)
     own["launch_s"] = time.perf_counter() - began
     # Without the optimizer's own step: on a CPU it reads the number of its steps.
-    with patch.object(trained.learner.optimizer, "step", lambda closure: closure()), Reads() as reads:
+    with patch.object(trained.learner.optimizer, "step", lambda closure: closure()), waits(options.on) as waited:
         trained.step(0)
-    own["reads"] = reads.number
+        own["waits"] = waited()
     if options.on.type == "cuda":
         torch.cuda.reset_peak_memory_stats(options.on)
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -412,6 +250,29 @@ def loaders(options: Options, folder: Path) -> Figures:
     return figures
 
 
+def _score(options: Options, folder: Path, number: int) -> float:
+    """Return faces/s of the first stage that scores, its network at random."""
+    held = few_steps(options, folder / f"scorer-{number}")
+    job = next(job for job in held if job.stage.scores)
+    own = at(job, folder / f"scorer-{number}" / "scored")
+    weights = job.stage(job.config).state_dict()
+    own.planned.finish(0, {"made_with": {}}, safetensors.torch.save(weights))
+    with patch.object(score.device, "best", lambda: options.on):
+        actor = score.ScoreVideos([score.FinishedStage(planned=own.planned, config=job.config)], job.faces)
+    warm, *others = [score.as_table([video]) for video in videos(2 + number, 1 + options.steps // 4)]
+    actor(warm)
+    began = time.perf_counter()
+    return sum(actor(video).num_rows for video in others) / (time.perf_counter() - began)
+
+
+def scoring(options: Options, folder: Path) -> Figures:
+    """Return faces/s of so many processes that score at once with the first stage that scores."""
+    return {
+        str(number): sum(_at_once(number, partial(_score, options, folder / str(number)))[0])
+        for number in options.scorers
+    }
+
+
 def together(options: Options, folder: Path) -> Figures:
     """Return steps/s of all trainings at once."""
     return {
@@ -432,21 +293,63 @@ def _choices(options: Options, job: Job) -> Figures:
     with device.in_force(job.planned.numerics, same_shapes=True):
         trained = Trained(job, options.on)
         stream = [((), trained.arrays[number % 2]) for number in range(options.steps + WARM_UP)]
-        coming = to_device(iter(stream), options.on)
+        coming = to_device(iter(stream), options.on, job.stage.left_on_cpu)
         own["prefetch"] = trained.seconds(options.steps, lambda n: trained.step(n, next(coming)[1]))
-        sent = (tensors(arrays) for _, arrays in stream)
-        own["no prefetch"] = trained.seconds(
-            options.steps, lambda n: trained.step(n, {name: value.to(options.on) for name, value in next(sent).items()})
-        )
+        made = (arrays for _, arrays in stream)
+        own["no prefetch"] = trained.seconds(options.steps, lambda n: trained.step(n, trained.sent(next(made))))
         own["resident"] = trained.seconds(options.steps)
         own["a loss read in each step"] = trained.seconds(options.steps, lambda n: float(trained.step(n)["loss"]))
         with patch.object(learner, "fuse", lambda optimizer, on: None):
             own["not fused"] = Trained(job, options.on).seconds(options.steps)
+        for name, other in _others(trained):
+            with other:
+                own[name] = Trained(job, options.on).seconds(options.steps)
         if options.on.type == "cuda":  # on a CPU it asks for a compiler
-            own["compiled"] = Trained(job, options.on, compiled=True).seconds(options.steps)
+            for name, mode in {"compiled": "default", "compiled, CUDA graphs": "reduce-overhead"}.items():
+                try:
+                    own[name] = Trained(job, options.on, mode=mode).seconds(options.steps)
+                except Exception as error:  # noqa: BLE001  # the other figures are worth as much
+                    own[name] = f"{type(error).__name__}: {error}"[:200]
     with device.in_force(job.planned.numerics):
         own["no cuDNN benchmark"] = Trained(job, options.on).seconds(options.steps)
     return own
+
+
+class LoopedSAM(_sam.SAM):
+    """The same step, one parameter after the other."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
+        """Take one step."""
+        with torch.enable_grad():
+            loss = closure()
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([p.grad.norm() for p in moved]).norm()
+        before = [p.clone() for p in moved]
+        for p in moved:
+            p.add_(p.grad * (self.rho / (norm + 1e-12)))
+        with torch.enable_grad():
+            closure()
+        for p, was in zip(moved, before, strict=True):
+            p.copy_(was)
+        self.base.step()
+        return loss
+
+
+def _others(trained: Trained) -> Iterator[tuple[str, AbstractContextManager[Any]]]:
+    """Yield what a stage's network or optimizer can do otherwise, by name; within the block, it does."""
+    stage = trained.job.stage
+    if isinstance(trained.learner.optimizer, _sam.SAM):
+        yield "SAM in a loop", patch.object(sys.modules[stage.__module__], "SAM", LoopedSAM)
+    if any(isinstance(module, Attention) for module in trained.learner.module.modules()):
+        yield "attention written out", sdpa_kernel(SDPBackend.MATH)
+    if stage is delocate.Recover:  # its padding is then seen: other numbers, of which the time alone counts
+
+        def unmasked(*args: Any) -> tuple[Tensor, None]:
+            return visible(*args)[0], None
+
+        visible = delocate.visible_index
+        yield "attention without a mask", patch.object(delocate, "visible_index", unmasked)
 
 
 def resume(options: Options, folder: Path) -> Figures:
@@ -468,6 +371,7 @@ PARTS: Mapping[str, Callable[[Options, Path], Figures | Iterator[Figures]]] = {
     "loop": training,
     "norm": norm,
     "loaders": loaders,
+    "scoring": scoring,
     "options": choices,
     "together": together,
     "resume": resume,
@@ -484,6 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=32, help="real ones, in training and in validation each")
     parser.add_argument("--minutes", type=float, default=10, help="after which no part begins")
     parser.add_argument("--loaders", type=int, nargs="+", default=[1, 4, 8, 15])
+    parser.add_argument("--scorers", type=int, nargs="+", default=[1, 4, 8, 12])
     told = parser.parse_args(arguments)
     options = Options(
         on=torch.device(told.device),
@@ -491,6 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         methods=tuple(told.methods),
         steps=told.steps,
         loaders=tuple(told.loaders),
+        scorers=tuple(told.scorers),
         videos=told.videos,
         until=time.monotonic() + 60 * told.minutes,
     )

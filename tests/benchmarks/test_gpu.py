@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 SPEC = importlib.util.spec_from_file_location("gpu", FILE)
@@ -17,11 +19,12 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(FILE.parent)  # as of a file that is run: it imports what benchmarks share
     SPEC.loader.exec_module(gpu)
 
-TOY = ("--device", "cpu", "--preset", "tiny", "--methods", "plain", "--steps", "2", "--videos", "2", "--loaders", "1")
+TOY = ("--device", "cpu", "--preset", "tiny", "--methods", "plain", "--steps", "2", "--videos", "2")
+ONE = ("--loaders", "1", "--scorers", "1")
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict]:
-    gpu.main([*TOY, *arguments])
+    gpu.main([*TOY, *ONE, *arguments])
     found: dict[str, dict] = {}
     for line in capsys.readouterr().out.splitlines():
         figures = json.loads(line)
@@ -32,13 +35,14 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict]
 def test_figures_are_printed_by_part(capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "--parts", "machine", "norm")
     assert found["machine"]["pageable_gb_s"] > 0
+    assert found["machine"]["cpu_cores"] == len(os.sched_getaffinity(0))
     assert found["norm"]["ours over workers"]["difference"] < 1e-5
 
 
 @pytest.mark.nightly
 def test_steps_read_nothing_back_and_a_resumed_training_ends_alike(capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "--parts", "steps", "resume")
-    assert found["steps"]["plain.detect"]["reads"] == 0
+    assert found["steps"]["plain.detect"]["waits"] == 0
     assert found["steps"]["plain.detect"]["wall_s"] > 0
     assert found["resume"]["difference"] == 0
 
@@ -50,6 +54,41 @@ def test_the_loop_and_its_options_are_timed(capsys: pytest.CaptureFixture[str]) 
     assert first > 0
     assert last > 0
     assert set(found["options"]["plain.detect"]) >= {"prefetch", "no prefetch", "resident", "not fused"}
+
+
+@pytest.mark.nightly
+def test_options_of_one_method_are_those_that_its_network_has(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "--methods", "adfd", "delocate", "--parts", "options")["options"]
+    assert "SAM in a loop" in found["adfd.detect"]
+    assert found["delocate.recover"].keys() >= {"attention written out", "attention without a mask"}
+    assert "SAM in a loop" not in found["delocate.recover"]
+    assert "attention written out" not in found["adfd.detect"]
+
+
+@pytest.mark.nightly
+def test_processes_load_and_score(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FILE.parent)  # where they find this benchmark's functions
+    found = told(capsys, "--parts", "loaders", "scoring")
+    assert found["loaders"]["1"] > 0
+    assert found["scoring"]["1"] > 0
+
+
+def test_a_looped_step_of_sam_is_that_of_the_fast_one() -> None:
+    ends = []
+    for kind in (gpu._sam.SAM, gpu.LoopedSAM):
+        torch.manual_seed(0)
+        net = torch.nn.Linear(3, 2)
+        optimizer = kind(torch.optim.SGD(net.parameters(), lr=0.1))
+
+        def loss(net: torch.nn.Module = net) -> torch.Tensor:
+            net.zero_grad()
+            found = net(torch.ones(4, 3)).square().sum()
+            found.backward()
+            return found
+
+        optimizer.step(loss)
+        ends.append(net.weight.detach())
+    torch.testing.assert_close(*ends)
 
 
 def test_what_would_begin_too_late_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
