@@ -88,7 +88,7 @@ def load(name: str, roots: Mapping[str, str], say: Callable[[str], None] = _log.
     when the folder does not hold what the adapter expects.
     """
     if name not in names() and _manifest.is_manifest(roots.get(name, "")):
-        return tables.to_table(_manifest.videos(name, roots[name]), tables.VIDEOS)
+        return _manifest.videos(name, roots[name])
     opened, options = _opened(name, roots)
     rows = _adapter(name).videos(opened, **options)
     if not rows:

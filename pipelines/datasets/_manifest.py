@@ -19,19 +19,32 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
-from pipelines.datasets._root import DatasetError, Root, by_id, parent, row
+from pipelines.datasets._root import DatasetError, Root, parent, row
 
 SUFFIXES = (".csv", ".parquet")
 REQUIRED = ("path", "label")
 LABELS = {"real": tables.REAL, "0": tables.REAL, "fake": tables.FAKE, "1": tables.FAKE}
 CODECS = ("raw", "c23", "c40", "unknown")
+BATCH = 10_000  # rows at a time that are Python objects: a million take gigabytes, in Arrow a tenth of that
+LISTED = pa.schema(
+    [
+        *tables.VIDEOS,
+        pa.field("place", pa.string(), nullable=False),  # in the file, for errors
+        pa.field("counterpart", pa.string()),  # path of a fake's real counterpart
+        pa.field("names_people", pa.bool_(), nullable=False),
+    ],
+    metadata=tables.VIDEOS.metadata,
+)
 _SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}")  # of a file; not that of a folder such as clip.07
 
 Line = Mapping[str, str]
@@ -42,79 +55,105 @@ def is_manifest(root: str) -> bool:
     return root.lower().endswith(SUFFIXES)
 
 
-def videos(name: str, uri: str) -> list[dict]:
-    """Return a row of VIDEOS for every row of the manifest. Raise DatasetError, which names the line and what to do."""
-    lines = list(_read(name, uri))
-    if not lines:
+def videos(name: str, uri: str) -> pa.Table:
+    """Return VIDEOS, a row for every row of the manifest. Raise DatasetError, which names the line and what to do."""
+    listed = _listed(name, uri)
+    _check_once(uri, listed)
+    return _paired(uri, listed).sort_by("video_id")
+
+
+def _listed(name: str, uri: str) -> pa.Table:
+    """Return `LISTED`, a row for every row of the manifest, in its order."""
+    lines, parts = _read(name, uri), []
+    while batch := list(islice(lines, BATCH)):
+        parts.append(tables.to_table([_row(name, uri, place, line) for place, line in batch], LISTED))
+    if not parts:
         raise DatasetError(f"{uri} lists no videos")
-    rows: dict[str, dict] = {}  # by uri
-    ids: dict[str, str] = {}
-    for place, line in lines:
-        made = _row(name, place, line)
-        if made["uri"] in rows:
-            raise DatasetError(f"{place}: {made['uri']} is listed twice")
-        if made["video_id"] in ids:
-            raise DatasetError(
-                f"{place}: {made['uri']} and {ids[made['video_id']]} differ in their suffix only; rename one"
-            )
-        rows[made["uri"]], ids[made["video_id"]] = made, made["uri"]
-    for place, line in lines:
-        _pair(rows[_path(place, line, "path")], rows, place, line)
-    return by_id(rows.values())
+    return pa.concat_tables(parts).combine_chunks()
 
 
-def _row(name: str, place: str, line: Line) -> dict:
-    path = _path(place, line, "path")
-    label = LABELS[_choice(place, line, "label", tuple(LABELS))]
+def _row(name: str, uri: str, place: str, line: Line) -> dict:
+    """Return a row of `LISTED`; what it takes from its real counterpart is not filled in."""
+    where = f"{uri}, {place}"
+    path = _path(where, line, "path")
+    label = LABELS[_choice(where, line, "label", tuple(LABELS))]
     method = line.get("method", "") or ("real" if label == tables.REAL else name)
     if (method == "real") != (label == tables.REAL):
-        raise DatasetError(f"{place}: method of a {'real' if label == tables.REAL else 'fake'} video is {method!r}")
+        raise DatasetError(f"{where}: method of a {'real' if label == tables.REAL else 'fake'} video is {method!r}")
     pure = PurePosixPath(path)
     video_id = f"{name}/{pure.with_suffix('') if _SUFFIX.fullmatch(pure.suffix) else pure}"
     people = [person.strip() for person in line.get("person", "").split(";") if person.strip()]
-    return row(
+    own = row(
         name,
         video_id,
         path,
         label=label,
         method=method,
-        codec=_choice(place, line, "codec", CODECS, "unknown"),
-        split=_choice(place, line, "split", tables.SPLITS, "test"),
+        codec=_choice(where, line, "codec", CODECS, "unknown"),
+        split=_choice(where, line, "split", tables.SPLITS, "test"),
         source_ids=[f"{name}/{person}" for person in people] or [video_id],
-        mask_uri=_path(place, line, "mask") if line.get("mask") else None,
-        face_rule=_choice(place, line, "face_rule", tables.FACE_RULES, "largest"),
+        mask_uri=_path(where, line, "mask") if line.get("mask") else None,
+        face_rule=_choice(where, line, "face_rule", tables.FACE_RULES, "largest"),
     )
+    return own | {"place": place, "counterpart": _counterpart(where, line, label), "names_people": bool(people)}
 
 
-def _pair(fake: dict, rows: Mapping[str, dict], place: str, line: Line) -> None:
-    """Add to a fake's row what its real counterpart tells: `real_id`, `real_uri`, and people where none are named."""
+def _counterpart(where: str, line: Line, label: int) -> str | None:
+    """Return the path of a fake's real counterpart, where it has one."""
     for column in ("real", "mask"):
-        if line.get(column) and fake["label"] == tables.REAL:
-            raise DatasetError(f"{place}: a real video has no {column!r}; leave it empty")
-    if not line.get("real"):
+        if line.get(column) and label == tables.REAL:
+            raise DatasetError(f"{where}: a real video has no {column!r}; leave it empty")
+    return _path(where, line, "real") if line.get("real") else None
+
+
+def _check_once(uri: str, listed: pa.Table) -> None:
+    """Raise DatasetError for a video that is listed twice, or differs from another in its suffix only."""
+    if pc.count_distinct(listed["video_id"]).as_py() == len(listed):
         return
-    path = _path(place, line, "real")
-    if path not in rows or rows[path]["label"] != tables.REAL:
-        why = "that one is a fake" if path in rows else "there is no such row"
-        raise DatasetError(f"{place}: real must be the path of a real video of this file, got {path!r}; {why}")
-    fake["real_uri"], fake["real_id"] = path, rows[path]["video_id"]
-    if not line.get("person"):
-        fake["source_ids"] = rows[path]["source_ids"]
+    others: dict[str, str] = {}
+    for video_id, path, place in zip(*(listed[name].to_pylist() for name in ("video_id", "uri", "place")), strict=True):
+        if others.get(video_id) == path:
+            raise DatasetError(f"{uri}, {place}: {path} is listed twice")
+        if video_id in others:
+            other = others[video_id]
+            raise DatasetError(f"{uri}, {place}: {path} and {other} differ in their suffix only; rename one")
+        others[video_id] = path
 
 
-def _choice(place: str, line: Line, column: str, allowed: tuple[str, ...], default: str = "") -> str:
+def _paired(uri: str, listed: pa.Table) -> pa.Table:
+    """Return VIDEOS with what fakes take from their real counterparts: id, path, and people where none are named."""
+    at = pc.index_in(listed["counterpart"], value_set=listed["uri"].combine_chunks())
+    is_real = pc.fill_null(pc.equal(listed["label"].take(at), tables.REAL), False)
+    wrong = listed.append_column("at", at).filter(pc.and_not(listed["counterpart"].is_valid(), is_real)).slice(0, 1)
+    for fake in wrong.to_pylist():
+        why = "there is no such row" if fake["at"] is None else "that one is a fake"
+        raise DatasetError(
+            f"{uri}, {fake['place']}: real must be the path of a real video of this file, "
+            f"got {fake['counterpart']!r}; {why}"
+        )
+    own = pa.array(np.arange(len(listed)), at.type)
+    people = pc.if_else(listed["names_people"], own, pc.coalesce(at, own))
+    found = {
+        "real_uri": listed["counterpart"],
+        "real_id": listed["video_id"].take(at),
+        "source_ids": listed["source_ids"].take(people),
+    }
+    return pa.table([found.get(column, listed[column]) for column in tables.VIDEOS.names], schema=tables.VIDEOS)
+
+
+def _choice(where: str, line: Line, column: str, allowed: tuple[str, ...], default: str = "") -> str:
     value = line.get(column, "").lower() or default
     if value not in allowed:
-        raise DatasetError(f"{place}: {column} must be one of {', '.join(allowed)}; got {line.get(column, '')!r}")
+        raise DatasetError(f"{where}: {column} must be one of {', '.join(allowed)}; got {line.get(column, '')!r}")
     return value
 
 
-def _path(place: str, line: Line, column: str) -> str:
+def _path(where: str, line: Line, column: str) -> str:
     text = line.get(column, "")
     path = PurePosixPath(text)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in path.parts[0]:
         raise DatasetError(
-            f"{place}: {column} must be a path below the folder of this file, with / and without .., "
+            f"{where}: {column} must be a path below the folder of this file, with / and without .., "
             f"such as videos/0001.mp4; got {text!r}"
         )
     return str(path)
@@ -134,25 +173,28 @@ def _read(name: str, uri: str) -> Iterator[tuple[str, Line]]:
 
 
 def _csv_lines(uri: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    reader = csv.DictReader(text, skipinitialspace=True, strict=True)
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), skipinitialspace=True, strict=True)
         for line in reader:
             if None in line:
                 raise DatasetError(f"{uri}, line {reader.line_num} has more fields than the first line; quote commas")
-            yield f"{uri}, line {reader.line_num}", line
+            yield f"line {reader.line_num}", line
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{uri} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise DatasetError(f"{uri} is not UTF-8 text ({error.reason}) after line {reader.line_num}") from error
     except csv.Error as error:
         raise DatasetError(f"{uri} is not CSV after line {reader.line_num}: {error}") from error
 
 
 def _parquet_lines(uri: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    number = 0
     try:
-        rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(BATCH):
+            for line in batch.to_pylist():
+                number += 1
+                yield f"row {number}", line
     except pa.ArrowException as error:
         raise DatasetError(f"{uri} is not a Parquet file: {error}") from error
-    for number, line in enumerate(rows, start=1):
-        yield f"{uri}, row {number}", line
 
 
 def _text(value: Any) -> str:
