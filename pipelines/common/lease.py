@@ -5,7 +5,8 @@ Who has it writes it anew every few seconds. Who waits looks at it, and takes it
 lease of a process of the same machine that has died is taken at once. To give it back is to write that it is free.
 
 A process that could not renew its lease for so long, because it was stopped or cut off, may have lost it without having
-noticed: what is written below a lease must be whole by itself, as all that `storage` writes is.
+noticed. So what is written below a lease must be whole by itself, as all that `storage` writes is; and whoever marks
+something as done asks just before whether the lease is still there: `Claim.check`, in any process that works for it.
 """
 
 import json
@@ -30,6 +31,29 @@ _LOOK_S = 1.0  # between two looks of who waits
 _RENEWALS = 5  # in the time of a lease
 
 
+class LeaseLost(StorageError):
+    """Another process has taken over what was held."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What shows that a lease is held, in any process; without a path, of a lock that nobody else can take."""
+
+    path: BucketPath | None = None
+    token: str = ""
+
+    def check(self) -> None:
+        """Raise LeaseLost where the lease has got lost; the bucket is asked."""
+        if self.path is None:
+            return
+        there = self.path.read()
+        if there is None or self.token.encode() not in there[0]:
+            raise LeaseLost(f"{self.path}: another process has taken over; run again to go on after it")
+
+
+NOT_LEASED = Claim()
+
+
 @dataclass(kw_only=True)
 class Lease:
     """A lock by its name in a bucket; a context manager. timeout_s: how long to wait for it, negative for ever."""
@@ -47,10 +71,10 @@ class Lease:
         """Whether it is ours, as far as is known."""
         return bool(self._version) and not self._lost
 
-    def check(self) -> None:
-        """Raise StorageError where the lease has got lost."""
-        if not self.held:
-            raise StorageError(f"{self.path}: another process has taken over; run again to go on after it")
+    @property
+    def claim(self) -> Claim:
+        """What shows that it is held, as it is now."""
+        return Claim(path=self.path, token=self._token)
 
     def __enter__(self) -> Self:
         self._token, self._lost = uuid.uuid4().hex, False

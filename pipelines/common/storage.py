@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from pipelines.common import bucket, bucket_cache
 from pipelines.common.bucket import BucketPath
 from pipelines.common.bucket_client import StorageError
-from pipelines.common.lease import Lease
+from pipelines.common.lease import NOT_LEASED, Claim, Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
 _WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
@@ -234,9 +234,15 @@ def locked(path: Path, timeout_s: float = -1.0) -> AbstractContextManager[Any]:
     """Return a lock among all processes and machines that use the storage, by the name of a file for it.
 
     It belongs to the process and goes with it: in a bucket within half a minute, where the process ran on another
-    machine. timeout_s: how long to wait for it; negative for ever. Raises TimeoutError.
+    machine. A process that was stopped or cut off for as long may lose it: see `claim_of`. timeout_s: how long to wait
+    for it; negative for ever. Raises TimeoutError.
     """
     return Lease(path=path, timeout_s=timeout_s) if isinstance(path, BucketPath) else filelock.FileLock(path, timeout_s)
+
+
+def claim_of(held: Any) -> Claim:
+    """Return what shows, to any process, that a lock is still held; from what `locked` gave when it was taken."""
+    return held.claim if isinstance(held, Lease) else NOT_LEASED
 
 
 def on_this_machine(folder: Path) -> Path:

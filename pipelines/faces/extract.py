@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 
 from pipelines.common import cluster
+from pipelines.common.lease import Claim
 from pipelines.common.storage import path_of
 from pipelines.common.tables import COPIED, LEDGER, VIDEOS
 from pipelines.faces import files, writer
@@ -265,8 +266,9 @@ def extract_all(
         raise ValueError("two targets name the same folder: a folder has one recipe")
     asked = [checked(target.videos, roots) for target in targets]
     with ExitStack() as stack:
+        claims: dict[Path, Claim] = {}
         for target in sorted(targets, key=lambda target: target.folder):  # in one order: no two can wait for each other
-            stack.enter_context(writer.claimed(target.folder, target.recipe, predictor))
+            claims[target.folder] = stack.enter_context(writer.claimed(target.folder, target.recipe, predictor))
         gathering = Gathering()
         wants = []
         for target, videos in zip(targets, asked, strict=True):
@@ -289,7 +291,7 @@ def extract_all(
             _read(todo, num_videos, arguments, size, gathering, on_video)
         gathering.finish()
         for target, videos in zip(targets, asked, strict=True):
-            _complete(target, videos)
+            _complete(target, videos, claims[target.folder])
 
 
 def _read(
@@ -456,8 +458,12 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _complete(target: Target, asked: pa.Table) -> None:
-    """Mark the folder as done. Raise ExtractionError when some of the videos that were asked for are missing."""
+def _complete(target: Target, asked: pa.Table, claim: Claim) -> None:
+    """Mark the folder as done.
+
+    Raise ExtractionError when some of the videos that were asked for are missing, LeaseLost when another process has
+    taken over the folder.
+    """
     there = writer.tidy(target.folder)
     if left := writer.parts(target.folder, there):
         again = Gathering(at_once=0)  # raises what has kept other processes from it
@@ -471,5 +477,6 @@ def _complete(target: Target, asked: pa.Table) -> None:
             f"{len(missing)} of {asked.num_rows} videos were lost with their actors, again and again: "
             f"{', '.join(sorted(missing)[:5])}; the others are kept, so run the same command again"
         )
+    claim.check()
     writer.clean(target.folder)
     writer.finish(target.folder, target.recipe, there)

@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
-from pipelines.common.storage import locked, make_folder, to_disk, write_json, write_parquet, writing
+from pipelines.common.lease import Claim
+from pipelines.common.storage import claim_of, locked, make_folder, to_disk, write_json, write_parquet, writing
 from pipelines.faces import store
 from pipelines.faces.detect import MISSING, predictor_digest
 from pipelines.faces.files import reject
@@ -42,27 +43,28 @@ _REPEATED = ("dataset", "video_id", "method", "codec", "status")  # few distinct
 
 
 @contextmanager
-def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[None]:
+def claimed(folder: Path, recipe: Recipe, predictor: Path | None) -> Iterator[Claim]:
     """Make the folder if need be, and hold it for this recipe and landmark predictor, and for this process alone.
 
-    Waits while another process holds it. Raises ValueError when the folder cannot be written, or holds faces that
-    were cut by another recipe, predictor or version.
+    Waits while another process holds it. Yields what shows that it is still held.
+    Raises ValueError when the folder cannot be written, or holds faces that were cut by another recipe, predictor or
+    version.
     """
     with ExitStack() as held:
         try:
             make_folder(folder)
             try:
-                held.enter_context(locked(folder / ".lock", 0.0))
+                lock = held.enter_context(locked(folder / ".lock", 0.0))
             except TimeoutError:
                 log.warning("another process is extracting into %s: waiting until it is done", folder)
-                held.enter_context(locked(folder / ".lock"))
+                lock = held.enter_context(locked(folder / ".lock"))
         except OSError as error:
             reason = error.strerror or error
             raise ValueError(f"{folder} cannot be written ({reason}): choose another folder") from error
         _check_recipe(folder, recipe, predictor)
         for name in ("parts", "faces", "index"):
             make_folder(folder / name)
-        yield
+        yield claim_of(lock)
 
 
 def _check_recipe(folder: Path, recipe: Recipe, predictor: Path | None) -> None:

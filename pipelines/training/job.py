@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import models
+from pipelines.common.lease import NOT_LEASED, Claim
 from pipelines.training.samples import Derived, Samples
 from pipelines.training.sharing import Sharing
 from pipelines.training.stages import PlannedStage
@@ -57,6 +58,7 @@ class Job:
     earlier: Mapping[str, PlannedStage]  # by name; finished
     derived: Path | None = None  # what the stage `reads`, if it reads anything
     compute: Compute = Compute()
+    claim: Claim = NOT_LEASED  # to the stage's folder, asked before anything is published there
     checkpoint_steps: int | None = None  # additionally to `CHECKPOINT_SECONDS`
     resize_seconds: float = RESIZE_SECONDS
 

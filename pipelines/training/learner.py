@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import models
 from models._weights import given
+from pipelines.common.lease import NOT_LEASED, Claim
 from pipelines.common.provenance import MadeWith
 from pipelines.common.storage import folders, number_of, put_folder, read_json, remove_folder, remove_folders
 from pipelines.training import pretrained
@@ -188,11 +189,11 @@ class Learner:
 class Saver:
     """Writes checkpoints while the training goes on: a thread writes one, and the next waits for it.
 
-    Leaving the block waits for the last one.
+    Leaving the block waits for the last one. None is written once the claim to the folder is lost.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, claim: Claim = NOT_LEASED) -> None:
+        self.folder, self.claim = folder, claim
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._at, self._took_s = time.monotonic(), 0.0
@@ -210,6 +211,7 @@ class Saver:
 
     def _write(self, write: Callable[[Path], None]) -> None:
         began = time.monotonic()
+        self.claim.check()
         write(self.folder)
         self._took_s = time.monotonic() - began
 

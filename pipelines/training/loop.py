@@ -75,7 +75,7 @@ def _train(job: Job, world: World) -> None:
     steps, watch = range(state.step, num_steps), Watch(world)
     batches = to_device(world.batches(job, samples, view, steps), world.device, job.stage.left_on_cpu)
     # Closed here, also after an error: its threads would else be waited for wherever garbage is collected next.
-    with Saver(job.planned.folder) as saver, closing(batches):
+    with Saver(job.planned.folder, job.claim) as saver, closing(batches):
         for step, (picks, arrays) in zip(steps, batches, strict=True):
             if step % epoch_steps == 0:
                 module.start_epoch(step // epoch_steps + 1)
@@ -113,6 +113,7 @@ def _train(job: Job, world: World) -> None:
                 saver.save(learner)
     if world.rank == 0:
         best = safetensors.torch.save(learner.best) if learner.best is not None else None
+        job.claim.check()
         job.planned.finish(state.best_epoch, _summary(job, learner, num_steps), best)
     world.gather(None)  # nobody leaves before the marker is written
 

@@ -20,9 +20,11 @@ from typing import Any
 
 import models
 from models._weights import architecture
+from pipelines.common.lease import Claim
 from pipelines.common.numerics import Numerics
 from pipelines.common.storage import (
     StorageError,
+    claim_of,
     digest,
     folders,
     locked,
@@ -98,14 +100,15 @@ class PlannedStage:
         return [json.loads(line) for line in lines]
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[Claim]:
         """Hold the stage while it is trained: no two trials, of this sweep or another, train the same stage at once.
 
         The lock belongs to the process and goes with it, so a killed trial leaves none behind: see `storage.locked`.
+        Yields what shows that it is still held.
         """
         make_folder(self.folder)
-        with locked(self.folder / ".lock"):
-            yield
+        with locked(self.folder / ".lock") as held:
+            yield claim_of(held)
 
 
 def plan(

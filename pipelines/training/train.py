@@ -5,9 +5,11 @@ Whatever dies, the same call continues from the newest checkpoint in the stage's
 
 import logging
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from pipelines.common import device, progress, storage
+from pipelines.common.lease import LeaseLost
 from pipelines.common.text import one_line
 from pipelines.training.job import Job
 from pipelines.training.learner import newest_checkpoint
@@ -16,23 +18,33 @@ from pipelines.training.workers import Alone, TrainWorker
 
 log = logging.getLogger(__name__)
 
+FINAL = (device.MissingGPU, NonFiniteLoss, LeaseLost)  # causes that end a training at once
 MAX_FAILURES = 3  # restarts without a newer checkpoint in between; on spot instances nodes go every few hours, for days
 
 
 def train_stage(job: Job) -> None:
     """Train the stage unless it is done. Blocks; on return the stage is finished.
 
+    Who was stopped or cut off for so long that another process has taken over, waits for what that one makes of it.
     Raises NonFiniteLoss, or whatever ended the training.
     """
-    with job.planned.lock():
-        if job.planned.done:
-            return
-        progress.forget(job.planned.folder)
-        storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
-        if job.compute.num_workers == 0:
-            loop(job, Alone())
-        else:
-            _fit(job)
+    while True:
+        try:
+            with job.planned.lock() as claim:
+                if not job.planned.done:
+                    _train(replace(job, claim=claim))
+                return
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+
+
+def _train(job: Job) -> None:
+    progress.forget(job.planned.folder)
+    storage.write_json(job.planned.folder / "spec.json", dict(job.planned.spec))
+    if job.compute.num_workers == 0:
+        loop(job, Alone())
+    else:
+        _fit(job)
 
 
 def _fit(job: Job) -> None:
@@ -48,7 +60,7 @@ def _fit(job: Job) -> None:
         except TrainingFailedError as error:
             causes = list(getattr(error, "worker_failures", {}).values())
             for cause in causes:
-                if isinstance(cause, device.MissingGPU | NonFiniteLoss):  # started again, it would only meet it again
+                if isinstance(cause, FINAL):  # started again, it would only meet it again
                     raise cause from None
             before, newest = newest, newest_checkpoint(job)
             failures = failures + 1 if newest == before else 1

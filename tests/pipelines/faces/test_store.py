@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.common import bucket_cache, storage, tables
 from pipelines.common.bucket import BucketPath
-from pipelines.faces import store, writer
+from pipelines.common.lease import NOT_LEASED, Claim, LeaseLost
+from pipelines.faces import extract, store, writer
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.store import Faces
 from pipelines.faces.video import without_faces
@@ -32,6 +33,21 @@ def write_faces(folder: Path) -> None:
         writer.write_part(folder, [video], [(rows, ledger | {"num_faces": 2})])
         writer.gather(folder, [writer.part_path(folder, [video]).name])
     writer.finish(folder, Recipe(), store.compacted(folder))
+
+
+def test_who_was_taken_over_marks_no_extraction_as_done(tmp_path):
+    class Lost(Claim):
+        def check(self) -> None:
+            raise LeaseLost("taken over")
+
+    write_faces(tmp_path)
+    (tmp_path / "_done.json").unlink()
+    target, asked = extract.Target(folder=tmp_path, recipe=Recipe(), videos=None), pa.table({"video_id": NAMES})
+    with pytest.raises(LeaseLost):
+        extract._complete(target, asked, Lost())
+    assert not (tmp_path / "_done.json").exists()
+    extract._complete(target, asked, NOT_LEASED)
+    assert (tmp_path / "_done.json").exists()
 
 
 def pictures(faces: Faces) -> list[list[bytes]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 
 import models
+from pipelines.common.lease import NOT_LEASED, Claim, LeaseLost
 from pipelines.common.numerics import Numerics
 from pipelines.common.storage import folders, write_bytes
 from pipelines.experiments.experiment import Experiment
@@ -490,3 +492,28 @@ def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:
     assert sorted(path.name for path in newest.iterdir()) == ["optimizer.pt", "state.json", "weights.safetensors"]
     torch.load(newest / "optimizer.pt", weights_only=True)  # refuses anything but tensors and plain values
     assert json.loads((newest / "state.json").read_text())["step"] == 2
+
+
+def test_who_was_taken_over_publishes_nothing_and_takes_what_the_other_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost(Claim):
+        def check(self) -> None:
+            raise LeaseLost("taken over")
+
+    short = EXPERIMENT.override({"model.recover.num_epochs": 1, "model.recover.warmup_epochs": 0})
+    job, there, locks = jobs(tmp_path, short)["recover"], [], iter([Lost(), NOT_LEASED])
+
+    @contextmanager
+    def lock(planned: stages.PlannedStage) -> Iterator[Claim]:
+        claim = next(locks)
+        if claim is NOT_LEASED:  # the other is done
+            there.extend(path.name for path in planned.folder.iterdir())
+            planned.finish(1, {}, b"theirs")
+        yield claim
+
+    monkeypatch.setattr(stages.PlannedStage, "lock", lock)
+    job.planned.folder.mkdir(parents=True)
+    train_stage(job)
+    assert set(there) <= {"spec.json", "curves.jsonl", "progress.json"}
+    assert (job.planned.folder / "weights.safetensors").read_bytes() == b"theirs"
