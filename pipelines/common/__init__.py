@@ -6,6 +6,7 @@ It knows no video, face or score, only the columns of their tables.
     bucket      a place in a bucket under the methods of a Path; patience with its server
     bucket_client  its servers, and the credentials they are asked by
     bucket_cache  copies of a bucket's objects on this machine's disk
+    slow          files of a network mount, copied to this machine's disk in the same way
     lease       a lock in a bucket
     tables      columns, types and units of VIDEOS, FACES, LEDGER, PREDICTIONS, RESULTS and the other tables
     cluster     Ray, started here or joined; which nodes do which work, and how many CPUs and GPUs there are

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PosixPath
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, Protocol, TypeVar
 
 import obstore
 from obstore import exceptions
@@ -389,13 +389,25 @@ class RangedFile(io.RawIOBase):
         return len(data)
 
 
+class Ranged(Protocol):
+    """An object, or a file that passes for one."""
+
+    def read_range(self, start: int, end: int, version: str = "") -> bytes:
+        """Return the bytes from `start` up to `end`."""
+        ...
+
+    def download(self, target: IO[bytes], at: Stat) -> None:
+        """Write all of it into an open file."""
+        ...
+
+
 class SettledFile:
     """Ranges of an object that stays as it is: of its copy on this machine's disk, until there is one of the bucket.
 
     What is read is copied meanwhile (`bucket_cache.get_later`): nobody waits for a large file to come whole.
     """
 
-    def __init__(self, path: BucketPath, at: Stat) -> None:
+    def __init__(self, path: Ranged, at: Stat) -> None:
         self.path, self._stat = path, at
         self._copy: IO[bytes] | None = None
 

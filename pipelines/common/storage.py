@@ -19,7 +19,8 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,12 +28,13 @@ import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.common import bucket, bucket_cache
+from pipelines.common import bucket, bucket_cache, slow
 from pipelines.common.bucket import BucketPath
 from pipelines.common.bucket_client import StorageError
 from pipelines.common.lease import NOT_LEASED, Claim, Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
+_LEFT_S = 3600.0  # a folder that nobody has written to for so long is no longer being written
 _WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
 
 
@@ -192,6 +194,13 @@ def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes
                 shutil.rmtree(fresh, ignore_errors=True)
                 if not path.exists():
                     raise
+    if not isinstance(parent, BucketPath):
+        for left in parent.glob(
+            f".{prefix}-*.new"
+        ):  # by processes that were killed; the file server's clock tells both
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime - left.stat().st_mtime > _LEFT_S:
+                    remove_folder(left)
     oldest = folders(parent, prefix)[-2:][0]
     every = parent.glob(f"{prefix}-*") if isinstance(parent, BucketPath) else folders(parent, prefix)
     for path in every:  # in a bucket also what a killed process has left
@@ -260,19 +269,31 @@ def ranged(path: Path) -> Any:
 
 
 def opened(path: Path, at: Any) -> Any:
-    """Open a binary file without a buffer, for reading a part here and there; one in a bucket as `bucket.SettledFile`.
+    """Open a binary file without a buffer, for reading a part here and there.
 
-    at: what its `stat` has returned, however long ago.
+    One in a bucket, or in a folder that is named as slow, as `bucket.SettledFile`. at: what its `stat` has returned,
+    however long ago.
     """
-    return bucket.SettledFile(path, at) if isinstance(path, BucketPath) else path.open("rb", buffering=0)
+    if isinstance(path, BucketPath):
+        return bucket.SettledFile(path, at)
+    if slow.is_slow(path):
+        file = slow.SlowFile(path)
+        return bucket.SettledFile(file, file.stat(at))
+    return path.open("rb", buffering=0)
 
 
 def local(path: Path, at: Any = None) -> Path:
-    """Return the file itself, or of one in a bucket its copy on this machine's disk, for reading.
+    """Return the file itself, or of one in a bucket or a slow folder its copy on this machine's disk, for reading.
 
     at: what its `stat` has returned; without it the bucket is asked.
     """
-    return path.local(at) if isinstance(path, BucketPath) else path
+    if isinstance(path, BucketPath):
+        return path.local(at)
+    if not slow.is_slow(path):
+        return path
+    file = slow.SlowFile(path)
+    told = file.stat(at)
+    return bucket_cache.get(str(file), told.version, told.st_size, partial(file.download, at=told))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,14 @@ def test_put_folder_keeps_the_two_newest(place):
     assert [storage.number_of(folder) for folder in kept] == [100, 1000]
     assert [contents(folder) for folder in kept] == [{"w": b"100", "s": b"state"}, {"w": b"1000", "s": b"state"}]
     assert sorted(place.iterdir()) == kept
+
+
+def test_put_folder_removes_what_killed_processes_have_left_long_ago(tmp_path):
+    for name, age_s in ((".best-a.new", 4000), (".best-b.new", 3000), (".checkpoint-c.new", 4000)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    storage.put_folder(tmp_path, "best", 1, {"w": b""})
+    assert {path.name for path in tmp_path.iterdir()} == {".best-b.new", ".checkpoint-c.new", "best-00000001"}
 
 
 def test_put_folder_knows_its_own_prefix_only(place):

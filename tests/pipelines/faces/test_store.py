@@ -1,6 +1,7 @@
 """Faces that are read from a bucket: at once, by one download of each file, and then without a request."""
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -85,6 +86,25 @@ def test_a_face_of_which_there_is_a_copy_takes_no_request_however_many_files_the
     assert len(asked) == len(NAMES)
     assert pictures(Faces(folder.remote)) == folder.pictures  # whose files may be others under the same names
     assert {method for method, path in in_bucket.server.requests if path.endswith(".parquet")} == {"HEAD"}
+
+
+def test_faces_of_a_folder_that_is_named_as_slow_are_copied_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CROSSFORGE_SLOW_FOLDERS", f"/nowhere:{tmp_path / 'mount'}")
+    bucket_cache._asked.clear()
+    write_faces(tmp_path / "mount" / "faces")
+    faces = Faces(tmp_path / "mount" / "faces")
+    expected = pictures(faces)  # from the mount
+    wait_for_copies()
+    (tmp_path / "mount" / "faces").rename(tmp_path / "mount" / "away")
+    assert pictures(faces) == expected
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".arrow"] * 5 + [".parquet"] * 4
+
+    monkeypatch.setenv("CROSSFORGE_SLOW_FOLDERS", "")
+    (tmp_path / "mount" / "away").rename(tmp_path / "mount" / "faces")
+    shutil.rmtree(tmp_path / "cache")
+    assert pictures(Faces(tmp_path / "mount" / "faces")) == expected
+    assert not (tmp_path / "cache").exists()
 
 
 def test_faces_are_read_while_their_files_are_copied_one_after_the_other(folder, monkeypatch):
