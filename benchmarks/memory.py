@@ -5,7 +5,7 @@
 Computed, not measured on a GPU (`benchmarks/training.py --preset paper --device cuda` measures). A stage's memory is
 
     weights      parameters and buffers, float32
-  + gradients    of what is trained, float32; with several GPUs once more, for DDP's buckets
+  + gradients    of what is trained, float32; with several GPUs they lie in DDP's buckets (`gradient_as_bucket_view`)
   + optimizer    its state after a step, and the weights that SAM keeps while it climbs
   + activations  what autograd keeps for the backward pass, counted with `saved_tensors_hooks` on a CPU under bf16
                  autocast, each storage once, weights and buffers not: a part that does not grow with the samples
@@ -146,8 +146,7 @@ class Memory:
     def total(self, num_gpus: int, cuts: int = 1) -> float:
         """Return the bytes on each of some GPUs that share a step, computed in so many cuts."""
         activations = self.kept + self.each * self.step / num_gpus / cuts
-        buckets = self.gradients if num_gpus > 1 else 0.0
-        fixed = self.weights + self.gradients + buckets + self.optimizer
+        fixed = self.weights + self.gradients + self.optimizer
         return fixed + (1 + MARGIN) * activations + CONTEXT_BYTES
 
     @property
