@@ -210,7 +210,7 @@ def publish(scope: Scope, trial: ForeignTrial, note: str, console: Console) -> i
     say(f"Report: {folder}")
     if scope.sweep:
         say(f"Row of {scope.sweep.name}: {register(scope, trial, note)} (delete it to take the row out)")
-        say(f"  python {scope.asked.sweep}, or python -m pipelines.report {scope.sweep.name}, shows it")
+        say(f"  python {scope.asked.sweep}, or crossforge report {scope.sweep.name}, shows it")
     try:
         where = tracking.log(trial, scope.sweep.name if scope.sweep else "", paths)
     except TrackingError as error:

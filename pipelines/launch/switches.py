@@ -212,7 +212,7 @@ def add_foreign(p: argparse.ArgumentParser) -> None:
         metavar="FILE",
         default="",
         help="a sweep's file, e.g. sweeps/methods.py, which is run: the scores become a row of its table, whenever the "
-        "sweep or `python -m pipelines.report` makes it again",
+        "sweep or `crossforge report` makes it again",
     )
     what.add_argument(
         "--beside",

@@ -183,9 +183,19 @@ def test_names_stand_for_levels_in_a_fixed_order() -> None:
     assert perturb.levels([]) == ()
 
 
-@pytest.mark.parametrize("name", ["blur-6", "Blur", "jpeg", "resize", ""])
-def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown perturbation .*blur.*five levels.*blur-5.*jpeg-50"):
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("", "allowed: .*blur.*five levels.*blur-5.*jpeg-50"),
+        ("xyz", "allowed: .*blur.*five levels.*blur-5.*jpeg-50"),
+        ("blur-6", r"did you mean 'blur-\d'\?"),
+        ("Blur", r"did you mean 'blur'\?"),
+        ("jpeg", r"did you mean 'jpeg-\d+'\?"),
+        ("resize", r"did you mean 'resize-\d+'\?"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_one_that_was_meant_or_all(name: str, answer: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown perturbation '{name}'; {answer}"):
         perturb.levels([name, "blur"])
 
 
