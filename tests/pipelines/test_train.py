@@ -56,7 +56,7 @@ def test_a_dry_run_says_what_a_list_comes_to_and_leaves_nothing(mine: Path, caps
     told = capsys.readouterr().out
     assert "plain, trained on mine" in told
     assert re.search(r"│ mine +│ 12 +│ 12 +│", told)  # videos needed, and to extract
-    assert "12 of 12 videos of mine are not where its list says: train/real0.mp4" in told
+    assert "12 of 12 videos of mine are not where its list says: test/fake0.mp4, " in told
     assert [path.name for path in mine.iterdir()] == ["videos.csv"]
 
 

@@ -53,7 +53,7 @@ def test_an_estimate_is_of_the_paper_s_size_and_default_seeds(capsys: pytest.Cap
     for said in ("Estimating 1 question,", ""):  # the second time it is known
         listing.main(["lre_gate"])
         told = capsys.readouterr()
-        assert f"    at the paper's size: {len(sweep.running) * sweep.seeds['paper']} trainings, some " in told.out
+        assert f"    at the paper's size: {len(sweep.running) * sweep.seeds['paper']} trainings\n" in told.out
         assert told.err.startswith(said)
         assert bool(told.err) == bool(said)
 
