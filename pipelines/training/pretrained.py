@@ -17,7 +17,6 @@ from torch import Tensor
 
 from models._weights import architecture, fitted
 from pipelines.common.storage import StorageError, write_bytes
-from pipelines.common.text import meant
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pth", ".pt", ".bin")  # of files with weights
@@ -42,8 +41,7 @@ def take(asked: Mapping[str, str], networks: Iterable[str], storage: Path | None
         )
     named = {architecture(name): source for name, source in asked.items() if name}
     if unknown := sorted(named.keys() - set(known)):
-        guess = meant(unknown[0], known, f"the networks here are {', '.join(known)}")
-        raise ValueError(f"--weights {unknown[0]}={named[unknown[0]]}: {guess}")
+        raise ValueError(f"--weights {unknown[0]}={named[unknown[0]]}: the networks here are {', '.join(known)}")
     sources = {name: named.get(name, asked.get("", "")) for name in known}
     taken = {}
     for name, source in sources.items():
