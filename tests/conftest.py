@@ -47,6 +47,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SHARED] = Path(config.workerinput["shared_ray"])
     else:
         config.stash[SHARED] = Path(tempfile.mkdtemp(prefix="crossforge-tests-"))
+        _own_cache(config.stash[SHARED] / "cache")
+
+
+def _own_cache(folder: Path) -> None:
+    """Keep what commands keep for the user, such as rates, out of the user's cache; other programs go on using it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    others = {"UV_CACHE_DIR": "uv", "MPLCONFIGDIR": "matplotlib", "HF_HOME": "huggingface", "TORCH_HOME": "torch"}
+    for variable, name in others.items():
+        os.environ.setdefault(variable, str(home / name))
+    os.environ["XDG_CACHE_HOME"] = str(folder)
 
 
 def pytest_configure_node(node: Any) -> None:
