@@ -3,6 +3,7 @@
 And what is left of a sweep then: how far it is, and all its numbers.
 """
 
+import csv
 import hashlib
 import random
 import re
@@ -221,7 +222,8 @@ def numbers(storage: Path) -> dict[str, list[str]]:
     for path in storage.glob("stages/*/*/*/weights.safetensors"):
         found[str(path.relative_to(storage))] = [hashlib.sha256(path.read_bytes()).hexdigest()]
     for path in storage.glob("reports/*/*.csv"):
-        found[str(path.relative_to(storage))] = path.read_text().splitlines()
+        lines = csv.DictReader(path.read_text().splitlines())
+        found[str(path.relative_to(storage))] = [str({**line, "seconds": None}) for line in lines]
     return found
 
 

@@ -69,6 +69,7 @@ def in_bucket(runs: Runs, server: Bucket, place: str, options: Any) -> list[tupl
     progress, faults = Progress(server, runs.folder / "folder"), random.Random(options.seed)
     server.fault = lambda *_: faults.choice(FAULTS) if faults.random() < options.faults else ""
     env = {**server.environment, "CROSSFORGE_CACHE": str(runs.folder / "cache")}
+    del env["AWS_MAX_ATTEMPTS"]  # by which botocore, with which the corpus is listed, would make each only once
 
     def go_away() -> None:
         while progress() < 0.5:
