@@ -135,6 +135,8 @@ def end_epoch(
     learner.module.train()
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(line["val/loss"])
+    if world.rank == 0:
+        job.claim.check()  # what is written now replaces what who has taken over wrote
     learner.keep_best(job, line, world.rank)
     state.curve.append(line)
     if world.rank == 0:
