@@ -42,7 +42,8 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     p.add_argument(
         "--same-files",
         action="store_true",
-        help="the videos were copied without their times: take files of the same size for those of before",
+        help="extract nothing, but take files of the same size for those that the storage's faces were cut from, by "
+        "whatever recipe: the videos were copied without their times",
     )
     p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
     p.add_argument("--dry-run", action="store_true", help="print what would be extracted and stop")

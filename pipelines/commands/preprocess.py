@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipelines.common.storage import check_storage
 from pipelines.common.text import counted
 from pipelines.datasets.sample import corpus
 from pipelines.experiments.experiment import Experiment, Preset
-from pipelines.faces.plan import Extraction, extract_missing, faces_folder, notes
+from pipelines.faces.plan import Extraction, existing, extract_missing, faces_folder, notes
 from pipelines.faces.recipe import Recipe, changed
 from pipelines.faces.sources import corpus_size, datasets_file, roots_of
 from pipelines.reporting.coverage import write_by_recipe
@@ -98,6 +98,26 @@ def _report(extractions: Sequence[Extraction], storage: Path, console: Console) 
             console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
+def _accept_copies(
+    arguments: argparse.Namespace,
+    roots: Mapping[str, str],
+    storage: Path,
+    is_sample: bool,
+    say: Callable[..., None],
+) -> None:
+    """Take files of the same size for those of before, for all faces of the datasets that the storage has."""
+    for name in arguments.dataset or sorted(roots):
+        of_dataset = existing(storage, name, datasets.load(name, roots), roots, roots[name] if is_sample else None)
+        for extraction in of_dataset:
+            if touched := extraction.standing.touched:
+                if not arguments.dry_run:
+                    extraction.accept_touched()
+                taken = "would be taken" if arguments.dry_run else "taken"
+                say(f"{extraction.folder}: {counted(touched, 'video')} {taken} for the files of before")
+        if not any(extraction.standing.changed for extraction in of_dataset):
+            say(f"{name}: {counted(len(of_dataset), 'extraction')}, nothing to extract again")
+
+
 def execute(arguments: argparse.Namespace, console: Console) -> int:
     """Extract what is missing; return the exit code. Raises ValueError, OSError or ExtractionError."""
     config_file = datasets_file(arguments.datasets)
@@ -115,13 +135,10 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
         with corpus.outlined(size=corpus_size(arguments.preset), names=names) as outline:
             _print_plan(plan(arguments, outline, storage, is_sample=True), console)
         return 0
+    if arguments.same_files:
+        _accept_copies(arguments, roots, storage, config_file is None, say)
+        return 0
     extractions = plan(arguments, roots, storage, is_sample=config_file is None)
-    if arguments.same_files and not arguments.dry_run:
-        for extraction in extractions:
-            if touched := extraction.standing.touched:
-                extraction.accept_touched(arguments.predictor)
-                text = f"{extraction.dataset}: {counted(touched, 'video')} taken for the files of before"
-                console.print(text, highlight=False, markup=False)
     _print_plan(extractions, console)
     if arguments.dry_run:
         return 0

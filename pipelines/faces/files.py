@@ -137,7 +137,7 @@ def differs(now: Source, before: Row, *, times: bool = True) -> bool:
     """Say whether a video must be read again: VIDEOS describes it otherwise, or one of its files is another.
 
     before: what was recorded; what it lacks is not known. A file that is gone changes nothing: what was read from it is
-    still right. times: False: a file of the same size is the same, and so is a folder.
+    still right. times: False: a file of the same size is the same; of a folder, which has none, nothing is known.
     """
     if any(now[name] != before.get(name, now[name]) for name in TOLD):
         return True
@@ -151,8 +151,10 @@ def _is_other(now: Source, before: Row, column: str, state: str, times: bool) ->
         return True
     if None in (now[state], before[state]):
         return False
-    sizes = [told.rpartition(" ")[0] for told in (now[state], before[state])]  # empty for folders
-    return now[state] != before[state] and (times or sizes[0] != sizes[1])
+    if now[state] == before[state]:
+        return False
+    (size, _, _), (old_size, _, _) = now[state].partition(" "), before[state].partition(" ")
+    return times or " " not in now[state] or size != old_size
 
 
 def _states(root: pa.ChunkedArray, uri: pa.ChunkedArray, roots: Mapping[str, str]) -> pa.Array:

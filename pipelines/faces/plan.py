@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipelines.common import progress, tables
-from pipelines.common.storage import digest
+from pipelines.common.storage import digest, locked, read_json
 from pipelines.common.text import first
 from pipelines.datasets import is_list
 from pipelines.faces import files, store
 from pipelines.faces.recipe import FACES_VERSION, Recipe
 from pipelines.media import stills
-
-COPIED = "if these are copies, `crossforge preprocess --same-files` keeps their faces"
 
 _MOST_FAILURES = 10  # printed for a dataset and recipe
 _FEW = 500  # videos of a dataset, of which several share a pass: starting one takes as long as tens of videos
@@ -33,7 +31,7 @@ class Standing:
 
     absent: int  # never extracted
     changed: int  # ... since they were extracted: see `files.changed`
-    touched: int  # of these, those whose files are another only by their times
+    touched: int  # of these, those whose files have the same size still
     unrecorded: int  # extracted by a version that did not record what of: whether they have changed can't be told
 
     @property
@@ -79,7 +77,7 @@ class Extraction:
         )
 
     def _compared(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Say for each video whether it is extracted, has changed since then, only by times, has a recorded source."""
+        """Say for each video whether it is extracted, has changed since then, has kept its size then, has a source."""
         known = store.ledger_table(self.folder, ["video_id", "source"])
         at = store.found(self.videos["video_id"], known["video_id"])
         before = known["source"].take(pa.array(at, mask=at < 0))
@@ -90,14 +88,9 @@ class Extraction:
         touched = changed & ~files.differing(self.sources, before, times=False) if changed.any() else changed
         return done, changed, touched, recorded
 
-    def accept_touched(self, predictor: Path | None = None) -> None:
-        """Take files that are others only by their times for those of before; see `files.accept`.
-
-        Raises ValueError where the folder can't be written, or was extracted with another landmark predictor.
-        """
-        from pipelines.faces import writer  # here: a dry run has no use for it
-
-        with writer.claimed(self.folder, self.recipe, predictor):
+    def accept_touched(self) -> None:
+        """Take files of the same size for those of before; see `files.accept`."""
+        with locked(self.folder / ".lock"):
             _, _, touched, _ = self._compared()
             if touched.any():
                 now = self.sources.filter(pa.array(touched))
@@ -160,8 +153,9 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
         if standing.changed:
             text = f"{_videos(standing.changed, extraction)} changed since they were extracted"
             if standing.touched:
-                few = "" if standing.touched == standing.changed else f"{standing.touched} of them "
-                text += f", {few}only in the times of their files: {COPIED}"
+                few = "" if standing.touched == standing.changed else f"{standing.touched} of them with "
+                text += f", {few or 'with '}files of the same size: if these are copies, "
+                text += f"`crossforge preprocess {extraction.dataset} --same-files` keeps the faces"
             lines.append(text)
         if standing.unrecorded:
             lines.append(
@@ -173,6 +167,19 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
 
 def _videos(number: int, extraction: Extraction) -> str:
     return f"{number} of {extraction.videos.num_rows} videos of {extraction.dataset}"
+
+
+def existing(
+    storage: Path, dataset: str, videos: pa.Table, roots: Mapping[str, str], sample_root: str | None
+) -> list[Extraction]:
+    """Return the finished extractions of a dataset by whatever recipe, with all of its videos; see `faces_folder`."""
+    found = []
+    for done in sorted(storage.glob(f"faces/{dataset}/*/_done.json")):
+        recipe = Recipe(**read_json(done)["recipe"])
+        folder = faces_folder(storage, dataset, recipe, sample_root)
+        if folder == done.parent:  # else of an older version, or of the sample corpus's dataset of this name
+            found.append(Extraction(dataset=dataset, recipe=recipe, folder=folder, videos=videos, roots=roots))
+    return found
 
 
 def faces_folder(storage: Path, dataset: str, recipe: Recipe, sample_root: str | None) -> Path:

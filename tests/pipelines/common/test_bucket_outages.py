@@ -62,7 +62,7 @@ def test_a_minute_without_the_server_costs_a_minute(in_bucket):
             for number, pause_s in enumerate((20, 15)):
                 storage.put_folder(place / "stage", "best", number, {"w": bytes([number])})
                 time.sleep(pause_s)
-            mine.check()
+            mine.claim.check()
             done.append("held")
 
     def wait() -> None:

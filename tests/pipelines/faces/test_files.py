@@ -74,6 +74,16 @@ def test_without_times_a_file_of_another_size_is_another(root, name):
     assert files.differs(source(root), before, times=False)
 
 
+def test_without_times_an_object_of_the_same_size_and_no_folder_is_the_same():
+    now = dict.fromkeys((*files.TOLD, *files.FILES, *files.FILES.values())) | {
+        "uri": "a",
+        "state": "10 2026-01-02 00:00",
+    }
+    assert not files.differs(now, now | {"state": "10 2026-01-01 00:00"}, times=False)
+    assert files.differs(now, now | {"state": "11 2026-01-02 00:00"}, times=False)
+    assert files.differs(now | {"state": "7"}, now | {"state": "8"}, times=False)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_another_size_or_time_is_another(root, name):
     before = source(root)
