@@ -5,7 +5,8 @@
 Computed, not measured on a GPU (`benchmarks/training.py --preset paper --device cuda` measures). A stage's memory is
 
     weights      parameters and buffers, float32
-  + gradients    of what is trained, float32; with several GPUs they lie in DDP's buckets (`gradient_as_bucket_view`)
+  + gradients    of what is trained, float32. With several GPUs they lie in DDP's buckets (`gradient_as_bucket_view`)
+                 and count once; that is so for cuts=1 only, as those of earlier cuts lie beside the buckets
   + optimizer    its state after a step, and the weights that SAM keeps while it climbs
   + activations  what autograd keeps for the backward pass, counted with `saved_tensors_hooks` on a CPU under bf16
                  autocast, each storage once, weights and buffers not: a part that does not grow with the samples

@@ -40,7 +40,7 @@ class NoiseRefinement(nn.Module):
         self.register_buffer("num_clustered", torch.tensor(0))
         # What decides on the way of a step: to read it from a buffer in each is to wait for the GPU.
         self.takes_up, self.active = False, False
-        self.register_load_state_dict_post_hook(lambda refinement, keys: refinement._read_buffers())
+        self.register_load_state_dict_post_hook(_loaded)
 
     def start_epoch(self, epoch: int) -> None:
         """From epoch T_k on, make the centres of what the last epoch left in the memory; empty the memory.
@@ -112,6 +112,11 @@ class NoiseRefinement(nn.Module):
         share = self.epoch / self.cfg.beta
         noise_B = (distance_B * share + (1 - share)).clamp(max=1)  # l2 distances can lie above 1
         return torch.where(distance_B < self.cfg.threshold, noise_B, 1.0)
+
+
+def _loaded(refinement: NoiseRefinement, keys: object) -> None:
+    """Follow the buffers that were loaded; not a lambda, which can't be pickled."""
+    refinement._read_buffers()
 
 
 def k_means(features_MD: Tensor, num_centres: int) -> Tensor:

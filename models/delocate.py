@@ -207,7 +207,10 @@ class Recover(Stage):
 
     def weight(self, batch: Batch) -> float:
         """Return the number of hidden tokens: parts differ in size."""
-        return float(total(batch["mask"].sum().float()))
+        hidden = on_cpu(batch, "mask").sum().float()
+        if world_size() > 1:
+            hidden = total(hidden.to(batch["mask"].device))  # workers on GPUs sum what lies there
+        return float(hidden)
 
     def optimizer(self, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         cfg = self.cfg.recover

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,12 @@ def small(**changes) -> adfd.Config:
 
 def refinement(width: int = 4, **options) -> NoiseRefinement:
     return NoiseRefinement(NrsConfig(**options), width)
+
+
+def test_a_refinement_goes_to_another_process_and_follows_what_it_loads() -> None:
+    nrs = pickle.loads(pickle.dumps(refinement()))
+    assert not nrs.active
+    assert at_epoch(nrs, 20, nrs.centres).active
 
 
 def at_epoch(nrs: NoiseRefinement, epoch: int, centres: Tensor) -> NoiseRefinement:

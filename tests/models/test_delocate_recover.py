@@ -9,6 +9,7 @@ import torch
 import models
 from models import delocate
 from models._layers import sinusoid_table
+from models._stage import ON_CPU
 from models._video_mae import to_tubelets, to_video, visible_index
 
 TINY = models.override(
@@ -45,6 +46,14 @@ def clips(sample):
 def recover() -> delocate.Recover:
     torch.manual_seed(0)
     return delocate.Recover(TINY).eval()
+
+
+# --------------------------------------------------------------------------------------- accumulation
+def test_what_a_cut_weighs_is_read_from_the_copy_on_the_cpu(recover):
+    mask = torch.arange(2 * NUM_TOKENS).reshape(2, NUM_TOKENS) % 3 == 0
+    # Nothing can be read from a tensor without memory.
+    assert recover.weight({"mask": mask.to("meta"), "mask" + ON_CPU: mask}) == mask.sum()
+    assert recover.weight({"mask": mask}) == mask.sum()
 
 
 # ---------------------------------------------------------------------------------------- tubelets
