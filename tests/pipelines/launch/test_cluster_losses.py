@@ -395,6 +395,7 @@ def test_in_a_bucket_they_are_too_though_nodes_share_no_disk(site: Site, laptop:
     assert not puts("/stages/.*/recover/.*/_done")
     train.kill()
     train = site.add(cluster.TRAIN)
+    wait_for(lambda: puts(r"/runs/\w+/_done\.json"), "the first trial", sweep)
     assert sweep.wait(PATIENCE_S) == 0, site.told(str(storage))
 
     server.fault = lambda *_: ""
