@@ -15,7 +15,8 @@ and started again, it goes on. `--report` prints what there is so far, and train
 
 Printed for each method: the validation curve; the AUC of each test part with its 95 % interval; paired accuracy, the
 share of fakes that score above their own original (column `real` of a list); what wear does to the scores of real faces
-(compression, size, blur); and how these scores go with the size and the sharpness of a face. Beside them `--out` gets
+(compression, size, blur); and how these scores go with a face's size, sharpness, light, colour and turn. Beside them
+`--out` gets
 curves.png, figures.json, and hard_METHOD.png, which shows faces.
 """
 
@@ -273,8 +274,8 @@ def follows(trial: Trial, videos: Sequence[Mapping[str, Any]], data: Data, conso
             continue
         faces = Faces(trial.faces[name])
         measured = [_measured(faces, row["video_id"]) for row in real]
-        for number, what in enumerate(("size of the face, px", "sharpness")):
-            values = np.array([each[number] for each in measured])
+        for what in measured[0]:
+            values = np.array([each[what] for each in measured])
             logit = np.array([row["logit"] for row in real])
             rho = stats.spearmanr(values, logit)
             quartiles = np.array_split(logit[np.argsort(values)], 4)
@@ -303,20 +304,34 @@ def follows(trial: Trial, videos: Sequence[Mapping[str, Any]], data: Data, conso
     return rows
 
 
-def _measured(faces: Faces, video_id: str) -> tuple[float, float]:
-    """Return the longer side of the first face's box, in pixels of its frame, and its sharpness.
+def _measured(faces: Faces, video_id: str) -> dict[str, float]:
+    """Return what is measured of the first face of a video.
 
-    Sharpness is the variance of the Laplacian over the variance, of the face in gray at its size in the frame.
+    Its size is the longer side of its box, in pixels of its frame. Its sharpness is the variance of the Laplacian over
+    the variance, in gray at its size in the frame. Brightness, contrast (standard deviation) and saturation are of its
+    middle, 0 to 255; its tilt is the angle of the line through its eyes, its turn how far its nose is from the middle
+    between them, in shares of their distance.
     """
-    row = faces.video(video_id, ["image_png", "box_px", "crop_px"], range(1)).to_pylist()[0]
+    row = faces.video(video_id, ["image_png", "box_px", "crop_px", "landmarks_px"], range(1)).to_pylist()[0]
     box, crop = row["box_px"], row["crop_px"]
-    size = max(box["x1"] - box["x0"], box["y1"] - box["y0"])
     side = max(16, round(crop["x1"] - crop["x0"]))
-    gray = cv2.cvtColor(pictures.decode_png(row["image_png"]), cv2.COLOR_RGB2GRAY)
-    scale = side / len(gray)
-    gray = cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    middle = gray[side // 4 : side - side // 4, side // 4 : side - side // 4].astype(np.float32)
-    return size, float(cv2.Laplacian(middle, cv2.CV_32F).var() / max(1.0, middle.var()))
+    image = pictures.decode_png(row["image_png"])
+    scale = side / len(image)
+    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    image = image[side // 4 : side - side // 4, side // 4 : side - side // 4]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    points = np.asarray(row["landmarks_px"], float).reshape(-1, 2)
+    left, right = points[36:42].mean(0), points[42:48].mean(0)
+    along = right - left
+    return {
+        "size of the face, px": max(box["x1"] - box["x0"], box["y1"] - box["y0"]),
+        "sharpness": float(cv2.Laplacian(gray, cv2.CV_32F).var() / max(1.0, gray.var())),
+        "brightness": float(gray.mean()),
+        "contrast": float(gray.std()),
+        "saturation": float(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1].mean()),
+        "tilt": abs(float(np.degrees(np.arctan2(along[1], along[0])))),
+        "turn": abs(float((points[30] - (left + right) / 2) @ along / max(1.0, along @ along))),
+    }
 
 
 def hard_cases(trial: Trial, videos: Sequence[Mapping[str, Any]], data: Data, path: Path) -> None:

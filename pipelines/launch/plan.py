@@ -87,6 +87,8 @@ def _print_plan(request: Request, data: Data, console: Console, candidates: int,
     _print_table(("dataset", "needed", "to extract"), videos, console)
     for note in notes(data.extractions):
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if any(each.standing.changed for each in data.extractions):
+        say("What was trained on these counts as to train until then; where their faces come out the same it is kept")
     planned = _print_stages(request, data if data.extracted else None, console)
     if candidates:
         say(f"The search trains {counted(candidates, 'candidate')}; ASHA stops those that fall behind")
