@@ -131,8 +131,8 @@ def execute(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.dry_run and arguments.address is not None:
         say(f"The cluster at {arguments.address} was not asked: a dry run connects to none")
     if roots is None:
-        say("The corpus is made on first use")
-        with corpus.outlined(size=corpus_size(arguments.preset), names=names) as outline:
+        say("What is missing of the corpus is made on first use")
+        with corpus.outlined(storage, size=corpus_size(arguments.preset), names=names) as outline:
             _print_plan(plan(arguments, outline, storage, is_sample=True), console)
         return 0
     if arguments.same_files:

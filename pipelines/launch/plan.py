@@ -61,7 +61,7 @@ def print_plan(request: Request, data: Data | None, console: Console, candidates
     data None: there is no sample corpus yet. candidates: how many a search trains besides the declared setting.
     """
     if data is None:
-        with corpus.outlined(size=request.corpus_size, names=request.datasets) as roots:
+        with corpus.outlined(request.storage, size=request.corpus_size, names=request.datasets) as roots:
             _print_plan(request, load(request, roots), console, candidates, made=False)
     else:
         _print_plan(request, data, console, candidates, made=True)

@@ -187,7 +187,7 @@ def test_a_dry_run_plans_the_sample_corpus_before_it_is_made(tmp_path, monkeypat
     argv = ("celeb_df", "--methods", "plain", "--preset", "tiny", "--storage", "none", "--address", "nohost")
     console = text()
     assert preprocess.execute(arguments(*argv, "--dry-run"), console) == 0
-    with corpus.outlined(size="tiny", names=["celeb_df"]) as roots:
+    with corpus.outlined(tmp_path, size="tiny", names=["celeb_df"]) as roots:
         number = datasets.load("celeb_df", roots).num_rows
     shown = console.export_text()
     (line,) = [line for line in shown.splitlines() if "celeb_df" in line]

@@ -120,14 +120,18 @@ def num_clips(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES
 
 
 @contextmanager
-def outlined(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES) -> Iterator[dict[str, str]]:
-    """Yield what `make` would return, of a temporary folder with an empty file in place of each video.
+def outlined(
+    folder: str | Path, seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES
+) -> Iterator[dict[str, str]]:
+    """Yield what `make` would return; what is not made yet, in a temporary folder with an empty file for each video.
 
     The adapters find in it which videos `make` would write, before any is made. Raise ValueError as `make` does.
     """
-    wanted = with_needs(names)
-    with tempfile.TemporaryDirectory() as folder:
-        home, plan = _home(folder, seed, size), only(planned(size_of(size), seed), wanted)
+    wanted, there = with_needs(names), _home(folder, seed, size)
+    made = _made(there)
+    with tempfile.TemporaryDirectory() as temporary:
+        home = _home(temporary, seed, size)
+        plan = only(planned(size_of(size), seed), [name for name in wanted if name not in made])
         _write_lists(home, plan)
         for path in (path for shot in plan.shots for path in shot.paths):
             if Path(path).suffix:
@@ -136,7 +140,7 @@ def outlined(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES)
                 (home / path).mkdir()
                 (home / path / "0.png").touch()
         _pack_archives(home)
-        yield _roots(home, wanted)
+        yield {name: _roots(there if name in made else home, [name])[name] for name in wanted}
 
 
 def _home(folder: str | Path, seed: int, size: str) -> Path:

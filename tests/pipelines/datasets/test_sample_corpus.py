@@ -78,12 +78,18 @@ def test_adapters_find_every_video(rows):
     }
 
 
-def test_an_outline_has_the_videos_that_are_not_made_yet(rows):
-    with corpus.outlined(size="tiny", names=corpus.FOLDERS) as roots:
+def test_an_outline_has_the_videos_that_are_not_made_yet(rows, tmp_path):
+    with corpus.outlined(tmp_path, size="tiny", names=corpus.FOLDERS) as roots:
         outlined = {row["video_id"]: row for name in corpus.NAMES for row in datasets.load(name, roots).to_pylist()}
         home = Path(roots["ffpp"]).parent
     assert outlined == rows
     assert not home.exists()
+
+
+def test_an_outline_has_what_is_made_where_it_is(roots):
+    folder = Path(roots["ffpp"]).parents[1]
+    with corpus.outlined(folder, size="tiny", names=corpus.FOLDERS) as there:
+        assert there == roots
 
 
 @pytest.mark.parametrize("name", corpus.FOLDERS)
