@@ -1,7 +1,8 @@
 """Your own videos, listed in a .csv or .parquet file with one row for each, under any name in datasets.toml.
 
-    path       below the folder that the file lies in, with `/`; required. A video file, a folder of pictures, or a
-               folder inside a tar archive such as clips.tar.gz/clips/7; or one picture, in an archive or not
+    path       below the folder that the file lies in, with `/`; or of a file on this machine also a whole path, from
+               `/` on; required. A video file, a folder of pictures, or a folder inside a tar archive such as
+               clips.tar.gz/clips/7; or one picture, in an archive or not
     label      real or fake, or 0 or 1; required
     split      train, val or test; default: test
     method     of a fake, the name of what made it; default: the dataset's name
@@ -12,7 +13,8 @@
     real       path of a fake's real counterpart, frame by frame; a row of this file too
     face_rule  which faces count: largest (default), mask, all, whole; see tables.VIDEOS
 
-Other columns are ignored. A video that is listed but missing keeps its row. video_id: `<name>/<path without suffix>`.
+Other columns are ignored. A video that is listed but missing keeps its row. video_id: `<name>/<path without suffix>`, of
+a whole path without its first `/`.
 """
 
 import csv
@@ -29,7 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.common import tables
-from pipelines.datasets._root import DatasetError, Root, parent, row
+from pipelines.datasets._root import DatasetError, Root, is_remote, parent, row
 
 SUFFIXES = (".csv", ".parquet")
 REQUIRED = ("path", "label")
@@ -75,12 +77,13 @@ def _listed(name: str, uri: str) -> pa.Table:
 def _row(name: str, uri: str, place: str, line: Line) -> dict:
     """Return a row of `LISTED`; what it takes from its real counterpart is not filled in."""
     where = f"{uri}, {place}"
-    path = _path(where, line, "path")
+    local = not is_remote(uri)
+    path = _path(where, line, "path", local)
     label = LABELS[_choice(where, line, "label", tuple(LABELS))]
     method = line.get("method", "") or ("real" if label == tables.REAL else name)
     if (method == "real") != (label == tables.REAL):
         raise DatasetError(f"{where}: method of a {'real' if label == tables.REAL else 'fake'} video is {method!r}")
-    pure = PurePosixPath(path)
+    pure = PurePosixPath(path.lstrip("/"))
     video_id = f"{name}/{pure.with_suffix('') if _SUFFIX.fullmatch(pure.suffix) else pure}"
     people = [person.strip() for person in line.get("person", "").split(";") if person.strip()]
     own = row(
@@ -92,22 +95,22 @@ def _row(name: str, uri: str, place: str, line: Line) -> dict:
         codec=_choice(where, line, "codec", CODECS, "unknown"),
         split=_choice(where, line, "split", tables.SPLITS, "test"),
         source_ids=[f"{name}/{person}" for person in people] or [video_id],
-        mask_uri=_path(where, line, "mask") if line.get("mask") else None,
+        mask_uri=_path(where, line, "mask", local) if line.get("mask") else None,
         face_rule=_choice(where, line, "face_rule", tables.FACE_RULES, "largest"),
     )
-    return own | {"place": place, "counterpart": _counterpart(where, line, label), "names_people": bool(people)}
+    return own | {"place": place, "counterpart": _counterpart(where, line, label, local), "names_people": bool(people)}
 
 
-def _counterpart(where: str, line: Line, label: int) -> str | None:
+def _counterpart(where: str, line: Line, label: int, local: bool) -> str | None:
     """Return the path of a fake's real counterpart, where it has one."""
     for column in ("real", "mask"):
         if line.get(column) and label == tables.REAL:
             raise DatasetError(f"{where}: a real video has no {column!r}; leave it empty")
-    return _path(where, line, "real") if line.get("real") else None
+    return _path(where, line, "real", local) if line.get("real") else None
 
 
 def _check_once(uri: str, listed: pa.Table) -> None:
-    """Raise DatasetError for a video that is listed twice, or differs from another in its suffix only."""
+    """Raise DatasetError for a video that is listed twice, or differs from another in no more than its suffix."""
     if pc.count_distinct(listed["video_id"]).as_py() == len(listed):
         return
     others: dict[str, str] = {}
@@ -116,7 +119,8 @@ def _check_once(uri: str, listed: pa.Table) -> None:
             raise DatasetError(f"{uri}, {place}: {path} is listed twice")
         if video_id in others:
             other = others[video_id]
-            raise DatasetError(f"{uri}, {place}: {path} and {other} differ in their suffix only; rename one")
+            what = "suffix" if path.startswith("/") == other.startswith("/") else "first /"
+            raise DatasetError(f"{uri}, {place}: {path} and {other} differ in their {what} only; rename one")
         others[video_id] = path
 
 
@@ -148,15 +152,19 @@ def _choice(where: str, line: Line, column: str, allowed: tuple[str, ...], defau
     return value
 
 
-def _path(where: str, line: Line, column: str) -> str:
+def _path(where: str, line: Line, column: str, local: bool) -> str:
+    """Return a file's path; where the list is `local`, on this machine, it may be a whole one."""
     text = line.get(column, "")
-    path = PurePosixPath(text)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in path.parts[0]:
+    whole = text.startswith("/")
+    path = PurePosixPath(text.lstrip("/"))
+    if not path.parts or ".." in path.parts or "\\" in text or ":" in path.parts[0] or (whole and not local):
+        also = " or a whole path such as /data/0001.mp4," if local else ""
+        todo = "; a list of files in a bucket must lie in that bucket, above them" if "://" in text else ""
         raise DatasetError(
-            f"{where}: {column} must be a path below the folder of this file, with / and without .., "
-            f"such as videos/0001.mp4; got {text!r}"
+            f"{where}: {column} must be a path below the folder of this file such as videos/0001.mp4,{also} "
+            f"with / and without ..; got {text!r}{todo}"
         )
-    return str(path)
+    return f"/{path}" if whole else str(path)
 
 
 def _read(name: str, uri: str) -> Iterator[tuple[str, Line]]:

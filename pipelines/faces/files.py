@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pipelines.common import tables
 from pipelines.common.filenames import on_disk
 from pipelines.common.storage import write_parquet
-from pipelines.datasets import folder_of, is_remote, told_state
+from pipelines.datasets import folder_of, is_list, is_remote, told_state
 from pipelines.media import stills
 
 GONE = ""  # the state of a file that is not there; None: not known
@@ -48,10 +48,13 @@ def locate(roots: Mapping[str, str], root: str, uri: str) -> str:
     """Return the path or URI of the file `uri` below the root of this name.
 
     VIDEOS holds names as they are. Some of their characters mean something else in the URL of a web server, and are
-    %-escaped there. Raises ValueError for a root that is not among `roots`.
+    %-escaped there. A list of the user's own on this machine may name whole paths. Raises ValueError for a root that is
+    not among `roots`.
     """
     if root not in roots:
         raise ValueError(f"root {root!r} is not known; roots are {', '.join(sorted(roots)) or 'none'}")
+    if uri.startswith("/") and is_list(roots[root]) and not is_remote(roots[root]):
+        return uri
     folder, uri = folder_of(roots[root]).rstrip("/"), uri.lstrip("/")
     if folder.lower().startswith(("http://", "https://")):
         archive, inside = stills.split(uri) or (uri, "")  # the server knows nothing of what lies inside

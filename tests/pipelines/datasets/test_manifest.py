@@ -11,6 +11,7 @@ import pytest
 from pipelines import datasets
 from pipelines.common import tables
 from pipelines.datasets import DatasetError
+from pipelines.faces.files import locate
 
 FULL = """\
 path,label,split,method,codec,person,mask,real,face_rule,camera
@@ -71,6 +72,27 @@ def test_it_may_lie_anywhere(tmp_path):
     system.rm("/box", recursive=True)
 
 
+def test_a_list_on_this_machine_may_name_whole_paths(tmp_path):
+    text = "path,label,real,mask\n//data/x/a.mp4,real,,\n/data/y/b.mp4,fake,/data/x/a.mp4,/masks/b.mp4\nc.mp4,real,,\n"
+    rows = load(tmp_path, text)
+    assert list(rows) == ["ours/c", "ours/data/x/a", "ours/data/y/b"]
+    fake = rows["ours/data/y/b"]
+    assert (fake["real_id"], fake["real_uri"]) == ("ours/data/x/a", "/data/x/a.mp4")
+    roots = {"ours": str(tmp_path / "list.csv")}
+    places = [locate(roots, "ours", uri) for uri in (fake["uri"], fake["mask_uri"], rows["ours/c"]["uri"])]
+    assert places == ["/data/y/b.mp4", "/masks/b.mp4", str(tmp_path / "c.mp4")]
+
+
+def test_a_list_elsewhere_names_nothing_on_this_machine(tmp_path):
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/box/list.csv", b"path,label\n/etc/passwd,real\n")
+    roots = {"ours": "memory://box/list.csv"}
+    with pytest.raises(DatasetError, match="path must be a path below the folder of this file"):
+        datasets.load("ours", roots)
+    assert locate(roots, "ours", "/etc/passwd") == "memory://box/etc/passwd"
+    system.rm("/box", recursive=True)
+
+
 def test_a_videos_own_name_is_not_that_of_an_adapter(tmp_path):
     (tmp_path / "list.csv").write_text(FULL)
     with pytest.raises(DatasetError, match=r"list\.csv is a file; datasets\.toml must name a folder"):
@@ -98,19 +120,21 @@ HEAD = "path,label,split,method,codec,person,mask,real,face_rule\n"
         ("a.mp4,real,,swap", "method of a real video is 'swap'"),
         ("a.mp4,fake,,real", "method of a fake video is 'real'"),
         (",real", "path must be a path below the folder of this file.*got ''"),
-        ("/a.mp4,real", "path must be a path below .*got '/a.mp4'"),
+        ("/../a.mp4,real", "path must be a path below .*got '/../a.mp4'"),
+        ("/,real", "path must be a path below"),
         ("../a.mp4,real", "path must be a path below"),
         ("b/../../a.mp4,real", "path must be a path below"),
-        ("s3://b/a.mp4,real", "path must be a path below"),
+        ("s3://b/a.mp4,real", "path must be a path below .*a list of files in a bucket must lie in that bucket"),
         ("C:\\a.mp4,real", "path must be a path below"),
         (".,real", "path must be a path below"),
-        ("a.mp4,fake,,,,,/m.mp4", "mask must be a path below"),
+        ("a.mp4,fake,,,,,../m.mp4", "mask must be a path below"),
         ("a.mp4,real,,,,,m.mp4", "a real video has no 'mask'"),
         ("a.mp4,real,,,,,,ok.mp4", "a real video has no 'real'"),
         ("a.mp4,fake,,,,,,b.mp4", "real must be the path of a real video of this file, got 'b.mp4'; there is no such"),
         ("a.mp4,fake,,,,,,a.mp4", ".*got 'a.mp4'; that one is a fake"),
         ("./ok.mp4,fake", "ok.mp4 is listed twice"),
         ("ok.avi,real", "ok.avi and ok.mp4 differ in their suffix only"),
+        ("/ok.mp4,real", "/ok.mp4 and ok.mp4 differ in their first / only"),
         ('a.mp4,real,,,,,,,,"ann, bob",x', "has more fields than the first line"),
     ],
 )
