@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipelines.common import user_cache
-from pipelines.common.storage import write_json
+from pipelines.common.storage import locked, write_json
 
 MOST = 1000  # rates that are kept, the newest
+WAIT_S = 5.0  # for another launch that keeps its rates; after that, these are not kept
 
 
 def _file() -> Path:
@@ -29,6 +30,7 @@ def kept() -> dict[str, float]:
 def keep(seconds: Mapping[str, float]) -> None:
     """Keep these rates, in place of older ones of the same work; nothing where the folder can't be written."""
     if seconds:
-        older = [(name, value) for name, value in kept().items() if name not in seconds]
-        with suppress(OSError):
+        # A lock that is not to be had is an OSError too, or where a file system has none NotImplementedError.
+        with suppress(OSError, NotImplementedError), locked(_file().with_suffix(".lock"), WAIT_S):
+            older = [(name, value) for name, value in kept().items() if name not in seconds]
             write_json(_file(), [*older, *seconds.items()][-MOST:])

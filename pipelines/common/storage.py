@@ -254,12 +254,16 @@ def claim_of(held: Any) -> Claim:
     return held.claim if isinstance(held, Lease) else NOT_LEASED
 
 
-def on_this_machine(folder: Path) -> Path:
-    """Return the folder itself, or of one in a bucket a folder of this machine's disk, for what may go with it."""
+def on_this_machine(folder: Path, *, make: bool = True) -> Path:
+    """Return the folder itself, or of one in a bucket a folder of this machine's disk, for what may go with it.
+
+    make: whether to make it if it is missing.
+    """
     if not isinstance(folder, BucketPath):
         return folder
     own = bucket_cache.folder() / digest(str(folder)) / folder.name
-    own.mkdir(parents=True, exist_ok=True)
+    if make:
+        own.mkdir(parents=True, exist_ok=True)
     return own
 
 

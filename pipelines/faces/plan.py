@@ -97,6 +97,19 @@ class Extraction:
                 files.accept(self.folder, self.videos["video_id"].filter(pa.array(touched)), now)
 
     @property
+    def interrupted(self) -> bool:
+        """Whether an extraction into the folder has begun and not ended: it may have read some of what is missing."""
+        if (self.folder / "_done.json").is_file():
+            return any(self.folder.glob("parts/*.parquet"))
+        return (self.folder / "recipe.json").is_file()
+
+    @property
+    def missing(self) -> pa.Table:
+        """Those of the videos that are still to be extracted, or again, since they have changed."""
+        done, changed, _, _ = self._compared()
+        return self.videos.filter(pa.array(~done | changed))
+
+    @property
     def num_missing(self) -> int:
         """How many of the videos are still to be extracted, or again, since they have changed."""
         return self.standing.missing
@@ -135,8 +148,7 @@ class Extraction:
     @property
     def bytes_needed(self) -> int:
         """An estimate of what the missing videos will take on disk. A picture is a video of one frame."""
-        done, changed, _, _ = self._compared()
-        missing = self.videos["uri"].filter(~done | changed).to_pylist()
+        missing = self.missing["uri"].to_pylist()
         num_pictures = sum(map(stills.is_picture, missing))
         num_frames = num_pictures + (len(missing) - num_pictures) * self.recipe.num_frames
         num_bytes = num_frames * self.recipe.max_faces * tables.FACE_BYTES

@@ -1,5 +1,6 @@
 """Where a dataset's videos are: a datasets.toml of one's own, or the made-up sample corpus."""
 
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -56,11 +57,13 @@ def roots_of(
     if roots is not None or dry_run:
         return roots
     with progress.view(console, "Making the sample corpus (once)") as view:
-        began = time.monotonic()
+        first_at = math.inf  # what comes before is done once: waiting for another process that makes it, and people
 
         def on_clip(done: int, total: int) -> None:
+            nonlocal first_at
             view.update("clips", f"{done} of {total}", done, total)
-            if done == total:
-                rates.keep({clip(size): (time.monotonic() - began) / total})
+            first_at = min(first_at, time.monotonic())
+            if done == total > corpus.AT_ONCE:  # of fewer, the first would hardly be over before the last
+                rates.keep({clip(size): (time.monotonic() - first_at) / (total - 1)})
 
         return corpus.make(storage, size=size, names=names, progress=on_clip)

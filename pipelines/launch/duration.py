@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -27,6 +28,7 @@ from pipelines.launch import resources
 from pipelines.launch.options import Options
 from pipelines.launch.request import Request
 from pipelines.training.stages import PlannedStage
+from pipelines.trials.trial import Trial
 
 VIDEO, EPOCH = "video of", "epoch of"  # what the names of kept rates begin with
 
@@ -40,9 +42,9 @@ class Left:
     elsewhere: bool = False  # by rates of earlier launches on this machine, with another storage
 
 
-def of_corpus(size: str, names: Sequence[str], kept: Mapping[str, float]) -> Left:
-    """Return what the making of the sample corpus takes; see `corpus.made`."""
-    number = corpus.num_clips(size=size, names=names)
+def of_corpus(size: str, names: Sequence[str], storage: Path, kept: Mapping[str, float]) -> Left:
+    """Return what the making of the sample corpus takes, of which other datasets may be there; see `corpus.made`."""
+    number = corpus.num_missing_clips(storage, size=size, names=names)
     rate = kept.get(sources.clip(size))
     seconds = None if rate is None else number * rate
     return Left(what=f"{counted(number, 'clip')} of the sample corpus", seconds=seconds, elsewhere=True)
@@ -122,11 +124,11 @@ def of_stages(planned: Iterable[PlannedStage], storage: Path, kept: Mapping[str,
 
 
 def of_candidates(number: int, planned: Iterable[PlannedStage], storage: Path, kept: Mapping[str, float]) -> Left:
-    """Return what candidates of a search take at most: each as long as all stages of the declared setting."""
+    """Return what a search's other candidates take at most: each as long as all stages of the declared setting."""
     each = of_stages(planned, storage, kept)
     seconds = _sum(stage.seconds for stage in each)
     return Left(
-        what=f"at most {counted(number, 'candidate')}",
+        what=f"at most {counted(number, 'more candidate')}",
         seconds=None if seconds is None else number * seconds,
         elsewhere=any(stage.elsewhere for stage in each),
     )
@@ -157,16 +159,34 @@ def _name(stage: PlannedStage) -> str:
     return f"{EPOCH} {stage.paper} {stage.name} {_epoch(stage.spec['feed'])[0]}"
 
 
-def keep(request: Request, extracted: Iterable[Extraction], trained: Iterable[PlannedStage]) -> None:
+def due(extractions: Iterable[Extraction]) -> list[tuple[Extraction, pa.ChunkedArray]]:
+    """Return the extractions of which videos are missing, and none was read, each with the video_ids of these."""
+    every = [(each, each.missing["video_id"]) for each in extractions if not each.interrupted]
+    return [(each, missing) for each, missing in every if len(missing)]
+
+
+def untrained(trials: Iterable[Trial]) -> list[PlannedStage]:
+    """Return the stages that are still to be trained from their first step on."""
+    return [stage for trial in trials for stage in trial.planned if not stage.begun]
+
+
+def keep(
+    request: Request,
+    extracted: Iterable[tuple[Extraction, pa.ChunkedArray]],
+    trained: Iterable[PlannedStage],
+) -> None:
     """Keep the rates of what a launch has just done on this machine, for plans with other storages.
 
-    Not those of a cluster, nor of the preset tiny, which is over before there is a rate.
+    extracted, trained: what `due` and `untrained` returned before it was done. Not the rates of a cluster, nor of the
+    preset tiny, which is over before there is a rate.
     """
     if request.options.address is not None or request.preset == "tiny":
         return
     found: dict[str, list[float]] = {}
-    for each in extracted:
-        if not each.num_missing and (seconds := each.ledger_table()["seconds"]):
+    for each, video_ids in extracted:
+        ledger = each.ledger_table()
+        seconds = ledger["seconds"].filter(pc.is_in(ledger["video_id"], video_ids.combine_chunks()))
+        if len(seconds) == len(video_ids):
             found.setdefault(f"{VIDEO} {each.dataset} {each.folder.name}", []).append(pc.mean(seconds).as_py())
     for stage in trained:
         if stage.done:

@@ -47,13 +47,13 @@ def _work(request: Request, data: Data, console: Console) -> dict[RowSeed, Trial
     """Extract, train and score what is missing, and log it to MLflow meanwhile; return the trials, failed or done."""
     with cluster.connect(request.options.address) as there:
         compute, concurrent = resources.divide(request.options, request.preset, there, len(request.experiments))
-        due = [extraction for extraction in data.extractions if extraction.num_missing]
+        due = duration.due(data.extractions)
         extract_missing(data.extractions, data.roots, console)
         trials = plan.trials(request, data)
         for trial in trials.values():
             planner.check(trial, compute)
         todo = {key: trial for key, trial in trials.items() if not trial.complete}
-        untrained = [stage for trial in todo.values() for stage in trial.planned if not stage.done]
+        untrained = duration.untrained(todo.values())
         undrawn = set({row: (row, seed) for row, seed in reversed(trials)}.values())  # the first seed of each row
         title = f"Training and scoring: {counted(len(todo), 'trial')}, {concurrent} at once"
         with (

@@ -55,19 +55,20 @@ def growing(planned: Iterable[PlannedStage], workers: tuple[int, int] | None) ->
 
 
 # --------------------------------------------------------------------------------- on the terminal
-def print_plan(request: Request, data: Data | None, console: Console, candidates: int = 0) -> None:
+def print_plan(request: Request, data: Data | None, console: Console, candidates: int = 0, others: int = 0) -> None:
     """Print which videos are to be extracted, which stages are to be trained, and how long that takes.
 
-    data None: there is no sample corpus yet. candidates: how many a search trains besides the declared setting.
+    data None: there is no sample corpus yet. candidates: how many a search trains; others: how many of them are not the
+    declared setting.
     """
     if data is None:
         with corpus.outlined(request.storage, size=request.corpus_size, names=request.datasets) as roots:
-            _print_plan(request, load(request, roots), console, candidates, made=False)
+            _print_plan(request, load(request, roots), console, candidates, others, made=False)
     else:
-        _print_plan(request, data, console, candidates, made=True)
+        _print_plan(request, data, console, candidates, others, made=True)
 
 
-def _print_plan(request: Request, data: Data, console: Console, candidates: int, made: bool) -> None:
+def _print_plan(request: Request, data: Data, console: Console, candidates: int, others: int, made: bool) -> None:
     """Print the plan. made: whether the videos exist; else they are of the sample corpus."""
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     _heading(request.sweep.title, console)
@@ -95,11 +96,11 @@ def _print_plan(request: Request, data: Data, console: Console, candidates: int,
     if request.options.address is not None and request.options.dry_run:
         say(f"The cluster at {request.options.address} was not asked: a dry run connects to none")
     kept = rates.kept()
-    of_corpus = [] if made else [duration.of_corpus(request.corpus_size, request.datasets, kept)]
+    of_corpus = [] if made else [duration.of_corpus(request.corpus_size, request.datasets, request.storage, kept)]
     faces = duration.of_faces(data.extractions, request.storage, kept)
     training = duration.of_stages([stage for stage in planned if not stage.done], request.storage, kept)
-    if candidates:
-        training.append(duration.of_candidates(candidates, planned, request.storage, kept))
+    if others:
+        training.append(duration.of_candidates(others, planned, request.storage, kept))
     together = duration.at_once(request.options, request.preset, candidates or len(request.experiments))
     say(duration.told(of_corpus, faces, training, together))
     if request.preset == "paper" and any(each.seconds is None for each in training):

@@ -10,7 +10,7 @@ so the same command goes on after any interruption, and a larger N adds to what 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -87,19 +87,22 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     roots = request.roots(console)
     data = None if roots is None else load(request, roots)
     if options.dry_run or data is None:
-        known = 0
+        known: list[Candidate] = []
         if data is not None and data.extracted:
             trial = plan.planner(request, data, declared.recipe())(declared)
-            known = len(_tried(_log(request, trial, chosen)))
-        plan.print_plan(request, data, console, candidates=max(0, options.search - known))
+            known = _log(request, trial, chosen).candidates()
+        left = max(0, options.search - len(_tried(known)))
+        base_setting = own_setting(declared, chosen)  # which is trained anyway, at the latest for the table
+        others = left - sum(settings in base_setting for settings in _first(known, declared, chosen)[:left])
+        plan.print_plan(request, data, console, candidates=left, others=others)
         return None
 
     with cluster.connect(options.address, dashboard=True) as there:
         compute, concurrent = resources.divide(options, request.preset, there, options.search)
-        due = [extraction for extraction in data.extractions if extraction.num_missing]
+        due = duration.due(data.extractions)
         extract_missing(data.extractions, data.roots, console)
         planned = plan.planner(request, data, declared.recipe())
-        untrained = [stage for stage in planned(declared).planned if not stage.done]
+        untrained = duration.untrained([planned(declared)])
         log = _search(request, planned, declared, chosen, compute, concurrent, console)
     duration.keep(request, due, untrained)
     best, candidates = log.best(), log.candidates()
@@ -128,9 +131,15 @@ def _log(request: Request, declared: Trial, chosen: Space) -> Log:
     return Log(folder=request.storage / "searches" / digest([models.named(declared.experiment), varied, rows]))
 
 
-def _tried(log: Log) -> list[Candidate]:
+def _tried(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates whose training has ended, this way or that."""
-    return [candidate for candidate in log.candidates() if candidate.state != "running"]
+    return [candidate for candidate in candidates if candidate.state != "running"]
+
+
+def _first(candidates: Sequence[Candidate], declared: Experiment, chosen: Space) -> list[dict[str, Any]]:
+    """Return the settings that a search tries first: those it was stopped at, or of a new one the sweep's own."""
+    begun = [dict(candidate.settings) for candidate in candidates if candidate.state == "running"]
+    return begun or ([] if candidates else own_setting(declared, chosen))
 
 
 def _search(
@@ -146,8 +155,8 @@ def _search(
     trial = planned(declared)
     planner.check(trial, compute)
     log = _log(request, trial, chosen)
-    known = _tried(log)
-    begun = [candidate.settings for candidate in log.candidates() if candidate.state == "running"]
+    candidates = log.candidates()
+    known = _tried(candidates)
     wanted = request.options.search or 0
     left = wanted - len(known)
     if left <= 0:
@@ -168,7 +177,7 @@ def _search(
             tune.Search(
                 space=chosen,
                 known=known,
-                first=(begun or ([] if known else own_setting(declared, chosen)))[:left],
+                first=_first(candidates, declared, chosen)[:left],
                 num=left,
                 most_epochs=_scoring_epochs(declared),
                 seed=declared.seed + len(known),

@@ -64,6 +64,11 @@ class PlannedStage:
         return (self.folder / "_done.json").is_file()
 
     @property
+    def begun(self) -> bool:
+        """Whether a training of the stage has begun, done or not."""
+        return (self.folder / "spec.json").is_file()
+
+    @property
     def pretrained(self) -> tuple[str, ...]:
         """Names of the weights that it starts from: timm's, or a network's name with the SHA-256 of one's own."""
         return tuple(self.spec.get("pretrained", ()))

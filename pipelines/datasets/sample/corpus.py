@@ -60,6 +60,7 @@ from pipelines.datasets.sample.takes import FPS, Look, Take, film, make_take, pl
 VERSION = 5  # raise it when any frame of the corpus changes
 NOTE = "sample corpus (made-up videos): these numbers show that the machinery works, nothing about the world"
 DONE = "_done.json"
+AT_ONCE = max(2, os.cpu_count() or 2)  # clips that are filmed at the same time
 
 
 def make(
@@ -114,9 +115,14 @@ def made(
     return _roots(home, wanted) if set(wanted) <= _made(home) else None
 
 
-def num_clips(seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES) -> int:
-    """Return how many clips `make` would film for the named datasets if it has none; each becomes several videos."""
-    return len(only(planned(size_of(size), seed), with_needs(names)).shots)
+def num_missing_clips(folder: str | Path, seed: int = 0, *, size: str = "full", names: Iterable[str] = NAMES) -> int:
+    """Return how many clips `make` would film now; each becomes several videos. Nothing is written."""
+    home = _home(folder, seed, size)
+    there = _made(home)
+    if isinstance(home, BucketPath):  # it is filmed on this machine, whatever of it is in the bucket
+        there = _made(_home(on_this_machine(home.parent, make=False), seed, size))
+    missing = [name for name in with_needs(names) if name not in there]
+    return len(only(planned(size_of(size), seed), missing).shots)
 
 
 @contextmanager
@@ -172,7 +178,7 @@ def _write(
     _write_lists(home, plan)
     # Threads, not processes: the time goes into OpenCV and x264, which run without the interpreter lock, and a
     # process pool would import the caller's script again in each worker.
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         pair = portraits()
         names = sorted({name for shot in plan.shots for name in shot.people})
         made = pool.map(lambda name: make_person(pair, rng_of(seed, f"person {name}")), names)

@@ -1,5 +1,7 @@
 """How long a plan says that it takes: worked out by hand from what a storage has measured."""
 
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from pipelines.common import rates
-from pipelines.common.storage import write_json
+from pipelines.common.storage import locked, write_json
+from pipelines.datasets.sample import corpus
 from pipelines.faces import sources
 from pipelines.launch import duration
 from pipelines.launch.duration import Left
@@ -34,14 +38,14 @@ def storage(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def extraction(dataset: str, missing: int, cut: str = "0123", **own: Any) -> Any:
-    return SimpleNamespace(dataset=dataset, num_missing=missing, folder=Path(cut), **own)
+def extraction(dataset: str, num_missing: int, cut: str = "0123", **own: Any) -> Any:
+    return SimpleNamespace(dataset=dataset, num_missing=num_missing, folder=Path(cut), **own)
 
 
 def stage(num_epochs: int, *, paper: str = "plain", took: float | None = None, **feed: Any) -> Any:
     spec = {"feed": FEED | {"num_epochs": num_epochs} | feed}
     done, summary = took is not None, lambda: {"seconds": took}
-    return SimpleNamespace(paper=paper, name="detect", done=done, spec=spec, summary=summary)
+    return SimpleNamespace(paper=paper, name="detect", done=done, begun=done, spec=spec, summary=summary)
 
 
 def test_videos_take_as_long_as_those_before(storage: Path, tmp_path: Path) -> None:
@@ -67,7 +71,7 @@ def test_an_epoch_takes_as_long_as_those_of_the_same_samples(storage: Path) -> N
     ]
     assert duration.of_stages([stage(2, input_px=224)], storage, {})[0].seconds == 1000.0
     assert duration.of_stages([stage(2, input_px=96)], storage, {})[0].seconds is None
-    assert duration.of_candidates(3, planned[:1], storage, {}) == Left(what="at most 3 candidates", seconds=90.0)
+    assert duration.of_candidates(3, planned[:1], storage, {}) == Left(what="at most 3 more candidates", seconds=90.0)
     assert duration.of_candidates(1, planned, storage, {}).seconds is None
 
 
@@ -75,8 +79,12 @@ def test_what_this_machine_has_done_tells_of_another_storage(
     storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    took = pa.table({"seconds": [4.0, 8.0]})
-    extracted = [extraction("ffpp", 0, "89ab", ledger_table=lambda: took), extraction("dfdc", 1, "89ab")]
+    took = pa.table({"video_id": ["a", "b", "of before"], "seconds": [4.0, 8.0, 1000.0]})
+    failed = extraction("dfdc", 1, "89ab", ledger_table=lambda: took)
+    extracted = [
+        (extraction("ffpp", 0, "89ab", ledger_table=lambda: took), pa.chunked_array([["b", "a"]])),
+        (failed, pa.chunked_array([["a", "not there"]])),
+    ]
     trained = [stage(2, took=6.0), stage(4, took=20.0), stage(1, paper="lre")]
     for options, preset in ((Options(address="auto"), "small"), (Options(), "tiny")):
         duration.keep(SimpleNamespace(options=options, preset=preset), extracted, trained)  # type: ignore[arg-type]
@@ -95,8 +103,76 @@ def test_what_this_machine_has_done_tells_of_another_storage(
     assert (left.seconds, left.elsewhere) == (40.0, True)  # 3 and 5 s for an epoch
     assert duration.of_stages([stage(10)], storage, kept)[0] == Left(what="1 stage plain detect", seconds=75.0)
     assert duration.of_stages([stage(10, paper="lre")], nothing, kept)[0].seconds is None
-    clips = duration.of_corpus("full", ["ffpp"], kept)
+    clips = duration.of_corpus("full", ["ffpp"], nothing, kept)
     assert clips.what == f"{round(2 * (clips.seconds or 0))} clips of the sample corpus"
+
+
+def test_rates_are_of_what_the_launch_itself_has_read_and_trained() -> None:
+    missing = pa.table({"video_id": ["b"]})
+    wanted = [
+        extraction("ffpp", 1, missing=missing, interrupted=False),
+        extraction("dfdc", 1, missing=missing, interrupted=True),
+        extraction("dfd", 0, missing=missing[:0], interrupted=False),
+    ]
+    assert [(each.dataset, ids.to_pylist()) for each, ids in duration.due(wanted)] == [("ffpp", ["b"])]
+    resumed, fresh = stage(2), stage(4)
+    resumed.begun = True
+    assert duration.untrained([SimpleNamespace(planned=[resumed, fresh, stage(1, took=6.0)])]) == [fresh]  # type: ignore[list-item]
+
+
+def test_of_the_corpus_what_is_there_is_not_counted(tmp_path: Path) -> None:
+    def number(*names: str) -> int:
+        return int(duration.of_corpus("tiny", names, tmp_path, {}).what.split()[0])
+
+    both, one = number("ffpp", "celeb_df"), number("ffpp")
+    write_json(corpus._home(tmp_path, 0, "tiny") / corpus.DONE, {"made": ["ffpp"]})
+    assert (number("ffpp"), number("ffpp", "celeb_df")) == (0, both - one)
+
+
+def test_the_rate_of_clips_is_without_what_comes_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(corpus, "AT_ONCE", 2)
+    number, now = 2, 0.0
+
+    def make(*args: Any, progress: Any, **options: Any) -> dict[str, str]:
+        nonlocal now
+        now += 1000.0  # another process makes other datasets
+        for done in range(1, number + 1):
+            progress(done, number)
+            now += 3.0
+        return {}
+
+    monkeypatch.setattr(corpus, "make", make)
+    monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=lambda: now))
+    sources.roots_of(None, tmp_path, ["ffpp"], Console(), dry_run=False)
+    assert rates.kept() == {}  # too few
+    number = 5
+    sources.roots_of(None, tmp_path, ["ffpp"], Console(), dry_run=False)
+    assert rates.kept() == {sources.clip("full"): 3.0}
+
+
+def test_two_launches_that_end_together_both_keep_their_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    read = rates.kept
+
+    def slow() -> dict[str, float]:
+        found = read()
+        time.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(rates, "kept", slow)
+    launches = [threading.Thread(target=rates.keep, args=({name: 1.0},)) for name in ("one", "other")]
+    for launch in launches:
+        launch.start()
+    for launch in launches:
+        launch.join()
+    assert read() == {"one": 1.0, "other": 1.0}
+    monkeypatch.setattr(rates, "WAIT_S", 0.1)
+    with locked(rates._file().with_suffix(".lock")):
+        rates.keep({"third": 1.0})  # goes on without
+    assert "third" not in read()
 
 
 @pytest.mark.parametrize(

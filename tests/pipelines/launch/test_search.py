@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipelines.common import storage
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Range
 from pipelines.launch import search
+from pipelines.launch.options import Options
+from pipelines.launch.request import Request
 from pipelines.launch.search import Log
+from pipelines.train import sweep_of
 from pipelines.training import job, stages
 from pipelines.trials import trial, tune
 from pipelines.trials.tune import Candidate
@@ -59,6 +63,26 @@ def test_a_list_of_settings_comes_back_as_it_went(tmp_path: Path) -> None:
 def test_the_sweeps_own_setting_is_tried_first_where_the_space_has_it(space, start) -> None:
     declared = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",)).override({"model.lr": 0.01})
     assert search.own_setting(declared, {"model.lr": space}) == [{"model.lr": 0.01}] * start
+
+
+def test_what_a_search_was_stopped_at_comes_first() -> None:
+    declared = Experiment(model="plain", train_on="ffpp", test_on=("celeb_df",)).override({"model.lr": 0.01})
+    chosen, own = {"model.lr": Range(1e-5, 1e-1)}, {"model.lr": 0.01}
+    assert search._first([], declared, chosen) == [own]
+    assert search._first([candidate(0.01)], declared, chosen) == []
+    assert search._first([candidate(0.01), candidate(0.02, "running", None)], declared, chosen) == [{"model.lr": 0.02}]
+
+
+@pytest.mark.parametrize(("space", "others"), [("model.num_epochs=1..50", 2), ("model.num_epochs=900..1000", 3)])
+def test_the_declared_setting_counts_once_in_a_plan(
+    space: str, others: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {}
+    monkeypatch.setattr(search.plan, "print_plan", lambda *args, **numbers: told.update(numbers))
+    monkeypatch.setattr(Request, "roots", lambda request, console: None)
+    options = Options(preset="small", storage=str(tmp_path), search=3, space=(space,), dry_run=True)
+    assert search.find_best(sweep_of("plain", "ffpp", []), options, Console()) is None
+    assert told == {"candidates": 3, "others": others}
 
 
 # ------------------------------------------------------------------------------------------ Ray Tune
