@@ -87,8 +87,10 @@ def load(name: str, roots: Mapping[str, str], say: Callable[[str], None] = _log.
     DatasetError when the name is unknown, when a root that the adapter needs is not in `roots` or cannot be read, or
     when the folder does not hold what the adapter expects.
     """
-    if name not in names() and _manifest.is_manifest(roots.get(name, "")):
-        return _manifest.videos(name, roots[name])
+    if _manifest.is_manifest(root := roots.get(name, "")):
+        if name in names():
+            raise DatasetError(f"{name} is a known dataset, in a folder; {root} is a list: give it another name")
+        return _manifest.videos(name, root)
     opened, options = _opened(name, roots)
     rows = _adapter(name).videos(opened, **options)
     if not rows:

@@ -13,8 +13,8 @@
     real       path of a fake's real counterpart, frame by frame; a row of this file too
     face_rule  which faces count: largest (default), mask, all, whole; see tables.VIDEOS
 
-Other columns are ignored. A video that is listed but missing keeps its row. video_id: `<name>/<path without suffix>`, of
-a whole path without its first `/`.
+Other columns are ignored. A video that is listed but missing keeps its row. video_id: `<name>/<path without suffix>`,
+of a whole path without its first `/`.
 """
 
 import csv
@@ -176,7 +176,10 @@ def _read(name: str, uri: str) -> Iterator[tuple[str, Line]]:
     for number, (place, line) in enumerate(lines):
         missing = [column for column in REQUIRED if column not in line]
         if missing and not number:
-            raise DatasetError(f"{uri} must have the columns path and label, named in its first line; lacks {missing}")
+            raise DatasetError(
+                f"{uri} must have the columns path and label, named in its first line; lacks {missing}, "
+                f"found {list(line)}: in small letters, with commas between them"
+            )
         yield place, {column: _text(value) for column, value in line.items()}
 
 

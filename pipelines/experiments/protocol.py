@@ -16,7 +16,7 @@ compression that the data does not have, a part without both classes. A test vid
 source with training is not scored, and is counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import combinations
@@ -116,13 +116,19 @@ class Protocol:
                 _refuse_shared_sources(side, other)
 
 
-def _refuse_one_class(part: Part) -> None:
+def _refuse_one_class(part: Part, of_dataset: Sequence[Row] = ()) -> None:
+    """Raise ProtocolError where a part lacks real or fake videos. of_dataset: all rows, which tell more of why."""
     num_real, num_fake = part.count(tables.REAL), part.count(tables.FAKE)
     if not num_real or not num_fake:
         why = f"; {len(part.excluded)} more share a source with training" if part.excluded else ""
+        codec = "" if {row["codec"] for row in of_dataset} == {"unknown"} else f" ({part.codec})"
+        splits = {str(row["split"]) for row in of_dataset}
+        only = f". All of its {len(of_dataset)} videos are in {splits.pop()}" if len(splits) == 1 else ""
+        if only and part.dataset not in datasets.names():
+            only += "; a list says in a column `split` which are train, val and test, and without one all are test"
         raise ProtocolError(
-            f"the {part.split} part of {part.name} ({part.codec}) has {num_real} real and {num_fake} fake videos{why}; "
-            "both classes are needed"
+            f"the {part.split} part of {part.name}{codec} has {num_real} real and {num_fake} fake videos{why}; "
+            f"both classes are needed{only}"
         )
 
 
@@ -167,6 +173,8 @@ def build(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Protocol:
     else:
         tested = [scored(name) for name in _test_names(experiment, usual[home], trained)]
     test = tuple(p.without(seen) if p.dataset != home else p for p in tested)
+    for side in (train, select, *test):
+        _refuse_one_class(side, rows[side.dataset])
     return Protocol(train=train, select=select, test=test, own=own)
 
 
@@ -179,7 +187,7 @@ def test_part(name: str, videos: Mapping[str, pa.Table], codec: str) -> Part:
     rows = videos[dataset].to_pylist()
     there = _manipulations(rows)
     part = _part(rows, name, dataset, "test", codec, _named(name, _usual(dataset, there), there))
-    _refuse_one_class(part)
+    _refuse_one_class(part, rows)
     return part
 
 

@@ -95,7 +95,7 @@ def test_a_list_elsewhere_names_nothing_on_this_machine(tmp_path):
 
 def test_a_videos_own_name_is_not_that_of_an_adapter(tmp_path):
     (tmp_path / "list.csv").write_text(FULL)
-    with pytest.raises(DatasetError, match=r"list\.csv is a file; datasets\.toml must name a folder"):
+    with pytest.raises(DatasetError, match=r"ffpp is a known dataset, .*list\.csv is a list: give it another name"):
         datasets.load("ffpp", {"ffpp": str(tmp_path / "list.csv")})
 
 
@@ -149,7 +149,8 @@ def test_what_cannot_be_meant_is_an_error(tmp_path, line, message):
     [
         ("", "lists no videos"),
         ("path,label\n", "lists no videos"),
-        ("path;label\na.mp4;real\n", r"must have the columns path and label.*lacks \['path', 'label'\]"),
+        ("path;label\na.mp4;real\n", r"must have the columns.*lacks \['path', 'label'\], found \['path;label'\]"),
+        ("Path,Label\na.mp4,real\n", r"found \['Path', 'Label'\]: in small letters"),
         ('path,label\n"a.mp4,real\n', "is not CSV after line 1: unexpected end"),
     ],
 )
