@@ -19,7 +19,6 @@ An actor gets several videos in a call, and writes the part of each as soon as i
 one frame, are read together: for one alone, a file of its own would cost more than its face.
 """
 
-import errno
 import logging
 import time
 import warnings
@@ -47,12 +46,11 @@ from pipelines.faces import files, writer
 from pipelines.faces.recipe import Recipe
 from pipelines.faces.store import FAILED, ExtractionError, found, ledger_table, records
 from pipelines.faces.video import Reader, VideoReader, VideoRows, read_together, without_faces
-from pipelines.media import sandbox, stills
+from pipelines.media import fetch, sandbox, stills
 
 log = logging.getLogger(__name__)
 
 _NEEDED = tuple(dict.fromkeys((*COPIED, *files.NEEDED)))  # columns of VIDEOS
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk that copies and frames wait on: no video is to blame
 # Videos whose actor was lost, with its node or to the out-of-memory killer, are read again, until so many passes in a
 # row over what is left have finished none.
 _ROUNDS = 2
@@ -173,7 +171,7 @@ class ExtractFaces:
             except sandbox.NotStarted:
                 raise
             except Exception as error:  # whatever a media library raises on this one video
-                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                if isinstance(error, OSError) and error.errno in fetch.NO_ROOM:
                     raise
                 log.warning("%s: %s", video["video_id"], error, exc_info=True)
                 reason = f"{type(error).__name__}: {error}"

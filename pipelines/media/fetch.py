@@ -26,6 +26,7 @@ from pipelines.media.frames import Source, UnreadableVideo
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Types = tuple[type[Exception], ...]
 
 ATTEMPTS = 3
 WAIT_S = 1.0  # before the second attempt; twice that before the third, and so on up to ten times that
@@ -35,6 +36,12 @@ _AT_ONCE = 16  # transfers of single pictures: each waits for its server longer 
 # What a transfer that fails raises: fsspec's timeouts and most backends' errors are OSErrors, aiohttp's are not all.
 _TRANSFER = (OSError, EOFError, aiohttp.ClientError)
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+# Of the disk that copies and frames wait on: no video is to blame.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# What says that a server is away, or too busy.
+_AWAY = (ConnectionError, TimeoutError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
+_BUSY = (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EBUSY))  # as s3fs calls the statuses 503 and 500
+_TRY_AGAIN = (408, 429)  # HTTP statuses, beside those from 500 on
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def _on_disk(uri: str) -> Path:
 def _copy(uri: str, folder: Path) -> Path:
     """Download a video into a folder; return where it lies. Raise UnreadableVideo.
 
-    An OSError for a full disk comes through: it says nothing about the video.
+    An OSError for a disk that is full or takes nothing comes through: it says nothing about the video.
     """
     archive = stills.split(uri)
     system, path = fsspec.url_to_fs(archive[0] if archive else uri)
@@ -132,7 +139,7 @@ def _copy(uri: str, folder: Path) -> Path:
     except PermissionError as error:
         raise UnreadableVideo(f"{uri}: no permission to read it") from error
     except _TRANSFER as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise UnreadableVideo(f"{uri}: cannot be downloaded: {one_line(error)}") from error
     return target / archive[1] if archive else target
@@ -182,12 +189,13 @@ def _download(system: Any, path: str, target: Path) -> None:
 def _retry(system: Any, transfer: Callable[[], T]) -> T:
     """Try a transfer `ATTEMPTS` times: networks fail for a moment, and a lost video would be missing for good.
 
-    A bucket is asked again for as long as a bucket of the storage would be: while its server is away, no video of it
-    is to blame. Raise what the last attempt raised, as an OSError where `_TRANSFER` doesn't know it.
+    While a bucket's server is away or busy it is asked again for as long as the storage's would be: no video of it is
+    to blame. Raise what the last attempt raised, as an OSError where `_TRANSFER` doesn't know it.
     """
     of = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
-    fails: tuple[type[Exception], ...] = (*_TRANSFER, *_unreachable(of))
-    until, attempt = time.monotonic() + (PATIENCE_S if of & _BUCKETS else 0.0), 1
+    own, away = _errors_of(of)
+    fails: _Types = (*_TRANSFER, *own)
+    until, attempt = (time.monotonic() + PATIENCE_S if of & _BUCKETS else 0.0), 1
     while True:
         try:
             return transfer()
@@ -195,21 +203,58 @@ def _retry(system: Any, transfer: Callable[[], T]) -> T:
             raise
         except fails as error:
             wait_s = WAIT_S * min(attempt, 10)
-            no_room = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if no_room or (attempt >= ATTEMPTS and time.monotonic() + wait_s > until):
+            patient = _is_away(error, away) and time.monotonic() + wait_s <= until
+            if not (attempt < ATTEMPTS or patient) or _is_final(error):
                 raise error if isinstance(error, _TRANSFER) else OSError(one_line(error)) from error
             log.info("attempt %d failed: %s", attempt, error)
             time.sleep(wait_s)
             attempt += 1
 
 
-def _unreachable(protocols: set[str]) -> tuple[type[Exception], ...]:
-    """Return what fsspec lets through of a backend's own errors for a server that can't be reached."""
-    if protocols.isdisjoint(("s3", "s3a")):
-        return ()
-    from botocore.exceptions import ConnectionError, HTTPClientError  # here: it takes long, and s3fs has done it
+def _errors_of(protocols: set[str]) -> tuple[_Types, _Types]:
+    """Return what a bucket's file system raises beside `_TRANSFER`, and what of all says that its server is away."""
+    # Imported here: it takes long, and who has made the file system has done it; gcsfs comes with an extra.
+    if protocols & {"s3", "s3a"}:
+        from botocore.exceptions import ConnectionError as NotConnected
+        from s3fs.core import S3_RETRYABLE_ERRORS
 
-    return ConnectionError, HTTPClientError
+        unreachable = (NotConnected, *S3_RETRYABLE_ERRORS)
+        return unreachable, unreachable
+    if protocols & {"gs", "gcs"}:
+        try:
+            from gcsfs.retry import ChecksumError, HttpError
+            from google.auth.exceptions import TransportError
+            from requests import exceptions
+        except ImportError:
+            return (), ()
+        unreachable = (TransportError, exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError)
+        return (HttpError, ChecksumError, TransportError), unreachable
+    return (), ()
+
+
+def _is_away(error: Exception, types: _Types) -> bool:
+    """Say whether an error means that the server is away or busy; `types`: those of the file system that do."""
+    if isinstance(error, (*_AWAY, *types)) or (isinstance(error, OSError) and error.errno in _BUSY):
+        return True
+    status = _status(error)
+    return status >= 500 or status in _TRY_AGAIN
+
+
+def _is_final(error: Exception) -> bool:
+    """Say whether another attempt fails too: this machine's disk takes nothing, or Google's server has refused."""
+    if isinstance(error, _TRANSFER):
+        return isinstance(error, OSError) and error.errno in NO_ROOM
+    return 0 < _status(error) < 500 and _status(error) not in _TRY_AGAIN
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that a server has answered with; 0 where none is known."""
+    response = getattr(error.__cause__, "response", None)  # of botocore's error, of which s3fs makes an OSError
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status", None) or getattr(error, "code", None)  # of aiohttp's, of gcsfs's
+    return int(status) if str(status).isdecimal() else 0
 
 
 def _suffix(path: str) -> str:

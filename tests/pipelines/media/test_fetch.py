@@ -4,15 +4,22 @@ import errno
 import functools
 import http.server
 import io
+import os
+import sys
 import tarfile
 import threading
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
+import aiohttp
 import fsspec
 import numpy as np
 import pytest
+import requests
+from botocore.exceptions import ClientError, EndpointConnectionError
+from google.auth.exceptions import TransportError
 from PIL import Image
+from s3fs.errors import translate_boto_error
 
 from pipelines.media import fetch
 from pipelines.media.frames import UnreadableVideo
@@ -194,14 +201,15 @@ def test_what_is_not_there_is_named(memory, served, name):
             pytest.fail("nothing was given as something")
 
 
-def test_a_full_disk_is_no_fault_of_the_video(memory, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_no_fault_of_the_video(memory, monkeypatch, number):
     memory.pipe("/set/v.mp4", bytes(10))
 
     def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(type(memory), "get_file", full)
-    with pytest.raises(OSError, match="No space left"), fetch.local("memory://set/v.mp4"):
+    with pytest.raises(OSError, match=os.strerror(number)), fetch.local("memory://set/v.mp4"):
         pytest.fail("nothing was given as something")
 
 
@@ -215,33 +223,102 @@ def test_messages_name_the_uri_and_not_the_copy(memory, left):
     assert left() == []
 
 
-@pytest.mark.parametrize(
-    ("protocol", "away_s", "comes"), [("s3", 60, True), (("gs", "gcs"), 60, True), ("s3", 400, False)]
-)
-def test_a_bucket_that_is_away_is_waited_for(protocol, away_s, comes, monkeypatch):
-    """In buckets alone: of a list of addresses in the web, many may be dead."""
-    from botocore.exceptions import EndpointConnectionError
-
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the module, which moves by sleep alone; `asked` counts what `ask` was called for."""
     monkeypatch.setattr(fetch, "WAIT_S", 1.0)
     clock = SimpleNamespace(now=0.0, asked=0, monotonic=lambda: clock.now)
     clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
     monkeypatch.setattr(fetch, "time", clock)
 
-    def transfer() -> str:
-        clock.asked += 1
-        if clock.now < away_s:
-            raise EndpointConnectionError(endpoint_url="here") if protocol == "s3" else OSError("503")
-        return "video"
+    def ask(protocol: str | tuple[str, ...], error: Exception, away_s: float = 1e9) -> str:
+        clock.now, clock.asked = 0.0, 0
 
-    if comes:
-        assert fetch._retry(SimpleNamespace(protocol=protocol), transfer) == "video"
-        assert away_s <= clock.now <= away_s + 10
-    else:
-        with pytest.raises(OSError, match="Could not connect to the endpoint"):
-            fetch._retry(SimpleNamespace(protocol=protocol), transfer)
-        assert 290 <= clock.now <= 300
-    assert clock.asked < 50
-    clock.now, clock.asked = 0.0, 0
-    with pytest.raises((OSError, EndpointConnectionError)):
-        fetch._retry(SimpleNamespace(protocol="https"), transfer)
-    assert clock.asked <= fetch.ATTEMPTS
+        def transfer() -> str:
+            clock.asked += 1
+            if clock.now < away_s:
+                raise error
+            return "video"
+
+        return fetch._retry(SimpleNamespace(protocol=protocol), transfer)
+
+    clock.ask = ask
+    return clock
+
+
+@pytest.fixture
+def google(monkeypatch) -> SimpleNamespace:
+    """The errors of gcsfs, which the tests do without: by their names and bases."""
+
+    class HttpError(Exception):
+        def __init__(self, response: dict) -> None:
+            super().__init__(f"{response['message']}, {response['code']}")
+            self.code = response["code"]
+
+    class ChecksumError(Exception):
+        pass
+
+    retry = ModuleType("gcsfs.retry")
+    retry.HttpError, retry.ChecksumError = HttpError, ChecksumError
+    monkeypatch.setitem(sys.modules, "gcsfs", ModuleType("gcsfs"))
+    monkeypatch.setitem(sys.modules, "gcsfs.retry", retry)
+    return SimpleNamespace(refused=lambda code: HttpError({"message": "no", "code": code}), checksum=ChecksumError("x"))
+
+
+def answered(status: int, code: str) -> OSError:
+    """Return what s3fs raises for an answer of a server."""
+    told = {"Error": {"Code": code, "Message": "told"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return translate_boto_error(ClientError(told, "GetObject"))
+
+
+def test_a_bucket_that_is_away_or_busy_is_waited_for(clock, google):
+    """In buckets alone: of a list of addresses in the web, many may be dead."""
+    s3, gs = ("s3", "s3a"), ("gs", "gcs")
+    for protocol, error in (
+        ("s3", EndpointConnectionError(endpoint_url="here")),
+        (s3, answered(503, "SlowDown")),
+        (s3, OSError(errno.EBUSY, "SlowDown")),  # without what it came from, as from `info`
+        (s3, answered(500, "InternalError")),
+        (s3, answered(502, "502")),
+        (s3, answered(429, "TooManyRequests")),
+        (s3, answered(400, "RequestTimeout")),
+        (s3, ConnectionResetError()),
+        *((gs, google.refused(code)) for code in (500, 503, "503", 429, 408)),
+        (gs, TransportError("no answer")),
+        (gs, requests.exceptions.ProxyError()),
+        (gs, aiohttp.ServerDisconnectedError()),
+    ):
+        assert clock.ask(protocol, error, away_s=60) == "video", error
+        assert 60 <= clock.now <= 70, error
+        with pytest.raises((OSError, aiohttp.ClientError)):
+            clock.ask(protocol, error)
+        assert 285 <= clock.now <= 300, error
+        assert clock.asked < 50
+        with pytest.raises(type(error)):
+            clock.ask("https", error)
+        assert clock.asked <= fetch.ATTEMPTS
+
+
+def test_a_refusal_of_a_bucket_is_not_waited_for(clock, google):
+    once, few = 1, fetch.ATTEMPTS
+    for protocol, error, times in (
+        ("s3", answered(400, "InvalidRequest"), few),
+        ("s3", EOFError("4 of 10 bytes came"), few),
+        ("gs", OSError("Forbidden: b/v.mp4"), few),
+        ("gs", google.checksum, few),
+        ("gs", google.refused(400), once),
+        ("gs", google.refused(401), once),
+        ("s3", OSError(errno.ENOSPC, "No space left on device"), once),
+        ("s3", OSError(errno.EDQUOT, "Disk quota exceeded"), once),
+        ("gs", OSError(errno.EROFS, "Read-only file system"), once),
+        ("s3", PermissionError(), once),
+    ):
+        with pytest.raises((OSError, EOFError)):
+            clock.ask(protocol, error)
+        assert clock.asked == times, error
+
+
+def test_without_the_extra_for_google_its_errors_are_not_looked_for(clock, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs.retry", None)
+    assert clock.ask("gs", ConnectionResetError(), away_s=60) == "video"
