@@ -1,6 +1,7 @@
 """What all commands share: a parser, types of switches, and one `main` that turns errors into lines and exit codes."""
 
 import argparse
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -61,7 +62,7 @@ def check_there(paths: Iterable[str | Path]) -> None:
 
     Commands ask it first: what is wrong is then said before what works is imported, which takes seconds.
     """
-    for path in (Path(each).expanduser() for each in paths):
+    for path in (Path(os.path.expanduser(each)) for each in paths):  # `~x` stays as it is without a user x
         if not path.exists() and not any(parent.is_file() for parent in path.parents):  # an archive
             raise ValueError(f"there is no file or folder {path}")
 

@@ -61,7 +61,7 @@ def find(names: Sequence[str]) -> Inputs:
     videos: dict[Path, None] = {}
     left_out: dict[str, list[Path]] = defaultdict(list)
     for name in names:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # unlike `Path.expanduser` it takes `~x` as it is without a user x
         archive = stills.split(path)
         if path.is_dir():
             beside: dict[str, list[Path]] = defaultdict(list)

@@ -95,3 +95,11 @@ def test_what_is_there_passes_also_in_an_archive(tmp_path):
     command.check_there([tmp_path, f"{tmp_path}/a.tar", tmp_path / "a.tar/inside.mp4"])
     with pytest.raises(ValueError, match=r"there is no file or folder .*/b\.tar/inside\.mp4"):
         command.check_there([tmp_path, tmp_path / "b.tar/inside.mp4"])
+
+
+def test_a_tilde_before_no_user_of_this_machine_is_a_part_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"there is no file or folder ~no-such-user\.mp4"):
+        command.check_there(["~no-such-user.mp4"])
+    (tmp_path / "~no-such-user.mp4").touch()
+    command.check_there(["~no-such-user.mp4"])

@@ -142,3 +142,11 @@ def test_ten_videos_among_a_hundred_thousand_files_are_found_in_seconds(tmp_path
     assert sum(map(len, given.left_out.values())) == 100_000
     assert all(len(line) < 1000 for line in given.remarks())
     assert time.process_time() - start < 20  # 2.2 s; opening each would take minutes
+
+
+def test_a_tilde_before_no_user_of_this_machine_is_a_part_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"there is no file or folder ~no-such-user\.mp4"):
+        inputs.find(["~no-such-user.mp4"])
+    (tmp_path / "~no-such-user.mp4").touch()
+    assert inputs.find(["~no-such-user.mp4"]).videos == [Path("~no-such-user.mp4")]
