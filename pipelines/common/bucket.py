@@ -408,24 +408,26 @@ class SettledFile:
     """
 
     def __init__(self, path: Ranged, at: Stat) -> None:
-        self.path, self._stat = path, at
-        self._copy: IO[bytes] | None = None
+        self._name, self._stat = str(path), at
+        self._source: Ranged | io.FileIO = path
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return bytes from a place, as `os.pread`. Raise OSError where the object ends before."""
         at = self._stat
         if offset + size > at.st_size:
-            raise OSError(f"{self.path} ends before byte {offset + size}: it was cut off or replaced")
+            raise OSError(f"{self._name} ends before byte {offset + size}: it was cut off or replaced")
         if not size:
             return b""
-        if self._copy is None and (copy := bucket_cache.find(str(self.path), at.version, at.st_size)):
-            self._copy = copy.open("rb", buffering=0)
+        source = self._source
+        if not isinstance(source, io.FileIO) and (copy := bucket_cache.find(self._name, at.version, at.st_size)):
+            # What the one before holds open is closed with it, once no other thread reads from it.
+            source = self._source = copy.open("rb", buffering=0)
             if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(self._copy.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        if self._copy is not None:
-            return os.pread(self._copy.fileno(), size, offset)
-        bucket_cache.get_later(str(self.path), at.version, at.st_size, partial(self.path.download, at=at))
-        return self.path.read_range(offset, offset + size, at.version)
+                os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        if isinstance(source, io.FileIO):
+            return os.pread(source.fileno(), size, offset)
+        bucket_cache.get_later(self._name, at.version, at.st_size, partial(source.download, at=at))
+        return source.read_range(offset, offset + size, at.version)
 
 
 # ---------------------------------------------------------------------------------------- what a server answers

@@ -91,17 +91,22 @@ def get_later(name: str, version: str, size: int, download: Callable[[IO[bytes]]
 
 
 def _copy_what_is_asked_for() -> None:
-    while True:
-        name, version, size, download = _queue.get()
-        try:
-            if fits(size):
-                path = get(name, version, size, download)
-                with _mutex:
-                    _asked.pop(path, None)
-        except RuntimeError:
-            return  # no thread starts any more: the process is about to end
-        except Exception as error:  # noqa: BLE001  # who reads without a copy meets what matters, and says so
-            log.warning("%s is read from the bucket, without a copy on this machine: %s", name, error)
+    while _copy(*_queue.get()):
+        pass  # and nothing is kept of what it was asked by, which may hold a file open
+
+
+def _copy(name: str, version: str, size: int, download: Callable[[IO[bytes]], None]) -> bool:
+    """Make one copy, if it fits; return False when the process is about to end."""
+    try:
+        if fits(size):
+            path = get(name, version, size, download)
+            with _mutex:
+                _asked.pop(path, None)
+    except RuntimeError:
+        return False  # no thread starts any more
+    except Exception as error:  # noqa: BLE001  # who reads without a copy meets what matters, and says so
+        log.warning("%s is read from where it lies, without a copy on this machine: %s", name, error)
+    return True
 
 
 def fits(size: int) -> bool:

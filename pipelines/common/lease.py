@@ -48,7 +48,7 @@ class Claim:
             return
         there = self.path.read()
         if there is None or self.token.encode() not in there[0]:
-            raise LeaseLost(f"{self.path}: another process has taken over; run again to go on after it")
+            raise LeaseLost(f"{self.path}: another process has taken over")
 
 
 NOT_LEASED = Claim()

@@ -276,13 +276,14 @@ def opened(path: Path, at: Any) -> Any:
     """Open a binary file without a buffer, for reading a part here and there.
 
     One in a bucket, or in a folder that is named as slow, as `bucket.SettledFile`. at: what its `stat` has returned,
-    however long ago.
+    however long ago. Raise FileNotFoundError where one in a slow folder was written anew since.
     """
     if isinstance(path, BucketPath):
         return bucket.SettledFile(path, at)
     if slow.is_slow(path):
         file = slow.SlowFile(path)
-        return bucket.SettledFile(file, file.stat(at))
+        told = file.stat(at)
+        return bucket.SettledFile(file.open(told), told)
     return path.open("rb", buffering=0)
 
 

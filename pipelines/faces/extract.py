@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 
 from pipelines.common import cluster
-from pipelines.common.lease import Claim
+from pipelines.common.lease import Claim, LeaseLost
 from pipelines.common.storage import path_of
 from pipelines.common.tables import COPIED, LEDGER, VIDEOS
 from pipelines.faces import files, writer
@@ -475,6 +475,9 @@ def _complete(target: Target, asked: pa.Table, claim: Claim) -> None:
             f"{len(missing)} of {asked.num_rows} videos were lost with their actors, again and again: "
             f"{', '.join(sorted(missing)[:5])}; the others are kept, so run the same command again"
         )
-    claim.check()
+    try:
+        claim.check()
+    except LeaseLost as lost:
+        raise LeaseLost(f"{lost}; run the same command again to go on after it") from lost
     writer.clean(target.folder)
     writer.finish(target.folder, target.recipe, there)

@@ -35,7 +35,7 @@ def train_stage(job: Job) -> None:
                     _train(replace(job, claim=claim))
                 return
         except LeaseLost as lost:
-            log.warning("%s", lost)
+            log.warning("%s; waiting for what it makes of the stage", lost)
 
 
 def _train(job: Job) -> None:

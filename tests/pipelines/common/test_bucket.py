@@ -479,7 +479,7 @@ def test_who_has_lost_a_lock_learns_of_it_and_does_not_free_that_of_another(plac
         claim = pickle.loads(pickle.dumps(mine.claim))  # as a process gets it that works for this one
         claim.check()
         place.put(b'{"token": "another"}')
-        with pytest.raises(lease.LeaseLost, match="another process has taken over"):
+        with pytest.raises(lease.LeaseLost, match=r"another process has taken over$"):
             claim.check()  # before the next renewal notices
         deadline = time.monotonic() + 20
         while mine.held and time.monotonic() < deadline:

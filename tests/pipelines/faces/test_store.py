@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipelines.common import bucket_cache, storage, tables
+from pipelines.common import bucket_cache, slow, storage, tables
 from pipelines.common.bucket import BucketPath
 from pipelines.common.lease import NOT_LEASED, Claim, LeaseLost
 from pipelines.faces import extract, store, writer
@@ -44,7 +44,7 @@ def test_who_was_taken_over_marks_no_extraction_as_done(tmp_path):
     write_faces(tmp_path)
     (tmp_path / "_done.json").unlink()
     target, asked = extract.Target(folder=tmp_path, recipe=Recipe(), videos=None), pa.table({"video_id": NAMES})
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=r"^taken over; run the same command again"):
         extract._complete(target, asked, Lost())
     assert not (tmp_path / "_done.json").exists()
     extract._complete(target, asked, NOT_LEASED)
@@ -105,6 +105,58 @@ def test_faces_of_a_folder_that_is_named_as_slow_are_copied_too(tmp_path, monkey
     shutil.rmtree(tmp_path / "cache")
     assert pictures(Faces(tmp_path / "mount" / "faces")) == expected
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_slow_folder_is_known_by_links_and_by_relative_paths_and_one_that_is_not_there_is_said_once(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "link").symlink_to("mount")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mount" / "a.parquet"
+    for named in ("link", str(tmp_path / "link"), "../" + tmp_path.name + "/mount", "~no-such-user:link"):
+        monkeypatch.setenv("CROSSFORGE_SLOW_FOLDERS", named)
+        slow._folders.cache_clear()
+        caplog.clear()
+        for path in (file, tmp_path / "link" / "a.parquet", Path("link/a.parquet")):
+            assert slow.is_slow(path), (named, path)
+            assert not slow.is_slow(tmp_path / "other" / path.name)
+        warned = [record.getMessage() for record in caplog.records]
+        assert len(warned) == named.count("~")
+        assert all("~no-such-user, and there is no such" in each for each in warned)
+    slow._folders.cache_clear()
+
+
+def test_a_file_of_a_slow_folder_is_read_as_it_was_opened_and_closed_when_its_copy_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CROSSFORGE_SLOW_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(bucket_cache, "fits", lambda size: size == 4)  # others get no copy
+    bucket_cache._asked.clear()
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"before")
+    second.write_bytes(b"copy")
+    at = first.stat()
+    opened, copied = storage.opened(first, at), storage.opened(second, second.stat())
+    new = tmp_path / "new"
+    new.write_bytes(b"after!")  # of the same size
+    os.utime(new, (1, 1))
+    new.replace(first)
+    assert opened.pread(6, 0) == b"before"
+    with pytest.raises(FileNotFoundError, match="first was written anew"):
+        storage.opened(first, at)
+
+    def is_open() -> bool:
+        links = (path for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+        return str(second.resolve()) in {os.path.realpath(path) for path in links}
+
+    assert is_open()
+    assert copied.pread(4, 0) == b"copy"
+    deadline = time.monotonic() + 30
+    while is_open() and time.monotonic() < deadline:
+        time.sleep(0.01)
+        assert copied.pread(4, 0) == b"copy"
+    assert not is_open()
+    bucket_cache._asked.clear()
 
 
 def test_faces_are_read_while_their_files_are_copied_one_after_the_other(folder, monkeypatch):
