@@ -161,7 +161,10 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
     for extraction in extractions:
         standing = extraction.standing
         if gone := extraction.gone:
-            lines.append(f"{_videos(len(gone), extraction)} are not where its list says: {first(gone, 3)}")
+            lines.append(
+                f"{_videos(len(gone), extraction)} are not where its list says: {first(gone, 3)}; those not "
+                "read before count as unreadable, and the report lists them"
+            )
         if standing.changed:
             text = f"{_videos(standing.changed, extraction)} changed since they were extracted"
             if standing.touched:

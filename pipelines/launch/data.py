@@ -9,8 +9,10 @@ import pyarrow.compute as pc
 
 from pipelines import datasets
 from pipelines.common import tables
+from pipelines.common.text import first
 from pipelines.experiments import protocol
 from pipelines.experiments.experiment import Experiment
+from pipelines.faces.files import locate
 from pipelines.faces.plan import Extraction, faces_folder
 from pipelines.faces.recipe import Recipe
 from pipelines.launch.request import Request
@@ -45,7 +47,8 @@ class Data:
 def load(request: Request, roots: Mapping[str, str]) -> Data:
     """Return the data that the experiments need, after reading the lists of their datasets.
 
-    Raises DatasetError, naming each dataset that cannot be read, and ProtocolError for what a protocol refuses.
+    Raises DatasetError, naming each dataset that cannot be read, or list whose files are not there, and ProtocolError
+    for what a protocol refuses.
     """
     problems, videos = [], {}
     for name in request.datasets:
@@ -80,7 +83,27 @@ def load(request: Request, roots: Mapping[str, str]) -> Data:
         )
         for (name, recipe), video_ids in needed.items()
     )
+    if missing := dict.fromkeys(filter(None, map(_missing, extractions))):
+        raise datasets.DatasetError("\n\n".join(missing))
     return Data(roots=roots, videos=videos, extractions=extractions)
+
+
+def _missing(extraction: Extraction) -> str:
+    """Return what is wrong where a list of the user's own names no file that is there, or none of a class of a part."""
+    name, videos = extraction.dataset, extraction.videos
+    gone = extraction.gone
+    if not gone or extraction.standing.absent < videos.num_rows:  # what was read is kept, whatever became of the files
+        return ""
+    looked = f"looked for {first((locate(extraction.roots, name, uri) for uri in gone), 3)}"
+    todo = f"{looked}; a path is relative to the folder of the list, or begins with /"
+    if len(gone) == videos.num_rows:
+        return f"none of the {len(gone)} files of {name} that are needed is there: {todo}"
+    lost = videos.append_column("gone", pc.is_in(videos["uri"], pa.array(gone, pa.string())))
+    for kind in lost.group_by(["split", "label"]).aggregate([("gone", "all"), ("gone", "count")]).to_pylist():
+        if kind["gone_all"]:
+            label = "fake" if kind["label"] == tables.FAKE else "real"
+            return f"none of the {kind['gone_count']} {label} {kind['split']} videos of {name} is there: {todo}"
+    return ""
 
 
 def _parts(experiment: Experiment, videos: Mapping[str, pa.Table]) -> Iterator[protocol.Part]:

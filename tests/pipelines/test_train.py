@@ -51,13 +51,37 @@ def test_lists_join_the_datasets_that_are_named(mine: Path) -> None:
     assert Path(asked.datasets).is_relative_to(mine / "st" / "datasets")
 
 
+def touch(lines: list[str]) -> None:
+    """Make files of lines of `LIST`."""
+    for line in lines:
+        path = Path(line.partition(",")[0])
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
 def test_a_dry_run_says_what_a_list_comes_to_and_leaves_nothing(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch([line for line in LIST.splitlines()[1:] if not line.startswith("test/fake0")])
     assert main(["plain", "--lists", "mine=videos.csv", "--storage", "st", "--preset", "small", "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "plain, trained on mine" in told
     assert re.search(r"│ mine +│ 12 +│ 12 +│", told)  # videos needed, and to extract
-    assert "12 of 12 videos of mine are not where its list says: test/fake0.mp4, " in told
-    assert [path.name for path in mine.iterdir()] == ["videos.csv"]
+    assert "1 of 12 videos of mine are not where its list says: test/fake0.mp4; those not read before count as" in told
+    assert sorted(path.name for path in mine.iterdir()) == ["test", "train", "val", "videos.csv"]
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("", "none of the 12 files of mine that are needed is there: looked for {}/test/fake0.mp4, "),
+        ("train test", "none of the 2 (fake|real) val videos of mine is there: looked for {}/val/fake0.mp4, "),
+    ],
+)
+def test_a_list_of_files_that_are_not_there_is_refused(
+    there: str, message: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch([line for line in LIST.splitlines()[1:] if line.partition("/")[0] in there.split()])
+    assert main(["plain", "--lists", "mine=videos.csv", "--storage", "st", "--preset", "small", "--dry-run"]) == 2
+    assert re.search(message.format(re.escape(str(mine))), " ".join(capsys.readouterr().out.split()))
 
 
 @pytest.mark.parametrize(
