@@ -14,12 +14,12 @@ what fails. On a CPU it runs too, in sizes to choose: its figures are then of th
               loop waits for checkpoints; and the same with validation samples made anew each time
     norm      forward and backward of a batch norm in 32 bits: torch's, ours over workers, torch's over workers (GPUs
               only), each with its collectives, of one worker
-    loaders   samples/s of so many processes
+    loaders   samples/s of so many processes; here and below all are warm before the clock begins
     scoring   faces/s of so many processes that score with one stage on the same device
     options   seconds of a step with one thing changed: no prefetch, a loss read in each step, no cuDNN benchmark, no
               fused optimizer, SAM one parameter after the other, attention written out, and without a mask;
               torch.compile, and with CUDA graphs
-    together  steps/s of 1, 2 and 4 trainings at once on the device
+    together  steps/s of 1, 2 and 4 trainings at once on the device, of all of them
     resume    largest difference of the weights after N steps, and after N/2, a checkpoint, and the rest
 """
 
@@ -31,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -211,47 +212,45 @@ def norm(options: Options, folder: Path) -> Figures:
 
 
 # ------------------------------------------------------------------------------------------------- processes
-def _drawn_here() -> None:
-    """Prepare a process that loads or trains."""
+# The share of one process: it yields once when it is warm, and then how much it has done.
+Share = Iterator[int]
+
+_all_warm: Any = None  # a barrier of all processes that work at once
+
+
+def _begin(all_warm: Any) -> None:
+    """Prepare a process that loads, trains or scores."""
+    global _all_warm
+    _all_warm = all_warm
     samples.Faces = Drawn  # type: ignore[misc, assignment]
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 
-def _load(options: Options, folder: Path, number: int) -> int:
-    """Make batches of the first stage; return of how many samples."""
+def _load(options: Options, folder: Path, number: int) -> Share:
+    """Make batches of the first stage; samples."""
     held = few_steps(options, folder / f"loader-{number}")  # as long as it is held, the stage asks for few steps
     job = next(held)
-    made = local_batches(job.samples(), job.view(), range(number, number + options.steps), 0, 1)
-    return sum(len(picks) for picks, _ in made)
+    made = local_batches(job.samples(), job.view(), range(number, number + 1 + options.steps), 0, 1)
+    next(made)
+    yield 0
+    yield sum(len(picks) for picks, _ in made)
 
 
-def _train(options: Options, folder: Path, number: int) -> float:
-    """Return steps/s of a training of the first stage."""
+def _train(options: Options, folder: Path, number: int) -> Share:
+    """Train the first stage; steps."""
     held = few_steps(options, folder / f"training-{number}")
     trained = Trained(next(held), options.on)
-    return 1 / trained.seconds(options.steps)
+    trained.seconds(1)
+    yield 0
+    for step in range(options.steps):
+        trained.step(step)
+    trained.wait()
+    yield options.steps
 
 
-def _at_once(number: int, work: Callable[[int], Any]) -> tuple[list[Any], float]:
-    """Return what so many processes return, and the seconds of the slowest once all have started."""
-    with ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _drawn_here) as pool:
-        list(pool.map(time.sleep, [0.2] * number))
-        began = time.perf_counter()
-        return list(pool.map(work, range(number))), time.perf_counter() - began
-
-
-def loaders(options: Options, folder: Path) -> Figures:
-    """Return samples/s of so many loaders of the first stage; with what they do before their first sample."""
-    figures = {}
-    for number in options.loaders:
-        made, seconds = _at_once(number, partial(_load, options, folder))
-        figures[str(number)] = sum(made) / seconds
-    return figures
-
-
-def _score(options: Options, folder: Path, number: int) -> float:
-    """Return faces/s of the first stage that scores, its network at random."""
+def _score(options: Options, folder: Path, number: int) -> Share:
+    """Score with the first stage that scores, its network at random; faces."""
     held = few_steps(options, folder / f"scorer-{number}")
     job = next(job for job in held if job.stage.scores)
     own = at(job, folder / f"scorer-{number}" / "scored")
@@ -261,24 +260,52 @@ def _score(options: Options, folder: Path, number: int) -> float:
         actor = score.ScoreVideos([score.FinishedStage(planned=own.planned, config=job.config)], job.faces)
     warm, *others = [score.as_table([video]) for video in videos(2 + number, 1 + options.steps // 4)]
     actor(warm)
-    began = time.perf_counter()
-    return sum(actor(video).num_rows for video in others) / (time.perf_counter() - began)
+    yield 0
+    yield sum(actor(video).num_rows for video in others)
+
+
+def _do(work: Callable[[int], Share], number: int) -> tuple[int, float, float]:
+    """Do a share once all processes are warm; return how much it was, when it began and when it ended."""
+    share = work(number)
+    try:
+        next(share)
+        _all_warm.wait()  # so no process gets two shares
+    except BaseException:
+        _all_warm.abort()  # the others must not wait for this one
+        raise
+    began = time.monotonic()  # one clock for all processes of a machine
+    return next(share), began, time.monotonic()
+
+
+def _at_once(number: int, work: Callable[[int], Share]) -> float:
+    """Return how much so many processes do in a second, all at once: from the first that begins to the last that ends.
+
+    What they do before all are warm does not count. Raises what the share of one has raised.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(number, spawn, _begin, (spawn.Barrier(number),)) as pool:
+        shares = [pool.submit(_do, work, each) for each in range(number)]
+    errors = [error for share in shares if (error := share.exception())]
+    if errors:  # of those that waited for it last
+        raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError))
+    done, began, ended = zip(*(share.result() for share in shares), strict=True)
+    return float(sum(done) / (max(ended) - min(began)))
+
+
+def loaders(options: Options, folder: Path) -> Figures:
+    """Return samples/s of so many loaders of the first stage."""
+    return {str(number): _at_once(number, partial(_load, options, folder / str(number))) for number in options.loaders}
 
 
 def scoring(options: Options, folder: Path) -> Figures:
     """Return faces/s of so many processes that score at once with the first stage that scores."""
-    return {
-        str(number): sum(_at_once(number, partial(_score, options, folder / str(number)))[0])
-        for number in options.scorers
-    }
+    return {str(number): _at_once(number, partial(_score, options, folder / str(number))) for number in options.scorers}
 
 
 def together(options: Options, folder: Path) -> Figures:
-    """Return steps/s of all trainings at once."""
-    return {
-        str(number): sum(_at_once(number, partial(_train, options, folder))[0])
-        for number in ((1, 2, 4) if options.on.type == "cuda" else (1, 2))
-    }
+    """Return steps/s of so many trainings at once, of all of them."""
+    numbers = (1, 2, 4) if options.on.type == "cuda" else (1, 2)
+    return {str(number): _at_once(number, partial(_train, options, folder / str(number))) for number in numbers}
 
 
 # --------------------------------------------------------------------------------------------------- options

@@ -125,12 +125,14 @@ def with_lists(lists: Mapping[str, str], asked: Options, kept: ExitStack) -> Opt
 
     if not lists:
         return asked
-    text = toml(lists, datasets_file(asked.datasets))
+    config_file = datasets_file(asked.datasets)
+    text = toml(lists, config_file)
     storage = check_storage(asked.storage, write=not asked.dry_run)
     folder = Path(kept.enter_context(tempfile.TemporaryDirectory())) if asked.dry_run else storage / "datasets"
     path = folder / f"{'-'.join(lists)}-{digest(text)}.toml"
     write_text(path, text)
-    return replace(asked, datasets=str(path))
+    named = [*(f"{name}={file}" for name, file in lists.items()), *([str(config_file)] if config_file else [])]
+    return replace(asked, datasets=str(path), named=", ".join(named))
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:

@@ -13,6 +13,7 @@ class Options:
     """Where data and results are, how large the experiments are, and what each trial may use."""
 
     datasets: str | None = None  # a datasets.toml; None: see `faces.sources.datasets_file`
+    named: str = ""  # what a plan says in place of `datasets`, of one that was made from what the user has named
     storage: str = DEFAULT_STORAGE
     preset: Preset | None = None  # None: paper with datasets of one's own, small on the sample corpus
     seeds: int | None = None  # of each row; None: as many as the sweep says for the preset

@@ -79,7 +79,7 @@ def _print_plan(request: Request, data: Data, console: Console, candidates: int,
         console.print(f"[yellow]{TINY_NOTE}[/yellow]", highlight=False)
     own = "sample corpus" if made else "sample corpus, made on first use"
     few = f", {FEW} of each kind" if request.takes_few else ""
-    source = own if request.is_sample else f"{request.config_file}{few}"
+    source = own if request.is_sample else f"{request.options.named or request.config_file}{few}"
     videos = [
         (data.name(each), str(each.videos.num_rows), str(each.num_missing or "none, all extracted"))
         for each in data.extractions

@@ -4,6 +4,9 @@ import importlib.util
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,42 @@ def test_processes_load_and_score(capsys: pytest.CaptureFixture[str], monkeypatc
     found = told(capsys, "--parts", "loaders", "scoring")
     assert found["loaders"]["1"] > 0
     assert found["scoring"]["1"] > 0
+
+
+@pytest.mark.nightly
+def test_trainings_run_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FILE.parent)
+    assert told(capsys, "--parts", "together")["together"].keys() == {"1", "2"}
+
+
+def slow_to_warm(folder: Path, number: int) -> Iterator[int]:
+    """Take a second longer to get warm in each process, and a second longer to work in each process before."""
+    time.sleep(number)
+    (folder / f"warm {os.getpid()}").write_text(str(time.monotonic()))
+    yield 0
+    (folder / f"began {os.getpid()}").write_text(str(time.monotonic()))
+    time.sleep(2 - number)
+    yield 12
+
+
+def broken(number: int) -> Iterator[int]:
+    if number == 1:
+        raise MemoryError("of the device")
+    yield 0
+    yield 1
+
+
+@pytest.mark.nightly
+def test_processes_begin_together_once_all_are_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FILE.parent)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    rate = gpu._at_once(2, partial(slow_to_warm, tmp_path))
+    warm, began = ([float(p.read_text()) for p in tmp_path.glob(f"{name} *")] for name in ("warm", "began"))
+    assert len(began) == 2
+    assert min(began) >= max(warm)
+    assert 4 < rate <= 12  # of both together, in the two seconds of the slower one
+    with pytest.raises(MemoryError, match="of the device"):  # and not that another has waited for it
+        gpu._at_once(2, broken)
 
 
 def test_a_looped_step_of_sam_is_that_of_the_fast_one() -> None:

@@ -49,6 +49,7 @@ def test_lists_join_the_datasets_that_are_named(mine: Path) -> None:
     assert config == {"celeb_df": "/data/c", "dfdc": "/data/d", "mine": str(mine / "videos.csv")}
     assert config.options == {"dfdc": {"list": str(mine / "short.csv")}}
     assert Path(asked.datasets).is_relative_to(mine / "st" / "datasets")
+    assert asked.named == "mine=videos.csv, datasets.toml"
 
 
 def touch(lines: list[str]) -> None:
@@ -64,6 +65,7 @@ def test_a_dry_run_says_what_a_list_comes_to_and_leaves_nothing(mine: Path, caps
     assert main(["plain", "--lists", "mine=videos.csv", "--storage", "st", "--preset", "small", "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "plain, trained on mine" in told
+    assert "Videos (mine=videos.csv)\n" in told
     assert re.search(r"│ mine +│ 12 +│ 12 +│", told)  # videos needed, and to extract
     assert "1 of 12 videos of mine are not where its list says: test/fake0.mp4; those not read before count as" in told
     assert sorted(path.name for path in mine.iterdir()) == ["test", "train", "val", "videos.csv"]
