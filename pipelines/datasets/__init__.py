@@ -98,9 +98,9 @@ def load(name: str, roots: Mapping[str, str], say: Callable[[str], None] = _log.
     twice = [video_id for video_id, count in Counter(row["video_id"] for row in rows).items() if count > 1]
     if twice:
         raise opened[name].error(f"found more than once: {first(twice)}; keep one copy of each")
-    for root in opened.values():
-        for note in root.notes():
-            say(f"{root.name} at {root.uri}: {note}")
+    for own in opened.values():
+        for note in own.notes():
+            say(f"{own.name} at {own.uri}: {note}")
     return tables.to_table(rows, tables.VIDEOS)
 
 
