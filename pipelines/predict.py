@@ -1,4 +1,4 @@
-"""Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --run TRIAL
+"""Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --method METHOD (or --run TRIAL)
 
 Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). Only the masks that LRE draws
 are others: by the file's content. A VIDEO is a video file, a picture, or a folder with videos and pictures at any
@@ -25,7 +25,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the parser of the switches."""
     p = command.parser(prog, __doc__)
     p.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder with videos or pictures")
-    which = p.add_mutually_exclusive_group(required=True)
+    which = p.add_mutually_exclusive_group()
     which.add_argument(
         "--run",
         metavar="TRIAL",

@@ -3,7 +3,9 @@
 crossforge doctor                        every other command likewise: `crossforge COMMAND --help`
 crossforge sweeps                        what can be asked, and how much of it is there
 crossforge sweep mask_ratio --dry-run    the same as `python sweeps/mask_ratio.py --dry-run`
-crossforge completion bash               completion for bash, zsh, fish or tcsh, to be sourced by the shell
+crossforge completion bash               completion for bash, zsh, fish or tcsh, to be sourced by the shell:
+                                         source .venv/bin/activate; source <(crossforge completion bash)
+                                         completes `crossforge`, not `uv run crossforge`
 """
 
 import argparse

@@ -16,7 +16,7 @@ from pipelines.common.text import printable
 from pipelines.reporting import evidence
 from pipelines.scoring import inputs
 from pipelines.scoring.predict import Scored, as_json, predict
-from pipelines.scoring.trained import Trained, best
+from pipelines.scoring.trained import Trained, best, told_done
 from pipelines.tracking import lookup
 
 _NAME_BYTES = 80  # of a video's name, in that of its picture
@@ -57,11 +57,13 @@ def write_pictures(trained: Trained, scored: Sequence[Scored], folder: Path) -> 
 def execute(arguments: argparse.Namespace, console: Console) -> int:
     """Score, print and write; return the exit code, 0 or 1. Raises ValueError or OSError for wrong input."""
     storage = check_storage(arguments.storage, write=False)
+    named, method = arguments.run, arguments.method
+    if not (named or method):
+        raise ValueError(f"say what scores, --method METHOD or --run TRIAL; {told_done(storage)}")
     given = inputs.find(arguments.videos)
     for folder in (arguments.json and arguments.json.parent, arguments.picture):
         if folder:  # what can't be written is said before the work, not after it
             folder.mkdir(parents=True, exist_ok=True)
-    named, method = arguments.run, arguments.method
     trained, why = best(method, storage) if method else (lookup.by_name(named, storage), "")
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     used = " + ".join(planned.name for planned in trained.planned)

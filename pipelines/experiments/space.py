@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import inf, prod
 from typing import Any
 
 import models
@@ -135,6 +136,17 @@ def _fits(base: Experiment, key: str, value: Any) -> bool:
             (other.config().stages, base.config().stages),
         )
     )
+
+
+def size(space: Space) -> float:
+    """Return how many settings a space has; infinite where a range has numbers between."""
+    return prod(_num_values(values) for values in space.values())
+
+
+def _num_values(values: Values) -> float:
+    if not isinstance(values, Range):
+        return len(set(values))
+    return values.high - values.low + 1 if isinstance(values.low, int) and isinstance(values.high, int) else inf
 
 
 def contains(values: Values, value: Any) -> bool:

@@ -22,6 +22,7 @@ from rich.table import Table
 import models
 from pipelines.common import cluster, progress, provenance, storage
 from pipelines.common.storage import digest
+from pipelines.common.text import counted
 from pipelines.experiments import space
 from pipelines.experiments.experiment import TINY_NOTE, Experiment
 from pipelines.experiments.space import Range, Space
@@ -83,7 +84,7 @@ def find_best(sweep: Sweep, options: Options, console: Console) -> Sweep | None:
     declared = request.experiments[BASE, 0]
     chosen = space.parse(options.space) or sweep.searched(declared)
     space.check(chosen, declared)
-    _print_space(chosen, options.search, console)
+    _print_space(chosen, options.search, len(sweep.running), console)
     roots = request.roots(console)
     data = None if roots is None else load(request, roots)
     if options.dry_run or data is None:
@@ -258,13 +259,18 @@ def _auc_text(candidate: Candidate) -> str:
     return "" if candidate.auc is None else f", val/auc {candidate.auc:.3f}"
 
 
-def _print_space(chosen: Space, number: int, console: Console) -> None:
+def _print_space(chosen: Space, number: int, num_rows: int, console: Console) -> None:
+    """Print what is searched, and whether the table's own rows would say as much. num_rows: how many these are."""
     table = Table(title=f"Search of {number} settings, the first is the sweep's own where it lies within")
     for column in ("setting", "values"):
         table.add_column(column)
     for key, values in chosen.items():
         table.add_row(key, str(values) if isinstance(values, Range) else ", ".join(map(_number, values)))
     console.print(table)
+    if (size := space.size(chosen)) <= max(number, num_rows):
+        no_more = "are to be tried" if size <= number else "the table has rows"
+        text = f"The space has {counted(int(size), 'setting')}, no more than {no_more}: --space KEY=LOW..HIGH also"
+        console.print(f"{text} looks between the values of a number", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_candidates(log: Log, chosen: Space, console: Console, most: int = 10) -> None:

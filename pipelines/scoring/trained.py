@@ -174,14 +174,22 @@ def _validated_on(folder: Path) -> Any:
 
 def _done(method: str, storage: Path) -> list[Path]:
     """Return the done trials of a method, the last that was done at the end. Raise ValueError if there is none."""
-    done = [path for path in _trials(storage) if (path / "_done.json").is_file()]
+    done = _all_done(storage)
     of_method = [path for path in done if _record(path)["experiment"].get("model") == method]
     if not of_method:
-        known = first(map(_named, done), 10) or "none"
-        raise ValueError(
-            f"{storage / 'runs'} has no done trial of {method}; done trials: {known}; --storage names another storage"
-        )
+        raise ValueError(f"{storage / 'runs'} has no done trial of {method}; {told_done(storage, method)}")
     return sorted(of_method, key=lambda path: (path / "_done.json").stat().st_mtime_ns)
+
+
+def told_done(storage: Path, method: str = "delocate") -> str:
+    """Return which trials of a storage are done, and what to do where the wanted one of a method is not among them."""
+    known = first(map(_named, _all_done(storage)), 10) or "none"
+    todo = f"name another storage with --storage, or train one: `uv run crossforge train {method}`"
+    return f"done trials: {known}; {todo}"
+
+
+def _all_done(storage: Path) -> list[Path]:
+    return [path for path in _trials(storage) if (path / "_done.json").is_file()]
 
 
 def _trials(storage: Path) -> list[Path]:

@@ -283,6 +283,16 @@ def test_a_trial_is_found_by_digest_and_by_method(trial: Trial, storage: Path) -
         lookup.by_name("nothing", storage)
 
 
+def test_what_scores_must_be_named_and_what_could_is_said(
+    trial: Trial, storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.mp4").touch()
+    assert main([str(tmp_path / "x.mp4"), "--storage", str(storage)]) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "say what scores, --method METHOD or --run TRIAL; done trials: " in told
+    assert trial.digest in told
+
+
 def test_the_best_of_a_method_is_among_those_of_the_same_validation_videos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

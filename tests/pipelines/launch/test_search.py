@@ -1,5 +1,6 @@
 """The search's bookkeeping and its scheduler, on stages that are trained already; whole searches are in test_launch."""
 
+import io
 import json
 from pathlib import Path
 
@@ -83,6 +84,24 @@ def test_the_declared_setting_counts_once_in_a_plan(
     options = Options(preset="small", storage=str(tmp_path), search=3, space=(space,), dry_run=True)
     assert search.find_best(sweep_of("plain", "ffpp", []), options, Console()) is None
     assert told == {"candidates": 3, "others": others}
+
+
+@pytest.mark.parametrize(
+    ("space", "number", "num_rows", "told"),
+    [
+        ((0.1, 0.2, 0.4), 3, 1, "The space has 3 settings, no more than are to be tried: --space KEY=LOW..HIGH"),
+        ((0.1, 0.2, 0.4), 2, 3, "The space has 3 settings, no more than the table has rows: --space KEY=LOW..HIGH"),
+        ((0.1, 0.2, 0.4), 2, 2, ""),
+        (Range(1, 3), 3, 1, "The space has 3 settings"),
+        (Range(0.1, 0.4), 100, 5, ""),
+    ],
+)
+def test_a_space_that_holds_no_more_than_the_table_is_said_to_be_small(space, number, num_rows, told) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    search._print_space({"model.lr": space}, number, num_rows, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told in text
+    assert bool(told) == ("The space has" in text)
 
 
 # ------------------------------------------------------------------------------------------ Ray Tune
