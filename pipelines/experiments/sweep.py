@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from pipelines.common.text import meant
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.space import Space, of_rows, rates
 from pipelines.faces import perturb
@@ -205,9 +204,7 @@ class Sweep:
         for switch, names, known in (("--rows", rows or (), running), ("--test-on", test_on or (), datasets)):
             if unknown := [name for name in names if name not in known]:
                 choice = ", ".join(map(repr, known)) or "none to choose from"
-                raise ValueError(
-                    f"{switch} {', '.join(unknown)}: {meant(unknown[0], known, f'{self.name} has {choice}')}"
-                )
+                raise ValueError(f"{switch} {', '.join(unknown)}: {self.name} has {choice}")
         part = self._tested_on(test_on) if test_on else self
         if not rows:
             return part

@@ -101,7 +101,7 @@ def test_a_run_says_on_what_its_stages_were_trained_and_scored(trial: Trial, mon
     for stage in trial.planned:
         assert stage.summary()["made_with"] == here
     # Validation was scored too, perhaps on another machine: thresholds and temperatures are fitted to its scores.
-    monkeypatch.setattr(run.score, "scored_with", lambda _, part, perturbation: {"torch": f"{part}{perturbation}"})
+    monkeypatch.setattr(run, "scored_with", lambda _, part, perturbation: {"torch": f"{part}{perturbation}"})
     found = [record["torch"] for record in run._made_with(trial, trial.scoring_stages[0])]
     assert found[-3:] == [*(part.digest for part in trial.test), trial.select.digest]
 
