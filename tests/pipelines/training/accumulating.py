@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models._distributed import synchronize_batch_norm
+from models._key_region import num_hidden_of
 from pipelines.experiments.experiment import Experiment
 from pipelines.training import loop, stages, views
 from pipelines.training.job import Compute, Job
@@ -58,7 +59,7 @@ def arrays(paper: str, stage: str, cfg: Any, step: int, count: int) -> Arrays:
         shape, tokens = (side, side, 3), cfg.grid**2 if paper == "lre" else 0
     made = {"image": rng.integers(0, 256, (count, *shape), np.uint8), "label": np.arange(count) % 2}
     if stage in ("recover", "reconstruct") or paper == "lre":
-        hidden = [1 + i if stage == "recover" else tokens // 2 for i in range(count)]
+        hidden = [1 + i if stage == "recover" else num_hidden_of(cfg.mask.ratio, tokens) for i in range(count)]
         mask = np.stack([rng.permutation(tokens) < number for number in hidden])
         made["mask"] = mask if stage == "recover" else mask[:, None]
     return made
