@@ -195,9 +195,8 @@ def put_folder(parent: Path, prefix: str, number: int, files: Mapping[str, bytes
                 if not path.exists():
                     raise
     if not isinstance(parent, BucketPath):
-        for left in parent.glob(
-            f".{prefix}-*.new"
-        ):  # by processes that were killed; the file server's clock tells both
+        for left in parent.glob(f".{prefix}-*.new"):  # by processes that were killed
+            # Both times are of the file server's clock.
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime - left.stat().st_mtime > _LEFT_S:
                     remove_folder(left)
