@@ -72,7 +72,14 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, patches_BNP: Tensor, mask_BN: Tensor, num_hidden: int) -> Tensor:
-        """Predict every patch (B, N, P) from those where `mask_BN` is False; it hides `num_hidden` of each image."""
+        """Predict every patch (B, N, P) from those where `mask_BN` is False; it hides `num_hidden` of each image.
+
+        Raises ValueError for a mask that hides another number: on the CPU only, as a GPU ends all its work to tell.
+        """
+        if mask_BN.device.type == "cpu":
+            hidden_B = mask_BN.sum(1)
+            if not torch.equal(hidden_B, torch.full_like(hidden_B, num_hidden)):
+                raise ValueError(f"a mask has to hide {num_hidden} patches of each image, got {hidden_B.tolist()}")
         num_visible = mask_BN.shape[1] - num_hidden
         index_BV = mask_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_visible]
         visible_BVP = patches_BNP.gather(1, index_BV[..., None].expand(-1, -1, patches_BNP.shape[2]))

@@ -288,6 +288,14 @@ def test_hidden_pixels_do_not_leak_and_seen_ones_matter():
     assert torch.equal(after[1], before[1])
 
 
+@pytest.mark.parametrize("hidden", [47, 49])
+def test_a_mask_of_another_share_is_an_error(hidden):
+    mask = a_mask()
+    mask[1] = a_mask(hidden)[1]
+    with pytest.raises(ValueError, match=rf"48 patches of each image, got \[48, {hidden}\]"):
+        autoencoder()(torch.randn(2, 64, 192), mask, 48)
+
+
 @torch.no_grad()
 def test_order_of_the_visible_tokens_does_not_matter():
     net, mask, patches = autoencoder(), a_mask(), torch.randn(2, 64, 192)
