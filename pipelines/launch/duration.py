@@ -212,27 +212,35 @@ def at_once(options: Options, preset: str, num_trials: int) -> tuple[int, int] |
 def told(
     corpus: Sequence[Left], faces: Sequence[Left], stages: Sequence[Left], together: tuple[int, int] | None
 ) -> str:
-    """Return the line of a plan that says how long it takes. together: see `at_once`."""
+    """Return the lines of a plan that say how long it takes: what is known in all, then each kind of work.
+
+    together: see `at_once`.
+    """
     groups = ((corpus, 1), (faces, (together or (1, 1))[0]), (stages, (together or (1, 1))[1]))
     every = [each for group, _ in groups for each in group]
     if not every:
         return "Nothing is left to extract or train"
-    unknown = [each.what for each in every if each.seconds is None]
-    if len(unknown) == len(every):
+    if all(each.seconds is None for each in every):
         return (
             "Time: not known yet, as neither this storage nor an earlier run on this machine has measured the like; "
             "once work has begun, the progress estimates it"
         )
-    seconds = [sum(each.seconds or 0.0 for each in group) / number for group, number in groups]
-    parts = [
-        (f"{duration(time)} for " if together else "") + first([each.what for each in group if each.seconds], 3)
-        for time, (group, _) in zip(seconds, groups, strict=True)
-        if time
-    ]
-    by = " (by rates of earlier runs on this machine)" if any(e.elsewhere and e.seconds for e in every) else ""
+    lines, total = [], 0.0
+    for group, number in groups:
+        known = [each for each in group if each.seconds]
+        unknown = [each.what for each in group if each.seconds is None]
+        time = sum(each.seconds or 0.0 for each in known) / number
+        total += time
+        by = " (by earlier runs on this machine)" if any(each.elsewhere for each in known) else ""
+        if known:
+            lines.append(f"{duration(time)} for {first([each.what for each in known], 3)}{by}")
+        if unknown:
+            lines.append(f"not known yet for {first(unknown, 3)}")
+    amount, of_work = duration(total), ""
     if together is None:
-        work = f"{duration(sum(seconds))} of work{by} for {'; '.join(parts)}"
-        line = f"Time: {work}, shared by what the cluster works on at once"
-    else:
-        line = f"Time: about {duration(sum(seconds))}{by}: {'; '.join(parts)}; then scoring and the report"
-    return line + (f". Not known, as nothing like it was done before: {first(unknown, 3)}" if unknown else "")
+        of_work = " of work, shared by what the cluster works on at once"
+    if any(each.seconds is None for each in every):
+        amount = f"at least {amount}"
+    elif together is not None:
+        amount = f"about {amount}"
+    return "\n  ".join([f"Time: {amount}{of_work}", *lines, "then scoring and the report"])

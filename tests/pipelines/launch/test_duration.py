@@ -179,14 +179,18 @@ def test_two_launches_that_end_together_both_keep_their_rates(tmp_path: Path, mo
     ("faces", "stages", "together", "text"),
     [
         ([], [], (2, 2), "Nothing is left to extract or train"),
-        ([("videos", 40.0)], [("stages", 600.0)], (2, 3), "Time: about 4 min: 20 s for videos; 3 min for stages; then"),
-        ([], [("stages", 600.0)], (2, 1), "Time: about 10 min: 10 min for stages; then scoring and the report"),
+        (
+            [("videos", 40.0)],
+            [("stages", 600.0)],
+            (2, 3),
+            "Time: about 4 min\n  20 s for videos\n  3 min for stages\n  then scoring and the report",
+        ),
+        ([], [("stages", 600.0)], (2, 1), "Time: about 10 min\n  10 min for stages\n  then scoring and the report"),
         (
             [("videos", None)],
-            [("stages", 600.0)],
+            [("stages", 600.0), ("more", None)],
             (2, 1),
-            "Time: about 10 min: 10 min for stages; then scoring and the report. Not known, as nothing like it "
-            "was done before: videos",
+            "Time: at least 10 min\n  not known yet for videos\n  10 min for stages\n  not known yet for more\n  then",
         ),
         (
             [("videos", None)],
@@ -194,18 +198,24 @@ def test_two_launches_that_end_together_both_keep_their_rates(tmp_path: Path, mo
             (2, 1),
             "Time: not known yet, as neither this storage nor an earlier run on this machine has measured the like;",
         ),
-        ([("videos", 3000.0)], [("stages", 600.0)], None, "Time: 60 min of work for videos; stages, shared by"),
+        (
+            [("videos", 3000.0)],
+            [("stages", 600.0)],
+            None,
+            "Time: 60 min of work, shared by what the cluster works on at once\n  50 min for videos\n  10 min for",
+        ),
+        ([("videos", 3000.0)], [("stages", None)], None, "Time: at least 50 min of work, shared by what the cluster"),
     ],
 )
-def test_the_line_of_a_plan(faces: Any, stages: Any, together: Any, text: str) -> None:
+def test_the_lines_of_a_plan(faces: Any, stages: Any, together: Any, text: str) -> None:
     left = [[Left(what=what, seconds=seconds) for what, seconds in group] for group in (faces, stages)]
     assert duration.told([], left[0], left[1], together).startswith(text)
 
 
 def test_a_plan_says_where_its_rates_are_from_and_counts_the_corpus_whole() -> None:
     corpus, faces = Left(what="clips", seconds=30.0, elsewhere=True), Left(what="videos", seconds=40.0)
-    line = "Time: about 50 s (by rates of earlier runs on this machine): 30 s for clips; 20 s for videos; then"
-    assert duration.told([corpus], [faces], [], (2, 3)).startswith(line)
+    lines = "Time: about 50 s\n  30 s for clips (by earlier runs on this machine)\n  20 s for videos\n  then"
+    assert duration.told([corpus], [faces], [], (2, 3)).startswith(lines)
 
 
 def test_a_cluster_is_not_this_machine() -> None:
