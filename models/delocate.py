@@ -8,7 +8,7 @@ Randomly-Located Tampered Traces", IJCAI 2024, arXiv:2401.13516. Sec. 3, Eq. 1 t
     finetune  its encoder and a linear head on real and fake clips, nothing hidden (Eq. 2)
     localize  a mapping net A^m must repeat the recovered face A^r; with the face A^o it goes through an
               encoder-decoder that predicts the manipulated pixels (`_localization_net`); both classify;
-              meta-learning over manipulations (Sec. 3.2, Eq. 6)
+              meta-learning over manipulations (Sec. 3.2, Eq. 6: `_meta_learning`)
     score     mean of finetune and localize; the recovered face is a training target and not needed to score
 
 Differs from the paper, or settles what it leaves open:
@@ -36,7 +36,7 @@ Shapes: B samples, T frames, N tokens, P values of a tubelet, H = W = `input_px`
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,9 @@ from models._distributed import mean_over_workers, total, world_size
 from models._layers import places_of, tagged, without_prefix
 from models._localization_net import LocalizationNet, Localized
 from models._masking import draw_cells, flip_landmarks, part_cells
+from models._meta_learning import by_domain, inner_update, split_domains
 from models._schedule import parameter_groups, warmup_cosine
-from models._stage import ON_CPU, Batch, CamLayer, Feed, Mode, Sample, Stage, on_cpu
+from models._stage import Batch, CamLayer, Feed, Mode, Sample, Stage, on_cpu
 from models._video_mae import Decoder, Encoder, to_tubelets, to_video, visible_index
 
 VERSION = 3
@@ -358,48 +359,6 @@ def losses(out: Localized, batch: Batch) -> dict[str, Tensor]:
     if "loc" in terms:
         means["loc"] = mean_over_workers(terms["loc"].sum(), batch["mask_valid"].float().sum())
     return means
-
-
-def inner_update(parameters: Mapping[str, Tensor], loss: Tensor, lr: float, *, first_order: bool) -> dict[str, Tensor]:
-    """Return the parameters after a gradient step, along the mean gradient of all workers; the given ones stay.
-
-    first_order: the step counts as a constant, instead of as a function of the parameters, in what is
-    computed from its result.
-    """
-    grads = torch.autograd.grad(loss, list(parameters.values()), create_graph=not first_order, retain_graph=True)
-    flat = total(torch.cat([grad.flatten() for grad in grads])) / world_size()
-    sizes = [grad.numel() for grad in grads]
-    return {
-        name: value - lr * grad.view_as(value)
-        for (name, value), grad in zip(parameters.items(), flat.split(sizes), strict=True)
-    }
-
-
-def split_domains(domains: Iterable[int], seed: int) -> tuple[list[int], int]:
-    """Draw the meta-test domain from those in a batch; return the meta-train domains, and it.
-
-    Raises ValueError for a batch of one domain.
-    """
-    there = sorted(domains)
-    if len(there) < 2:
-        raise ValueError(
-            f"meta-learning needs faces of at least 2 manipulations in a step, got domains {there};"
-            " train on more of them, or set localize.use_meta to false"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    test_domain = there.pop(int(torch.randint(len(there), (), generator=generator)))
-    return there, test_domain
-
-
-def by_domain(batch: Batch) -> dict[int, Batch]:
-    """Return the faces of each domain in a batch, in their order."""
-    domains, counts = (found.tolist() for found in on_cpu(batch, "domain").unique(return_counts=True))
-    rows_of_domains = batch["domain"].argsort(stable=True).split(counts)
-    of_faces = {name: value for name, value in batch.items() if value.ndim > 0 and not name.endswith(ON_CPU)}
-    return {
-        domain: {name: value[rows] for name, value in of_faces.items()}
-        for domain, rows in zip(domains, rows_of_domains, strict=True)
-    }
 
 
 def _mean_terms(losses_by_domain: list[dict[str, Tensor]]) -> dict[str, Tensor]:

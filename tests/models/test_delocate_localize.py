@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 import models
 from models import _layers, delocate
 from models._localization_net import SpatialChannelGate
+from models._meta_learning import inner_update, split_domains
 
 ABLATIONS = {
     "default": {},
@@ -230,17 +231,17 @@ def test_domains_are_split_by_the_step_seed():
     domains = [3, 0, 1, 2]
     tests = []
     for seed in range(200):
-        train, test = delocate.split_domains(domains, seed)
+        train, test = split_domains(domains, seed)
         assert sorted([*train, test]) == [0, 1, 2, 3]
-        assert delocate.split_domains(domains[::-1], seed) == (train, test)
+        assert split_domains(domains[::-1], seed) == (train, test)
         tests.append(test)
     assert all(30 <= tests.count(domain) <= 70 for domain in range(4))
     with pytest.raises(ValueError, match="at least 2 manipulations"):
-        delocate.split_domains([0], 0)
+        split_domains([0], 0)
 
 
 def meta_parts(batch):
-    train, test = delocate.split_domains(set(batch["domain"].tolist()), int(batch["step_seed"]))
+    train, test = split_domains(set(batch["domain"].tolist()), int(batch["step_seed"]))
     return [of_domains(batch, domain) for domain in train], of_domains(batch, test)
 
 
@@ -327,7 +328,7 @@ def test_second_order_gradient_matches_finite_differences():
     matrix = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
 
     def outer(w: torch.Tensor, first_order: bool = False) -> torch.Tensor:
-        moved = delocate.inner_update({"w": w}, 0.5 * w @ matrix @ w, 0.3, first_order=first_order)["w"]
+        moved = inner_update({"w": w}, 0.5 * w @ matrix @ w, 0.3, first_order=first_order)["w"]
         return (moved**4).sum()
 
     w = torch.tensor([0.7, -1.1], dtype=torch.float64, requires_grad=True)
