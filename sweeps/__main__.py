@@ -1,11 +1,13 @@
-"""What can be asked, and how much of it is there: python -m sweeps [PART OF A NAME ...] [--storage DIR] [--trained]
+"""The questions that can be asked, a line each: python -m sweeps [WORD ...] [--long] [--trained]
 
-For each question: the command, the paper's table, how many rows it has, how many of them the newest report has, and
-what its trainings take at the papers' sizes with the default seeds, as an estimate (pipelines/launch/cost.py). It is
-computed on first use and kept in the user's cache folder.
-With --trained also how many distinct stages they train. Of these are counted as trained as many as lie in --storage
-with the same settings and seed, whatever videos they were trained on; `python sweeps/<question>.py --dry-run` looks at
-the videos too.
+A word chooses: uv run crossforge sweeps lre, uv run crossforge sweeps noise "Table 5".
+
+--long tells of each question the command, what it asks, how many rows its table has, how many of them the newest report
+in --storage has, and what its trainings take at the paper's size with the default seeds. That is an estimate
+(pipelines/launch/cost.py), computed on first use and kept in the user's cache folder.
+--trained tells how many of the distinct stages that a question trains are there, and how many of its rows are reported.
+As trained count as many as lie in --storage with the same settings and seed, whatever videos they were trained on;
+`uv run python sweeps/<question>.py --dry-run` looks at the videos too.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from rich.console import Console
 
 from pipelines.common import command
 from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
-from pipelines.common.text import meant
+from pipelines.common.text import counted, meant
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.experiments.sweep import Sweep
 from pipelines.launch import cost
@@ -96,35 +98,70 @@ def of_paper(name: str) -> Iterable[Experiment]:
     return sweep.experiments("paper", sweep.seeds["paper"], {}).values()
 
 
-def entry(name: str, estimate: str, preset: Preset | None, storage: Path, finished: Counter[str] | None) -> list[str]:
+def chosen(words: Sequence[str]) -> list[str]:
+    """Return the questions with one of the words in their name, title or text; the beginning of a word is enough."""
+    if not words:
+        return list(names())
+    begins = re.compile("|".join(rf"(?<![a-z0-9]){re.escape(word)}" for word in words), re.IGNORECASE)
+    return [name for name in names() if begins.search(f"{name}\n{sweep_of(name).title}\n{question(name)}")]
+
+
+def num_trained(sweep: Sweep, preset: Preset, finished: Counter[str]) -> tuple[int, int]:
+    """Return how many of a question's distinct stages are trained, and how many there are.
+
+    preset: whose stages, with its default seeds. finished: what `trained` found.
+    """
+    wanted = stages_of(sweep, preset, sweep.seeds[preset])
+    return sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items()), wanted.total()
+
+
+def overview(questions: Sequence[str], preset: Preset | None, storage: Path, finished: Counter[str]) -> list[str]:
+    """Return a line for each question: its title, or how much of it is there.
+
+    preset: whose stages are counted; None for titles. finished: what `trained` found.
+    """
+    width = max(map(len, questions))
+    if preset is None:
+        return [f"{name:{width}} {sweep_of(name).title}" for name in questions]
+    lines = [f"{'question':{width}}  stages trained  rows reported"]
+    for name in questions:
+        sweep = sweep_of(name)
+        number, of = num_trained(sweep, preset, finished)
+        reported = f"{rows_reported(name, storage) or 0} of {len(sweep.running)}"
+        lines.append(f"{name:{width}}  {f'{number} of {of}':14}  {reported}")
+    return lines
+
+
+def entry(name: str, estimate: str, preset: Preset | None, storage: Path, finished: Counter[str]) -> list[str]:
     """Return the lines that tell of a question.
 
     estimate: what its trainings take.
-    preset, finished: whose stages are counted, and what `trained` found in the storage; None: they are not.
+    preset: whose stages are counted; None: they are not. finished: what `trained` found.
     """
     sweep = sweep_of(name)
     rows = rows_reported(name, storage)
     num_rows = len(sweep.running)
     others = f" and {more} published only" if (more := len(sweep.rows) - num_rows) else ""
-    facts = f"{_count(num_rows, 'row')}{others}"
-    if preset is not None and finished is not None:
-        wanted = stages_of(sweep, preset, sweep.seeds[preset])
-        num_trained = sum(min(count, finished[stage_kind]) for stage_kind, count in wanted.items())
-        facts += f", {_count(wanted.total(), 'stage')}, {num_trained} trained"
+    facts = f"{counted(num_rows, 'row')}{others}"
     if rows is not None:
         facts += f"; newest report: {rows} of {num_rows} rows"
-    texts = (question(name), sweep.title, f"at the paper's size: {estimate}", facts)
-    return [f"python sweeps/{name}.py", *("    " + line for text in texts for line in textwrap.wrap(text, WIDTH - 4))]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    texts = [question(name), sweep.title, facts, f"at the paper's size: {estimate}"]
+    if preset is not None:
+        number, of = num_trained(sweep, preset, finished)
+        texts.append(
+            f"{preset} preset, {counted(sweep.seeds[preset], 'seed')}: {number} of {counted(of, 'stage')} trained"
+        )
+    return [
+        f"uv run python sweeps/{name}.py",
+        *("    " + line for text in texts for line in textwrap.wrap(text, WIDTH - 4)),
+    ]
 
 
 def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the parser of the switches."""
     p = command.parser(prog, __doc__)
-    p.add_argument("part", nargs="*", metavar="PART", help="only questions with this in their name, e.g. adfd or mask")
+    p.add_argument("word", nargs="*", metavar="WORD", help="only questions of a paper, or with a word: lre, noise")
+    p.add_argument("--long", action="store_true", help="tell more of each question than its table")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: %(default)s)")
     p.add_argument("--trained", action="store_true", help="count stages, and those that are trained; takes seconds")
     p.add_argument("--preset", choices=PRESETS, help="whose stages are counted (default: as for the sweeps)")
@@ -143,26 +180,34 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
     """Print the list and return; exit with 2 for wrong input."""
     arguments = parser(prog).parse_args(argv)
     preset = preset_of(arguments) if arguments.trained else None
-    chosen = [name for name in names() if not arguments.part or any(part in name for part in arguments.part)]
-    if not chosen:
-        guess = meant(arguments.part[0], names(), f"there are {', '.join(names())}")
-        parser(prog).error(f"no question has {' or '.join(arguments.part)} in its name; {guess}")
+    questions = chosen(arguments.word)
+    if not questions:
+        guess = meant(arguments.word[0], names(), f"there are {', '.join(names())}")
+        parser(prog).error(f"no question has {' or '.join(arguments.word)} in its name or text; {guess}")
     try:
         storage = check_storage(arguments.storage, write=False)
-        finished = trained(storage) if arguments.trained else None
+        finished = trained(storage) if arguments.trained else Counter()
     except StorageError as error:
         parser(prog).error(str(error))
     console, waiting = (Console(stderr=err, highlight=False, markup=False, soft_wrap=True) for err in (False, True))
 
     def say(number: int) -> None:
-        waiting.print(f"Estimating {_count(number, 'question')}, which is done once and takes seconds ...")
+        waiting.print(f"Estimating {counted(number, 'question')}, which is done once and takes seconds ...")
 
-    estimates = cost.kept({name: partial(of_paper, name) for name in chosen}, say)
-    console.print(f"GPU hours are {cost.BASIS}\n")
-    for name in chosen:
-        console.print("\n".join(entry(name, estimates[name], preset, storage, finished)) + "\n")
-    counted = f", {preset} preset, default seeds" if preset else ""
-    console.print(f"{_count(len(chosen), 'question')}{counted}; --storage {arguments.storage}")
+    if arguments.long:
+        estimates = cost.kept({name: partial(of_paper, name) for name in questions}, say)
+        console.print(f"GPU hours are {cost.BASIS}\n")
+        for name in questions:
+            console.print("\n".join(entry(name, estimates[name], preset, storage, finished)) + "\n")
+    else:
+        console.print("\n".join(overview(questions, preset, storage, finished)) + "\n")
+    of_stages = f"stages of the {preset} preset with its default seeds; " if preset else ""
+    there = f"; {of_stages}--storage {arguments.storage}" if arguments.long or arguments.trained else ""
+    console.print(f"{counted(len(questions), 'question')}{there}")
+    if not (arguments.long or arguments.trained):
+        console.print(
+            "One is asked by uv run python sweeps/<question>.py; --long tells more of each, --trained what is there"
+        )
 
 
 if __name__ == "__main__":

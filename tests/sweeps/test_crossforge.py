@@ -28,6 +28,7 @@ ASKED = (
     ["--help"],
     ["--version"],
     ["sweeps"],
+    ["sweeps", "--long"],
     *([name, "--help"] for name in _crossforge.COMMANDS if name != "completion"),
     *(["sweep", name, "--help"] for name in names()),
 )
@@ -56,7 +57,7 @@ def test_help_needs_no_package_that_takes_seconds(words: list[str], answers: dic
     assert text.startswith(
         "usage: crossforge"
         if "--help" in words
-        else ("crossforge 0.", "GPU hours are estimated for an A100 at a tenth of its peak\n")
+        else ("crossforge 0.", "GPU hours are estimated for an A100 at a tenth of its peak\n", f"{names()[0]} ")
     )
 
 
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "mask_raito"], "invalid choice: 'mask_raito'; did you mean 'mask_ratio'?"),
         (["sweep", "mask_ratio", "--serach", "3"], "unrecognized arguments: --serach 3; did you mean '--search'?"),
         (["train", "delocat"], "invalid choice: 'delocat'; did you mean 'delocate'?"),
-        (["sweeps", "mask_raito"], "in its name; did you mean 'mask_ratio'?"),
+        (["sweeps", "mask_raito"], "in its name or text; did you mean 'mask_ratio'?"),
     ):
         with pytest.raises(SystemExit) as stopped:
             _crossforge.main(words)

@@ -34,14 +34,33 @@ def first_row(name: str) -> Experiment:
 
 
 def entry_of(name: str, storage: Path) -> str:
-    return listing.entry(name, "an estimate", "small", storage, listing.trained(storage))[-1].strip()
+    """Return what an entry says of rows and stages, in a line."""
+    lines = listing.entry(name, "an estimate", "small", storage, listing.trained(storage))
+    assert lines[-2] == "    at the paper's size: an estimate"
+    return f"{lines[-3].strip()}; {lines[-1].strip().removeprefix('small preset, 1 seed: ')}"
 
 
-def test_every_question_is_listed_within_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listing.main(["--storage", str(tmp_path), "--preset", "small"])
+def asked(lines: list[str]) -> list[str]:
+    return [line.split("/")[1].removesuffix(".py") for line in lines if line.startswith("uv run python sweeps/")]
+
+
+def test_every_question_is_a_line_within_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.main(["--storage", str(tmp_path)])
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert [line for line in lines if line.startswith("python")] == [f"python sweeps/{n}.py" for n in listing.names()]
+    assert [line.split()[0] for line in lines[:-3]] == list(listing.names())
+    assert max(map(len, lines[:-3])) <= 80
+    assert "mask_ratio                 Delocate, Table 5: mask ratio" in lines
+    assert lines[-2] == f"{len(listing.names())} questions"
+    assert told.err == ""  # nothing is estimated
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_question_is_told_of_within_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.main(["--long", "--storage", str(tmp_path), "--preset", "small"])
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert asked(lines) == list(listing.names())
     assert max(map(len, lines[:-1])) <= 80
     assert "    Delocate, Table 5: mask ratio" in lines
     assert list(tmp_path.iterdir()) == []
@@ -51,20 +70,29 @@ def test_every_question_is_listed_within_80_columns(tmp_path: Path, capsys: pyte
 def test_an_estimate_is_of_the_paper_s_size_and_default_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = importlib.import_module("sweeps.lre_gate").SWEEP
     for said in ("Estimating 1 question,", ""):  # the second time it is known
-        listing.main(["lre_gate"])
+        listing.main(["lre_gate", "--long"])
         told = capsys.readouterr()
         assert f"    at the paper's size: {len(sweep.running) * sweep.seeds['paper']} trainings\n" in told.out
         assert told.err.startswith(said)
         assert bool(told.err) == bool(said)
 
 
-def test_a_part_of_a_name_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listing.main(["mask_ratio", "--storage", str(tmp_path)])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("python")] == [
-        "python sweeps/lre_mask_ratio.py",
-        "python sweeps/mask_ratio.py",
-    ]
+def test_a_word_of_name_title_or_question_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.main(["mask_ratio", "--long", "--storage", str(tmp_path)])
+    assert asked(capsys.readouterr().out.splitlines()) == ["lre_mask_ratio", "mask_ratio"]
+    assert "mask_ratio" in listing.chosen(["delocate"])  # by its title
+    assert listing.chosen(["table iv"]) == ["lre_cross_dataset"]
+    assert listing.chosen(["noise"]) == ["adfd_components", "adfd_nrs_threshold"]  # by their questions
+    assert listing.chosen(["mc-lcr", "steadiness"]) == [n for n in listing.names() if n[:2] == "mc" or n[:4] == "prep"]
+    assert listing.chosen(["ratio"]) == ["adfd_blending", "lre_mask_ratio", "mask_ratio"]
+    assert listing.chosen(["orgeries"]) == []  # a word is meant from its beginning
+
+
+def test_what_is_there_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage(tmp_path, first_row("mask_ratio"), "some videos")
+    listing.main(["mask_ratio", "--trained", "--preset", "small", "--storage", str(tmp_path)])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"mask_ratio 3 of 15 0 of 5", "lre_mask_ratio 0 of 8 0 of 4"} <= set(lines)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [(["maks"], "there are adfd"), (["--storage", "s3://b"], "s3://b")])
@@ -76,18 +104,18 @@ def test_what_is_wrong_is_said(arguments: list[str], message: str, capsys: pytes
 
 def test_stages_are_distinct(tmp_path: Path) -> None:
     # five ratios: each its own recover, finetune and localize
-    assert entry_of("mask_ratio", tmp_path) == "5 rows, 15 stages, 0 trained"
+    assert entry_of("mask_ratio", tmp_path) == "5 rows; 0 of 15 stages trained"
     # one autoencoder for four detectors, and four EfficientNets
-    assert entry_of("lre_cross_manipulation", tmp_path) == "8 rows and 8 published only, 9 stages, 0 trained"
+    assert entry_of("lre_cross_manipulation", tmp_path) == "8 rows and 8 published only; 0 of 9 stages trained"
     # three detectors, of which two share the autoencoder of c23
-    assert entry_of("lre_in_dataset", tmp_path) == "3 rows and 20 published only, 5 stages, 0 trained"
+    assert entry_of("lre_in_dataset", tmp_path) == "3 rows and 20 published only; 0 of 5 stages trained"
 
 
 def test_a_stage_counts_when_it_is_finished(tmp_path: Path) -> None:
     stage(tmp_path, first_row("mask_ratio"), "some videos", done=False)
-    assert entry_of("mask_ratio", tmp_path).endswith(" 0 trained")
+    assert entry_of("mask_ratio", tmp_path).endswith(" 0 of 15 stages trained")
     stage(tmp_path, first_row("mask_ratio"), "some videos")
-    assert entry_of("mask_ratio", tmp_path).endswith(" 3 trained")
+    assert entry_of("mask_ratio", tmp_path).endswith(" 3 of 15 stages trained")
 
 
 def test_rows_that_differ_in_their_videos_alone_count_one_by_one(tmp_path: Path) -> None:
@@ -96,13 +124,13 @@ def test_rows_that_differ_in_their_videos_alone_count_one_by_one(tmp_path: Path)
     detector = sweep.experiments("small", 1, {})["LRE, Deepfakes", 0]
     for number, expected in enumerate(("2", "3"), start=1):
         stage(tmp_path, detector, f"videos {number}")
-        assert entry_of("lre_cross_manipulation", tmp_path).endswith(f", 9 stages, {expected} trained")
+        assert entry_of("lre_cross_manipulation", tmp_path).endswith(f"; {expected} of 9 stages trained")
 
 
 def test_other_settings_or_seeds_do_not_count(tmp_path: Path) -> None:
     stage(tmp_path, first_row("mask_ratio").override({"model.recover.lr": 1e-4}), "some videos")
     stage(tmp_path, first_row("mask_ratio").override({"seed": 1}), "some videos")
-    assert entry_of("mask_ratio", tmp_path).endswith(" 0 trained")
+    assert entry_of("mask_ratio", tmp_path).endswith(" 0 of 15 stages trained")
 
 
 def test_rows_with_a_number_are_counted_in_the_newest_report(tmp_path: Path) -> None:
@@ -114,4 +142,4 @@ def test_rows_with_a_number_are_counted_in_the_newest_report(tmp_path: Path) -> 
         path.write_text(text.format(value))
     assert listing.rows_reported("mask_ratio", tmp_path) == 1
     assert listing.rows_reported("methods", tmp_path) is None
-    assert entry_of("mask_ratio", tmp_path).endswith("; newest report: 1 of 5 rows")
+    assert entry_of("mask_ratio", tmp_path).startswith("5 rows; newest report: 1 of 5 rows;")
