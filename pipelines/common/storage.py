@@ -316,11 +316,22 @@ def state(path: Path) -> list[Any]:
     return [at.st_size, at.version if isinstance(path, BucketPath) else at.st_mtime_ns]  # type: ignore[attr-defined]
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path of this machine with its home folder in place of a leading `~` or `~user`. Raise StorageError."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise StorageError(
+            f"{path}: there is no home folder {user}; write ~/ for your own, or ./{path} for a file of that name"
+        ) from error
+
+
 def path_of(named: str | Path) -> Path:
     """Return the path of a file or folder that is named by a path or by a bucket's URI. Raise StorageError."""
     if isinstance(named, BucketPath):
         return named
-    return bucket.parse(named) if isinstance(named, str) and bucket.is_bucket(named) else Path(named).expanduser()
+    return bucket.parse(named) if isinstance(named, str) and bucket.is_bucket(named) else expanded(named)
 
 
 def check_storage(uri: str, *, write: bool = True) -> Path:
@@ -331,7 +342,7 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
     """
     if re.match(r"(s3|gs):(?!//)", uri):
         raise StorageError(f"--storage {uri}: a place in a bucket is written {uri.partition(':')[0]}://bucket/prefix")
-    path = (bucket.parse(uri) if "://" in uri else Path(uri).expanduser()).resolve()
+    path = (bucket.parse(uri) if "://" in uri else expanded(uri)).resolve()
     if not write:
         if isinstance(path, BucketPath):
             path.is_dir()  # which raises for a bucket that there is not

@@ -34,7 +34,7 @@ import logging
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,8 +42,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.common import tables
-from pipelines.common.storage import path_of
-from pipelines.common.text import first, meant
+from pipelines.common.storage import StorageError, expanded, path_of
+from pipelines.common.text import first, meant, printable
 from pipelines.datasets import _manifest
 from pipelines.datasets._lists import PublishedList
 from pipelines.datasets._root import DatasetError, Root, is_remote, parent, told_state
@@ -133,49 +133,86 @@ def read_config(path: str | Path) -> Config:
     The file holds lines `name = "root"`, or where a dataset has options (see `OPTIONS` of its adapter) a table:
     `[name]`, `root = "..."`, `option = "..."`. `~` is the home folder, and a relative path starts at the file's own
     folder; a URI is kept as it is. Any other name may stand for a manifest of videos, a .csv or .parquet file. Raise
-    DatasetError when the file is missing, is not TOML, names a dataset that has no adapter and is no manifest, or gives
-    a root that is not a string, or an option that the dataset does not have. Whether a root exists is checked by
-    `load`, not here.
+    DatasetError when the file is missing or is not TOML. Raise it too, with all that is wrong, when the file names a
+    dataset that has no adapter and is no manifest, or gives a root that is not a string, or an option that the dataset
+    does not have. Whether a root exists is checked by `load`, not here.
     """
     path = path_of(path)
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        entries = tomllib.loads(text)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # tomllib.TOMLDecodeError, which names line and column, or UnicodeDecodeError
+    except tomllib.TOMLDecodeError as error:
+        raise DatasetError(f"{path} is not valid TOML: {error}{_shown(text, str(error))}") from error
+    except ValueError as error:  # UnicodeDecodeError
         raise DatasetError(f"{path} is not valid TOML: {error}") from error
     tables_of = {name: entry if isinstance(entry, dict) else {"root": entry} for name, entry in entries.items()}
-    roots = {name: table.pop("root", None) for name, table in tables_of.items()}
-    for name, root in roots.items():
+    problems: list[str] = []
+    roots: dict[str, str] = {}
+    options: dict[str, dict[str, Any]] = {}
+    for name, table in tables_of.items():
+        root = table.pop("root", None)
         own = isinstance(root, str) and _manifest.is_manifest(root)
         if name not in names() and not own:
-            raise DatasetError(
-                f"{path} names an unknown dataset {name!r}; {_meant(name)}; "
+            problems.append(
+                f"unknown dataset {name!r}; {_meant(name)}; "
                 "any other name must stand for a manifest of videos, a .csv or .parquet file"
             )
-        if not _OWN_NAME.fullmatch(name):
-            raise DatasetError(f"{path}: {name!r} cannot be a name; use small letters, digits and _, a letter first")
-        if not isinstance(root, str) or not root:
-            raise DatasetError(f'{path}: {name} must be a folder, as in {name} = "/data/{name}", got {entries[name]!r}')
-    options = {name: _options(path, name, table) for name, table in tables_of.items() if table}
-    return Config({name: _absolute(path, root) for name, root in roots.items()}, options)
+        elif not _OWN_NAME.fullmatch(name):
+            problems.append(f"{name!r} cannot be a name; use small letters, digits and _, a letter first")
+        elif not isinstance(root, str) or not root:
+            problems.append(f'{name} must be a folder, as in {name} = "/data/{name}", got {entries[name]!r}')
+        else:
+            try:
+                roots[name] = _absolute(path, root)
+            except StorageError as error:
+                problems.append(f"{name}: {error}")
+        if name in names() or own:
+            problems += _wrong_options(name, table)
+            if table:
+                options[name] = table
+    if problems:
+        separator = "\n    " if len(problems) > 1 else " "
+        raise DatasetError(separator.join([f"{path}:", *problems]))
+    return Config(roots, {name: _options(path, name, table) for name, table in options.items()})
 
 
-def _options(path: Path, name: str, given: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options of a dataset, files with their whole path. Raise DatasetError for what it has not got."""
-    known = getattr(_adapter(name), "OPTIONS", {}) if name in names() else {}
+def _shown(text: str, message: str) -> str:
+    """Return the line of a TOML text that an error names, and what it lacks if that is quotes."""
+    lines = text.splitlines()
+    at = re.search(r"line (\d+)", message)
+    line = lines[int(at[1]) - 1] if at else next((each for each in reversed(lines) if each.strip()), "")
+    told = f"\n    {printable(line.strip())}"
+    if bare := re.fullmatch(r"\s*([\w-]+)\s*=\s*([^\s\"'\[{#][^#]*)(#.*)?", line):
+        return f'{told}\na path stands in quotes: {bare[1]} = "{printable(bare[2].strip())}"'
+    return f"{told}\na quote is missing" if line.count('"') % 2 else told
+
+
+def _known_options(name: str) -> Mapping[str, Sequence[str]]:
+    return getattr(_adapter(name), "OPTIONS", {}) if name in names() else {}
+
+
+def _wrong_options(name: str, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with each option of a dataset."""
+    known = _known_options(name)
     for option, value in given.items():
         if option not in known:
             has = meant(option, known, f"its options are {', '.join(known)}") if known else "it has none"
-            raise DatasetError(f"{path}: {name} has no option {option!r}; {has}")
-        if not isinstance(value, str) or not value or (known[option] and value not in known[option]):
+            yield f"{name} has no option {option!r}; {has}"
+        elif not isinstance(value, str) or not value or (known[option] and value not in known[option]):
             wanted = " or ".join(f'"{word}"' for word in known[option]) or "the path of a file"
-            raise DatasetError(f"{path}: {option} of {name} must be {wanted}, got {value!r}")
-    return {option: value if known[option] else _absolute(path, value) for option, value in given.items()}
+            yield f"{option} of {name} must be {wanted}, got {value!r}"
+
+
+def _options(config: Path, name: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of a dataset, files with their whole path."""
+    known = _known_options(name)
+    return {option: value if known[option] else _absolute(config, value) for option, value in given.items()}
 
 
 def _absolute(config: Path, place: str) -> str:
-    return place if "://" in place else str(config.absolute().parent / Path(place).expanduser())
+    return place if "://" in place else str(config.absolute().parent / expanded(place))
 
 
 def _adapter(name: str) -> ModuleType:

@@ -36,7 +36,14 @@ def test_roots_are_relative_to_the_file_and_know_home(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ('ffpq = "/data"', r"unknown dataset 'ffpq'; did you mean 'ffpp'\?; any other name must"),
-        ('ffpp = "/a"\nceleb_df = /b', r"datasets\.toml is not valid TOML: .*line 2"),
+        (
+            'ffpp = "/a"\nceleb_df = /b  # mine\ndfd = "/c"',
+            r"datasets\.toml is not valid TOML: .*line 2.*\n    celeb_df = /b  # mine\n"
+            r"a path stands in quotes: celeb_df = \"/b\"$",
+        ),
+        ('ffpp = "/a"\n\ndfdc =\n', r"is not valid TOML: .*\n    dfdc =$"),
+        ('ffpp = "/a\ndfdc = "/b"', r"is not valid TOML: .*line 1.*\n    ffpp = \"/a\na quote is missing$"),
+        ('ffpp = "/a"\nffpp = "/b"\n', r"is not valid TOML: .*line 2.*\n    ffpp = \"/b\"$"),
         ("ffpp = 3", r"ffpp must be a folder.*got 3"),
         ('[ffpp]\nplace = "/a"', r"ffpp must be a folder.*got \{'place': '/a'\}"),
         ('[ffpp]\nroot = "/a"\nlist = "b"', r"ffpp has no option 'list'; it has none"),
@@ -51,6 +58,26 @@ def test_a_bad_config_says_what_is_wrong(tmp_path, text, message):
     config.write_text(text)
     with pytest.raises(DatasetError, match=message):
         datasets.read_config(config)
+
+
+def test_all_that_is_wrong_with_a_config_is_said_at_once(tmp_path):
+    config = tmp_path / "datasets.toml"
+    config.write_text(
+        'ffpq = "/a"\nceleb_df = 3\ndfd = "~nobody-here/x"\n[dfdc]\nlist = 4\n[ffpp]\nroot = "/f"\nx = "y"\n'
+    )
+    with pytest.raises(DatasetError) as error:
+        datasets.read_config(config)
+    path, *problems = str(error.value).splitlines()
+    assert path == f"{config}:"
+    said = [
+        "unknown dataset 'ffpq'",
+        "celeb_df must be a folder",
+        "dfd: ~nobody-here/x: there is no home folder ~nobody-here;",
+        "dfdc must be a folder",
+        "list of dfdc must be the path of a file, got 4",
+        "ffpp has no option 'x'",
+    ]
+    assert [problem.strip()[: len(text)] for problem, text in zip(problems, said, strict=True)] == said
 
 
 def test_a_dataset_with_options_is_a_table(tmp_path):
