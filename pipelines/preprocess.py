@@ -19,6 +19,7 @@ from pipelines.common import cluster, command, tables
 from pipelines.common.storage import DEFAULT_STORAGE
 from pipelines.experiments.experiment import PRESETS
 from pipelines.faces.store import ExtractionError
+from pipelines.launch import switches
 
 PROG = "python -m pipelines.preprocess"
 
@@ -45,7 +46,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="extract nothing, but take files of the same size for those that the storage's faces were cut from, by "
         "whatever recipe: the videos were copied without their times",
     )
-    p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
+    switches.add_address(p)
     p.add_argument("--dry-run", action="store_true", help="print what would be extracted and stop")
     return p
 

@@ -58,7 +58,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="score in N processes of Ray, on a GPU each where there are any; 0: in this one (default: %(default)s). "
         "FILE must then lie at the same place on all nodes",
     )
-    p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
+    switches.add_address(p)
     switches.add_foreign(p)
     return p
 

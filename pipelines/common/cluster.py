@@ -159,11 +159,6 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
     """Join the cluster at this address. Raise ClusterError where that fails."""
     import ray
 
-    if "://" in address:
-        raise ClusterError(
-            f"--address {address}: a sweep reads and writes the storage itself, so it must run on a node of the "
-            "cluster; submit it there (ray job submit, see docs/cluster.md) with --address auto"
-        )
     try:
         with _silent_stderr():
             ray.init(address=address, runtime_env=_runtime_env(), **options)

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,7 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         "torch, or the name of an installed Python package that has one; for all networks, or for the one of timm that "
         "is named",
     )
-    p.add_argument("--address", metavar="ADDR", help="an existing Ray cluster, run on a node of it: auto, or host:port")
+    add_address(p)
     p.add_argument(
         "--search",
         type=positive,
@@ -102,6 +103,31 @@ def add_launch(p: argparse.ArgumentParser, seeds: Mapping[str, int]) -> None:
         "model.localize.use_meta=true,false (default: the settings in which the rows differ, or learning rates)",
     )
     p.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+
+def add_address(p: argparse.ArgumentParser) -> None:
+    """Add the switch of all commands that may run on a cluster."""
+    p.add_argument(
+        "--address",
+        type=_address,
+        metavar="ADDR",
+        help="an existing Ray cluster, run on a node of it: auto, or host:port",
+    )
+
+
+def _address(text: str) -> str:
+    """Return the address of a cluster: `auto`, or `<host>:<port>`."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text}: this reads and writes the storage itself, so it must run on a node of the cluster; submit "
+            "it there (ray job submit, see docs/cluster.md) with --address auto"
+        )
+    host_and_port = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d+)", text)
+    if text != "auto" and not (host_and_port and 0 < int(host_and_port[1]) < 2**16):
+        raise argparse.ArgumentTypeError(
+            f"must be auto, or the cluster's head as host:port, such as 10.0.0.5:6379; got {text!r}"
+        )
+    return text
 
 
 def _setting(text: str) -> tuple[str, Any]:

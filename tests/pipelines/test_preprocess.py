@@ -184,7 +184,7 @@ def test_wrong_use_is_exit_code_2_and_one_line(storage, capsys):
 def test_a_dry_run_plans_the_sample_corpus_before_it_is_made(tmp_path, monkeypatch):
     monkeypatch.delenv("CROSSFORGE_DATASETS", raising=False)
     monkeypatch.chdir(tmp_path)
-    argv = ("celeb_df", "--methods", "plain", "--preset", "tiny", "--storage", "none", "--address", "nohost")
+    argv = ("celeb_df", "--methods", "plain", "--preset", "tiny", "--storage", "none", "--address", "nohost:6379")
     console = text()
     assert preprocess.execute(arguments(*argv, "--dry-run"), console) == 0
     with corpus.outlined(tmp_path, size="tiny", names=["celeb_df"]) as roots:
@@ -194,5 +194,5 @@ def test_a_dry_run_plans_the_sample_corpus_before_it_is_made(tmp_path, monkeypat
     assert [cell.strip() for cell in line.split("│")][5:7] == [str(number)] * 2
     assert f"Storage: {tmp_path / 'none'}" in shown
     assert "made on first use" in shown
-    assert "The cluster at nohost was not asked" in shown
+    assert "The cluster at nohost:6379 was not asked" in shown
     assert list(tmp_path.iterdir()) == []

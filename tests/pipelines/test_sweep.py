@@ -41,6 +41,29 @@ def test_a_launch_is_told_what_the_switches_say(switches: str, expected: tuple[A
     assert tuple(getattr(options, name) for name in names) == expected
 
 
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("ray://head:10001", "ray://head:10001: this reads and writes the storage itself, so it must run on a node of"),
+        ("http://10.0.0.5:8265", "submit it there (ray job submit, see docs/cluster.md) with --address auto"),
+        ("localhost", "must be auto, or the cluster's head as host:port, such as 10.0.0.5:6379; got 'localhost'"),
+        ("10.0.0.5:", "got '10.0.0.5:'"),
+        ("10.0.0.5:70000", "got '10.0.0.5:70000'"),
+        ("a b:6379", "got 'a b:6379'"),
+        ("", "got ''"),
+    ],
+)
+def test_an_address_has_the_form_of_one(address: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        told("--dry-run", "--address", address)
+    assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_address_is_auto_or_host_and_port() -> None:
+    for address in ("auto", "10.0.0.5:6379", "head-0.ray.svc:6379", "[fe80::1]:6379"):
+        assert told("--address", address).address == address
+
+
 def test_a_space_without_a_search_is_refused() -> None:
     with pytest.raises(ValueError, match="--space says what --search varies; add --search N"):
         told("--space", "model.lr=1..2")

@@ -65,11 +65,6 @@ def test_a_token_is_used_where_there_is_one(tmp_path: Path) -> None:
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
-def test_ray_client_is_refused_with_what_to_do_instead() -> None:
-    with pytest.raises(ClusterError, match=r"--address ray://head:10001: .*submit it there"):
-        cluster._join("ray://head:10001", {})
-
-
 @pytest.mark.usefixtures("no_cluster")
 def test_a_driver_sends_its_code_and_a_submitted_job_has_it_already(monkeypatch: pytest.MonkeyPatch) -> None:
     own = cluster._runtime_env()
