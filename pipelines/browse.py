@@ -7,7 +7,6 @@ landmarks (cyan) and the outline of the mask (pink). Only the faces that are sho
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -28,7 +27,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     p.add_argument("patterns", metavar="VIDEO_ID", nargs="*", help="or a pattern such as 'ffpp/*/c23/000_*'")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")
-    p.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.html"), help=".png or .html (%(default)s)")
+    p.add_argument("--out", type=command.path, default="sheet.html", metavar="FILE", help=".png, .html (%(default)s)")
     p.add_argument("--failed", action="store_true", help="only videos without a usable face")
     p.add_argument("--split", choices=tables.SPLITS, default="", help="only this part")
     p.add_argument("--method", metavar="X", default="", help="only this manipulation, or real")

@@ -14,7 +14,6 @@ Flags are not corrected for the number of tests.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -34,7 +33,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="a dataset, for all extractions of it, or a folder below <storage>/faces (default: all of the storage)",
     )
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")
-    p.add_argument("--out", metavar="DIR", type=Path, help="write Markdown, CSV and a plot there")
+    p.add_argument("--out", metavar="DIR", type=command.path, help="write Markdown, CSV and a plot there")
     return p
 
 

@@ -39,7 +39,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     p.add_argument("--frames", type=positive, metavar="N", default=32, help="frames of each video (default: 32)")
     p.add_argument("--size", type=positive, metavar="PX", default=224, help="edge of a face's picture (default: 224)")
-    p.add_argument("--report", metavar="FILE.csv", help="write every problem there, one line each")
+    p.add_argument("--report", metavar="FILE.csv", type=command.path, help="write every problem there, one line each")
     return p
 
 

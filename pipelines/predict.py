@@ -9,7 +9,6 @@ Exit code: 0, 1 if a video has no score, 2 for wrong input.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -34,8 +33,8 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     which.add_argument("--method", choices=models.names(), metavar="METHOD", help="its best trial, by validation AUC")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="of the sweeps (default: ./%(default)s)")
-    p.add_argument("--json", metavar="FILE", type=Path, help="write every face's scores there")
-    p.add_argument("--picture", metavar="DIR", type=Path, help="write a picture for each video there")
+    p.add_argument("--json", metavar="FILE", type=command.path, help="write every face's scores there")
+    p.add_argument("--picture", metavar="DIR", type=command.path, help="write a picture for each video there")
     return p
 
 

@@ -10,7 +10,6 @@ made-up sample corpus is used. The same command again continues, and does nothin
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -38,7 +37,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     p.add_argument(
         "--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: ./%(default)s)"
     )
-    p.add_argument("--predictor", metavar="FILE", type=Path, help="a dlib landmark predictor of your own")
+    p.add_argument("--predictor", metavar="FILE", type=command.path, help="a dlib landmark predictor of your own")
     p.add_argument("--retry-failed", action="store_true", help="read unreadable and crashed videos again")
     p.add_argument(
         "--same-files",

@@ -39,7 +39,12 @@ PROG = "python -m pipelines.score_detector"
 def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the parser of the switches."""
     p = command.parser(prog, __doc__)
-    p.add_argument("detector", metavar="FILE:FACTORY", help="your file, and the function in it that makes the network")
+    p.add_argument(
+        "detector",
+        type=_detector,
+        metavar="FILE:FACTORY",
+        help="your file, and the function in it that makes the network",
+    )
     p.add_argument(
         "--name", metavar="METHOD", default="", help="what it is called in tables (default: the file's name)"
     )
@@ -61,6 +66,14 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     switches.add_address(p)
     switches.add_foreign(p)
     return p
+
+
+def _detector(text: str) -> str:
+    """Return the file and the function: `<file>:<function>`."""
+    file, _, factory = text.rpartition(":")
+    if not (file and factory.isidentifier()):
+        raise argparse.ArgumentTypeError(f"must be FILE:FACTORY, such as my_detector.py:build; got {text!r}")
+    return f"{command.path(file)}:{factory}"
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:

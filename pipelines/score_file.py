@@ -18,7 +18,6 @@ Exit code: 0, 1 if MLflow can't be reached, 2 for wrong input.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
@@ -33,7 +32,7 @@ PROG = "python -m pipelines.score_file"
 def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the parser of the switches."""
     p = command.parser(prog, __doc__)
-    p.add_argument("scores", metavar="SCORES", type=Path, help="the file: .csv or .parquet")
+    p.add_argument("scores", metavar="SCORES", type=command.path, help="the file: .csv or .parquet")
     p.add_argument("--name", required=True, metavar="METHOD", help="what the method is called in tables")
     p.add_argument("--score-column", metavar="NAME", default="score", help="of the scores (default: %(default)s)")
     p.add_argument(

@@ -25,7 +25,7 @@ from rich.console import Console
 
 import models
 from pipelines.common import cluster, command
-from pipelines.common.storage import check_storage, digest, write_text
+from pipelines.common.storage import check_storage, digest, expanded, write_text
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.sweep import Row, Sweep
 from pipelines.faces.store import ExtractionError
@@ -111,7 +111,7 @@ def toml(lists: Mapping[str, str], config_file: Path | None) -> str:
     from pipelines import datasets
 
     known = datasets.read_config(config_file) if config_file else datasets.Config({}, {})
-    roots = {**known, **{name: str(Path(file).expanduser().absolute()) for name, file in lists.items()}}
+    roots = {**known, **{name: str(expanded(file).absolute()) for name, file in lists.items()}}
     lines = []
     for name, root in roots.items():
         own = {} if name in lists else known.options.get(name, {})

@@ -230,7 +230,7 @@ def examine_and_show(arguments: argparse.Namespace, console: Console) -> int:
     findings = examine(names, roots, storage, options, console, is_sample=config is None)
     show(findings, console)
     if arguments.report:
-        write_text(Path(arguments.report), to_csv(findings))
+        write_text(arguments.report, to_csv(findings))
         console.print(f"Every problem: {arguments.report}", highlight=False, markup=False, soft_wrap=True)
     results = [finding.result for own in findings.values() for finding in own]
     numbers = [counted(results.count(result), result) for result in (ERROR, WARNING)]

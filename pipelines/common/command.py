@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pipelines.common.storage import StorageError, expanded
 from pipelines.common.text import meant, printable
 
 
@@ -45,6 +46,14 @@ def not_negative(text: str) -> int:
 def positive(text: str) -> int:
     """Return the value of a switch that takes 1, 2, 3, ...; the `type` of an argument."""
     return _whole_number(text, least=1)
+
+
+def path(text: str) -> Path:
+    """Return the path that a switch names; shells leave the `~` of `--out=~/x` to us. The `type` of an argument."""
+    try:
+        return expanded(text)
+    except StorageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _whole_number(text: str, least: int) -> int:

@@ -317,10 +317,15 @@ def state(path: Path) -> list[Any]:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path of this machine with its home folder in place of a leading `~` or `~user`. Raise StorageError."""
+    """Return a path of this machine with the home folder in place of a leading `~` or `~user`.
+
+    Raise StorageError for `~x` where there is neither a user x nor a file of that name.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
+        if Path(path).exists():
+            return Path(path)
         user = Path(path).parts[0]
         raise StorageError(
             f"{path}: there is no home folder {user}; write ~/ for your own, or ./{path} for a file of that name"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipelines import datasets
 from pipelines.common import own_code, provenance
-from pipelines.common.storage import check_storage, read_json
+from pipelines.common.storage import check_storage, expanded, read_json
 from pipelines.common.text import first, meant
 from pipelines.datasets.sample import corpus
 from pipelines.experiments import protocol
@@ -179,7 +179,7 @@ class Scope:
 
 
 def _sweep(asked: Asked) -> Sweep:
-    sweep = own_code.load(Path(asked.sweep), "SWEEP")
+    sweep = own_code.load(expanded(asked.sweep), "SWEEP")
     if not isinstance(sweep, Sweep):
         raise ValueError(f"{asked.sweep}: SWEEP must be a Sweep, got {type(sweep).__name__}")
     labels = [row.label for row in sweep.running]

@@ -28,7 +28,7 @@ import models
 from pipelines.common import device, own_code, provenance
 from pipelines.common.numerics import Precision
 from pipelines.common.own_code import OwnCodeError
-from pipelines.common.storage import digest, write_json, write_parquet
+from pipelines.common.storage import digest, expanded, write_json, write_parquet
 from pipelines.common.tables import PREDICTIONS
 from pipelines.metrics.names import FINAL
 from pipelines.scoring.from_file import NEARLY_SURE, Scale, Side
@@ -172,8 +172,8 @@ def load(named: str, storage: Path) -> Detector:
     """
     file_name, _, factory = named.rpartition(":")
     if not file_name or not factory.isidentifier():
-        raise OwnCodeError(f"--detector {named}: write FILE:FACTORY, such as my_detector.py:build")
-    file = Path(file_name).expanduser().resolve()
+        raise OwnCodeError(f"{named}: write FILE:FACTORY, such as my_detector.py:build")
+    file = expanded(file_name).resolve()
     network, wants = _made(file, factory)
     weights = _weights(network)  # now: what a first call keeps is none
     on = device.best()

@@ -13,6 +13,7 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 from rich.console import Console
 
+from pipelines.common.storage import expanded
 from pipelines.scoring import predict, trained
 
 ARTIFACT = "storage"  # a storage folder that holds this one trial
@@ -41,7 +42,7 @@ class VideoScores(PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return one row for each of `model_input["video"]`, under its index; `SIGNATURE` says what is in it."""
-        videos = [Path(str(name)).expanduser() for name in model_input["video"]]
+        videos = [expanded(str(name)) for name in model_input["video"]]
         rows = [
             {
                 "score": float("nan") if video.score is None else video.score,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models._weights import architecture, fitted
-from pipelines.common.storage import StorageError, write_bytes
+from pipelines.common.storage import StorageError, expanded, write_bytes
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pth", ".pt", ".bin")  # of files with weights
@@ -59,7 +59,7 @@ def read(source: str, network: str) -> dict[str, Tensor]:
     A package's may have other names than timm's, if they follow the network in order. Raises ValueError, which says
     what is wrong and what to do.
     """
-    file = Path(source).expanduser()
+    file = expanded(source)
     of_package = not file.is_file()
     if of_package:
         file = _in_package(source)

@@ -1,6 +1,7 @@
 """The frame of every command: which exit code, which line, and which numbers a switch takes."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,11 @@ def test_a_tilde_before_no_user_of_this_machine_is_a_part_of_the_name(tmp_path, 
         command.check_there(["~no-such-user.mp4"])
     (tmp_path / "~no-such-user.mp4").touch()
     command.check_there(["~no-such-user.mp4"])
+    assert command.path("~no-such-user.mp4") == Path("~no-such-user.mp4")
+
+
+def test_the_path_of_a_switch_may_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert (command.path("~/x"), command.path("a/~/b")) == (Path("/home/me/x"), Path("a/~/b"))
+    with pytest.raises(argparse.ArgumentTypeError, match=r"^~no-such-user/x: there is no home folder ~no-such-user;"):
+        command.path("~no-such-user/x")
