@@ -14,7 +14,7 @@ from rich.console import Console
 
 import models
 from pipelines.common import cluster, command
-from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage
 from pipelines.faces.store import ExtractionError
 
 PROG = "python -m pipelines.predict"
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
     def work(console: Console) -> int:
         command.check_there(arguments.videos)
+        check_storage(arguments.storage, write=False)
         console.print("Loading what reads and scores videos", style="dim", highlight=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import predict

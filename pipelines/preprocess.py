@@ -15,7 +15,7 @@ from rich.console import Console
 
 import models
 from pipelines.common import cluster, command, tables
-from pipelines.common.storage import DEFAULT_STORAGE
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage
 from pipelines.experiments.experiment import PRESETS
 from pipelines.faces.store import ExtractionError
 from pipelines.launch import switches
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     cluster.prepare_environment(arguments.address)
 
     def work(console: Console) -> int:
+        check_storage(arguments.storage, write=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import preprocess
 

@@ -30,6 +30,7 @@ from rich.console import Console
 
 from pipelines.common import cluster, command
 from pipelines.common.command import not_negative
+from pipelines.common.storage import check_storage
 from pipelines.faces.store import ExtractionError
 from pipelines.launch import switches
 
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     cluster.prepare_environment(arguments.address)
 
     def work(console: Console) -> int:
+        check_storage(arguments.storage, write=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import score_detector
 

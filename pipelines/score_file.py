@@ -23,6 +23,7 @@ from typing import get_args
 from rich.console import Console
 
 from pipelines.common import command
+from pipelines.common.storage import check_storage
 from pipelines.launch import switches
 from pipelines.scoring.from_file import Scale, Side
 
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
     def work(console: Console) -> int:
         command.check_there([arguments.scores])
+        check_storage(arguments.storage, write=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import score_file
 

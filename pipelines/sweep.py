@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from pipelines.common import cluster, command
+from pipelines.common.storage import check_storage
 from pipelines.experiments.experiment import Experiment
 from pipelines.experiments.sweep import Row, Sweep, grid, side_by_side
 from pipelines.faces.store import ExtractionError
@@ -43,6 +44,7 @@ def main(sweep: Sweep, doc: str | None = None, argv: Sequence[str] | None = None
     def work(console: Console) -> int:
         asked = switches.options(arguments)
         cluster.prepare_environment(asked.address)
+        check_storage(asked.storage, write=False)
         # Here: what trains takes seconds to import, which `--help` does without.
         from pipelines.commands.sweep import run
 

@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         sweep = sweep_of(arguments.method, train_on, arguments.test_on, arguments.name)
         asked = switches.options(arguments)
         cluster.prepare_environment(asked.address)
+        check_storage(asked.storage, write=False)
         # Here: what trains takes seconds to import, which `--help` does without.
         from pipelines.commands.sweep import run
 

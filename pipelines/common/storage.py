@@ -12,10 +12,12 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,8 @@ from pipelines.common.bucket_client import StorageError
 from pipelines.common.lease import NOT_LEASED, Claim, Lease
 
 DEFAULT_STORAGE = "crossforge-storage"  # below the current folder
+log = logging.getLogger(__name__)
+_QUIET_S = 2.0  # how long a person waits for a bucket without a word
 _LEFT_S = 3600.0  # a folder that nobody has written to for so long is no longer being written
 _WHOLE = "_whole"  # an object that is put last into a folder of a bucket, and deleted first
 
@@ -342,6 +346,8 @@ def path_of(named: str | Path) -> Path:
 def check_storage(uri: str, *, write: bool = True) -> Path:
     """Return the storage as an absolute path. With `write`, make it if it is missing and check that it works.
 
+    Commands ask it before what works is imported, which takes seconds. Where a bucket is slow to answer, say so.
+
     Raise StorageError for what is neither a folder nor a place in a bucket, for a bucket that there is not or that
     can't be read, and, with `write`, for what can't be written.
     """
@@ -350,16 +356,32 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
     path = (bucket.parse(uri) if "://" in uri else expanded(uri)).resolve()
     if not write:
         if isinstance(path, BucketPath):
-            path.is_dir()  # which raises for a bucket that there is not
+            with _waiting(path):
+                path.is_dir()  # which raises for a bucket that there is not
         return path
     try:
-        write_bytes(path / ".writable", b"")
-        (path / ".writable").unlink(missing_ok=True)  # another launch may try at the same moment
+        with _waiting(path):
+            write_bytes(path / ".writable", b"")
+            (path / ".writable").unlink(missing_ok=True)  # another launch may try at the same moment
     except OSError as error:
         raise StorageError(
             f"--storage {path} can't be written ({error.strerror}); name a folder that can, with some GB free"
         ) from error
     return path
+
+
+@contextmanager
+def _waiting(path: Path) -> Iterator[None]:
+    """Say of a bucket, where the block takes longer than `_QUIET_S`, what is waited for."""
+    said = "%s has not answered yet; waiting for it, or for credentials, up to %.0f min"
+    timer = threading.Timer(_QUIET_S, log.warning, (said, path, bucket.PATIENCE_S / 60))
+    timer.daemon = True
+    if isinstance(path, BucketPath):
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def digest(value: Any) -> str:

@@ -102,11 +102,21 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "s3://b" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [("predict", "none.mp4", "--run", "0123"), ("score-file", "none.mp4", "--name", "X")])
-def test_a_file_that_is_not_there_is_said_before_what_works_is_imported(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("predict", "none.mp4", "--run", "0123"), "there is no file or folder none.mp4"),
+        (("score-file", "none.mp4", "--name", "X"), "there is no file or folder none.mp4"),
+        (
+            ("sweep", "lre_gate", "--storage", "s3:/bucket"),
+            "--storage s3:/bucket: a place in a bucket is written s3://",
+        ),
+    ],
+)
+def test_a_place_that_is_not_there_is_said_before_what_works_is_imported(words: tuple[str, ...], error: str) -> None:
     done = run("-X", "importtime", f"{sys.prefix}/bin/crossforge", *words)
     assert done.returncode == 2
-    assert "error: there is no file or folder none.mp4" in done.stdout
+    assert f"error: {error}" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert imported.isdisjoint(HEAVY)

@@ -331,6 +331,23 @@ def test_storage_in_a_bucket_is_tried_and_left_empty(in_bucket):
         storage.check_storage("s3://not-there/run", write=False)
 
 
+def test_of_a_bucket_that_is_slow_to_answer_it_is_said_that_it_is_waited_for(monkeypatch, caplog):
+    def after_a_word(path):
+        deadline = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(storage, "_QUIET_S", 0.05)
+    monkeypatch.setattr(storage.BucketPath, "is_dir", after_a_word)
+    storage.check_storage("s3://bucket/run", write=False)
+    said = ["s3://bucket/run has not answered yet; waiting for it, or for credentials, up to 5 min"]
+    assert [record.getMessage() for record in caplog.records] == said
+    monkeypatch.setattr(storage.BucketPath, "is_dir", lambda path: True)
+    storage.check_storage("s3://bucket/run", write=False)
+    time.sleep(0.1)
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_storage_that_is_a_file_or_below_one_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("")
