@@ -168,6 +168,9 @@ def _published(name: str) -> Mapping[tuple[str, str], int]:
 def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
     """Print a line for each dataset, and below it a table of what is wrong; of many problems the first five are named.
 
+    A text of several lines, such as the folders that are expected, stands below the table in its own lines, since a
+    cell would break them. It says itself what to do.
+
     The line of a dataset without fault says how many videos it has, that of all together how much room there is. What
     was noted without being a fault follows it.
     """
@@ -182,16 +185,18 @@ def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
         for note in (problem.text for finding in own if finding.result == OK for problem in finding.problems):
             console.print(Text(f"    {printable(note)}"), highlight=False, soft_wrap=True)
-        if not wrong:
-            continue
         table = Table(show_lines=True, expand=True)
         for column, ratio in (("check", None), ("result", None), ("found", 3), ("what to do", 2)):
             table.add_column(column, ratio=ratio, overflow="fold")
+        long = [finding.text for finding in wrong if "\n" in finding.text]
         for finding in wrong:
-            lines = "\n".join(printable(line) for line in finding.text.splitlines())
-            result = Text(finding.result, STYLES[finding.result])
-            table.add_row(finding.check, result, Text(lines), Text(printable(finding.todo)))
-        console.print(table)
+            if finding.text not in long:
+                result = Text(finding.result, STYLES[finding.result])
+                table.add_row(finding.check, result, Text(printable(finding.text)), Text(printable(finding.todo)))
+        if table.row_count:
+            console.print(table)
+        for line in (line for text in long for line in text.splitlines()):
+            console.print(Text(f"    {printable(line)}"), highlight=False, soft_wrap=True)
 
 
 def to_csv(findings: Mapping[str, Sequence[Finding]]) -> str:

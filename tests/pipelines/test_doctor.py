@@ -227,6 +227,14 @@ def test_a_dataset_without_fault_is_one_line(capsys):
     assert "as expected" not in table
 
 
+def test_folders_that_are_expected_are_shown_as_wide_as_they_are(capsys):
+    tree = f"    manipulated_sequences/<method>/{'x' * 80}/TTT_SSS.mp4"
+    layout = _checks.Finding(check="layout", result=ERROR, text=f"not\x1b here\nExpected\n{tree}", todo="mend it")
+    doctor.show({"a": [layout]}, Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["a: error; 1 error; 0 of 1 check ok", "    not\\x1b here", "    Expected", f"    {tree}"]
+
+
 # Files
 
 
