@@ -77,7 +77,8 @@ def strip(faces: store.Faces, entry: Mapping[str, Any], num_faces: int, size_px:
     kind = "fake" if entry["label"] == tables.FAKE else "real"
     state = entry["status"] + (f": {entry['reason']}" if entry["reason"] else "")
     parts = [kind, *([entry["method"]] if kind == "fake" else []), entry["split"], entry["codec"]]
-    counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames, {entry['seconds']:.1f} s"
+    some = f", {num_faces} shown" if num_faces < entry["num_faces"] else ""
+    counts = f"{entry['num_faces']} faces in {entry['num_frames']} frames{some}, {entry['seconds']:.1f} s"
     lines = [state, f"{', '.join(parts)}; {counts}"]
     tiles: list[Tile] = []
     if entry["num_faces"]:
@@ -114,6 +115,17 @@ def _tile(row: Mapping[str, Any], size_px: int) -> Tile:
     return Tile(face(decode_png(row["image_png"]), landmarks, mask, size_px), caption)
 
 
+def rest(shown: Sequence[Mapping[str, Any]], num_matching: int, num_faces: int) -> str:
+    """Return what to type for what the sheet leaves out; empty where it has all.
+
+    shown: entries of the videos that are shown, of `num_matching`. num_faces: that are shown of each, at most.
+    """
+    most = max((entry["num_faces"] for entry in shown), default=0)
+    more = [f"all {num_matching} videos: --videos {num_matching}"] if len(shown) < num_matching else []
+    more += [f"all faces of each: --frames {most}"] if num_faces < most else []
+    return "; ".join([*more, "certain videos: their ids or a pattern, or --failed, --split, --method"]) if more else ""
+
+
 def show(arguments: argparse.Namespace, console: Console) -> int:
     """Write the sheet and return the exit code. Raises ValueError or OSError for wrong input."""
     out: Path = arguments.out
@@ -139,4 +151,6 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     data = to_png(title, strips) if out.suffix.lower() == ".png" else to_html(title, strips).encode()
     write_bytes(out, data)
     say(f"{some}: {printable(str(out))}")
+    if more := rest(list(chosen.values()), num_matching, arguments.frames):
+        say(f"For {more}")
     return 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines import browse
-from pipelines.commands.browse import Filter, choose
+from pipelines.commands.browse import Filter, choose, rest
 from pipelines.faces import store
 from pipelines.reporting import contact_sheet
 
@@ -68,6 +68,14 @@ def test_landmarks_are_dots_where_they_are_and_the_mask_has_an_outline():
     line = np.argwhere((shown == contact_sheet.OUTLINE).all(-1))
     assert (line.min(0).tolist(), line.max(0).tolist()) == ([40, 40], [59, 59])
     assert (shown[45:55, 45:55] == 0).all()  # not filled
+
+
+def test_what_is_left_out_is_told_with_how_to_see_it():
+    shown = [{"num_faces": 32}, {"num_faces": 64}]
+    assert rest(shown, 2, 64) == ""
+    assert rest(shown, 2, 8).startswith("all faces of each: --frames 64; certain videos: ")
+    assert rest(shown, 9, 64).startswith("all 9 videos: --videos 9; certain videos: ")
+    assert rest(shown, 9, 8).startswith("all 9 videos: --videos 9; all faces of each: --frames 64; ")
 
 
 class Page(HTMLParser):
@@ -130,6 +138,7 @@ def test_the_command_shows_faces_of_an_extraction(tiny, tmp_path, capsys):
     page = Page(out.read_text())
     assert sum(tag == "img" for tag, _ in page.tags) == 6  # two fakes of one pair
     assert "masks known of 4 of 4 faces" in page.text
+    assert "4 faces in 4 frames, 3 shown, " in page.text
     assert "2 videos" in capsys.readouterr().out
 
 
