@@ -1,4 +1,4 @@
-"""Shows what an extraction cut out: python -m pipelines.browse DATASET [VIDEO_ID or pattern ...]
+"""Shows what an extraction cut out: uv run crossforge browse DATASET [VIDEO_ID or pattern ...]
 
 A contact sheet with a row for each video: its name, class, status and reason, and some of its faces with their
 landmarks (cyan) and the outline of the mask (pink). Only the faces that are shown are read.

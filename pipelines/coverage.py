@@ -1,4 +1,4 @@
-"""What an extraction made of its videos, by class and manipulation: python -m pipelines.coverage [DATASET ...]
+"""What an extraction made of its videos, by class and manipulation: uv run crossforge coverage [DATASET ...]
 
 A video that gives no face is scored by a rule, not by a model. Where such videos are more often fake than real,
 or the other way round, the rule tells the label, and a number that looks like detection is partly bookkeeping.

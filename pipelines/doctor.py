@@ -1,4 +1,4 @@
-"""Examines datasets before anything is spent on them: python -m pipelines.doctor [DATASET ...]
+"""Examines datasets before anything is spent on them: uv run crossforge doctor [DATASET ...]
 
 Looks at every dataset of datasets.toml, or at those named; without a datasets.toml at the sample corpus, as a
 sweep would. Per dataset: layout, number of videos against the published one, its owners' lists (what the copy has of

@@ -1,4 +1,4 @@
-"""Scores of one's own videos by a trained trial: python -m pipelines.predict VIDEO ... --method METHOD (or --run TRIAL)
+"""Scores of one's own videos by a trained trial: uv run crossforge predict VIDEO ... --method METHOD (or --run TRIAL)
 
 Faces are cut and scored exactly as for the trial's test datasets; a score is P(fake). Only the masks that LRE draws
 are others: by the file's content. A VIDEO is a video file, a picture, or a folder with videos and pictures at any

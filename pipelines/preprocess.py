@@ -1,6 +1,6 @@
 """Videos -> faces, as the papers cut them, before any sweep needs them.
 
-    python -m pipelines.preprocess [DATASET ...] [--methods lre delocate] [--splits train val test] [--codec c23]
+    uv run crossforge preprocess [DATASET ...] [--methods lre delocate] [--splits train val test] [--codec c23]
 
 A sweep extracts what it needs by itself; this command does it ahead, for instance over night on CPU machines.
 Each method's crop is a recipe of its own; a video is decoded once for all of them. Without `--datasets` the

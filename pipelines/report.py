@@ -1,8 +1,8 @@
-"""The table of a sweep beside the paper's, as Markdown, CSV, PNG and HTML: python -m pipelines.report [SWEEP ...]
+"""The table of a sweep beside the paper's, as Markdown, CSV, PNG and HTML: uv run crossforge report [SWEEP ...]
 
-    python -m pipelines.report                              every report of the storage
-    python -m pipelines.report mask_ratio                   those of one sweep
-    python -m pipelines.report /data/crossforge/reports/X   one folder, beside its runs
+    uv run crossforge report                              every report of the storage
+    uv run crossforge report mask_ratio                   those of one sweep
+    uv run crossforge report /data/crossforge/reports/X   one folder, beside its runs
 
 A sweep writes its report when it ends. This command makes it again from the PREDICTIONS of the runs: their RESULTS
 by the code of now (and says where the stored ones differ), then everything that follows. It needs no model, no GPU,

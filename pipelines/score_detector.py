@@ -1,7 +1,7 @@
-"""A detector of your own over our faces, in our tables: python -m pipelines.score_detector FILE:FACTORY ...
+"""A detector of your own over our faces, in our tables: uv run crossforge score-detector FILE:FACTORY ...
 
-    python -m pipelines.score_detector my_detector.py:build --name "My method" --test-on celeb_df --train-on ffpp
-    python -m pipelines.score_detector my_detector.py:build --sweep sweeps/methods.py
+    uv run crossforge score-detector my_detector.py:build --name "My method" --test-on celeb_df --train-on ffpp
+    uv run crossforge score-detector my_detector.py:build --sweep sweeps/methods.py
 
 FILE is a Python file of yours, which this command runs, with all rights that you have. Nothing else is loaded, and
 nothing is unpickled unless your file does it. FACTORY() in it returns the network and what the network wants:
@@ -54,7 +54,8 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="other settings of the extraction than ours, e.g. num_frames=64 detector=dlib; see pipelines.preprocess",
+        help="other settings of the extraction than ours, e.g. num_frames=64 detector=dlib; see `uv run crossforge "
+        "preprocess --help`",
     )
     p.add_argument(
         "--actors",

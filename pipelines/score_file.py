@@ -1,7 +1,7 @@
-"""Scores of any method, made elsewhere, in our tables: python -m pipelines.score_file SCORES --name METHOD ...
+"""Scores of any method, made elsewhere, in our tables: uv run crossforge score-file SCORES --name METHOD ...
 
-    python -m pipelines.score_file scores.csv --name "My method" --test-on celeb_df --train-on ffpp
-    python -m pipelines.score_file scores.csv --name "My method" --sweep sweeps/methods.py
+    uv run crossforge score-file scores.csv --name "My method" --test-on celeb_df --train-on ffpp
+    uv run crossforge score-file scores.csv --name "My method" --sweep sweeps/methods.py
 
 SCORES is a .csv or .parquet file with a line for each video, or for each frame of a video:
     video_id     as our tables have it, e.g. celeb_df/Celeb-real/id0_0000; or

@@ -1,8 +1,8 @@
-"""Trains and scores one method on one's own data, without a sweep's file: python -m pipelines.train METHOD ...
+"""Trains and scores one method on one's own data, without a sweep's file: uv run crossforge train METHOD ...
 
-    python -m pipelines.train plain --datasets datasets.toml --train-on ffpp --test-on celeb_df dfdc
-    python -m pipelines.train lre --lists mine=videos.csv --seeds 3
-    python -m pipelines.train plain                          # no datasets: made-up sample corpus, small preset
+    uv run crossforge train plain --datasets datasets.toml --train-on ffpp --test-on celeb_df dfdc
+    uv run crossforge train lre --lists mine=videos.csv --seeds 3
+    uv run crossforge train plain                          # no datasets: made-up sample corpus, small preset
 
 It is a sweep of one row: the same protocol, the same switches, a report, runs in MLflow and a registered model, named
 train_METHOD. A checkpoint is chosen on the validation part of the training dataset; test parts are scored once. A

@@ -1,4 +1,4 @@
-"""The questions: one file each, `python sweeps/<question>.py`. `python -m sweeps` lists them.
+"""The questions: one file each, `uv run python sweeps/<question>.py`. `uv run crossforge sweeps` lists them.
 
 Files that begin with `_` hold what several questions of a paper share.
 """

@@ -1,4 +1,4 @@
-"""The questions that can be asked, a line each: python -m sweeps [WORD ...] [--long] [--trained]
+"""The questions that can be asked, a line each: uv run crossforge sweeps [WORD ...] [--long] [--trained]
 
 A word chooses: uv run crossforge sweeps lre, uv run crossforge sweeps noise "Table 5".
 

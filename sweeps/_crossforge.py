@@ -1,11 +1,11 @@
 """All commands of Crossforge under one name.
 
-crossforge doctor                        every other command likewise: `crossforge COMMAND --help`
-crossforge sweeps                        what can be asked, and how much of it is there
-crossforge sweep mask_ratio --dry-run    the same as `python sweeps/mask_ratio.py --dry-run`
-crossforge completion bash               completion for bash, zsh, fish or tcsh, to be sourced by the shell:
-                                         source .venv/bin/activate; source <(crossforge completion bash)
-                                         completes `crossforge`, not `uv run crossforge`
+uv run crossforge doctor                        every other command likewise: `uv run crossforge COMMAND --help`
+uv run crossforge sweeps                        what can be asked, and how much of it is there
+uv run crossforge sweep mask_ratio --dry-run    the same as `uv run python sweeps/mask_ratio.py --dry-run`
+uv run crossforge completion bash               completion for bash, zsh, fish or tcsh, to be sourced by the shell:
+                                                source .venv/bin/activate; source <(crossforge completion bash)
+                                                completes `crossforge`, not `uv run crossforge`
 """
 
 import argparse
@@ -23,7 +23,7 @@ COMMANDS = {
     "doctor": "examine datasets before anything is spent on them",
     "preprocess": "extract faces ahead of the sweeps",
     "train": "train and score one method on your own data",
-    "sweep": "answer a question of a paper: crossforge sweep NAME",
+    "sweep": "answer a question of a paper: uv run crossforge sweep NAME",
     "sweeps": "list the questions, and what of them is there",
     "predict": "score videos by a trained trial",
     "report": "make stored reports again",
@@ -59,10 +59,15 @@ def _listed() -> str:
 
 
 def sweep_parser() -> argparse.ArgumentParser:
-    """Return the parser of `crossforge sweep`, up to the question's name."""
+    """Return the parser of `uv run crossforge sweep`, up to the question's name."""
     p = command.parser("crossforge sweep", f"Answers a question of a paper.\n\n{_questions()}")
-    p.add_argument("name", choices=names(), metavar="NAME", help="a question; `crossforge sweeps` says what each asks")
-    p.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its own: crossforge sweep NAME --help")
+    p.add_argument(
+        "name",
+        choices=names(),
+        metavar="NAME",
+        help="a question; `uv run crossforge sweeps` lists them",
+    )
+    p.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its own: uv run crossforge sweep NAME --help")
     return p
 
 

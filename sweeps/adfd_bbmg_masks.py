@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 Fig. 7: the blurred rest of the face alone (1), with narrowed features (2), with the features as they are (3), all
 without NRS; AUC on FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_bbmg_masks.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_bbmg_masks.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
-    python sweeps/adfd_bbmg_masks.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_bbmg_masks.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_bbmg_masks.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
+    uv run python sweeps/adfd_bbmg_masks.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. The paper does not say how far it narrows the features: ours are 0.75 of
 their size (`mask.narrow`).

@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 SBI with LAL masks, its ratio of blending drawn from {0.25, 0.5, 0.75, 1, 1, 1} (dynamic) or always 1 (alpha); AUC on
 FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_blending.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_blending.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
-    python sweeps/adfd_blending.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_blending.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_blending.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
+    uv run python sweeps/adfd_blending.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does.
 """

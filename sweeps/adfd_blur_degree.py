@@ -5,9 +5,9 @@ Gaussian blur with kernels of several sizes, around a core of the mask that stay
 that it does not name: the lowest and the highest average, 62.39 and 72.03, of datasets that it does not name either;
 both lie below all averages of Table 4. No other value can be read: none is published beside ours.
 
-    python sweeps/adfd_blur_degree.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_blur_degree.py --datasets datasets.toml     # the experiment itself: 6 x 3 seeds
-    python sweeps/adfd_blur_degree.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_blur_degree.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_blur_degree.py --datasets datasets.toml     # the experiment itself: 6 x 3 seeds
+    uv run python sweeps/adfd_blur_degree.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. The mask is that of Table 4 (sweeps/adfd_blur_operation.py); the sizes span
 SBI's own range of 5 to 25 px.

@@ -3,9 +3,9 @@
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table 4:
 Gaussian, average and median blur; AUC on FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_blur_operation.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_blur_operation.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
-    python sweeps/adfd_blur_operation.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_blur_operation.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_blur_operation.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
+    uv run python sweeps/adfd_blur_operation.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. The paper does not say which mask it blurs, and its Gaussian row is no row
 of its other tables; ours is the float32 convex hull, the nearest of them, and the operation replaces both blurs of

@@ -3,9 +3,9 @@
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table 11:
 with and without each; AUC on Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_components.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_components.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
-    python sweeps/adfd_components.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_components.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_components.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
+    uv run python sweeps/adfd_components.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. "neither" is SBI with LAL masks, which "NRS" keeps. The column ffpp is not
 in Table 11 but in Tables 2, 9, 12 and 13; of NRS alone there is none. Not in the paper: the last row draws 8 of a

@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 beside SBI with LAL masks, which its authors trained themselves, and ten other methods; AUC on Celeb-DF-v2, DFDC, DFDC
 preview and FFIW-10K, and their mean.
 
-    python sweeps/adfd_cross_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_cross_dataset.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
-    python sweeps/adfd_cross_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_cross_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_cross_dataset.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
+    uv run python sweeps/adfd_cross_dataset.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. Both rows that run are rows of Table 11 as well. Of the others the paper's
 "Avg", in the column unseen, is the mean over those datasets that have a value.

@@ -3,9 +3,9 @@
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table 9:
 beside SBI with LAL masks and three other methods; AUC on each manipulation of FF++, and on all four.
 
-    python sweeps/adfd_cross_manipulation.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_cross_manipulation.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
-    python sweeps/adfd_cross_manipulation.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_cross_manipulation.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_cross_manipulation.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
+    uv run python sweeps/adfd_cross_manipulation.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. Trains what Table 8 trains.
 """

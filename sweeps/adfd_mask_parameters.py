@@ -3,9 +3,9 @@
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table 3:
 SBI with masks of other parameters; AUC on FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_mask_parameters.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_mask_parameters.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/adfd_mask_parameters.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_mask_parameters.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_mask_parameters.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/adfd_mask_parameters.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. Two of the paper's six rows would be other rows again and do not run:
 "LINE_8, uint8, 255" has the values of "LINE_8, uint8, 1" to the last digit; OpenCV draws float masks without

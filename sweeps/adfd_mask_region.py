@@ -3,9 +3,9 @@
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table 2:
 SBI with four ways of drawing the mask; AUC on FF++, Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_mask_region.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_mask_region.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/adfd_mask_region.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_mask_region.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_mask_region.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/adfd_mask_region.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. Our reading: the global mask is the convex hull of the landmarks in 8 bit;
 the local mask is SLADD's, one of its ten choices of features; "LAL and local" draws one of the two for each face.

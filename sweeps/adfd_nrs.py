@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 the 500 real faces taken at random or by their prediction, cosine distance or L2; AUC on FF++, Celeb-DF-v2, DFDC, DFDC
 preview and FFIW-10K.
 
-    python sweeps/adfd_nrs.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_nrs.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/adfd_nrs.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_nrs.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_nrs.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/adfd_nrs.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. L2 is that of unit vectors, with the same threshold; the paper does not
 say.

@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 gives one threshold of NRS, lambda = 0.5, and no table of others: published values stand in that row only (Table 13,
 predicts and cosine).
 
-    python sweeps/adfd_nrs_threshold.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_nrs_threshold.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
-    python sweeps/adfd_nrs_threshold.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_nrs_threshold.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_nrs_threshold.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
+    uv run python sweeps/adfd_nrs_threshold.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. Early in training all distances are small: then every pseudo-fake lies
 below most thresholds, and NRS only makes fakes count less.

@@ -3,9 +3,9 @@
 Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly DeepFake Detection" (BBMG + NRS), Table
 10: AUC on FF++, and its mean over Celeb-DF-v2, DFDC, DFDC preview and FFIW-10K, for clean and perturbed faces.
 
-    python sweeps/adfd_robustness.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_robustness.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
-    python sweeps/adfd_robustness.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_robustness.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_robustness.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
+    uv run python sweeps/adfd_robustness.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. Nothing is extracted or trained for it that Table 8 has not but FF++'s
 test part; every test part is scored seven times. "unseen" is the paper's "Avg": the mean over the datasets that were

@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 SBI with LAL masks, colour and frequency changed in the source, the target, both, or either; AUC on FF++, Celeb-DF-v2,
 DFDC, DFDC preview and FFIW-10K.
 
-    python sweeps/adfd_transform_objects.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_transform_objects.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/adfd_transform_objects.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_transform_objects.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_transform_objects.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/adfd_transform_objects.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does. The affine transform acts on the source in all rows.
 """

@@ -4,9 +4,9 @@ Paper: Wang, Chen et al., "Explore and Enhance the Generalization of Anomaly Dee
 SBI with LAL masks, with and without its transforms of colour, frequency and place; AUC on FF++, Celeb-DF-v2, DFDC, DFDC
 preview and FFIW-10K.
 
-    python sweeps/adfd_transforms.py                              # no datasets: made-up sample corpus
-    python sweeps/adfd_transforms.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/adfd_transforms.py --dry-run                    # only the plan
+    uv run python sweeps/adfd_transforms.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/adfd_transforms.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/adfd_transforms.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed, as SBI's code does.
 """

@@ -3,9 +3,9 @@
 Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with Randomly-Located Tampered
 Traces", IJCAI 2024, Table 7: trained on all four manipulations of FF++, AUC on Celeb-DF-v2, DeeperForensics and DFDC.
 
-    python sweeps/delocate_components.py                              # no datasets: made-up sample corpus
-    python sweeps/delocate_components.py --datasets datasets.toml     # the experiment itself: 12 x 3 seeds
-    python sweeps/delocate_components.py --dry-run                    # only the plan
+    uv run python sweeps/delocate_components.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/delocate_components.py --datasets datasets.toml     # the experiment itself: 12 x 3 seeds
+    uv run python sweeps/delocate_components.py --dry-run                    # only the plan
 
 Differs from the paper: its MAE and VideoMAE are the original methods, ours are Delocate's video model with their masks:
 with the localization stage they are the first rows of Table 6, though the paper's values differ. Our reading: "w/o

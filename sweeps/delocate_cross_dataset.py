@@ -4,9 +4,9 @@ Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with
 Traces", IJCAI 2024, Table 1: trained on all four manipulations of FF++, AUC and equal error rate on Celeb-DF-v2,
 DeeperForensics and DFDC, beside ten other methods. Of an error rate, less is better.
 
-    python sweeps/delocate_cross_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/delocate_cross_dataset.py --datasets datasets.toml     # the experiment itself: 3 seeds
-    python sweeps/delocate_cross_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/delocate_cross_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/delocate_cross_dataset.py --datasets datasets.toml     # the experiment itself: 3 seeds
+    uv run python sweeps/delocate_cross_dataset.py --dry-run                    # only the plan
 
 The paper names neither the compression (here c23, as in its Table 4) nor the level (here video).
 """

@@ -3,9 +3,9 @@
 Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with Randomly-Located Tampered
 Traces", IJCAI 2024, Table 4: trained and tested on the same manipulation of FF++ (c23), AUC, beside ten other methods.
 
-    python sweeps/delocate_in_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/delocate_in_dataset.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/delocate_in_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/delocate_in_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/delocate_in_dataset.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/delocate_in_dataset.py --dry-run                    # only the plan
 
 Trains what Table 2 trains (sweeps/delocate_one_manipulation.py). Differs from the paper: the ten other methods of its
 table are not here. Its text calls these numbers accuracy, its caption AUC.

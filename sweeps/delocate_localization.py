@@ -6,9 +6,9 @@ pixels that are right (PBCA) on Celeb-DF-v2, DeeperForensics and DFDC, beside th
 0.801, here in percent as everywhere. How both are counted, and why its IoU above its PBCA can't be of the same pixels:
 docs/protocol.md, docs/papers.md.
 
-    python sweeps/delocate_localization.py                              # no datasets: made-up sample corpus
-    python sweeps/delocate_localization.py --datasets datasets.toml     # the experiment itself: 3 seeds
-    python sweeps/delocate_localization.py --dry-run                    # only the plan
+    uv run python sweeps/delocate_localization.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/delocate_localization.py --datasets datasets.toml     # the experiment itself: 3 seeds
+    uv run python sweeps/delocate_localization.py --dry-run                    # only the plan
 
 Differs from the paper: the true mask is the difference between a forged face and its real counterpart at the same
 time, read from the same dataset. DFDC names none for its test videos, and DeeperForensics' lie in FF++: these four

@@ -4,9 +4,9 @@ Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with
 Traces", IJCAI 2024, Table 6: seven strategies of masking, trained on all four manipulations of FF++, AUC on
 Celeb-DF-v2, DeeperForensics and DFDC.
 
-    python sweeps/delocate_mask_strategy.py                              # no datasets: made-up sample corpus
-    python sweeps/delocate_mask_strategy.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
-    python sweeps/delocate_mask_strategy.py --dry-run                    # only the plan
+    uv run python sweeps/delocate_mask_strategy.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/delocate_mask_strategy.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
+    uv run python sweeps/delocate_mask_strategy.py --dry-run                    # only the plan
 
 Our reading, as the paper does not say how it masked: MAE hides 75 % of all tokens, VideoMAE 90 % of the positions, the
 same in all frames; "w/o ROIs" hides 75 % of the patches of a horizontal band around the drawn part.

@@ -4,9 +4,9 @@ Paper: Hu et al., "Delocate: Detection and Localization for Deepfake Videos with
 Traces", IJCAI 2024, Table 2: trained on one manipulation of FF++ at a time, AUC on Celeb-DF-v2, DeeperForensics and
 DFDC, beside ten other methods.
 
-    python sweeps/delocate_one_manipulation.py                              # no datasets: made-up sample corpus
-    python sweeps/delocate_one_manipulation.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/delocate_one_manipulation.py --dry-run                    # only the plan
+    uv run python sweeps/delocate_one_manipulation.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/delocate_one_manipulation.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/delocate_one_manipulation.py --dry-run                    # only the plan
 
 The stage `recover` sees real videos only: it is trained once for all four rows. Differs from the paper: the ten other
 methods of its table are not here; compression and level are not given (here c23, video).

@@ -4,9 +4,9 @@ No paper has this table, though papers differ in it: MC-LCR uses dlib, LRE, LAA-
 detector decides which frames have a face at all, and how the crop lies: a box of RetinaFace is about 1.2 times as high
 as dlib's, so with the same margin its crop shows more round the face.
 
-    python sweeps/detector.py                              # no datasets: made-up sample corpus, small preset
-    python sweeps/detector.py --datasets datasets.toml     # the experiment itself: 3 detectors x 3 seeds
-    python sweeps/detector.py --dry-run                    # only the plan
+    uv run python sweeps/detector.py                              # no datasets: made-up sample corpus, small preset
+    uv run python sweeps/detector.py --datasets datasets.toml     # the experiment itself: 3 detectors x 3 seeds
+    uv run python sweeps/detector.py --dry-run                    # only the plan
 
 dlib's wheel runs the CNN on the CPU: on one core 0.6 to 5 s for each sampled frame of a 720p video, the longer the
 smaller the face, against 20 ms for HOG and 5 ms for RetinaFace. The coverage report beside the table says what each of

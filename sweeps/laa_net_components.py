@@ -4,9 +4,9 @@ Paper: Nguyen et al., "LAA-Net: Localized Artifact Attention Network for Quality
 Detection", CVPR 2024, Table 3: with and without the consistency branch (C), the heatmap branch (H) and E-FPN; AUC on
 Celeb-DF-v2, DFD, DFDC preview ("DFDC" in the paper) and WildDeepfake.
 
-    python sweeps/laa_net_components.py                              # no datasets: made-up sample corpus
-    python sweeps/laa_net_components.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
-    python sweeps/laa_net_components.py --dry-run                    # only the plan
+    uv run python sweeps/laa_net_components.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/laa_net_components.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
+    uv run python sweeps/laa_net_components.py --dry-run                    # only the plan
 
 Needs FF++ and DFD uncompressed. Our reading: "without E-FPN" is the decoder of F6 alone, as the row C + H has the
 values of Table 4, row (a); the second row, in which the text that we have shows three crosses, is E-FPN alone, as the

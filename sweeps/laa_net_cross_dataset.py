@@ -5,9 +5,9 @@ Detection", CVPR 2024, Table 1: trained on the real faces of FF++ with blended (
 FF++, AUC and average precision on Celeb-DF-v2, WildDeepfake, DFD and DFDC preview; beside Xception (here the plain
 classifier), SBI (here BBMG + NRS without both) and fourteen other methods.
 
-    python sweeps/laa_net_cross_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/laa_net_cross_dataset.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/laa_net_cross_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/laa_net_cross_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/laa_net_cross_dataset.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/laa_net_cross_dataset.py --dry-run                    # only the plan
 
 Needs FF++ and DFD uncompressed: an experiment has one compression for all datasets that come in several. The paper's
 column "DFDC" is the preview (dfdcp): its authors say so. PCL + I2G, SBI, AUNet and LAA-Net are trained on real faces

@@ -4,9 +4,9 @@ Paper: Nguyen et al., "LAA-Net: Localized Artifact Attention Network for Quality
 Detection", CVPR 2024, Table 4: the features F6 alone (a), then F5 (b), F4 (c), F3 (d) and F2 (e) as well, merged by FPN
 or by E-FPN; AUC on Celeb-DF-v2, DFD, WildDeepfake and DFDC preview ("DFDC" in the paper).
 
-    python sweeps/laa_net_feature_levels.py                              # no datasets: made-up sample corpus
-    python sweeps/laa_net_feature_levels.py --datasets datasets.toml     # the experiment itself: 9 x 3 seeds
-    python sweeps/laa_net_feature_levels.py --dry-run                    # only the plan
+    uv run python sweeps/laa_net_feature_levels.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/laa_net_feature_levels.py --datasets datasets.toml     # the experiment itself: 9 x 3 seeds
+    uv run python sweeps/laa_net_feature_levels.py --dry-run                    # only the plan
 
 Needs FF++ and DFD uncompressed. The paper's columns FPN and E-FPN are rows here; (a), which merges nothing, has one
 value for both. FPN is wired as in the released code: the same network with features as they are, not weighted. No

@@ -4,9 +4,9 @@ Paper: Nguyen et al., "LAA-Net: Localized Artifact Attention Network for Quality
 Detection", CVPR 2024, Table 5: five pairs of the weights lambda_1 (heatmap) and lambda_2 (consistency) of Eq. 8; AUC on
 Celeb-DF-v2, DFDC preview ("DFDC" in the paper) and WildDeepfake.
 
-    python sweeps/laa_net_loss_weights.py                              # no datasets: made-up sample corpus
-    python sweeps/laa_net_loss_weights.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
-    python sweeps/laa_net_loss_weights.py --dry-run                    # only the plan
+    uv run python sweeps/laa_net_loss_weights.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/laa_net_loss_weights.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
+    uv run python sweeps/laa_net_loss_weights.py --dry-run                    # only the plan
 
 Needs FF++ uncompressed. The weights mean what they mean in the released code, whose heatmap loss is divided by the
 number of points (`model.loss` has Eq. 5 as printed). The paper's average is left out.

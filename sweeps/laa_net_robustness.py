@@ -4,9 +4,9 @@ Paper: Nguyen et al., "LAA-Net: Localized Artifact Attention Network for Quality
 Detection", CVPR 2024, Table 2: trained on FF++, AUC on its test part under six perturbations, each the mean over five
 levels (DeeperForensics-1.0's, as LipForensics uses them), beside Xception (here the plain classifier) and three others.
 
-    python sweeps/laa_net_robustness.py                              # no datasets: made-up sample corpus
-    python sweeps/laa_net_robustness.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
-    python sweeps/laa_net_robustness.py --dry-run                    # only the plan
+    uv run python sweeps/laa_net_robustness.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/laa_net_robustness.py --datasets datasets.toml     # the experiment itself: 2 x 3 seeds
+    uv run python sweeps/laa_net_robustness.py --dry-run                    # only the plan
 
 Row LAA-Net needs no faces and no training that Table 1 has not (its row SBI); the test part is scored 31 times. The
 curves over levels are in the report. Column "auc" is clean, from Table 1; "pixelation" is the paper's "Pixel". Differs

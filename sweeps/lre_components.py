@@ -5,9 +5,9 @@ plain classifier) and LRE, trained on all four manipulations of FF++ (c23), AUC 
 Table V is missing in the text that we have: LRE's values are those of Table IV, of Xception it is only said that both
 are lower.
 
-    python sweeps/lre_components.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_components.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
-    python sweeps/lre_components.py --dry-run                    # only the plan
+    uv run python sweeps/lre_components.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_components.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
+    uv run python sweeps/lre_components.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. The row "Xception" is the plain classifier,
 which differs from LRE in more than the maps: larger pictures, dlib's faces, no alignment, another rate and another

@@ -3,9 +3,9 @@
 Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection", Table IV: trained on all four
 manipulations of FF++ (c23), AUC on FF++, Celeb-DF-v2 and DFD, beside fourteen other methods.
 
-    python sweeps/lre_cross_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_cross_dataset.py --datasets datasets.toml     # the experiment itself: 3 seeds
-    python sweeps/lre_cross_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/lre_cross_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_cross_dataset.py --datasets datasets.toml     # the experiment itself: 3 seeds
+    uv run python sweeps/lre_cross_dataset.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. Of DFD all videos are scored, as it has no
 split. For FF++ the paper's Table I has 97.4, where this one has 97.24.

@@ -3,9 +3,9 @@
 Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection", Table II: trained on one
 manipulation of FF++ (c23), AUC on each of the four, beside EfficientNet-b4 (here the plain classifier) and two others.
 
-    python sweeps/lre_cross_manipulation.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_cross_manipulation.py --datasets datasets.toml     # the experiment itself: 8 x 3 seeds
-    python sweeps/lre_cross_manipulation.py --dry-run                    # only the plan
+    uv run python sweeps/lre_cross_manipulation.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_cross_manipulation.py --datasets datasets.toml     # the experiment itself: 8 x 3 seeds
+    uv run python sweeps/lre_cross_manipulation.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. The autoencoder sees real faces only: it is
 trained once for all rows. EfficientNet-b4 is trained as `plain` is, at 380 px: the paper does not say how it was. The

@@ -4,9 +4,9 @@ Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Dete
 "middle layers" and joins them with the features by an "inner product"; there is no table of other readings. Published
 values, those of Table IV, stand in the row of our default only.
 
-    python sweeps/lre_gate.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_gate.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/lre_gate.py --dry-run                    # only the plan
+    uv run python sweeps/lre_gate.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_gate.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/lre_gate.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. Trained on all four manipulations of FF++
 (c23); the autoencoder is trained once for all rows. "entry flow" is blocks 1 to 3, "middle flow" blocks 4, 8 and 11,

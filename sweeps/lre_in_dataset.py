@@ -3,9 +3,9 @@
 Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection", Table I: trained and tested on
 all four manipulations of FF++ in c23 and in c40, accuracy and AUC, beside ten other methods.
 
-    python sweeps/lre_in_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_in_dataset.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
-    python sweeps/lre_in_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/lre_in_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_in_dataset.py --datasets datasets.toml     # the experiment itself: 3 x 3 seeds
+    uv run python sweeps/lre_in_dataset.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. Accuracy is at a threshold of 0.5, with
 four fakes for each real face. In c40 the autoencoder sees c23, as the paper's saw high quality only: it is the same for

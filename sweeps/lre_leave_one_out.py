@@ -4,9 +4,9 @@ Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Dete
 manipulations of FF++ but the one that is tested (GID), in c23 and in c40, accuracy and AUC, beside EfficientNet (here
 the plain classifier with EfficientNet-b4) and six others.
 
-    python sweeps/lre_leave_one_out.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_leave_one_out.py --datasets datasets.toml     # the experiment itself: 8 x 3 seeds
-    python sweeps/lre_leave_one_out.py --dry-run                    # only the plan
+    uv run python sweeps/lre_leave_one_out.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_leave_one_out.py --datasets datasets.toml     # the experiment itself: 8 x 3 seeds
+    uv run python sweeps/lre_leave_one_out.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. Accuracy is at a threshold of 0.5. The
 autoencoder sees c23 in all rows, as the paper's saw high quality only. EfficientNet is trained as `plain` is, at 380

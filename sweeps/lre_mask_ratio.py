@@ -3,9 +3,9 @@
 Paper: Wu, Leng, Yu, "Learning Local Reconstruction Errors for Face Forgery Detection", Sec. IV-B hides 75 % and gives
 no table of other ratios: published values, those of Table IV, stand in that row only.
 
-    python sweeps/lre_mask_ratio.py                              # no datasets: made-up sample corpus
-    python sweeps/lre_mask_ratio.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/lre_mask_ratio.py --dry-run                    # only the plan
+    uv run python sweeps/lre_mask_ratio.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/lre_mask_ratio.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/lre_mask_ratio.py --dry-run                    # only the plan
 
 Numbers are of frames: our reading, as the method is one of single images. Trained on all four manipulations of FF++
 (c23). What is hidden lies mostly in the key region; the lower the ratio, the more so.

@@ -5,9 +5,9 @@ Traces", IJCAI 2024, Table 5: trained on all of FF++, AUC on Celeb-DF-v2, Deeper
 ratios. The ratio is the share of hidden patches among the regions of interest of the one part (eyes, cheek and nose,
 lips) that is chosen for a clip. The paper names no level: that ours is of videos is our reading.
 
-    python sweeps/mask_ratio.py                              # no datasets: made-up sample corpus, small preset
-    python sweeps/mask_ratio.py --datasets datasets.toml     # the experiment itself: 5 ratios x 3 seeds
-    python sweeps/mask_ratio.py --dry-run                    # only the plan
+    uv run python sweeps/mask_ratio.py                              # no datasets: made-up sample corpus, small preset
+    uv run python sweeps/mask_ratio.py --datasets datasets.toml     # the experiment itself: 5 ratios x 3 seeds
+    uv run python sweeps/mask_ratio.py --dry-run                    # only the plan
 """
 
 from pipelines.sweep import Experiment, Sweep, grid, main

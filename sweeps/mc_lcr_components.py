@@ -4,9 +4,9 @@ Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classif
 representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290, Table 5: five
 variants, trained and tested on all four manipulations of FF++ in c23 (HQ) and in c40 (LQ), accuracy and AUC.
 
-    python sweeps/mc_lcr_components.py                              # no datasets: made-up sample corpus
-    python sweeps/mc_lcr_components.py --datasets datasets.toml     # the experiment itself: 14 x 3 seeds
-    python sweeps/mc_lcr_components.py --dry-run                    # only the plan
+    uv run python sweeps/mc_lcr_components.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/mc_lcr_components.py --datasets datasets.toml     # the experiment itself: 14 x 3 seeds
+    uv run python sweeps/mc_lcr_components.py --dry-run                    # only the plan
 
 Numbers are of frames, at a threshold of 0.5 for accuracy, on a test part with four fakes for each real face: the paper
 does not say how it balanced it. Our reading: without PAPDA the whole frequency branch is gone, as in the paper's

@@ -4,9 +4,9 @@ Paper: G. Wang, Jiang, Jin, W. Li, Cui, "MC-LCR: Multi-modal contrastive classif
 representations for effective face forgery detection", Knowledge-Based Systems 2022, arXiv:2110.03290, Table 6: the
 five variants of Table 5, trained on all four manipulations of FF++, AUC on Celeb-DF-v2.
 
-    python sweeps/mc_lcr_components_celeb_df.py                              # no datasets: made-up sample corpus
-    python sweeps/mc_lcr_components_celeb_df.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
-    python sweeps/mc_lcr_components_celeb_df.py --dry-run                    # only the plan
+    uv run python sweeps/mc_lcr_components_celeb_df.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/mc_lcr_components_celeb_df.py --datasets datasets.toml     # the experiment itself: 7 x 3 seeds
+    uv run python sweeps/mc_lcr_components_celeb_df.py --dry-run                    # only the plan
 
 Numbers are of frames. The compression is not given: c23 here, so that the training is that of Table 5
 (sweeps/mc_lcr_components.py). Our reading: without PAPDA the whole frequency branch is gone, as in the paper's

@@ -6,9 +6,9 @@ and tested on all four manipulations of FF++ in c23 and in c40, accuracy and AUC
 text that we have: MC-LCR's values are those of Table 5, last row; of Xception, here the plain classifier, and of the
 other methods there are none.
 
-    python sweeps/mc_lcr_compression.py                              # no datasets: made-up sample corpus
-    python sweeps/mc_lcr_compression.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
-    python sweeps/mc_lcr_compression.py --dry-run                    # only the plan
+    uv run python sweeps/mc_lcr_compression.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/mc_lcr_compression.py --datasets datasets.toml     # the experiment itself: 4 x 3 seeds
+    uv run python sweeps/mc_lcr_compression.py --dry-run                    # only the plan
 
 Numbers are of frames, at a threshold of 0.5 for accuracy, on a test part with four fakes for each real face: the paper
 does not say how it balanced it. Its AUC in c23 has two values: 99.62 in Table 5, and, as the text has it 12.25 above

@@ -5,9 +5,9 @@ representations for effective face forgery detection", Knowledge-Based Systems 2
 on all four manipulations of FF++, AUC on FF++'s Deepfakes and on Celeb-DF-v2, beside Xception in three compressions and
 EfficientNet-B4 (here the plain classifier), and thirteen other methods.
 
-    python sweeps/mc_lcr_cross_dataset.py                              # no datasets: made-up sample corpus
-    python sweeps/mc_lcr_cross_dataset.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
-    python sweeps/mc_lcr_cross_dataset.py --dry-run                    # only the plan
+    uv run python sweeps/mc_lcr_cross_dataset.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/mc_lcr_cross_dataset.py --datasets datasets.toml     # the experiment itself: 5 x 3 seeds
+    uv run python sweeps/mc_lcr_cross_dataset.py --dry-run                    # only the plan
 
 Numbers are of frames. The compression of MC-LCR is not given: c23 here, as in the row Xception-c23. Xception-raw needs
 FF++ uncompressed; with another compression the column of FF++ is of other videos. How Xception and EfficientNet-B4 were

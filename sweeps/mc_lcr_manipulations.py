@@ -5,9 +5,9 @@ representations for effective face forgery detection", Knowledge-Based Systems 2
 and tested on one manipulation of FF++ in c40, accuracy and AUC, beside Xception (here the plain classifier) and six
 other methods.
 
-    python sweeps/mc_lcr_manipulations.py                              # no datasets: made-up sample corpus
-    python sweeps/mc_lcr_manipulations.py --datasets datasets.toml     # the experiment itself: 8 x 3 seeds
-    python sweeps/mc_lcr_manipulations.py --dry-run                    # only the plan
+    uv run python sweeps/mc_lcr_manipulations.py                              # no datasets: made-up sample corpus
+    uv run python sweeps/mc_lcr_manipulations.py --datasets datasets.toml     # the experiment itself: 8 x 3 seeds
+    uv run python sweeps/mc_lcr_manipulations.py --dry-run                    # only the plan
 
 Numbers are of frames, at a threshold of 0.5 for accuracy. The heading of the table is scrambled in the text that we
 have; the order of manipulations follows from what the text says of NeuralTextures.

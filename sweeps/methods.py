@@ -6,10 +6,10 @@ a paper trained on FF++ and gave a video-level AUC: Delocate, Table 1 (the level
 and LAA-Net (SBI), Table 1, both trained on uncompressed videos. LRE (Celeb-DF 77.5) and MC-LCR (Celeb-DF 71.6)
 published frame-level values. "unseen" is the mean over all but FF++.
 
-    python sweeps/methods.py                              # no datasets: made-up sample corpus, small preset
-    python sweeps/methods.py --datasets datasets.toml     # the experiment itself: 7 methods x 3 seeds
-    python sweeps/methods.py --datasets datasets.toml --test-on ffpp celeb_df dfdc     # with those that you have
-    python sweeps/methods.py --dry-run                    # only the plan
+    uv run python sweeps/methods.py                              # no datasets: made-up sample corpus, small preset
+    uv run python sweeps/methods.py --datasets datasets.toml     # the experiment itself: 7 methods x 3 seeds
+    uv run python sweeps/methods.py --datasets datasets.toml --test-on ffpp celeb_df dfdc     # with those that you have
+    uv run python sweeps/methods.py --dry-run                    # only the plan
 """
 
 from pipelines.sweep import Experiment, Row, Sweep, main

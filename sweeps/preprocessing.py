@@ -4,9 +4,9 @@ No paper has this table. One plain Xception, trained on FF++ and scored on datas
 changes one thing about how faces are cut, in training and test datasets alike. What varies here by accident between two
 papers is to be held against what their methods differ by.
 
-    python sweeps/preprocessing.py                              # no datasets: made-up sample corpus, small preset
-    python sweeps/preprocessing.py --datasets datasets.toml     # the experiment itself: 8 rows x 3 seeds
-    python sweeps/preprocessing.py --dry-run                    # only the plan
+    uv run python sweeps/preprocessing.py                            # no datasets: made-up sample corpus, small preset
+    uv run python sweeps/preprocessing.py --datasets datasets.toml   # the experiment itself: 8 rows x 3 seeds
+    uv run python sweeps/preprocessing.py --dry-run                  # only the plan
 
 Each margin, number of frames and way of cutting is an extraction of its own. The detector is a question of its own:
 sweeps/detector.py.

@@ -35,6 +35,16 @@ def test_named_files_exist(page: str) -> None:
     assert [path for path in sorted(named) if not any(ROOT.glob(re.sub(r"<\w+>", "*", path)))] == []
 
 
+def test_code_spells_commands_as_the_readme_does() -> None:
+    """What stands first in a string is the name of a program, as its usage has it."""
+    commands = "|".join([*(name.replace("_", "-") for name in COMMANDS), "sweeps", "completion"])
+    program = rf"crossforge (?:{commands})\b|python sweeps/|python -m (?:pipelines|sweeps)\b"
+    bare = re.compile(rf"(?<!uv run )(?<![\"(])(?:{program})")
+    files = [path for folder in ("models", "pipelines", "sweeps") for path in (ROOT / folder).rglob("*.py")]
+    found = {str(path.relative_to(ROOT)): bare.findall(path.read_text()) for path in files}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     links = LINK.findall(PAGES[page])

@@ -47,7 +47,7 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     storage, out = check_storage(arguments.storage, write=False), arguments.out
     names = arguments.extractions or sorted({path.parents[1].name for path in storage.glob("faces/*/*/_done.json")})
     if not names:
-        raise ValueError(f"{storage} has no faces; run `crossforge preprocess`, or name its --storage")
+        raise ValueError(f"{storage} has no faces; run `uv run crossforge preprocess`, or name its --storage")
     for folder in [folder for name in names for folder in finished(name, storage)]:
         videos, ledger = read_extraction(folder)
         title = f"{', '.join(sorted(set(videos['dataset'].to_pylist()))) or 'nothing'}, {folder.name}"

@@ -195,8 +195,8 @@ def show(findings: Mapping[str, Sequence[Finding]], console: Console) -> None:
                 table.add_row(finding.check, result, Text(printable(finding.text)), Text(printable(finding.todo)))
         if table.row_count:
             console.print(table)
-        for line in (line for text in long for line in text.splitlines()):
-            console.print(Text(f"    {printable(line)}"), highlight=False, soft_wrap=True)
+        for told_line in "\n".join(long).splitlines():
+            console.print(Text(f"    {printable(told_line)}"), highlight=False, soft_wrap=True)
 
 
 def to_csv(findings: Mapping[str, Sequence[Finding]]) -> str:

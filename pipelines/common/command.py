@@ -77,13 +77,16 @@ def check_there(paths: Iterable[str | Path]) -> None:
 
 
 def typed(argv: Sequence[str]) -> str:
-    """Return a command as it was typed, to be shown to others: of an absolute path only the last part.
+    """Return a command to be shown to others, in the spelling of README: of an absolute path only the last part.
 
     argv: as in `sys.argv`.
     """
     path = PurePath(argv[0])
-    program = f"python {'/'.join(path.parts[-2:])}" if path.suffix == ".py" else path.name
-    return " ".join([program, *map(_without_path, argv[1:])])
+    program = path.name
+    if path.suffix == ".py":
+        is_command = path.parent.name == "pipelines"  # by `python -m`: as a file it would not find the others
+        program = f"crossforge {path.stem.replace('_', '-')}" if is_command else f"python {'/'.join(path.parts[-2:])}"
+    return " ".join(["uv run", program, *map(_without_path, argv[1:])])
 
 
 def _without_path(word: str) -> str:

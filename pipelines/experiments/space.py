@@ -1,4 +1,4 @@
-"""What a search may choose from: settings of an experiment and their values. `python sweeps/<question>.py --search N`.
+"""What `uv run python sweeps/<question>.py --search N` may choose from: settings of an experiment and their values.
 
 On the command line, one `KEY=VALUES` each:
     model.recover.mask_ratio=0.3..0.9          any number between, ends included; two whole numbers: whole numbers

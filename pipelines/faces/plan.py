@@ -170,7 +170,7 @@ def notes(extractions: Sequence[Extraction]) -> list[str]:
             if standing.touched:
                 few = "" if standing.touched == standing.changed else f"{standing.touched} of them with "
                 text += f", {few or 'with '}files of the same size: if these are copies, "
-                text += f"`crossforge preprocess {extraction.dataset} --same-files` keeps the faces"
+                text += f"`uv run crossforge preprocess {extraction.dataset} --same-files` keeps the faces"
             lines.append(text)
         if standing.unrecorded:
             lines.append(

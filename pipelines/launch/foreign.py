@@ -1,6 +1,6 @@
 """Scores from elsewhere, from the question to the report: which videos they must be of, and what becomes of them.
 
-`python -m pipelines.score_file` and `python -m pipelines.score_detector` differ only in where the scores come from.
+`uv run crossforge score-file` and `uv run crossforge score-detector` differ only in where the scores come from.
 Either a sweep says what is scored (the test parts of one of its rows), or the names of test datasets do.
 """
 
@@ -210,7 +210,7 @@ def publish(scope: Scope, trial: ForeignTrial, note: str, console: Console) -> i
     say(f"Report: {folder}")
     if scope.sweep:
         say(f"Row of {scope.sweep.name}: {register(scope, trial, note)} (delete it to take the row out)")
-        say(f"  python {scope.asked.sweep}, or crossforge report {scope.sweep.name}, shows it")
+        say(f"  uv run python {scope.asked.sweep}, or uv run crossforge report {scope.sweep.name}, shows it")
     try:
         where = tracking.log(trial, scope.sweep.name if scope.sweep else "", paths)
     except TrackingError as error:

@@ -1,4 +1,4 @@
-"""The best setting of a paper by validation AUC: `python sweeps/<question>.py --search N`.
+"""The best setting of a paper by validation AUC: `uv run python sweeps/<question>.py --search N`.
 
 Optuna proposes settings, ASHA stops those that fall behind, and what is compared is the AUC on the validation part of
 the training dataset. The test parts are scored once, at the end, of two rows: the sweep's own setting, and the best

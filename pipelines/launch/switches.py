@@ -238,7 +238,7 @@ def add_foreign(p: argparse.ArgumentParser) -> None:
         metavar="FILE",
         default="",
         help="a sweep's file, e.g. sweeps/methods.py, which is run: the scores become a row of its table, whenever the "
-        "sweep or `crossforge report` makes it again",
+        "sweep or `uv run crossforge report` makes it again",
     )
     what.add_argument(
         "--beside",

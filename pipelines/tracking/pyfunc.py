@@ -32,7 +32,7 @@ SIGNATURE = ModelSignature(
 
 
 class VideoScores(PythonModel):
-    """What MLflow loads: it gives the same scores as `python -m pipelines.predict`."""
+    """What MLflow loads: it gives the same scores as `uv run crossforge predict`."""
 
     def load_context(self, context: Any) -> None:
         """Read the trial. Raise ValueError if it was trained by another version of the paper's model."""

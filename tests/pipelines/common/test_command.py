@@ -76,14 +76,15 @@ def test_the_help_shows_a_docstring_as_it_is_written():
     )
 
 
-def test_a_command_is_shown_as_typed_without_the_folders_of_this_machine():
+def test_a_command_is_shown_as_in_the_readme_without_the_folders_of_this_machine():
     typed = command.typed(
         ["/home/me/crossforge/sweeps/x.py", "--storage", "/data/a b", "--set", "a.b=1", "c=/d/e.toml"]
     )
-    assert typed == "python sweeps/x.py --storage '…/a b' --set a.b=1 'c=…/e.toml'"
+    assert typed == "uv run python sweeps/x.py --storage '…/a b' --set a.b=1 'c=…/e.toml'"
     assert command.typed(["/opt/bin/crossforge", "sweep", "x", "--datasets", "my/d.toml"]) == (
-        "crossforge sweep x --datasets my/d.toml"
+        "uv run crossforge sweep x --datasets my/d.toml"
     )
+    assert command.typed(["/x/pipelines/score_file.py", "s.csv"]) == "uv run crossforge score-file s.csv"
 
 
 def test_an_error_of_the_system_names_the_file_and_no_number(capsys, tmp_path):

@@ -922,7 +922,7 @@ def test_copies_without_their_times_keep_their_faces_where_one_says_so(extracted
     assert sorted(asked_again(extracted())) == ["fake", "real", "text"]
     assert notes([extracted()]) == [
         "3 of 3 videos of toy changed since they were extracted, 2 of them with files of the same size: if these are "
-        "copies, `crossforge preprocess toy --same-files` keeps the faces"
+        "copies, `uv run crossforge preprocess toy --same-files` keeps the faces"
     ]
     extracted().accept_touched()
     assert asked_again(extracted()) == ["text"]
