@@ -13,13 +13,13 @@ Needs FF++ uncompressed, as SBI's code does. Both rows that run are rows of Tabl
 """
 
 from pipelines.sweep import Row, Sweep, main
-from sweeps._adfd import BASE, HEADINGS, SBI, SHORT
+from sweeps._adfd import BASE, HEADINGS, SBI, SMALL
 
 SWEEP = Sweep(
     name="adfd_cross_dataset",
     title="BBMG + NRS, Table 8: datasets never seen",
     base=BASE,
-    small=SHORT,
+    small=SMALL,
     row_name="method",
     headings=HEADINGS[1:],
     rows=(

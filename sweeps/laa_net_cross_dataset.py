@@ -23,8 +23,8 @@ import dataclasses
 
 from pipelines.sweep import Row, Sweep, main
 from sweeps._adfd import SBI as ADFD_SBI
-from sweeps._adfd import SHORT as ADFD_SHORT
-from sweeps._laa_net import BASE, SHORT
+from sweeps._adfd import SMALL as ADFD_SMALL
+from sweeps._laa_net import BASE, SMALL
 from sweeps._plain import XCEPTION
 
 SBI = {"model": "adfd", **ADFD_SBI}
@@ -33,7 +33,7 @@ SWEEP = Sweep(
     name="laa_net_cross_dataset",
     title="LAA-Net, Table 1: BI and SBI",
     base=dataclasses.replace(BASE, test_on=("ffpp", *BASE.test_on)),
-    small=SHORT,
+    small=SMALL,
     row_name="method",
     headings=(
         "ffpp",
@@ -61,7 +61,7 @@ SWEEP = Sweep(
         Row("UCF", published="- 82.4 - - - 94.5 - 80.5 -"),
         Row("Controllable GS", published="- 84.97 - - - - - 81.65 -"),
         Row("PCL + I2G", published="99.11 90.03 - - - 99.07 - 74.27 -"),
-        Row("SBI", SBI, "99.64 93.18 85.16 67.47 55.87 97.56 92.79 86.15 93.24", small=SBI | ADFD_SHORT),
+        Row("SBI", SBI, "99.64 93.18 85.16 67.47 55.87 97.56 92.79 86.15 93.24", small=SBI | ADFD_SMALL),
         Row("AUNet", published="99.46 92.77 - - - 99.22 - 86.16 -"),
         Row("LAA-Net (BI)", {"model.data.synthesis": "bi"}, "99.95 86.28 91.93 57.13 56.89 99.51 99.80 69.69 93.67"),
         Row("LAA-Net (SBI)", {"model.data.synthesis": "sbi"}, "99.96 95.40 97.64 80.03 81.08 98.43 99.40 86.94 97.70"),
