@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
     preset = preset_of(arguments) if arguments.trained else None
     questions = chosen(arguments.word)
     if not questions:
-        guess = meant(arguments.word[0], names(), f"there are {', '.join(names())}")
+        words = sorted({word for name in names() for word in (name, *name.split("_"))})
+        guess = meant(arguments.word[0], words, "`uv run crossforge sweeps` lists all")
         parser(prog).error(f"no question has {' or '.join(arguments.word)} in its name or text; {guess}")
     try:
         storage = check_storage(arguments.storage, write=False)

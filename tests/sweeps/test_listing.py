@@ -95,7 +95,14 @@ def test_what_is_there_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {"mask_ratio 3 of 15 0 of 5", "lre_mask_ratio 0 of 8 0 of 4"} <= set(lines)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["maks"], "there are adfd"), (["--storage", "s3://b"], "s3://b")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["maks"], "no question has maks in its name or text; did you mean 'masks'?"),
+        (["zzz"], "zzz in its name or text; `uv run crossforge sweeps` lists all"),
+        (["--storage", "s3://b"], "s3://b"),
+    ],
+)
 def test_what_is_wrong_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         listing.main(arguments)
