@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     arguments = parser(prog).parse_args(argv)
 
     def work(console: Console) -> int:
-        command.check_there([arguments.scores])
+        command.check_there(filter(None, [arguments.scores, arguments.sweep]))
         check_storage(arguments.storage, write=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import score_file
