@@ -58,12 +58,15 @@ def roots_of(
         return roots
     with progress.view(console, "Making the sample corpus (once)") as view:
         first_at = math.inf  # what comes before is done once: waiting for another process that makes it, and people
+        # A clip of one dataset takes ten times as long as one of another: so many are of several. And of fewer than are
+        # filmed at once, the first would hardly be over before the last.
+        enough = max(len(corpus.planned(corpus.size_of(size), seed=0).shots) / 3, corpus.AT_ONCE + 1)
 
         def on_clip(done: int, total: int) -> None:
             nonlocal first_at
             view.update("clips", f"{done} of {total}", done, total)
             first_at = min(first_at, time.monotonic())
-            if done == total > corpus.AT_ONCE:  # of fewer, the first would hardly be over before the last
+            if done == total >= enough:
                 rates.keep({clip(size): (time.monotonic() - first_at) / (total - 1)})
 
         return corpus.make(storage, size=size, names=names, progress=on_clip)
