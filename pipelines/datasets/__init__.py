@@ -146,12 +146,13 @@ def read_config(path: str | Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise DatasetError(f"{path} is not valid TOML: {error}{_shown(text, str(error))}") from error
     except ValueError as error:  # UnicodeDecodeError
-        raise DatasetError(f"{path} is not valid TOML: {error}") from error
+        raise DatasetError(f"{path} is not valid TOML: {error}; save it as UTF-8") from error
     tables_of = {name: entry if isinstance(entry, dict) else {"root": entry} for name, entry in entries.items()}
     problems: list[str] = []
     roots: dict[str, str] = {}
-    options: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, str]] = {}
     for name, table in tables_of.items():
+        given = table.get("root", entries[name])
         root = table.pop("root", None)
         own = isinstance(root, str) and _manifest.is_manifest(root)
         if name not in names() and not own:
@@ -162,31 +163,43 @@ def read_config(path: str | Path) -> Config:
         elif not _OWN_NAME.fullmatch(name):
             problems.append(f"{name!r} cannot be a name; use small letters, digits and _, a letter first")
         elif not isinstance(root, str) or not root:
-            problems.append(f'{name} must be a folder, as in {name} = "/data/{name}", got {entries[name]!r}')
+            problems.append(f'{name} must be a folder, as in {name} = "/data/{name}", got {given!r}')
         else:
             try:
                 roots[name] = _absolute(path, root)
             except StorageError as error:
                 problems.append(f"{name}: {error}")
         if name in names() or own:
-            problems += _wrong_options(name, table)
-            if table:
-                options[name] = table
+            wrong = [*_wrong_options(name, table)]
+            problems += wrong
+            try:
+                options |= {name: _options(path, name, table)} if table and not wrong else {}
+            except StorageError as error:
+                problems.append(f"{name}: {error}")
     if problems:
         separator = "\n    " if len(problems) > 1 else " "
         raise DatasetError(separator.join([f"{path}:", *problems]))
-    return Config(roots, {name: _options(path, name, table) for name, table in options.items()})
+    return Config(roots, options)
 
 
 def _shown(text: str, message: str) -> str:
-    """Return the line of a TOML text that an error names, and what it lacks if that is quotes."""
-    lines = text.splitlines()
-    at = re.search(r"line (\d+)", message)
+    """Return the line of a TOML text that an error names, and how it is quoted rightly if that is what is wrong."""
+    lines = text.split("\n")
+    at = re.search(r"\(at line (\d+), column \d+\)$", message)
     line = lines[int(at[1]) - 1] if at else next((each for each in reversed(lines) if each.strip()), "")
     told = f"\n    {printable(line.strip())}"
-    if bare := re.fullmatch(r"\s*([\w-]+)\s*=\s*([^\s\"'\[{#][^#]*)(#.*)?", line):
-        return f'{told}\na path stands in quotes: {bare[1]} = "{printable(bare[2].strip())}"'
+    bare = re.fullmatch(r"\s*([\w-]+)\s*=\s*([^\s\"'\[{#][^#]*)(#.*)?", line)
+    if bare and message.startswith("Invalid value"):
+        return f"{told}\na path stands in quotes: {bare[1]} = {_quoted(bare[2].strip().strip('“”„‘’'))}"
+    if escaped := re.search(r"=\s*\"([^\"]*\\[^\"]*)\"", line):
+        return f"{told}\na path with \\ stands in single quotes: {_quoted(escaped[1])}"
     return f"{told}\na quote is missing" if line.count('"') % 2 else told
+
+
+def _quoted(path: str) -> str:
+    """Return a path as a string of TOML: in single quotes where double ones would read it otherwise."""
+    quote = "'" if re.search(r"[\"\\]", path) else '"'
+    return f"{quote}{printable(path)}{quote}"
 
 
 def _known_options(name: str) -> Mapping[str, Sequence[str]]:
