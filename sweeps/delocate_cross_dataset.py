@@ -12,7 +12,6 @@ The paper names neither the compression (here c23, as in its Table 4) nor the le
 """
 
 from pipelines.sweep import Experiment, Row, Sweep, main
-from sweeps._delocate import SHORT
 
 SWEEP = Sweep(
     name="delocate_cross_dataset",
@@ -22,7 +21,6 @@ SWEEP = Sweep(
         train_on="ffpp",
         test_on=("celeb_df", "deeper_forensics", "dfdc"),
     ),
-    small=SHORT,
     row_name="method",
     headings=("celeb_df", "celeb_df eer", "deeper_forensics", "deeper_forensics eer", "dfdc", "dfdc eer"),
     rows=(
