@@ -348,8 +348,8 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
 
     Commands ask it before what works is imported, which takes seconds. Where a bucket is slow to answer, say so.
 
-    Raise StorageError for what is neither a folder nor a place in a bucket, for a bucket that there is not or that
-    can't be read, and, with `write`, for what can't be written.
+    Raise StorageError for what is neither a place in a bucket nor a folder that is there or can be made, for a bucket
+    that there is not or that can't be read, and, with `write`, for what can't be written.
     """
     if re.match(r"(s3|gs):(?!//)", uri):
         raise StorageError(f"--storage {uri}: a place in a bucket is written {uri.partition(':')[0]}://bucket/prefix")
@@ -358,6 +358,8 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
         if isinstance(path, BucketPath):
             with _waiting(path):
                 path.is_dir()  # which raises for a bucket that there is not
+        elif not os.path.isdir(next(filter(os.path.exists, (path, *path.parents)))):
+            raise StorageError(f"--storage {path} is a file, or below one; name a folder")
         return path
     try:
         with _waiting(path):

@@ -353,6 +353,8 @@ def test_storage_that_is_a_file_or_below_one_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"can't be written .*name a folder that can"):
         storage.check_storage(str(tmp_path / "file" / below))
+    with pytest.raises(StorageError, match=rf"--storage {tmp_path}/file.* is a file, or below one; name a folder"):
+        storage.check_storage(str(tmp_path / "file" / below), write=False)
 
 
 def test_storage_that_cannot_be_written_is_refused(tmp_path):
