@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.common import command
-from pipelines.common.storage import DEFAULT_STORAGE, StorageError, check_storage, digest, read_json
+from pipelines.common.storage import DEFAULT_STORAGE, check_storage, digest, read_json
 from pipelines.common.text import counted, meant
 from pipelines.experiments.experiment import PRESETS, Experiment, Preset
 from pipelines.experiments.sweep import Sweep
@@ -102,7 +102,8 @@ def chosen(words: Sequence[str]) -> list[str]:
     """Return the questions with one of the words in their name, title or text; the beginning of a word is enough."""
     if not words:
         return list(names())
-    begins = re.compile("|".join(rf"(?<![a-z0-9]){re.escape(word)}" for word in words), re.IGNORECASE)
+    starts = "(?:(?<![a-z0-9])|(?![a-z0-9]))"  # of a word, or what is given begins with another character
+    begins = re.compile("|".join(starts + re.escape(word) for word in words), re.IGNORECASE)
     return [name for name in names() if begins.search(f"{name}\n{sweep_of(name).title}\n{question(name)}")]
 
 
@@ -164,7 +165,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     p.add_argument("--long", action="store_true", help="tell more of each question than its table")
     p.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help="as for the sweeps (default: %(default)s)")
     p.add_argument("--trained", action="store_true", help="count stages, and those that are trained; takes seconds")
-    p.add_argument("--preset", choices=PRESETS, help="whose stages are counted (default: as for the sweeps)")
+    p.add_argument("--preset", choices=PRESETS, help="of --trained (default: as for the sweeps)")
     return p
 
 
@@ -179,17 +180,22 @@ def preset_of(arguments: argparse.Namespace) -> Preset:
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
     """Print the list and return; exit with 2 for wrong input."""
     arguments = parser(prog).parse_args(argv)
-    preset = preset_of(arguments) if arguments.trained else None
     questions = chosen(arguments.word)
     if not questions:
         words = sorted({word for name in names() for word in (name, *name.split("_"))})
         guess = meant(arguments.word[0], words, "`uv run crossforge sweeps` lists all")
         parser(prog).error(f"no question has {' or '.join(arguments.word)} in its name or text; {guess}")
     try:
-        storage = check_storage(arguments.storage, write=False)
-        finished = trained(storage) if arguments.trained else Counter()
-    except StorageError as error:
+        show(arguments, questions)
+    except (ValueError, OSError) as error:  # of the storage, or of $CROSSFORGE_DATASETS
         parser(prog).error(str(error))
+
+
+def show(arguments: argparse.Namespace, questions: Sequence[str]) -> None:
+    """Print what is asked of the questions. Raises ValueError or OSError for what can't be read."""
+    storage = check_storage(arguments.storage, write=False)
+    preset = preset_of(arguments) if arguments.trained else None
+    finished = trained(storage) if arguments.trained else Counter()
     console, waiting = (Console(stderr=err, highlight=False, markup=False, soft_wrap=True) for err in (False, True))
 
     def say(number: int) -> None:

@@ -85,6 +85,8 @@ def test_a_word_of_name_title_or_question_chooses(tmp_path: Path, capsys: pytest
     assert listing.chosen(["noise"]) == ["adfd_components", "adfd_nrs_threshold"]  # by their questions
     assert listing.chosen(["mc-lcr", "steadiness"]) == [n for n in listing.names() if n[:2] == "mc" or n[:4] == "prep"]
     assert listing.chosen(["ratio"]) == ["adfd_blending", "lre_mask_ratio", "mask_ratio"]
+    assert listing.chosen(["_ratio"]) == ["lre_mask_ratio", "mask_ratio"]
+    assert listing.chosen(["m.sk", "[", "(", "("]) == listing.chosen(["("])  # characters, no patterns
     assert listing.chosen(["orgeries"]) == []  # a word is meant from its beginning
 
 
@@ -107,6 +109,16 @@ def test_what_is_wrong_is_said(arguments: list[str], message: str, capsys: pytes
     with pytest.raises(SystemExit):
         listing.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_home_folder_that_is_not_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CROSSFORGE_DATASETS", "~nobody-here/datasets.toml")
+    with pytest.raises(SystemExit) as stopped:
+        listing.main(["--trained", "--storage", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "~nobody-here/datasets.toml: there is no home folder ~nobody-here;" in capsys.readouterr().err
 
 
 def test_stages_are_distinct(tmp_path: Path) -> None:
