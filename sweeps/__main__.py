@@ -15,6 +15,7 @@ import ast
 import csv
 import importlib
 import re
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,6 +190,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> None:
         show(arguments, questions)
     except (ValueError, OSError) as error:  # of the storage, or of $CROSSFORGE_DATASETS
         parser(prog).error(str(error))
+    except KeyboardInterrupt:  # while a bucket is waited for
+        sys.exit(130)
 
 
 def show(arguments: argparse.Namespace, questions: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ def prepare_environment(address: str | None) -> None:
         os.environ.setdefault(name, value)
     # Under `uv run`, Ray would build the environment anew for each worker; a cluster's nodes have it, too.
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    token_file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    token_file = Path(os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")))
     if address is not None and ("RAY_AUTH_TOKEN" in os.environ or token_file.is_file()):
         # Ray reads the token by itself only where it starts a cluster; without it, joining ends in a timeout.
         os.environ.setdefault("RAY_AUTH_MODE", "token")

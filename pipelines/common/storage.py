@@ -351,6 +351,8 @@ def check_storage(uri: str, *, write: bool = True) -> Path:
     Raise StorageError for what is neither a place in a bucket nor a folder that is there or can be made, for a bucket
     that there is not or that can't be read, and, with `write`, for what can't be written.
     """
+    if not uri:
+        raise StorageError("--storage is empty; name a folder, . for the current one, or s3://bucket/prefix")
     if re.match(r"(s3|gs):(?!//)", uri):
         raise StorageError(f"--storage {uri}: a place in a bucket is written {uri.partition(':')[0]}://bucket/prefix")
     path = (bucket.parse(uri) if "://" in uri else expanded(uri)).resolve()

@@ -348,6 +348,13 @@ def test_of_a_bucket_that_is_slow_to_answer_it_is_said_that_it_is_waited_for(mon
     assert len(caplog.records) == 1
 
 
+def test_storage_without_a_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=r"--storage is empty; name a folder"):
+        storage.check_storage("")  # of a shell's variable that is not set, say
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_storage_that_is_a_file_or_below_one_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("")
