@@ -73,7 +73,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
 def _detector(text: str) -> str:
     """Return the file and the function: `<file>:<function>`."""
     file, _, factory = text.rpartition(":")
-    if not (file and factory.isidentifier()):
+    if not (file.endswith(".py") and factory.isidentifier()):
         raise argparse.ArgumentTypeError(f"must be FILE:FACTORY, such as my_detector.py:build; got {text!r}")
     return f"{command.path(file)}:{factory}"
 

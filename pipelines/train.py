@@ -111,7 +111,11 @@ def toml(lists: Mapping[str, str], config_file: Path | None) -> str:
     from pipelines import datasets
 
     known = datasets.read_config(config_file) if config_file else datasets.Config({}, {})
-    roots = {**known, **{name: str(expanded(file).absolute()) for name, file in lists.items()}}
+    for name, file in lists.items():
+        if wrong := datasets.what_is_wrong(name, file):
+            raise ValueError(f"--lists {name}={file}: {wrong}")
+    own_roots = {name: file if "://" in file else str(expanded(file).absolute()) for name, file in lists.items()}
+    roots = {**known, **own_roots}
     lines = []
     for name, root in roots.items():
         own = {} if name in lists else known.options.get(name, {})

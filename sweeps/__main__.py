@@ -1,6 +1,6 @@
 """The questions that can be asked, a line each: uv run crossforge sweeps [WORD ...] [--long] [--trained]
 
-A word chooses: uv run crossforge sweeps lre, uv run crossforge sweeps noise "Table 5".
+A word chooses, of several any: uv run crossforge sweeps lre, uv run crossforge sweeps noise "Table 5".
 
 --long tells of each question the command, what it asks, how many rows its table has, how many of them the newest report
 in --storage has, and what its trainings take at the paper's size with the default seeds. That is an estimate

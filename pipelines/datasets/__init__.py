@@ -152,24 +152,16 @@ def read_config(path: str | Path) -> Config:
     roots: dict[str, str] = {}
     options: dict[str, dict[str, str]] = {}
     for name, table in tables_of.items():
-        given = table.get("root", entries[name])
-        root = table.pop("root", None)
-        own = isinstance(root, str) and _manifest.is_manifest(root)
-        if name not in names() and not own:
-            problems.append(
-                f"unknown dataset {name!r}; {_meant(name)}; "
-                "any other name must stand for a manifest of videos, a .csv or .parquet file"
-            )
-        elif not _OWN_NAME.fullmatch(name):
-            problems.append(f"{name!r} cannot be a name; use small letters, digits and _, a letter first")
-        elif not isinstance(root, str) or not root:
-            problems.append(f'{name} must be a folder, as in {name} = "/data/{name}", got {given!r}')
+        root = table.get("root", entries[name])
+        table.pop("root", None)
+        if wrong_root := what_is_wrong(name, root):
+            problems.append(wrong_root)
         else:
             try:
                 roots[name] = _absolute(path, root)
             except StorageError as error:
                 problems.append(f"{name}: {error}")
-        if name in names() or own:
+        if name in names() or _is_manifest(root):
             wrong = [*_wrong_options(name, table)]
             problems += wrong
             try:
@@ -180,6 +172,22 @@ def read_config(path: str | Path) -> Config:
         separator = "\n    " if len(problems) > 1 else " "
         raise DatasetError(separator.join([f"{path}:", *problems]))
     return Config(roots, options)
+
+
+def what_is_wrong(name: str, root: Any) -> str:
+    """Return why a dataset can't have this name, or this root; empty where it can."""
+    if name not in names() and not _is_manifest(root):
+        other = "any other name must stand for a manifest of videos, a .csv or .parquet file"
+        return f"unknown dataset {name!r}; {_meant(name)}; {other}"
+    if not _OWN_NAME.fullmatch(name):
+        return f"{name!r} cannot be a name; use small letters, digits and _, a letter first"
+    if not isinstance(root, str) or not root:
+        return f'{name} must be a folder, as in {name} = "/data/{name}", got {root!r}'
+    return ""
+
+
+def _is_manifest(root: Any) -> bool:
+    return isinstance(root, str) and _manifest.is_manifest(root)
 
 
 def _shown(text: str, message: str) -> str:

@@ -43,13 +43,13 @@ def test_one_method_is_one_row_of_a_sweep() -> None:
 def test_lists_join_the_datasets_that_are_named(mine: Path) -> None:
     Path("datasets.toml").write_text('celeb_df = "/data/c"\n[dfdc]\nroot = "/data/d"\nlist = "short.csv"\n')
     with ExitStack() as kept:
-        asked = with_lists({"mine": "videos.csv"}, Options(storage="st"), kept)
+        asked = with_lists({"mine": "videos.csv", "far": "s3://b/x.csv"}, Options(storage="st"), kept)
         assert asked.datasets is not None
         config = datasets.read_config(asked.datasets)
-    assert config == {"celeb_df": "/data/c", "dfdc": "/data/d", "mine": str(mine / "videos.csv")}
+    assert config == {"celeb_df": "/data/c", "dfdc": "/data/d", "mine": str(mine / "videos.csv"), "far": "s3://b/x.csv"}
     assert config.options == {"dfdc": {"list": str(mine / "short.csv")}}
     assert Path(asked.datasets).is_relative_to(mine / "st" / "datasets")
-    assert asked.named == "mine=videos.csv, datasets.toml"
+    assert asked.named == "mine=videos.csv, far=s3://b/x.csv, datasets.toml"
 
 
 def touch(lines: list[str]) -> None:
@@ -90,6 +90,8 @@ def test_a_list_of_files_that_are_not_there_is_refused(
     ("switches", "message"),
     [
         (["--lists", "mine=none.csv"], "none.csv"),
+        (["--lists", "mine=videos.txt"], "error: --lists mine=videos.txt: unknown dataset 'mine'; "),
+        (["--lists", "Mine=videos.csv"], "error: --lists Mine=videos.csv: 'Mine' cannot be a name; "),
         (["--train-on", "yours"], "yours"),
         (["--name", "../x"], "--name ../x"),
         (["--lists", "mine=videos.csv", "--test-on", "mine/FaceSwap"], "FaceSwap"),

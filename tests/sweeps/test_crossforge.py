@@ -90,6 +90,7 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "mask_raito"], "invalid choice: 'mask_raito'; did you mean 'mask_ratio'?"),
         (["sweep", "mask_ratio", "--serach", "3"], "unrecognized arguments: --serach 3; did you mean '--search'?"),
         (["train", "delocat"], "invalid choice: 'delocat'; did you mean 'delocate'?"),
+        (["score-detector", "folder:build"], "must be FILE:FACTORY, such as my_detector.py:build; got 'folder:build'"),
         (["sweeps", "mask_raito"], "in its name or text; did you mean 'mask_ratio'?"),
     ):
         with pytest.raises(SystemExit) as stopped:
