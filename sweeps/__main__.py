@@ -212,7 +212,9 @@ def show(arguments: argparse.Namespace, questions: Sequence[str]) -> None:
     else:
         console.print("\n".join(overview(questions, preset, storage, finished)) + "\n")
     of_stages = f"stages of the {preset} preset with its default seeds; " if preset else ""
-    there = f"; {of_stages}--storage {arguments.storage}" if arguments.long or arguments.trained else ""
+    there = ""
+    if arguments.long or arguments.trained:
+        there = f"; {of_stages}--storage {arguments.storage}{'' if storage.is_dir() else ', which is not there yet'}"
     console.print(f"{counted(len(questions), 'question')}{there}")
     if not (arguments.long or arguments.trained):
         console.print(

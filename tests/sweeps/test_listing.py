@@ -95,6 +95,9 @@ def test_what_is_there_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixtu
     listing.main(["mask_ratio", "--trained", "--preset", "small", "--storage", str(tmp_path)])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert {"mask_ratio 3 of 15 0 of 5", "lre_mask_ratio 0 of 8 0 of 4"} <= set(lines)
+    assert lines[-1].endswith(f"--storage {tmp_path}")
+    listing.main(["lre_gate", "--trained", "--preset", "small", "--storage", str(tmp_path / "none")])
+    assert capsys.readouterr().out.endswith(f"--storage {tmp_path}/none, which is not there yet\n")
 
 
 @pytest.mark.parametrize(
