@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     cluster.prepare_environment(arguments.address)
 
     def work(console: Console) -> int:
+        command.check_there(filter(None, [arguments.predictor]))
         check_storage(arguments.storage, write=False)
         # Here: what works takes seconds to import, which `--help` does without.
         from pipelines.commands import preprocess

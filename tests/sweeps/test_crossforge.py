@@ -101,7 +101,11 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: crossforge" in capsys.readouterr().out
     assert _crossforge.main(["predict", __file__, "--run", "0123", "--storage", "s3://b"]) == 2
     assert "s3://b" in capsys.readouterr().out
-    for words in (["score-detector", "none.py:build"], ["score-detector", f"{__file__}:f", "--sweep", "none.py"]):
+    for words in (
+        ["score-detector", "none.py:build"],
+        ["score-detector", f"{__file__}:f", "--sweep", "none.py"],
+        ["preprocess", "--predictor", "none.py", "--dry-run"],
+    ):
         assert _crossforge.main(words) == 2
         assert "error: there is no file or folder none.py" in capsys.readouterr().out
 
