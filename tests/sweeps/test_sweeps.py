@@ -115,7 +115,8 @@ def test_the_docstring_asks_and_its_commands_can_be_typed(name: str, sweep: Swee
     text = docstring(name)
     question = text.splitlines()[0]
     assert question.endswith("?")
-    commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("    python ")]
+    typed = [line.removeprefix("    uv run ") for line in text.splitlines() if line.startswith("    uv run python ")]
+    commands = [shlex.split(line, comments=True) for line in typed]
     assert [name in command[1] for command in commands].count(True) == len(commands) >= 2
     for command in commands:
         assert (ROOT / command[1]).is_file()
