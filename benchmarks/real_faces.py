@@ -368,7 +368,7 @@ def draw_curves(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
         steps = [line["step"] for line in each["curve"]]
         left.plot(steps, [line["train/loss"] for line in each["curve"]], marker=".", label=each["method"])
         right.plot(steps, [100 * line["val/auc"] for line in each["curve"]], marker=".", label=each["method"])
-    left.set(xlabel="step", ylabel="training loss")
+    left.set(xlabel="step", ylabel="training loss", yscale="log")  # the methods' losses differ a hundredfold
     right.set(xlabel="step", ylabel="validation AUC, %")
     left.legend()
     _save(figure, path)
