@@ -289,17 +289,7 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str], rows: Sequence[Line] 
     rows: those of the table, for what each has to say.
     """
     lines = [f"{name}: {value}" for name, value in facts.items()]
-    scored: dict[str, Cell] = {}
-    for cell in sorted(cells, key=lambda cell: -cell.n_clusters):  # of a TPR there may be fewer than of its part
-        if cell.seeds:
-            scored.setdefault(cell.test or cell.column, cell)
-    scored = {name: scored[name] for cell in cells if (name := cell.test or cell.column) in scored}
-    for part, cell in scored.items():
-        excluded = f", {cell.n_excluded} excluded (share a source with training)" if cell.n_excluded else ""
-        padded = f", {cell.n_padded} of them in clips filled up with a frame repeated" if cell.n_padded else ""
-        clusters = f" ({cell.n_clusters} groups of one source)" if cell.n_clusters else ""
-        counts = f"{cell.n_real} real and {cell.n_fake} fake videos scored{clusters}{padded}, {cell.n_missing} failed"
-        lines.append(f"{part}: {counts}{excluded}")
+    lines += _counts(cells)
     if any(not cell.runs for cell in cells):
         lines.append(f"{PUBLISHED_ONLY} published only: the number that the paper prints; nothing was run here")
     if any(len(cell.seeds) == 1 for cell in cells):
@@ -316,6 +306,30 @@ def notes(cells: Sequence[Cell], facts: Mapping[str, str], rows: Sequence[Line] 
         if cell.failure:
             failures.setdefault((cell.row, cell.failure), []).append(cell.column)
     lines += [f"FAILED {row} on {', '.join(columns)}: {why}" for (row, why), columns in failures.items()]
+    return lines
+
+
+def _counts(cells: Sequence[Cell]) -> list[str]:
+    """Return how many videos of each part were scored: in most rows, and where there are others, in which rows."""
+    scored: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        if cell.seeds:
+            rows = scored.setdefault(cell.test or cell.column, {})
+            other = rows.get(cell.row)
+            if other is None or other.n_clusters < cell.n_clusters:  # of a TPR there may be fewer than of its part
+                rows[cell.row] = cell
+    lines = []
+    for part, rows in scored.items():
+        said: dict[str, list[str]] = {}
+        for row, cell in rows.items():
+            excluded = f", {cell.n_excluded} excluded (share a source with training)" if cell.n_excluded else ""
+            padded = f", {cell.n_padded} of them in clips filled up with a frame repeated" if cell.n_padded else ""
+            clusters = f" ({cell.n_clusters} groups of one source)" if cell.n_clusters else ""
+            counts = f"{cell.n_real} real and {cell.n_fake} fake videos scored{clusters}{padded}"
+            said.setdefault(f"{counts}, {cell.n_missing} failed{excluded}", []).append(row)
+        usual = max(said, key=lambda text: len(said[text]))
+        lines.append(f"{part}: {usual}")
+        lines += [f"{part}, {'; '.join(others)}: {text}" for text, others in said.items() if text != usual]
     return lines
 
 

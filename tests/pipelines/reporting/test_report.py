@@ -340,6 +340,18 @@ def test_groups_of_a_part_are_those_of_its_videos_not_of_a_number_that_rests_on_
     assert "dfdc: 10 real and 20 fake videos scored (24 groups of one source), 1 failed" in notes([rate, auc], {})
 
 
+def test_rows_that_scored_other_videos_than_most_are_named():
+    usual = make_cell(results({}))
+    fewer = dataclasses.replace(usual, n_fake=19, n_missing=2)
+    cells = [dataclasses.replace(usual, row=row) for row in ("a", "b")]
+    cells.insert(0, dataclasses.replace(fewer, row="c40"))
+    lines = [line for line in notes(cells, {}) if "videos scored" in line]
+    assert lines == [
+        "dfdc: 10 real and 20 fake videos scored (7 groups of one source), 1 failed",
+        "dfdc, c40: 10 real and 19 fake videos scored (7 groups of one source), 2 failed",
+    ]
+
+
 def test_notes_say_what_an_interval_is_over_and_where_it_says_little():
     few, enough = (notes([make_cell(results({"n_clusters": n}))], {}) for n in (19, 20))
     assert any("fewer than 20 groups (here 19)" in line for line in few)
