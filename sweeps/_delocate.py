@@ -1,7 +1,6 @@
 """What Delocate's sweeps have in common."""
 
-# A third of what its small preset trains, in tables of many rows: of the detector's two stages one hardly learns then.
-# Equal in most tables, so that they share stages.
+# A third of what its small preset trains, in tables of many rows. Equal in most of them, so that they share stages.
 SHORT = {
     "model.recover.num_epochs": 5,
     "model.finetune.num_epochs": 2,
